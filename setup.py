@@ -1,0 +1,54 @@
+"""Builds the C++ extension with CMake and maps the top-level kernels/ folder into the package.
+
+Why not plain setuptools: csrc/simd needs one set of compiler flags per file, and CUDA is optional, which CMake says in
+a line each. Why the package map: kernels/ has no __init__.py on purpose (it would shadow Hugging Face's `kernels`
+package whenever this folder is on sys.path), so setuptools must be told where `dpad_fast.kernels` lives.
+
+Environment: DPAD_FAST_CUDA=auto|on|off, DPAD_FAST_WERROR=0|1, DPAD_FAST_SANITIZE=0|1, CMAKE_ARGS for anything else.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+OPTIONS = {"DPAD_FAST_CUDA": "auto", "DPAD_FAST_WERROR": "0", "DPAD_FAST_SANITIZE": "0"}
+
+
+class CMakeBuild(build_ext):
+    """Configure once, build the one target, and leave the shared object where setuptools looks for it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Run CMake for the single extension of this project."""
+        import pybind11
+
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        options = {name: os.environ.get(name, default) for name, default in OPTIONS.items()}
+        configure = [
+            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            *(f"-D{name}={value}" for name, value in options.items()),
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
+        ]  # fmt: skip
+        print("dpad-fast configuration:", ", ".join(f"{k}={v}" for k, v in options.items()), flush=True)
+        subprocess.run(configure, check=True)
+        subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)
+
+
+setup(
+    packages=[*find_packages(include=["dpad_fast", "dpad_fast.*"]), "dpad_fast.kernels"],
+    package_dir={"dpad_fast": "dpad_fast", "dpad_fast.kernels": "kernels"},
+    package_data={"dpad_fast": ["py.typed", "checkpoints/**/*"]},
+    ext_modules=[Extension("dpad_fast._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)
