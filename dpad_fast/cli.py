@@ -1,0 +1,150 @@
+"""The command line: `dpad-fast demo | train | score | evaluate | report | bench | data | info`.
+
+Each command is a module of `dpad_fast.commands` with `add_arguments(parser)` and `run(args) -> int`. Only the module of
+the command that was typed is imported, so that `dpad-fast --help` and a typing error answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dpad_fast._version import __version__
+
+
+class Command(NamedTuple):
+    """What the top-level help and the example at the end of a command's own help say."""
+
+    summary: str
+    example: str
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "train two small policies side by side, with and without R_dpad, and compare them",
+        "dpad-fast demo --setting E --out demo-out",
+    ),
+    "train": Command(
+        "train a policy from a YAML configuration; run the same command again to resume",
+        "dpad-fast train configs/shapes-e.yaml --set steps=20 --out runs/shapes-e",
+    ),
+    "score": Command(
+        "score a JSONL of completions against a data folder, term by term",
+        "dpad-fast score completions.jsonl --data path/to/reasonseg",
+    ),
+    "evaluate": Command(
+        "gIoU, cIoU, chain length, S1 against S2 and format rate of predictions or of a checkpoint",
+        "dpad-fast evaluate predictions.jsonl --data path/to/reasonseg",
+    ),
+    "report": Command(
+        "turn a result.json into one self-contained HTML page",
+        "dpad-fast report demo-out/result.json --out demo-out/report.html",
+    ),
+    "bench": Command(
+        "time the ops against their peers (from a clone of the repository)",
+        "dpad-fast bench --help",
+    ),
+    "data": Command(
+        "write or rebuild data: the shapes world, its checkpoints",
+        "dpad-fast data shapes --out shapes-data --count 64",
+    ),
+    "info": Command(
+        "versions, what was built, and what this machine's CPU and GPU offer",
+        "dpad-fast info",
+    ),
+}
+
+_RAW = argparse.RawDescriptionHelpFormatter
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    rows = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="dpad-fast",
+        formatter_class=_RAW,
+        usage="dpad-fast COMMAND [options]",
+        description="Rewards, training and evaluation for models that find things in images (DPAD).",
+        epilog=f"commands:\n{rows}\n\n`dpad-fast COMMAND --help` explains one command.\n\n"
+        f"example:\n  {COMMANDS['demo'].example}",
+    )
+    parser.add_argument("--version", action="version", version=f"dpad-fast {__version__}")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the commands below")
+    return parser
+
+
+def _command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command, with its module's `run` as the default of `run`."""
+    module = importlib.import_module(f"dpad_fast.commands.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"dpad-fast {name}",
+        formatter_class=_RAW,
+        description=(module.__doc__ or COMMANDS[name].summary).strip(),
+        epilog=f"example:\n  {COMMANDS[name].example}",
+    )
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
+    return parser
+
+
+def _complain(name: str, message: str) -> int:
+    print(f"dpad-fast {name}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Run one command; a user's mistake becomes one line and exit status 2."""
+    try:
+        args = _command_parser(name).parse_args(arguments)
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        print(f"\ndpad-fast {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) left; Python would complain again when it flushes stdout on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if os.environ.get("DPAD_FAST_TRACEBACK"):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        return _complain(name, f"{error.strerror or error}{where}")
+    except ValueError as error:
+        if os.environ.get("DPAD_FAST_TRACEBACK"):
+            raise
+        return _complain(name, str(error))
+    except ModuleNotFoundError as error:
+        if os.environ.get("DPAD_FAST_TRACEBACK") or (error.name or "").split(".")[0] == "dpad_fast":
+            raise
+        hint = 'pip install "dpad-fast[train]"'
+        return _complain(name, f"{error.name} is not installed; the training extras bring it: {hint}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `dpad-fast` script.
+
+    Args:
+        argv: the arguments after the program's name; `sys.argv[1:]` when None.
+
+    Returns:
+        The exit status: 0 when all is well, 2 for a user's mistake, which is told in one line.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    top = _top_parser()
+    if not arguments:
+        top.print_help()
+        return 2
+    if arguments[0].startswith("-"):
+        top.parse_args(arguments[:1])
+        return _complain("", f"unknown option {arguments[0]}; try dpad-fast --help")
+    name = arguments[0]
+    if name not in COMMANDS:
+        return _complain(name, f"no such command; the commands are {', '.join(COMMANDS)}")
+    return _run(name, arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
