@@ -1,0 +1,66 @@
+"""Fast, exact reward stage for training multimodal language models to find things in images (DPAD).
+
+Every public name is loaded when it is first used, so that `import dpad_fast` costs milliseconds and pulls in neither
+torch, transformers nor triton: a data-loading worker or a command's `--help` should not pay for a model library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dpad_fast._version import __version__
+
+if TYPE_CHECKING:
+    from dpad_fast import clip, coco_mask, data, evaluate, integrations, ops, reference, rewards, train
+    from dpad_fast.clip import ClipEncoder, load_encoder
+    from dpad_fast.rewards import RewardConfig, RewardScorer
+    from dpad_fast.types import Completion, Sample, ScoreBatch, Target
+
+__all__ = [
+    "ClipEncoder",
+    "Completion",
+    "RewardConfig",
+    "RewardScorer",
+    "Sample",
+    "ScoreBatch",
+    "Target",
+    "__version__",
+    "clip",
+    "coco_mask",
+    "data",
+    "evaluate",
+    "integrations",
+    "load_encoder",
+    "ops",
+    "reference",
+    "rewards",
+    "train",
+]
+
+_HOME = {
+    "ClipEncoder": "dpad_fast.clip",
+    "Completion": "dpad_fast.types",
+    "RewardConfig": "dpad_fast.rewards",
+    "RewardScorer": "dpad_fast.rewards",
+    "Sample": "dpad_fast.types",
+    "ScoreBatch": "dpad_fast.types",
+    "Target": "dpad_fast.types",
+    "load_encoder": "dpad_fast.clip",
+}
+_MODULES = {"clip", "coco_mask", "data", "evaluate", "integrations", "ops", "reference", "rewards", "train"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module behind a public name on first use (PEP 562) and remember what was found."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names as well as what is loaded, so that completion in a shell finds them."""
+    return sorted({*globals(), *__all__})
