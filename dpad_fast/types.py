@@ -49,7 +49,7 @@ class Target:
         ignore: bool [H, W], pixels that count neither for nor against.
         objects: ((box, point), ...), the multi-object form of the `vision-reasoner` preset.
         other_boxes: boxes of the other objects in the image, for `contrast="hardest"`.
-        text: the raw solution string; where it is not empty, the `dpad-released` preset reads it rather than the fields.
+        text: the raw solution string; the `dpad-released` preset reads it rather than the fields where it is not empty.
     """
 
     box: Box | None = None
