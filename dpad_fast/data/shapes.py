@@ -219,8 +219,8 @@ def _candidates(shapes: tuple[Shape, ...]) -> dict[str, list[Query]]:
 
 def _paint(shapes: tuple[Shape, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Picture [112, 112, 3]: gradient background, shapes, noise of +-4 levels."""
-    ramp = np.arange(SIDE, dtype=np.float64) * (100.0 / (SIDE - 1))
-    canvas = np.full((SIDE, SIDE, 3), 40.0)
+    ramp = np.arange(SIDE, dtype=np.float32) * (100.0 / (SIDE - 1))
+    canvas = np.full((SIDE, SIDE, 3), 40.0, dtype=np.float32)
     canvas[:, :, 0] += ramp[None, :]
     canvas[:, :, 2] += ramp[:, None]
     for shape in shapes:
@@ -231,7 +231,7 @@ def _paint(shapes: tuple[Shape, ...], rng: np.random.Generator) -> NDArray[np.ui
             fill[:, (np.arange(x2 - x1) // 4) % 2 == 1] = 0.25 * colour + 0.75 * 255.0
         mask = _stamp(shape.form, x2 - x1)
         canvas[y1:y2, x1:x2][mask] = fill[mask]
-    canvas += rng.integers(-4, 5, size=canvas.shape)
+    canvas += rng.integers(-4, 5, size=canvas.shape, dtype=np.int8)
     return canvas.clip(0, 255).astype(np.uint8)
 
 

@@ -1,0 +1,197 @@
+"""Warm start of the small policy: dense training of its vision tower, then supervised training of its language model.
+
+Supervised training from scratch does not learn to localise. So the vision tower first learns to say, for every merged
+token, the colour, form, texture and box of the shape under it; then it is frozen, and the language model alternates
+between listing the scene with boxes and the completions of a `Mixture`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from dpad_fast.data.shapes import COLOURS, FORMS, GRID, SIDE, TEXTURES, ShapesSample, sample
+from dpad_fast.data.shapes_text import Mixture, completion_of, listing_of
+from dpad_fast.train.policy import build_processor
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+VISION_SEED, LANGUAGE_SEED = 72, 73  # worlds that the two stages draw their scenes from
+CELL = 28  # pixels, side of what one merged token sees
+CELLS = SIDE // CELL
+STEPS_OF_GRID = SIDE // GRID + 1  # values that a coordinate can take
+LIST_PROMPT = "look"
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of supervised training.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: scenes a step.
+        lr: peak learning rate of AdamW (linear warm-up over 50 steps, then cosine to a twentieth).
+        seed: of the draws; also moves the scenes, so that no two stages see the same.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    seed: int = 0
+
+
+def _schedule(optimiser: torch.optim.Optimizer, stage: Stage, step: int) -> None:
+    fade = 0.525 + 0.475 * np.cos(np.pi * step / stage.steps)
+    for group in optimiser.param_groups:
+        group["lr"] = stage.lr * min(1.0, (step + 1) / 50) * fade
+
+
+def _scenes(seed: int, stage: Stage, step: int) -> list[ShapesSample]:
+    first = stage.seed * 10_000_000 + step * stage.batch
+    return [sample(seed, first + i) for i in range(stage.batch)]
+
+
+class DenseHeads(nn.Module):
+    """Linear read-outs of one merged token: colour (or nothing), form, texture, and the four box coordinates."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sizes = [len(COLOURS) + 1, len(FORMS), len(TEXTURES), *[STEPS_OF_GRID] * 4]
+        self.out = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits of each property, [tokens, classes] each."""
+        return self.out(tokens).split(self.sizes, dim=-1)  # type: ignore[no-any-return]
+
+
+def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
+    """[16, 7]: for each cell in reading order, the properties of the shape that covers most of it, or -1 for none."""
+    labels = np.full((CELLS * CELLS, 7), -1, dtype=np.int64)
+    labels[:, 0] = len(COLOURS)
+    covered = np.full(CELLS * CELLS, CELL * CELL // 5)  # less than a fifth of the cell counts as nothing
+    for shape in item.scene.objects:
+        x1, y1, x2, y2 = shape.box
+        for cell in range(CELLS * CELLS):
+            left, top = cell % CELLS * CELL, cell // CELLS * CELL
+            wide, high = min(x2, left + CELL) - max(x1, left), min(y2, top + CELL) - max(y1, top)
+            if wide > 0 and high > 0 and wide * high > covered[cell]:
+                covered[cell] = wide * high
+                kinds = [list(COLOURS).index(shape.colour), FORMS.index(shape.form), TEXTURES.index(shape.texture)]
+                labels[cell] = [*kinds, *(v // GRID for v in shape.box)]
+    return labels
+
+
+def train_vision(
+    model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progress: Progress | None = None
+) -> float:
+    """Train the vision tower densely, in place.
+
+    Returns:
+        Share of the last 20 batches' covered cells whose seven properties are all right.
+    """
+    images = build_processor().image_processor
+    visual = model.model.visual
+    torch.manual_seed(stage.seed)
+    heads = DenseHeads(model.config.vision_config.out_hidden_size)
+    trained = [*visual.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=0.01)
+    right: list[float] = []
+    for step in range(stage.steps):
+        _schedule(optimiser, stage, step)
+        items = _scenes(VISION_SEED, stage, step)
+        inputs = images([item.image for item in items], return_tensors="pt")
+        tokens = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
+        labels = torch.from_numpy(np.concatenate([dense_labels(item) for item in items]))  # [16 n, 7]
+        logits = heads(tokens)
+        losses = [F.cross_entropy(z, labels[:, i], ignore_index=-1) for i, z in enumerate(logits)]
+        loss = torch.stack(losses).sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        guesses = torch.stack([z.argmax(dim=-1) for z in logits], dim=1)
+        whole = (guesses == labels).all(dim=1)[labels[:, 1] >= 0]
+        right.append(float(whole.float().mean()))
+        if progress is not None:
+            progress(step + 1, stage.steps, {"loss": float(loss.detach()), "right": float(np.mean(right[-20:]))})
+    return float(np.mean(right[-20:]))
+
+
+def _batch(
+    processor: Qwen2_5_VLProcessor, items: list[ShapesSample], prompts: list[str], answers: list[str]
+) -> dict[str, torch.Tensor]:
+    """Model inputs with labels on the answers only."""
+    turns = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for text in prompts]
+    starts = [processor.apply_chat_template(turn) for turn in turns]
+    end = processor.tokenizer.eos_token
+    texts = [start + answer + end for start, answer in zip(starts, answers, strict=True)]
+    inputs = processor(
+        text=texts, images=[item.image for item in items], padding=True, padding_side="right", return_tensors="pt"
+    )
+    ids = inputs["input_ids"]
+    before = (ids == processor.tokenizer.bos_token_id).long().cumsum(dim=1).eq(0) | ids.eq(processor.tokenizer.bos_token_id)
+    inputs["labels"] = ids.masked_fill(before | inputs["attention_mask"].eq(0), -100)
+    return dict(inputs)
+
+
+def train_language(
+    model: Qwen2_5_VLForConditionalGeneration,
+    mixture: Mixture,
+    stage: Stage,
+    *,
+    listing: float,
+    progress: Progress | None = None,
+) -> None:
+    """Supervised training of the language model on a mixture, in place; the vision tower stays as it is.
+
+    Args:
+        model: the policy.
+        mixture: what completions are drawn from.
+        stage: steps, batch, learning rate and seed.
+        listing: share of the batches that list the scene with boxes instead of answering.
+        progress: called with (step, steps, losses) after every step.
+    """
+    processor = build_processor()
+    model.model.visual.requires_grad_(False)
+    model.train()
+    rng = np.random.default_rng([stage.seed, 1])
+    torch.manual_seed(stage.seed)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    losses = {"listing": float("nan"), "answer": float("nan")}
+    draw = partial(completion_of, mixture=mixture, rng=rng)
+    for step in range(stage.steps):
+        _schedule(optimiser, stage, step)
+        items = _scenes(LANGUAGE_SEED, stage, step)
+        lists = rng.random() < listing
+        answers = [listing_of(item) if lists else draw(item) for item in items]
+        prompts = [LIST_PROMPT if lists else item.query for item in items]
+        loss = model(**_batch(processor, items, prompts, answers)).loss
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        losses["listing" if lists else "answer"] = float(loss.detach())
+        if progress is not None:
+            progress(step + 1, stage.steps, losses)
+    model.eval()
+
+
+def save(model: Qwen2_5_VLForConditionalGeneration, folder: Path) -> None:
+    """Write half-precision weights, configuration, tokenizer and processor to `folder`."""
+    import copy
+
+    copy.deepcopy(model).half().save_pretrained(folder)
+    build_processor().save_pretrained(folder)
