@@ -1,0 +1,8 @@
+"""From completions to rewards: parsing, format, geometry, the discriminative term, and the scorer that runs them."""
+
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.parse import parse_completion
+from dpad_fast.rewards.presets import PRESETS
+from dpad_fast.rewards.scorer import RewardScorer
+
+__all__ = ["PRESETS", "RewardConfig", "RewardScorer", "parse_completion"]

@@ -1,0 +1,182 @@
+"""The geometry terms of one object: inclusive-pixel box IoU, mean box L1, point distance, and mask IoU.
+
+The arithmetic follows the authors' public code to the letter (spec in docs/rewards.md), on Python numbers: a value that
+makes it fail (a string, an integer beyond float's range) gives 0, as any exception does there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.types import Box, Completion, Point, Ring, Target
+
+# What arithmetic on hostile numbers can raise: wrong types, too large, union of zero, NaN through int().
+_ARITHMETIC = (TypeError, ValueError, OverflowError, ZeroDivisionError, LookupError)
+
+_TRUTH_BOX = re.compile(r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box>")
+_TRUTH_POINTS = re.compile(r"<points>\((\d+),(\d+)\),\((\d+),(\d+)\)</points>")
+
+Truth = tuple[Sequence[Any] | None, Sequence[Sequence[Any]] | None]
+
+
+def read_truth(target: Target, config: RewardConfig) -> Truth:
+    """The ground-truth box and points: the target's fields, or under `answer="released"` the digits of its text."""
+    if config.answer != "released" or not target.text:
+        return target.box, target.points
+    box = _digits(_TRUTH_BOX, target.text)
+    points = _digits(_TRUTH_POINTS, target.text)
+    return box, None if points is None else (points[:2], points[2:])
+
+
+def scale_box(box: Sequence[Any], scale: Point | None) -> Sequence[Any] | None:
+    """Maps a box from the answer's space to the ground truth's; None where an entry is no number."""
+    if scale is None:
+        return box
+    try:
+        return [float(value) * scale[i % 2] for i, value in enumerate(box)]
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def box_iou(first: Sequence[Any], second: Sequence[Any]) -> float:
+    """Inclusive-pixel IoU of two (x1, y1, x2, y2) boxes; the intersection counts where both its sides exceed one pixel.
+
+    Raises whatever the arithmetic raises; swapped corners are not put right.
+    """
+    left, top = max(first[0], second[0]), max(first[1], second[1])
+    right, bottom = min(first[2], second[2]), min(first[3], second[3])
+    inter = (right - left + 1) * (bottom - top + 1) if left < right and top < bottom else 0
+    area = (first[2] - first[0] + 1) * (first[3] - first[1] + 1)
+    union = area + (second[2] - second[0] + 1) * (second[3] - second[1] + 1) - inter
+    return float(inter) / float(union) if isinstance(union, float) else float(inter) / union
+
+
+def iou_term(box: Sequence[Any] | None, truth: Sequence[Any] | None, threshold: float) -> float:
+    """1 where the IoU of the boxes exceeds `threshold`, else 0."""
+    if box is None or truth is None:
+        return 0.0
+    try:
+        return 1.0 if box_iou(box, truth) > threshold else 0.0
+    except _ARITHMETIC:
+        return 0.0
+
+
+def box_l1_term(box: Sequence[Any] | None, truth: Sequence[Any] | None, threshold: float) -> float:
+    """1 where the mean of the four absolute coordinate differences is below `threshold`, else 0."""
+    if box is None or truth is None:
+        return 0.0
+    try:
+        distance = abs(box[0] - truth[0]) + abs(box[1] - truth[1]) + abs(box[2] - truth[2]) + abs(box[3] - truth[3])
+        return 1.0 if distance / 4 < threshold else 0.0
+    except _ARITHMETIC:
+        return 0.0
+
+
+def point_l1_term(
+    points: Sequence[Any] | None,
+    box: Sequence[Any] | None,
+    truth: Sequence[Sequence[Any]] | None,
+    threshold: float,
+    scale: Point | None = None,
+) -> float:
+    """1 where both points, cut by `int()`, lie in the predicted box and the better pairing's mean distance is small.
+
+    Args:
+        points: the answer's two points, in the answer's space.
+        box: the answer's box, in the ground truth's space.
+        truth: the two ground-truth points.
+        threshold: mean Euclidean distance of the better of the two pairings, in pixels; below it is 1.
+        scale: from the answer's space to the ground truth's, or None where they are the same.
+    """
+    if points is None or box is None or truth is None:
+        return 0.0
+    try:
+        first, second = _whole(points[0], scale), _whole(points[1], scale)
+        if not (_inside(first, box) and _inside(second, box)):
+            return 0.0
+        straight = _distance(first, truth[0]) + _distance(second, truth[1])
+        crossed = _distance(first, truth[1]) + _distance(second, truth[0])
+        return 1.0 if min(straight, crossed) / 2 < threshold else 0.0
+    except _ARITHMETIC:
+        return 0.0
+
+
+def mask_term(completion: Completion, target: Target, index: int, config: RewardConfig, scale: Point | None) -> float:
+    """IoU of the answer's polygon with the ground-truth mask, raw or 1 above `mask_threshold`.
+
+    Raises:
+        ValueError: the target has neither mask nor polygons, or no size to draw them at; names the index.
+    """
+    truth = target_mask(target, index)
+    if completion.rings is None:
+        return 0.0
+    from dpad_fast.ops import mask_iou, rasterize_polygons
+
+    rings = list(completion.rings) if scale is None else [ring * scale for ring in completion.rings]
+    height, width = truth.shape[1:]
+    try:
+        drawn = rasterize_polygons([rings], height, width, rule="coco", out="dense")
+    except ValueError:  # the rasteriser refuses what no picture could hold
+        return 0.0
+    ignore = None if target.ignore is None else torch.as_tensor(target.ignore, dtype=torch.bool)[None]
+    iou = float(mask_iou(torch.as_tensor(drawn), truth, ignore=ignore, empty=0.0)[0])
+    if config.mask_threshold is None:
+        return iou
+    return 1.0 if iou > config.mask_threshold else 0.0
+
+
+def target_mask(target: Target, index: int) -> torch.Tensor:
+    """The ground-truth mask, bool [1, H, W], drawn from the polygons where the target holds no mask."""
+    if target.mask is not None:
+        return torch.as_tensor(target.mask, dtype=torch.bool)[None]
+    if not target.polygons:
+        raise ValueError(f"targets[{index}] has neither mask nor polygons, which this configuration needs")
+    if target.image_size is None:
+        raise ValueError(f"targets[{index}].image_size is missing: polygons without a mask need it to be drawn")
+    from dpad_fast.ops import rasterize_polygons
+
+    width, height = target.image_size
+    rings: list[Ring] = list(target.polygons)
+    try:
+        drawn = rasterize_polygons([rings], height, width, rule="coco", out="dense")
+    except ValueError as error:
+        raise ValueError(f"targets[{index}].polygons cannot be drawn: {error}") from None
+    return torch.as_tensor(drawn, dtype=torch.bool)
+
+
+def check_box(box: Box | Sequence[Any] | None, name: str) -> None:
+    """Raises a `ValueError` naming the field where a ground-truth box is missing or has no area."""
+    if box is None:
+        raise ValueError(f"{name} is missing, which this configuration needs")
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"{name} has no area (x1 < x2 and y1 < y2 expected): {tuple(box)}")
+
+
+def _digits(pattern: re.Pattern[str], text: str) -> tuple[int, ...] | None:
+    match = pattern.search(text)
+    if match is None:
+        return None
+    try:
+        return tuple(int(group) for group in match.groups())
+    except ValueError:  # beyond Python's digit limit
+        return None
+
+
+def _whole(point: Any, scale: Point | None) -> tuple[int, int]:
+    if scale is None:
+        return int(point[0]), int(point[1])
+    return int(float(point[0]) * scale[0]), int(float(point[1]) * scale[1])
+
+
+def _inside(point: tuple[int, int], box: Sequence[Any]) -> bool:
+    return bool(box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3])
+
+
+def _distance(first: Sequence[Any], second: Sequence[Any]) -> float:
+    return math.sqrt((first[0] - second[0]) ** 2 + (first[1] - second[1]) ** 2)
