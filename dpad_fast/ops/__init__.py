@@ -1,0 +1,20 @@
+"""The fast ops. Each is one public function that checks its input and picks the implementation by device.
+
+The imports are eager on purpose: a module and its function share a name, and only a name bound here after the module
+was loaded is sure to be the function. None of the modules imports triton; GPU code is loaded by the first CUDA tensor.
+"""
+
+from dpad_fast.ops.discriminative_reward import discriminative_reward
+from dpad_fast.ops.group_advantage import group_advantage
+from dpad_fast.ops.masks import PackedMasks, mask_iou, mask_iou_matrix
+from dpad_fast.ops.polygons import polygon_iou, rasterize_polygons
+
+__all__ = [
+    "PackedMasks",
+    "discriminative_reward",
+    "group_advantage",
+    "mask_iou",
+    "mask_iou_matrix",
+    "polygon_iou",
+    "rasterize_polygons",
+]

@@ -1,0 +1,35 @@
+"""Registration of the ops with torch.library, and checks that every op's front repeats.
+
+Plain `Library.define` and `impl` rather than `custom_op`: the latter wraps every call in autograd and mutation checks,
+which cost more than a whole group advantage; none of these ops has a gradient.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_LIBRARY: Any = torch.library.Library("dpad_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def register(
+    name: str, schema: str, *, cpu: Callable[..., Any], cuda: Callable[..., Any], fake: Callable[..., Any]
+) -> torch._ops.OpOverload:
+    """Define one op with its implementations.
+
+    Args:
+        name: the op's name within the namespace `dpad_fast`.
+        schema: arguments and results in torch's schema language, without the name.
+        cpu: implementation for CPU tensors.
+        cuda: implementation for CUDA tensors.
+        fake: gives empty results of the right shape, dtype and device.
+
+    Returns:
+        The op's default overload, ready to be called.
+    """
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, cpu, "CPU")
+    _LIBRARY.impl(name, cuda, "CUDA")
+    torch.library.register_fake(f"dpad_fast::{name}", fake, lib=_LIBRARY)
+    overload: torch._ops.OpOverload = getattr(torch.ops.dpad_fast, name).default
+    return overload
