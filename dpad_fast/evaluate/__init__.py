@@ -1,0 +1,1 @@
+"""Evaluation: sampling, masks, metrics, experiments (before, training, after) and their report."""

@@ -1,0 +1,267 @@
+"""What a completion amounts to: one record of plain numbers each, and the table rows made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dpad_fast.data.shapes import ShapesSample
+from dpad_fast.data.shapes_text import is_focused, named_shape
+from dpad_fast.evaluate.metrics import Estimate, overlap, ratio_estimate
+from dpad_fast.evaluate.segment import Segmenter
+from dpad_fast.rewards import parse_completion
+from dpad_fast.rewards.parse import find_between
+from dpad_fast.types import Completion, Sample
+
+if TYPE_CHECKING:
+    from dpad_fast.rewards import RewardScorer
+
+
+@dataclass(frozen=True)
+class Record:
+    """One completion, measured.
+
+    Attributes:
+        id: of the sample.
+        text: the completion.
+        chain_tokens: tokens between the think tags; of everything after `<think>` where the tag is never closed.
+        intersection: pixels shared by the predicted and the target mask.
+        union: pixels covered by either; the target's where the answer cannot be read.
+        format_ok: tags and answer are as asked.
+        s1: cosine of caption and target region, None where there was nothing to compare.
+        s2: cosine of caption and whole image.
+        reason: reason code of the scorer, None where all is well.
+        right: the answer is about the target (shapes world only).
+        focused: the chain goes straight to the clue (shapes world only).
+        names: what the caption names: "target", "other", or "nothing" (shapes world only).
+    """
+
+    id: str
+    text: str
+    chain_tokens: int
+    intersection: int
+    union: int
+    format_ok: bool
+    s1: float | None = None
+    s2: float | None = None
+    reason: str | None = None
+    right: bool | None = None
+    focused: bool | None = None
+    names: str | None = None
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 where both masks are empty."""
+        return self.intersection / self.union if self.union else 1.0
+
+    @property
+    def s1_wins(self) -> bool:
+        """Whether the description fits the region better than the image; not where there was nothing to compare."""
+        return self.s1 is not None and self.s2 is not None and self.s1 > self.s2
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a table: a ratio of sums over records."""
+
+    label: str
+    top: Callable[[Record], float]
+    bottom: Callable[[Record], float]
+    applies: Callable[[Record], bool] = lambda record: True
+    percent: bool = False
+
+
+def _one(record: Record) -> float:
+    return 1.0
+
+
+METRICS: dict[str, Metric] = {
+    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _one),
+    "giou": Metric("gIoU", lambda r: r.iou, _one),
+    "ciou": Metric("cIoU", lambda r: r.intersection, lambda r: r.union),
+    "s1_wins": Metric("S1 > S2", lambda r: r.s1_wins, _one, percent=True),
+    "format": Metric("format", lambda r: r.format_ok, _one, percent=True),
+    "right": Metric("right target", lambda r: bool(r.right), _one, lambda r: r.right is not None, percent=True),
+    "focused": Metric("focused chains", lambda r: bool(r.focused), _one, lambda r: r.focused is not None, percent=True),
+}
+
+
+def chain_of(text: str) -> str:
+    """The reasoning chain of a completion: between the think tags, or all after an unclosed one, or all of it."""
+    inside = find_between(text, "think")
+    return inside if inside is not None else text.partition("<think>")[2] or text
+
+
+def shape_concerned(answer: Completion, item: ShapesSample) -> int | None:
+    """Which shape an answer is about: the one that its box overlaps most, else its caption names; None for neither.
+
+    Args:
+        answer: the parsed completion.
+        item: the scene.
+
+    Returns:
+        Index into `item.scene.objects`, or None.
+    """
+    if answer.box is not None:
+        shared = [_box_iou(answer.box, shape.box) for shape in item.scene.objects]
+        best = int(np.argmax(shared))
+        if shared[best] > 0:
+            return best
+    return named_shape(answer.caption or "", item.scene.objects)
+
+
+def _box_iou(a: Sequence[float], b: Sequence[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def measure(
+    texts: Sequence[str],
+    items: Sequence[Sample],
+    scorer: RewardScorer,
+    count_tokens: Callable[[str], int],
+    segmenter: Segmenter,
+    ignore_as: str = "drop",
+) -> list[Record]:
+    """Measure N completions.
+
+    Args:
+        texts: N completions.
+        items: N samples, the one that each completion answers; the target needs a mask.
+        scorer: its format terms and similarities are recorded.
+        count_tokens: number of tokens of a text.
+        segmenter: makes the predicted mask from the answer.
+        ignore_as: "drop" or "target", what ignored pixels of the ground truth are.
+
+    Returns:
+        N records.
+
+    Raises:
+        ValueError: if the lengths differ or a target has no mask; names the index.
+    """
+    if len(texts) != len(items):
+        raise ValueError(f"texts has {len(texts)} entries, items has {len(items)}")
+    if not texts:
+        return []
+    targets, images, keys = [i.target for i in items], [i.image for i in items], [i.id for i in items]
+    batch = scorer.score(list(texts), targets, images, image_keys=keys)
+    rows = list(batch.rows())
+    records = []
+    for index, (text, item, row) in enumerate(zip(texts, items, rows, strict=True)):
+        if item.target.mask is None:
+            raise ValueError(f"items[{index}] ({item.id}) has no ground-truth mask")
+        answer = parse_completion(text, scorer.config)
+        height, width = item.target.mask.shape
+        predicted = segmenter(answer, item.image, (width, height))
+        shared = overlap(predicted, item.target.mask, item.target.ignore, ignore_as)
+        terms = row["terms"]
+        record = Record(
+            id=item.id,
+            text=text,
+            chain_tokens=count_tokens(chain_of(text)),
+            intersection=shared.intersection,
+            union=shared.union,
+            format_ok=all(terms.get(name, 0) > 0 for name in ("think_format", "answer_format")),
+            s1=row["similarity"]["roi"],
+            s2=row["similarity"]["aoi"],
+            reason=row["reason"],
+            **(_about_shapes(text, answer, item) if isinstance(item, ShapesSample) else {}),
+        )
+        records.append(record)
+    return records
+
+
+def _about_shapes(text: str, answer: Completion, item: ShapesSample) -> dict[str, Any]:
+    target = item.question.target
+    named = named_shape(answer.caption or "", item.scene.objects)
+    names = "nothing" if named is None else "target" if named == target else "other"
+    return {"right": shape_concerned(answer, item) == target, "focused": is_focused(chain_of(text)), "names": names}
+
+
+def summarise(records: Sequence[Record], seed: int = 0) -> dict[str, Estimate]:
+    """Every metric that applies to the records, with its bootstrap standard error over scenes.
+
+    Args:
+        records: measured completions.
+        seed: of the bootstrap.
+
+    Returns:
+        One estimate per key of `METRICS` that applies.
+    """
+    found = {}
+    for key, metric in METRICS.items():
+        used = [record for record in records if metric.applies(record)]
+        if used:
+            tops, bottoms = [metric.top(r) for r in used], [metric.bottom(r) for r in used]
+            found[key] = ratio_estimate(tops, bottoms, [r.id for r in used], seed=seed)
+    return found
+
+
+def difference(a: Sequence[Record], b: Sequence[Record], key: str, draws: int = 400, seed: int = 0) -> Estimate:
+    """Metric of `a` minus metric of `b`, with a bootstrap over the scenes that both saw.
+
+    Args:
+        a: records of one policy.
+        b: records of another on the same scenes.
+        key: of `METRICS`.
+        draws: resamples.
+        seed: of the resampling.
+
+    Returns:
+        The difference and the standard deviation of its resamples.
+    """
+    metric = METRICS[key]
+    scenes = list(dict.fromkeys(r.id for r in [*a, *b] if metric.applies(r)))
+    place = {name: i for i, name in enumerate(scenes)}
+    sums = np.zeros((2, 2, len(scenes)))  # policy, top or bottom, scene
+    for which, records in enumerate((a, b)):
+        for record in records:
+            if metric.applies(record):
+                sums[which, 0, place[record.id]] += metric.top(record)
+                sums[which, 1, place[record.id]] += metric.bottom(record)
+    whole = sums.sum(axis=2)
+    if not scenes or not whole[:, 1].all():
+        return Estimate(math.nan, math.nan, len(scenes))
+    ratios = whole[:, 0] / whole[:, 1]
+    drawn = np.random.default_rng(seed).integers(len(scenes), size=(draws, len(scenes)))
+    resampled = sums[:, :, drawn].sum(axis=3)  # [2, 2, draws]
+    kept = (resampled[:, 1] > 0).all(axis=0)
+    drawn_ratios = resampled[:, 0, kept] / resampled[:, 1, kept]
+    error = float(np.std(drawn_ratios[0] - drawn_ratios[1], ddof=1)) if kept.sum() > 1 else math.nan
+    return Estimate(float(ratios[0] - ratios[1]), error, len(scenes))
+
+
+def to_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Plain dictionaries, for JSON; similarities to six digits."""
+    rows = [asdict(record) for record in records]
+    for row in rows:
+        for name in ("s1", "s2"):
+            row[name] = None if row[name] is None else round(row[name], 6)
+    return rows
+
+
+def from_rows(rows: Sequence[dict[str, Any]]) -> list[Record]:
+    """Records from what `to_rows` made.
+
+    Args:
+        rows: dictionaries with the fields of `Record`.
+
+    Returns:
+        The records.
+
+    Raises:
+        ValueError: if a row has other fields; names its index.
+    """
+    known = {field.name for field in fields(Record)}
+    for index, row in enumerate(rows):
+        if set(row) - known:
+            raise ValueError(f"rows[{index}] has unknown fields {sorted(set(row) - known)}")
+    return [Record(**row) for row in rows]

@@ -1,0 +1,94 @@
+"""Completions of a policy, by sampling.
+
+Sampling rather than greedy decoding, because a policy trained by reinforcement is a mixture: the most probable answer
+hides how often it does something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from dpad_fast.train.shared_vision import share_vision
+from dpad_fast.types import Sample
+
+Progress = Callable[[int, int], None]
+
+
+def sample_completions(
+    model: Any,
+    processor: Any,
+    items: Sequence[Sample],
+    *,
+    per_item: int = 1,
+    batch: int = 64,
+    max_new_tokens: int = 100,
+    temperature: float = 1.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[list[str]]:
+    """Sample `per_item` completions for every item.
+
+    Args:
+        model: a policy of transformers with `generate`.
+        processor: its processor, with a chat template.
+        items: samples whose image is a PIL image.
+        per_item: completions per item.
+        batch: completions generated at a time.
+        max_new_tokens: longest completion.
+        temperature: of sampling.
+        seed: of sampling; the caller's random state is left as it was.
+        progress: called with (completions done, completions in all).
+
+    Returns:
+        One list of `per_item` texts per item.
+
+    Raises:
+        ValueError: if a count or the temperature is not positive.
+    """
+    if min(per_item, batch, max_new_tokens) < 1 or temperature <= 0:
+        raise ValueError(f"per_item={per_item}, batch={batch}, max_new_tokens={max_new_tokens} and temperature={temperature} must be positive")  # fmt: skip
+    if model.device.type == "cpu":
+        share_vision(model)
+    rows = [item for item in items for _ in range(per_item)]
+    texts: list[str] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            for start in range(0, len(rows), batch):
+                part = rows[start : start + batch]
+                texts += _generate(model, processor, part, max_new_tokens, temperature)
+                if progress is not None:
+                    progress(len(texts), len(rows))
+    finally:
+        model.train(was_training)
+    return [texts[i : i + per_item] for i in range(0, len(texts), per_item)]
+
+
+def _generate(model: Any, processor: Any, items: Sequence[Sample], tokens: int, temperature: float) -> list[str]:
+    turns = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.query}]}] for item in items
+    ]
+    prompts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
+    images = [[item.image] for item in items]
+    inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
+    inputs = inputs.to(model.device)
+    tokenizer = processor.tokenizer
+    output = model.generate(
+        **inputs,
+        max_new_tokens=tokens,
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        suppress_tokens=[model.config.image_token_id],
+    )
+    answers = output[:, inputs["input_ids"].shape[1] :]
+    decoded: list[str] = processor.batch_decode(answers, skip_special_tokens=True)
+    return decoded

@@ -1,0 +1,1 @@
+"""One module per training framework, each importing its framework only when used."""

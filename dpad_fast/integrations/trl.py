@@ -1,0 +1,31 @@
+"""TRL (1.16): reward functions for `GRPOTrainer`, and a trainer with the package's group advantage.
+
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder=encoder)
+    rewards = TrlRewards(scorer)
+    args = GRPOConfig(..., reward_weights=rewards.weights(), remove_unused_columns=False)
+    trainer = GRPOTrainer(model, rewards.functions(), args, train_dataset=dataset)
+
+The data set needs `prompt` (conversational), `image` or `images`, `solution` (read by `Target.parse`), and should have an
+`id` column that is equal where images are: TRL hands out a new image object per completion. `DpadTrainer` takes the same
+arguments as `GRPOTrainer` and adds `advantage` and `share_images`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dpad_fast.train.reward_functions import RewardFunction, TargetOf, TrlRewards, completion_texts, parse_solution
+
+if TYPE_CHECKING:
+    from dpad_fast.train.trainer import DpadTrainer
+
+__all__ = ["DpadTrainer", "RewardFunction", "TargetOf", "TrlRewards", "completion_texts", "parse_solution"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the trainer, and with it TRL, only when it is asked for (PEP 562)."""
+    if name != "DpadTrainer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dpad_fast.train.trainer import DpadTrainer
+
+    return DpadTrainer
