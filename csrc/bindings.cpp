@@ -85,11 +85,30 @@ int64_t py_discriminative_reward(const std::string& type, std::uintptr_t text, s
                                      at<float>(reward), at<float>(s1), at<float>(s2));
 }
 
+py::dict build_info() {
+  py::dict info;
+#if defined(__clang__)
+  info["compiler"] = "clang " __clang_version__;
+#elif defined(__GNUC__)
+  info["compiler"] = "gcc " __VERSION__;
+#endif
+#ifdef DPAD_FAST_WITH_CUDA
+  info["CUDA kernels"] = "built";
+#else
+  info["CUDA kernels"] = "not built";
+#endif
+#ifdef __SANITIZE_ADDRESS__
+  info["sanitizers"] = "on";
+#endif
+  return info;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "C++ implementations behind dpad_fast.ops; call those, not this.";
   m.def("simd_level", [] { return dpad::simd_level_name(dpad::best_simd_level()); });
+  m.def("build_info", &build_info);
   m.def("group_advantage", &py_group_advantage);
   m.def("discriminative_reward", &py_discriminative_reward);
 }

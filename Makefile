@@ -1,0 +1,46 @@
+# Nothing but make, Python 3.10+ and a C++17 compiler is needed: the first target to need it makes .venv and fills it.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+# What an editable install is made from: the Python files of the package itself are read in place.
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/.stamp-train
+	$(BIN)/dpad-fast demo $(ARGS)
+
+test: $(VENV)/.stamp-train-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.stamp-train-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(VENV)/.stamp-train-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+bench: $(VENV)/.stamp-train-bench
+	$(BIN)/python -m bench.run $(ARGS)
+
+# Wildcards in the names of extras: `.stamp-train-dev` stands for `pip install -e ".[train,dev]"`.
+comma := ,
+$(VENV)/.stamp-%: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[$(subst -,$(comma),$*)]"
+	touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed, $(PYTHON) is older or missing: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf build dist *.egg-info dpad_fast/_C*.so $(VENV)/.stamp-*

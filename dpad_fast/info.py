@@ -1,0 +1,125 @@
+"""Versions, what was built, and what this machine offers: `python -m dpad_fast.info`, the first thing to put in a report.
+
+It never fails: what cannot be found out is said in words, and an extension that does not load is explained.
+"""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from dpad_fast import _extension
+from dpad_fast._version import __version__
+
+_PACKAGES = (
+    "torch", "triton", "numpy", "pillow", "transformers", "trl", "accelerate", "datasets", "open_clip_torch",
+    "flash-attn", "pycocotools", "opencv-python-headless",
+)  # fmt: skip
+
+
+def collect() -> dict[str, dict[str, str]]:
+    """Gather everything that `main` prints.
+
+    Returns:
+        Sections by title, each a mapping from a name to its value in words.
+    """
+    return {
+        "dpad-fast": _ours(),
+        "packages": {name: _version_of(name) for name in _PACKAGES},
+        "C++ extension": _built(),
+        "CPU": _cpu(),
+        "GPU": _gpu(),
+    }
+
+
+def main() -> int:
+    """Print all sections.
+
+    Returns:
+        0, or 1 when the extension cannot be loaded.
+    """
+    sections = collect()
+    for title, rows in sections.items():
+        print(title)
+        width = max(map(len, rows), default=0)
+        for name, value in rows.items():
+            first, *rest = value.splitlines() or [""]
+            print(f"  {name:<{width}}  {first}")
+            for line in rest:
+                print(f"  {'':<{width}}  {line}")
+    return 1 if "failure" in sections["C++ extension"] else 0
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _ours() -> dict[str, str]:
+    return {
+        "version": __version__,
+        "folder": str(Path(__file__).parent),
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": platform.platform(),
+    }
+
+
+def _built() -> dict[str, str]:
+    try:
+        extension = _extension.load()
+    except ImportError as error:
+        return {"failure": str(error)}
+    rows = {"file": str(extension.__file__), **{key: str(value) for key, value in extension.build_info().items()}}
+    kernels = Path(__file__).parent / "kernels"
+    names = sorted(path.stem for path in kernels.glob("*.py") if not path.stem.startswith("_"))
+    return {**rows, "Triton kernels": ", ".join(names) or "none found"}
+
+
+def _cpu() -> dict[str, str]:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    rows = {"model": _cpu_model(), "cores": f"{allowed} of {os.cpu_count()} are ours"}
+    try:
+        rows["instruction set used"] = str(_extension.load().simd_level())
+    except ImportError:
+        rows["instruction set used"] = "unknown: the extension did not load"
+    rows["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "not set")
+    return rows
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> dict[str, str]:
+    try:
+        import torch
+    except ImportError as error:
+        return {"torch": f"cannot be imported: {error}"}
+    rows = {"torch built for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"}
+    if not torch.cuda.is_available():
+        return {**rows, "devices": "none that torch can use; the ops run on the CPU"}
+    for index in range(torch.cuda.device_count()):
+        rows[f"cuda:{index}"] = _device(torch.cuda.get_device_properties(index))
+    return rows
+
+
+def _device(properties: Any) -> str:
+    memory = properties.total_memory / 2**30
+    return (
+        f"{properties.name}, sm_{properties.major}{properties.minor}, {memory:.0f} GiB, "
+        f"{properties.multi_processor_count} multiprocessors"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What tests and benchmarks share: devices, tolerances, and memory in which forgotten elements show."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+REQUIRE_CUDA = "DPAD_FAST_REQUIRE_CUDA"
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+"""Absolute and relative tolerance against a float64 reference, for values around 1: a few units in the last place."""
+
+
+def missing_cuda() -> str | None:
+    """Why tests that need a GPU should be skipped.
+
+    Returns:
+        The reason, or None where they should run: there is a GPU, or DPAD_FAST_REQUIRE_CUDA=1 says that there must be
+        one, so that they fail where it cannot be used.
+    """
+    if torch.cuda.is_available() or os.environ.get(REQUIRE_CUDA) == "1":
+        return None
+    return f"needs a GPU, and torch finds none ({REQUIRE_CUDA}=1 makes this a failure)"
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Let torch fill what it allocates with NaN or the largest integer, so that an element never written is seen."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
