@@ -10,7 +10,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("world", choices=["shapes"], help="the built-in world")
-    parser.add_argument("--out", type=Path, help="folder to write (default: shapes-data, or checkpoints with --rebuild)")
+    parser.add_argument("--out", type=Path, help="folder (default: shapes-data, or checkpoints with --rebuild)")
     parser.add_argument("--count", type=int, default=64, help="scenes to export (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world to export (default: %(default)s)")
     parser.add_argument(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ class ShapesSample(Sample):
     question: Query
 
 
-@lru_cache(maxsize=None)
+@cache
 def _outline(form: str) -> NDArray[np.float64]:
     """Vertices [n, 2] of a form in the unit square."""
     if form == "square":
@@ -145,7 +145,7 @@ def _outline(form: str) -> NDArray[np.float64]:
     return np.asarray((star - low) / (high - low), dtype=np.float64)  # stretched to fill its box
 
 
-@lru_cache(maxsize=None)
+@cache
 def _stamp(form: str, size: int) -> NDArray[np.bool_]:
     """Mask [size, size] of a form: a pixel belongs where its centre lies inside the outline (even-odd)."""
     vertices = _outline(form) * size
@@ -316,9 +316,7 @@ def dataset(seed: int, start: int, count: int) -> Dataset:
         rows["solution"].append(item.target.text)
         rows["id"].append(item.id)
     turn = {"role": Value("string"), "content": Value("string")}
-    features = Features(
-        {"prompt": [turn], "image": ImageFeature(), "solution": Value("string"), "id": Value("string")}
-    )
+    features = Features({"prompt": [turn], "image": ImageFeature(), "solution": Value("string"), "id": Value("string")})
     return Dataset.from_dict(rows, features=features)
 
 

@@ -38,7 +38,10 @@ GENERIC_CAPTIONS = (
 )
 ANSWER_PIECES = ('{"bbox": [', '], "points_1": [', '], "points_2": [', "]}", ", ")
 TAGS = ("<think>", "</think>\n<answer>", "</answer>\n<caption>", "</caption>")
-SPECIAL = ("<|pad|>", "<|unk|>", "<|bos|>", "<|eos|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")  # fmt: skip
+SPECIAL = (
+    "<|pad|>", "<|unk|>", "<|bos|>", "<|eos|>",
+    "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
 MAX_TOKENS = 100  # no warm-start completion is longer, with its end token
 
 
@@ -170,7 +173,8 @@ def policy_tokenizer() -> PreTrainedTokenizerFast:
     numbers = [str(value) for value in range(0, SIDE + 1, GRID)]
     words = [f" {word}" for word in _words()]
     pieces = [*TAGS, *ANSWER_PIECES]
-    pattern = "|".join([*(re.escape(piece) for piece in sorted(pieces, key=len, reverse=True)), r"\d+", r" ?[a-z]+", r" [.,?\[]", r"\]"])
+    longest_first = [re.escape(piece) for piece in sorted(pieces, key=len, reverse=True)]
+    pattern = "|".join([*longest_first, r"\d+", r" ?[a-z]+", r" [.,?\[]", r"\]"])
     return _word_level([*pieces, *numbers, *stops, *words], pattern, fuse=True)
 
 

@@ -44,9 +44,7 @@ def checkpoint(name_or_path: str | Path) -> Path:
     raise ValueError(f"checkpoint {str(name_or_path)!r}: no config.json in {shipped} nor in {given.resolve()}")
 
 
-def load_policy(
-    name_or_path: str | Path, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a policy and its processor.
 
     Args:

@@ -114,7 +114,9 @@ def _texts(rng: np.random.Generator) -> list[str]:
     return [*names, *GENERIC_CAPTIONS, *OTHER_GENERIC]
 
 
-def _draw(items: list[ShapesSample], rng: np.random.Generator) -> tuple[list[Image.Image], list[int], NDArray[np.bool_]]:
+def _draw(
+    items: list[ShapesSample], rng: np.random.Generator
+) -> tuple[list[Image.Image], list[int], NDArray[np.bool_]]:
     """One crop of each scene, which name it has, and which names each scene holds, [n, names]."""
     crops, right = [], []
     holds = np.zeros((len(items), len(NAMES)), dtype=bool)
@@ -186,7 +188,9 @@ def train(settings: ClipTraining, progress: Progress | None = None) -> CLIPModel
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         if progress is not None:
-            progress(step + 1, settings.steps, {"infonce": float(contrastive.detach()), "ranking": float(ranking.detach())})
+            progress(
+                step + 1, settings.steps, {"infonce": float(contrastive.detach()), "ranking": float(ranking.detach())}
+            )
     return model.eval()
 
 

@@ -93,9 +93,7 @@ def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
     return labels
 
 
-def train_vision(
-    model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progress: Progress | None = None
-) -> float:
+def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progress: Progress | None = None) -> float:
     """Train the vision tower densely, in place.
 
     Returns:
@@ -141,7 +139,9 @@ def _batch(
         text=texts, images=[item.image for item in items], padding=True, padding_side="right", return_tensors="pt"
     )
     ids = inputs["input_ids"]
-    before = (ids == processor.tokenizer.bos_token_id).long().cumsum(dim=1).eq(0) | ids.eq(processor.tokenizer.bos_token_id)
+    before = (ids == processor.tokenizer.bos_token_id).long().cumsum(dim=1).eq(0) | ids.eq(
+        processor.tokenizer.bos_token_id
+    )
     inputs["labels"] = ids.masked_fill(before | inputs["attention_mask"].eq(0), -100)
     return dict(inputs)
 
