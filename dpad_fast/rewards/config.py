@@ -203,7 +203,9 @@ class RewardConfig:
         text = source if isinstance(source, str) and ("\n" in source or ": " in source) else Path(source).read_text()
         values = yaml.safe_load(text) or {}
         if not isinstance(values, dict):
-            raise ValueError(f"a reward configuration must be a mapping of names to values, got {type(values).__name__}")
+            raise ValueError(
+                f"a reward configuration must be a mapping of names to values, got {type(values).__name__}"
+            )
         return cls.from_dict(values)
 
     @classmethod

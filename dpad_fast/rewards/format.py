@@ -18,7 +18,7 @@ def think_format(completion: Completion) -> float:
 def answer_format(completion: Completion) -> float:
     """1 where the answer has every required field, else 0.
 
-    In the multi-object form: the mean over objects of (1 if `bbox_2d` is a list of 4) + (1 if `point_2d` is a list of 2).
+    In the multi-object form the mean over objects of (1 if `bbox_2d` is a list of 4) + (1 if `point_2d` is one of 2).
     """
     if completion.objects is None:
         return 1.0 if completion.fields_ok else 0.0

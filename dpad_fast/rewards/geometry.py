@@ -54,7 +54,7 @@ def box_iou(first: Sequence[Any], second: Sequence[Any]) -> float:
     inter = (right - left + 1) * (bottom - top + 1) if left < right and top < bottom else 0
     area = (first[2] - first[0] + 1) * (first[3] - first[1] + 1)
     union = area + (second[2] - second[0] + 1) * (second[3] - second[1] + 1) - inter
-    return float(inter) / float(union) if isinstance(union, float) else float(inter) / union
+    return float(inter) / union  # type: ignore[no-any-return]
 
 
 def iou_term(box: Sequence[Any] | None, truth: Sequence[Any] | None, threshold: float) -> float:
@@ -116,7 +116,8 @@ def mask_term(completion: Completion, target: Target, index: int, config: Reward
     truth = target_mask(target, index)
     if completion.rings is None:
         return 0.0
-    from dpad_fast.ops import mask_iou, rasterize_polygons
+    from dpad_fast.ops.masks import mask_iou
+    from dpad_fast.ops.polygons import rasterize_polygons
 
     rings = list(completion.rings) if scale is None else [ring * scale for ring in completion.rings]
     height, width = truth.shape[1:]
@@ -139,7 +140,7 @@ def target_mask(target: Target, index: int) -> torch.Tensor:
         raise ValueError(f"targets[{index}] has neither mask nor polygons, which this configuration needs")
     if target.image_size is None:
         raise ValueError(f"targets[{index}].image_size is missing: polygons without a mask need it to be drawn")
-    from dpad_fast.ops import rasterize_polygons
+    from dpad_fast.ops.polygons import rasterize_polygons
 
     width, height = target.image_size
     rings: list[Ring] = list(target.polygons)

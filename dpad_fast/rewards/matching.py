@@ -55,11 +55,9 @@ def pair_scores(boxes: Matrix, points: Matrix, true_boxes: Matrix, true_points: 
         iou = inter / (areas[:, None] + true_areas[None, :] - inter)
         l1 = np.abs(boxes[:, None] - true_boxes[None]).mean(axis=2)
         distance = np.sqrt(((points[:, None] - true_points[None]) ** 2).sum(axis=2))
-    inside = ((points >= boxes[:, :2]) & (points <= boxes[:, 2:])).all(axis=1)
+    inside = np.asarray(((points >= boxes[:, :2]) & (points <= boxes[:, 2:])).all(axis=1))
     close = (distance < config.point_threshold) & inside[:, None]
-    scores: Matrix = (
-        (iou > config.iou_threshold).astype(np.float64) + (l1 < config.box_l1_threshold) + close
-    )
+    scores: Matrix = (iou > config.iou_threshold).astype(np.float64) + (l1 < config.box_l1_threshold) + close
     return scores
 
 

@@ -6,6 +6,7 @@ text; the scans here give the same matches with `str.find`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -53,7 +54,7 @@ def match_tags(text: str, tags: tuple[str, ...]) -> list[tuple[int, int]] | None
         return None
     spans = []
     start = len(opening)
-    for left, right in zip(tags, tags[1:], strict=False):
+    for left, right in itertools.pairwise(tags):
         joint = _joint(left, right).search(text, start)
         if joint is None:
             return None

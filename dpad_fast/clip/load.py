@@ -1,0 +1,89 @@
+"""`load_encoder`: a CLIP-like model by name or folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpad_fast.clip.cache import EmbeddingCache
+from dpad_fast.clip.encoder import PRECISIONS, ClipEncoder
+
+BACKENDS = ("transformers", "open_clip")
+SHAPES = "shapes"
+"""The name of the small CLIP of the shapes world, which comes with the package."""
+
+
+def load_encoder(
+    name_or_path: str | os.PathLike[str] = "openai/clip-vit-base-patch32",
+    *,
+    backend: str = "transformers",
+    device: str | torch.device = "cpu",
+    precision: str = "guarded",
+    cache: EmbeddingCache | None = None,
+) -> ClipEncoder:
+    """Loads a frozen CLIP-like model.
+
+    Args:
+        name_or_path: a folder, a name on the Hugging Face hub, "shapes" (the small model that comes with the package),
+            or for open_clip "ARCHITECTURE" with a local folder or hub name, or "ARCHITECTURE/PRETRAINED-TAG-OR-FILE".
+        backend: "transformers" or "open_clip".
+        device: where it runs.
+        precision: "float32", "bfloat16", or "guarded".
+        cache: see `ClipEncoder`.
+
+    Raises:
+        ValueError: an unknown backend or precision, or a model that cannot be loaded; says what could be done.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    name = os.fspath(name_or_path)
+    if name == SHAPES:
+        name, backend = str(Path(__file__).resolve().parent.parent / "checkpoints" / "clip"), "transformers"
+    try:
+        if backend == "transformers":
+            model, processor = _transformers(name)
+            return ClipEncoder.from_transformers(model, processor, precision=precision, device=device, cache=cache)
+        parts = _open_clip(name)
+        return ClipEncoder.from_open_clip(*parts, precision=precision, device=device, cache=cache)
+    except (OSError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"encoder {name!r} cannot be loaded with backend {backend!r}: {_first_line(error)} "
+            "(give a local folder, a model in the local Hugging Face cache, or 'shapes', the small model that "
+            "comes with this package; on the command line --encoder and --backend)"
+        ) from error
+
+
+def _transformers(name: str) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(name)
+    model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
+        raise ValueError(f"{type(model).__name__} has no text and image towers")
+    return model, processor
+
+
+def _open_clip(name: str) -> tuple[Any, Any, Any]:
+    import open_clip
+
+    architecture, pretrained = name, None
+    if ":" not in name and not os.path.isdir(name) and "/" in name:
+        architecture, pretrained = name.split("/", 1)
+    elif os.path.isdir(name):
+        architecture = f"local-dir:{name}"
+    if pretrained is None and ":" not in architecture:
+        raise ValueError(
+            "an architecture alone has random weights; give ARCHITECTURE/PRETRAINED, a folder or hf-hub:NAME"
+        )
+    model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)
+    return model, transform, open_clip.get_tokenizer(architecture)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

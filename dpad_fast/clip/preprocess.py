@@ -1,0 +1,142 @@
+"""CLIP's image preprocessing as numbers, read from a processor's configuration, and applied by one op."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's codes
+Region = tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a region becomes a model input.
+
+    Attributes:
+        size: side of the square input.
+        resize: "shortest" (CLIP: shorter side, then centre crop), "squash" (SigLIP), "longest" (pad).
+        interpolation: "bicubic" or "bilinear", antialiased.
+        mean: per-channel mean, of values in 0..1.
+        std: per-channel standard deviation.
+        center: rounding of the centre crop's offset: "floor" (transformers) or "round" (open_clip).
+    """
+
+    size: int
+    resize: str
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    center: str = "floor"
+
+    def __call__(self, images: Sequence[Any], boxes: Sequence[Region], image_index: Sequence[int]) -> torch.Tensor:
+        """Float32 [K, 3, size, size] of K regions; images are uint8 [H, W, 3], None means the whole image."""
+        from dpad_fast.ops.roi_clip_preprocess import roi_clip_preprocess
+
+        return roi_clip_preprocess(
+            list(images),
+            list(boxes),
+            list(image_index),
+            size=self.size,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            dtype=torch.float32,
+            center=self.center,
+        )
+
+    @classmethod
+    def from_transformers(cls, processor: Any) -> Preprocess:
+        """Reads a processor or image processor of transformers.
+
+        Raises:
+            ValueError: it does something that cannot be expressed here; names the setting.
+        """
+        source = getattr(processor, "image_processor", processor)
+        for name in ("do_resize", "do_rescale", "do_normalize"):
+            if not getattr(source, name, True):
+                raise ValueError(f"the image processor has {name}=False, which is not supported")
+        factor = getattr(source, "rescale_factor", 1 / 255)
+        if abs(factor * 255 - 1) > 1e-6:
+            raise ValueError(f"the image processor has rescale_factor={factor}, expected 1/255")
+        interpolation = _INTERPOLATIONS.get(int(source.resample))
+        if interpolation is None:
+            raise ValueError(f"the image processor resamples by {source.resample!r}, expected bicubic or bilinear")
+        size = _plain(source.size)
+        crop = _plain(getattr(source, "crop_size", None)) if getattr(source, "do_center_crop", False) else None
+        side, resize = _side(size, crop)
+        mean, std = _three(source.image_mean, "image_mean"), _three(source.image_std, "image_std")
+        return cls(side, resize, interpolation, mean, std, "floor")
+
+    @classmethod
+    def from_open_clip(cls, transform: Any) -> Preprocess:
+        """Reads the transform that open_clip's factory returns for evaluation.
+
+        Raises:
+            ValueError: a step that is not open_clip's own evaluation pipeline; names it.
+        """
+        steps = {type(step).__name__: step for step in getattr(transform, "transforms", ())}
+        if "Normalize" not in steps or not {"Resize", "ResizeKeepRatio"} & set(steps):
+            raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r}")
+        mean, std = _three(steps["Normalize"].mean, "mean"), _three(steps["Normalize"].std, "std")
+        if "ResizeKeepRatio" in steps:
+            step = steps["ResizeKeepRatio"]
+            if step.longest != 1.0 or "CenterCropOrPad" not in steps:
+                raise ValueError(f"preprocess resizes by {step!r}, which is not supported")
+            return cls(_square(step.size), "longest", _mode(step.interpolation), mean, std, "round")
+        step = steps["Resize"]
+        if "CenterCrop" in steps:
+            side = _square(steps["CenterCrop"].size)
+            short = step.size if isinstance(step.size, int) else step.size[0]
+            if short != side:
+                raise ValueError(f"preprocess resizes to {short} but crops to {side}; they must be equal")
+            return cls(side, "shortest", _mode(step.interpolation), mean, std, "round")
+        return cls(_square(step.size), "squash", _mode(step.interpolation), mean, std, "round")
+
+
+def _plain(size: Any) -> dict[str, int]:
+    if size is None:
+        return {}
+    if isinstance(size, int):
+        return {"height": size, "width": size}
+    items = size.items() if isinstance(size, Mapping) else vars(size).items()
+    return {key: int(value) for key, value in items if value is not None}
+
+
+def _side(size: dict[str, int], crop: dict[str, int] | None) -> tuple[int, str]:
+    if "shortest_edge" in size:
+        wanted = (size["shortest_edge"],) * 2
+        if crop is None or (crop.get("height"), crop.get("width")) != wanted:
+            raise ValueError(f"the image processor resizes to {size} and crops to {crop}; equal sides are supported")
+        return size["shortest_edge"], "shortest"
+    height, width = size.get("height"), size.get("width")
+    if height is None or height != width:
+        raise ValueError(f"the image processor resizes to {size}; a square or shortest_edge is supported")
+    if crop is not None and (crop.get("height"), crop.get("width")) != (height, width):
+        raise ValueError(f"the image processor resizes to {size} and crops to {crop}; equal sides are supported")
+    return height, "squash"
+
+
+def _three(values: Any, name: str) -> tuple[float, float, float]:
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != 3:
+        raise ValueError(f"{name} must hold 3 numbers, got {numbers}")
+    return numbers
+
+
+def _square(size: Any) -> int:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or sides[0] != sides[1]:
+        raise ValueError(f"preprocess gives inputs of {sides}; a square is supported")
+    return int(sides[0])
+
+
+def _mode(interpolation: Any) -> str:
+    name = str(getattr(interpolation, "value", interpolation))
+    if name not in ("bicubic", "bilinear"):
+        raise ValueError(f"preprocess interpolates by {name!r}, expected bicubic or bilinear")
+    return name

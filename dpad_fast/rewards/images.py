@@ -1,0 +1,142 @@
+"""What users hold as images, as `Picture`s; equal ones are found by key, path, identity and content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from dpad_fast.ops._images import as_pixels
+from dpad_fast.types import Size
+
+
+class Picture:
+    """One image: its size is known without decoding, its pixels and content key are made when first asked for."""
+
+    def __init__(self, source: Any, name: str) -> None:
+        self.name = name
+        self._source = source
+        self._key: Hashable | None = None
+        self._size: Size | None = None
+
+    @property
+    def size(self) -> Size:
+        """(width, height)."""
+        if self._size is None:
+            if isinstance(self._source, Image.Image):
+                self._size = self._source.size
+            elif isinstance(self._source, str | bytes):
+                with self._open() as image:
+                    self._size = image.size
+            else:
+                pixels = self.pixels()
+                self._size = int(pixels.shape[1]), int(pixels.shape[0])
+        return self._size
+
+    @property
+    def key(self) -> Hashable:
+        """A digest of the content: of the file's bytes, or of the pixels."""
+        if self._key is None:
+            if isinstance(self._source, str | bytes):
+                content = self._source if isinstance(self._source, bytes) else self._read()
+                self._key = ("file", hashlib.blake2b(content, digest_size=16).digest())
+            else:
+                pixels = self.pixels().contiguous()
+                digest = hashlib.blake2b(pixels.cpu().numpy().data, digest_size=16).digest()
+                self._key = ("pixels", tuple(pixels.shape), digest)
+        return self._key
+
+    def pixels(self) -> torch.Tensor:
+        """uint8 [H, W, 3]; files are decoded each time, so that a large batch holds only what it works on."""
+        if isinstance(self._source, str | bytes):
+            with self._open() as image:
+                try:
+                    return as_pixels(image, self.name)
+                except OSError as error:  # a file cut short shows only when it is decoded
+                    raise ValueError(f"{self.name} cannot be decoded: {error}") from None
+        return as_pixels(self._source, self.name)
+
+    def _read(self) -> bytes:
+        try:
+            return Path(self._source).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{self.name} cannot be read: {error}") from None
+
+    def _open(self) -> Image.Image:
+        try:
+            return Image.open(io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{self.name} cannot be opened as an image: {error}") from None
+
+
+class MaskedPicture:
+    """A picture in which some pixels are black."""
+
+    def __init__(self, picture: Picture, keep: torch.Tensor, label: Hashable) -> None:
+        self._picture, self._keep = picture, keep
+        self.key: Hashable = ("masked", picture.key, label)
+
+    def pixels(self) -> torch.Tensor:
+        """uint8 [H, W, 3]."""
+        pixels = self._picture.pixels()
+        return torch.where(self._keep[..., None].to(pixels.device), pixels, torch.zeros((), dtype=torch.uint8))
+
+
+def find_pictures(images: Sequence[Any], keys: Sequence[Hashable] | None) -> tuple[list[Picture], list[int]]:
+    """Distinct pictures of N images, and which of them each image is.
+
+    Args:
+        images: PIL images, paths, encoded bytes, {"bytes", "path"} dictionaries, arrays or tensors.
+        keys: N keys; images of equal keys are taken to be equal. None entries have no key.
+
+    Returns:
+        The distinct pictures (by key, path or identity; content is compared by `Picture.key`), and [N] indices.
+
+    Raises:
+        ValueError: an image is of no known kind; names its index.
+    """
+    if keys is not None and len(keys) != len(images):
+        raise ValueError(f"image_keys has {len(keys)} entries for {len(images)} images")
+    pictures: list[Picture] = []
+    places: dict[Hashable, int] = {}
+    index = []
+    for i, image in enumerate(images):
+        source = _source(image, f"images[{i}]")
+        key = keys[i] if keys is not None else None
+        known: Hashable = ("key", key) if key is not None else _identity(source)
+        if known not in places:
+            places[known] = len(pictures)
+            pictures.append(Picture(source, f"images[{i}]"))
+        index.append(places[known])
+    return pictures, index
+
+
+def _source(image: Any, name: str) -> Any:
+    if isinstance(image, Mapping):
+        content, path = image.get("bytes"), image.get("path")
+        if content is None and path is None:
+            raise ValueError(f"{name} is a dictionary with neither bytes nor path")
+        image = content if content is not None else path
+    if isinstance(image, os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | bytes | Image.Image | np.ndarray | torch.Tensor):
+        return image
+    kinds = "a PIL image, a path, encoded bytes, a {'bytes', 'path'} dictionary, an array or a tensor"
+    raise ValueError(f"{name} must be {kinds}, got {type(image).__name__}")
+
+
+def _identity(source: Any) -> Hashable:
+    if isinstance(source, str):
+        return ("path", source)
+    if isinstance(source, bytes):
+        return ("bytes", source)
+    return ("object", id(source))
