@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings_masks.h"
 #include "core/advantage.h"
 #include "core/cpu_features.h"
 #include "core/discriminative.h"
@@ -111,4 +112,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info);
   m.def("group_advantage", &py_group_advantage);
   m.def("discriminative_reward", &py_discriminative_reward);
+  bind_masks(m);
+  bind_polygons(m);
+  bind_rle(m);
 }

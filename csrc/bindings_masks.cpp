@@ -1,0 +1,137 @@
+#include "bindings_masks.h"
+
+#include <pybind11/numpy.h>
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "core/masks.h"
+#include "core/polygons.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// (words, area, box, n), as dpad_fast.ops hands over a PackedMasks.
+using PackedArgs = std::tuple<Address, Address, Address, int64_t>;
+
+dpad::PackedView packed(const PackedArgs& args, int64_t height, int64_t width) {
+  const auto [words, area, box, n] = args;
+  return {at<const uint64_t>(words), at<const int64_t>(area), at<const dpad::PixelBox>(box), n, height, width};
+}
+
+using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int64_t*, int64_t*);
+
+void count(Count function, const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
+           int64_t height, int64_t width, Address intersection, Address uni) {
+  const dpad::PackedView view_a = packed(a, height, width), view_b = packed(b, height, width);
+  std::optional<dpad::PackedView> skip;
+  if (ignore) skip = packed(*ignore, height, width);
+  py::gil_scoped_release release;
+  function(view_a, view_b, skip ? &*skip : nullptr, at<int64_t>(intersection), at<int64_t>(uni));
+}
+
+dpad::PolygonRule rule_named(const std::string& name) {
+  if (name == "coco") return dpad::PolygonRule::coco;
+  if (name == "opencv") return dpad::PolygonRule::opencv;
+  if (name == "center") return dpad::PolygonRule::center;
+  throw std::invalid_argument("rule must be one of coco, opencv, center, got " + name);
+}
+
+// (vertices, their number, ring starts, number of rings, object starts, number of objects); checked before use.
+using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
+
+dpad::PolygonBatch polygons(const PolygonArgs& args) {
+  const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;
+  const dpad::PolygonBatch batch{at<const double>(vertices), at<const int64_t>(rings), at<const int64_t>(objects), n};
+  dpad::check_polygons(batch, vertex_count, ring_count);
+  return batch;
+}
+
+void py_draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, Address words,
+                      Address area, Address box) {
+  const dpad::PolygonRule chosen = rule_named(rule);
+  py::gil_scoped_release release;
+  dpad::draw_polygons(polygons(args), height, width, chosen, at<uint64_t>(words), at<int64_t>(area),
+                      at<dpad::PixelBox>(box));
+}
+
+void py_draw_polygons_dense(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule,
+                            Address dense) {
+  const dpad::PolygonRule chosen = rule_named(rule);
+  py::gil_scoped_release release;
+  dpad::draw_polygons_dense(polygons(args), height, width, chosen, at<uint8_t>(dense));
+}
+
+void py_polygon_counts(const PolygonArgs& args, const std::string& rule, const PackedArgs& masks, int64_t height,
+                       int64_t width, Address index, const std::optional<PackedArgs>& ignore, Address intersection,
+                       Address uni) {
+  const dpad::PolygonRule chosen = rule_named(rule);
+  const dpad::PackedView truth = packed(masks, height, width);
+  std::optional<dpad::PackedView> skip;
+  if (ignore) skip = packed(*ignore, height, width);
+  py::gil_scoped_release release;
+  const dpad::PolygonBatch batch = polygons(args);
+  const int64_t* which = at<const int64_t>(index);
+  for (int64_t i = 0; which != nullptr && i < batch.n; ++i)
+    if (which[i] < 0 || which[i] >= truth.n)
+      throw std::invalid_argument("mask_index[" + std::to_string(i) + "] is " + std::to_string(which[i]) +
+                                  ", expected 0 to " + std::to_string(truth.n - 1));
+  dpad::polygon_counts(batch, chosen, truth, which, skip ? &*skip : nullptr, at<int64_t>(intersection),
+                       at<int64_t>(uni));
+}
+
+}  // namespace
+
+void bind_masks(py::module_& m) {
+  m.def("mask_kernels", [] { return dpad::mask_kernels().name; });
+  m.def("check_mask_size", &dpad::check_mask_size);
+  m.def("pack_masks", [](Address dense, int64_t n, int64_t height, int64_t width, Address words, Address area,
+                         Address box) {
+    py::gil_scoped_release release;
+    dpad::pack_masks(at<const uint8_t>(dense), n, height, width, at<uint64_t>(words), at<int64_t>(area),
+                     at<dpad::PixelBox>(box));
+  });
+  m.def("unpack_masks", [](Address words, int64_t n, int64_t height, int64_t width, Address dense) {
+    py::gil_scoped_release release;
+    dpad::unpack_masks(at<const uint64_t>(words), n, height, width, at<uint8_t>(dense));
+  });
+  m.def("measure_masks", [](Address words, int64_t n, int64_t height, int64_t width, Address area, Address box) {
+    py::gil_scoped_release release;
+    const int64_t size = height * dpad::words_for(width);
+    for (int64_t i = 0; i < n; ++i)
+      dpad::measure(at<const uint64_t>(words) + i * size, height, width, at<int64_t>(area) + i,
+                    at<dpad::PixelBox>(box) + i);
+  });
+  m.def("dense_pair_counts", [](Address a, Address b, Address ignore, int64_t ignore_step, int64_t n, int64_t pixels,
+                                Address intersection, Address uni) {
+    py::gil_scoped_release release;
+    dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step, n,
+                            pixels, at<int64_t>(intersection), at<int64_t>(uni));
+  });
+  m.def("packed_pair_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
+                                 int64_t height, int64_t width, Address intersection, Address uni) {
+    count(&dpad::packed_pair_counts, a, b, ignore, height, width, intersection, uni);
+  });
+  m.def("packed_matrix_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
+                                   int64_t height, int64_t width, Address intersection, Address uni) {
+    count(&dpad::packed_matrix_counts, a, b, ignore, height, width, intersection, uni);
+  });
+  m.def("distance_squared", [](Address mask, int64_t height, int64_t width, Address out) {
+    py::gil_scoped_release release;
+    dpad::distance_squared(at<const uint8_t>(mask), height, width, at<int64_t>(out));
+  });
+  m.def("draw_polygons", &py_draw_polygons);
+  m.def("draw_polygons_dense", &py_draw_polygons_dense);
+  m.def("polygon_counts", &py_polygon_counts);
+}

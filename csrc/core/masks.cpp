@@ -1,0 +1,171 @@
+#include "core/masks.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "core/mask_loops.h"
+
+namespace dpad {
+
+void check_mask_size(const char* name, int64_t height, int64_t width) {
+  const std::string got = std::to_string(height) + " x " + std::to_string(width);
+  if (height < 0 || width < 0) throw std::invalid_argument(std::string(name) + " must not be negative, got " + got);
+  if (height > kMaxSide || width > kMaxSide || height * width > kMaxPixels)
+    throw std::invalid_argument(std::string(name) + " is too large: at most 65535 a side and 2^28 pixels, got " + got);
+}
+
+MaskView PackedView::view(int64_t i) const {
+  const PixelBox& b = box[i];
+  return {words + i * mask_words() + b.y1 * stride() + b.x1 / 64, stride(), 0, b};
+}
+
+void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area, PixelBox* box) {
+  const MaskKernels& kernels = mask_kernels();
+  const int64_t stride = words_for(width);
+  *box = {};
+  *area = kernels.count(words, height * stride);
+  if (*area == 0) return;
+  const auto empty = [&](int64_t y) {
+    return std::all_of(words + y * stride, words + (y + 1) * stride, [](uint64_t word) { return word == 0; });
+  };
+  int64_t top = 0, bottom = height;
+  while (empty(top)) ++top;
+  while (empty(bottom - 1)) --bottom;
+  int64_t left = stride, right = -1;  // words, then bits, of the columns that hold a pixel
+  uint64_t left_bits = 0, right_bits = 0;
+  for (int64_t i = 0; i < stride; ++i) {
+    uint64_t column = 0;
+    for (int64_t y = top; y < bottom; ++y) column |= words[y * stride + i];
+    if (column == 0) continue;
+    if (right < 0) left = i, left_bits = column;
+    right = i, right_bits = column;
+  }
+  *box = {left * 64 + __builtin_ctzll(left_bits), top, right * 64 + 64 - __builtin_clzll(right_bits), bottom};
+}
+
+void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, uint64_t* words, int64_t* area,
+                PixelBox* box) {
+  const MaskKernels& kernels = mask_kernels();
+  const int64_t stride = words_for(width);
+  for_masks(n, height * width, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      uint64_t* out = words + i * height * stride;
+      for (int64_t y = 0; y < height; ++y) kernels.pack_row(dense + (i * height + y) * width, width, out + y * stride);
+      measure(out, height, width, area + i, box + i);
+    }
+  });
+}
+
+void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, uint8_t* dense) {
+  const MaskKernels& kernels = mask_kernels();
+  const int64_t stride = words_for(width);
+  for_masks(n * height, width, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) kernels.unpack_row(words + row * stride, width, dense + row * width);
+  });
+}
+
+void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
+                       int64_t pixels, int64_t* intersection, int64_t* uni) {
+  const MaskKernels& kernels = mask_kernels();
+  for_masks(n, 2 * pixels, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const uint8_t* skip = ignore == nullptr ? nullptr : ignore + i * ignore_step;
+      const Counts counts = kernels.dense_counts(a + i * pixels, b + i * pixels, skip, pixels);
+      intersection[i] = counts.intersection;
+      uni[i] = counts.uni;
+    }
+  });
+}
+
+int64_t intersect(const MaskView& a, const MaskView& b) {
+  const int64_t top = std::max(a.box.y1, b.box.y1), bottom = std::min(a.box.y2, b.box.y2);
+  if (top >= bottom || std::max(a.box.x1, b.box.x1) >= std::min(a.box.x2, b.box.x2)) return 0;
+  const int64_t first_a = a.box.x1 / 64, first_b = b.box.x1 / 64;
+  const int64_t left = std::max(first_a, first_b), right = std::min(words_for(a.box.x2), words_for(b.box.x2));
+  const uint64_t* from_a = a.words + (top - a.box.y1) * a.stride + left - first_a;
+  const uint64_t* from_b = b.words + (top - b.box.y1) * b.stride + left - first_b;
+  const MaskKernels& kernels = mask_kernels();
+  // Rows that lie alike in both are one run of words; the zeros between them cost less than stepping over them.
+  if (a.stride == b.stride && a.origin == b.origin && 2 * (right - left) >= a.stride) {
+    const int64_t run = (bottom - top - 1) * a.stride + right - left;
+    return kernels.and_count(from_a, run, from_b, run, 1, run);
+  }
+  return kernels.and_count(from_a, a.stride, from_b, b.stride, bottom - top, right - left);
+}
+
+namespace {
+
+// Masks with the ignored pixels taken out; as many as the larger of the two.
+struct Kept {
+  std::vector<uint64_t> words;
+  std::vector<int64_t> area;
+  PackedView packed;
+
+  Kept(const PackedView& masks, const PackedView& ignore) {
+    const int64_t n = masks.n, size = masks.mask_words();
+    words.resize(static_cast<size_t>(n * size));
+    area.resize(static_cast<size_t>(n));
+    for_masks(n, 8 * size, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const uint64_t* from = masks.words + i * size;
+        const uint64_t* skip = ignore.words + (ignore.n == 1 ? 0 : i) * size;
+        uint64_t* to = words.data() + i * size;
+        for (int64_t k = 0; k < size; ++k) to[k] = from[k] & ~skip[k];
+        area[static_cast<size_t>(i)] = mask_kernels().count(to, size);
+      }
+    });
+    packed = {words.data(), area.data(), masks.box, n, masks.height, masks.width};
+  }
+};
+
+}  // namespace
+
+void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int64_t* intersection,
+                        int64_t* uni) {
+  for_masks(a.n, 8 * a.mask_words(), [&](int64_t begin, int64_t end) {
+    std::vector<uint64_t> kept;
+    for (int64_t i = begin; i < end; ++i) {
+      MaskView truth = b.view(i);
+      int64_t areas = a.area[i] + b.area[i];
+      if (ignore != nullptr) {
+        const int64_t which = ignore->n == 1 ? 0 : i;
+        const MaskView skip = ignore->view(which);
+        areas -= intersect(a.view(i), skip) + intersect(truth, skip);
+        const int64_t size = b.mask_words();
+        const uint64_t *from = b.words + i * size, *holes = ignore->words + which * size;
+        kept.resize(static_cast<size_t>(size));
+        for (int64_t k = 0; k < size; ++k) kept[static_cast<size_t>(k)] = from[k] & ~holes[k];
+        truth.words = kept.data() + (truth.words - from);
+      }
+      intersection[i] = intersect(a.view(i), truth);
+      uni[i] = areas - intersection[i];
+    }
+  });
+}
+
+void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int64_t* intersection,
+                          int64_t* uni) {
+  if (ignore != nullptr && ignore->n == 1) {
+    const Kept kept_a(a, *ignore), kept_b(b, *ignore);
+    return packed_matrix_counts(kept_a.packed, kept_b.packed, nullptr, intersection, uni);
+  }
+  const auto fill = [&](const PackedView& truth) {
+    for_masks(a.n, 2 * truth.n * a.mask_words(), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const MaskView mask = a.view(i);
+        for (int64_t j = 0; j < truth.n; ++j) {
+          const int64_t both = intersect(mask, truth.view(j));
+          const int64_t hidden = ignore == nullptr ? 0 : intersect(mask, ignore->view(j));
+          intersection[i * truth.n + j] = both;
+          uni[i * truth.n + j] = a.area[i] - hidden + truth.area[j] - both;
+        }
+      }
+    });
+  };
+  if (ignore == nullptr) return fill(b);
+  const Kept kept(b, *ignore);
+  fill(kept.packed);
+}
+
+}  // namespace dpad

@@ -1,0 +1,157 @@
+#include "core/polygons.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "core/mask_loops.h"
+#include "core/polygon_marks.h"
+
+namespace dpad {
+
+namespace {
+
+[[noreturn]] void reject(int64_t object, int64_t ring, const std::string& what) {
+  throw std::invalid_argument("polygons[" + std::to_string(object) + "], ring " + std::to_string(ring) + what);
+}
+
+void check_starts(const char* name, const int64_t* starts, int64_t n, int64_t total) {
+  bool good = starts[0] == 0 && starts[n] == total;
+  for (int64_t i = 0; good && i < n; ++i) good = starts[i] <= starts[i + 1];
+  if (!good)
+    throw std::invalid_argument(std::string(name) + " must rise from 0 to " + std::to_string(total) +
+                                ", the number of items it divides");
+}
+
+// Writes the window's rows into a whole mask.
+void draw(PolygonMarks& marks, uint64_t* words, int64_t stride) {
+  mask_kernels().fold_draw(marks.plane(), {words + marks.row() * stride + marks.word(), stride, false});
+}
+
+// Box and area from the rows and words of a window, so that the empty rest of the mask is not read again.
+void measure_window(const PolygonMarks& marks, const uint64_t* words, int64_t stride, int64_t* area, PixelBox* box) {
+  const uint64_t* window = words + marks.row() * stride + marks.word();
+  int64_t top = marks.rows(), bottom = -1;
+  uint64_t left_bits = 0, right_bits = 0;
+  int64_t left = marks.words(), right = -1;
+  *area = mask_kernels().and_count(window, stride, window, stride, marks.rows(), marks.words());
+  *box = {};
+  if (*area == 0) return;
+  for (int64_t i = 0; i < marks.words(); ++i) {
+    uint64_t column = 0;
+    for (int64_t y = 0; y < marks.rows(); ++y) column |= window[y * stride + i];
+    if (column == 0) continue;
+    if (right < 0) left = i, left_bits = column;
+    right = i, right_bits = column;
+  }
+  for (int64_t y = 0; y < marks.rows(); ++y) {
+    uint64_t any = 0;
+    for (int64_t i = 0; i < marks.words(); ++i) any |= window[y * stride + i];
+    if (any == 0) continue;
+    top = std::min(top, y);
+    bottom = y;
+  }
+  const int64_t x = marks.word() * 64;
+  *box = {x + left * 64 + __builtin_ctzll(left_bits), marks.row() + top,
+          x + right * 64 + 64 - __builtin_clzll(right_bits), marks.row() + bottom + 1};
+}
+
+}  // namespace
+
+void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings) {
+  check_starts("object_starts", batch.object_starts, batch.n, rings);
+  check_starts("ring_starts", batch.ring_starts, rings, vertices);
+  for (int64_t object = 0; object < batch.n; ++object) {
+    const int64_t first = batch.object_starts[object];
+    for (int64_t ring = first; ring < batch.object_starts[object + 1]; ++ring) {
+      const int64_t begin = batch.ring_starts[ring], end = batch.ring_starts[ring + 1];
+      if (end - begin < 3)
+        reject(object, ring - first, " has " + std::to_string(end - begin) + " vertices, expected at least 3");
+      for (int64_t i = 2 * begin; i < 2 * end; ++i)
+        if (!(std::fabs(batch.vertices[i]) <= kMaxCoordinate))
+          reject(object, ring - first, ": vertex " + std::to_string(i / 2 - begin) + " has the coordinate " +
+                                           std::to_string(batch.vertices[i]) + ", expected -1e7 to 1e7");
+    }
+  }
+}
+
+void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, uint64_t* words,
+                   int64_t* area, PixelBox* box) {
+  const int64_t stride = words_for(width), size = height * stride;
+  for_masks(batch.n, 8 * size, [&](int64_t begin, int64_t end) {
+    PolygonMarks marks(height, width, rule);
+    for (int64_t i = begin; i < end; ++i) {
+      uint64_t* out = words + i * size;
+      std::fill_n(out, size, uint64_t{0});
+      area[i] = 0;
+      box[i] = {};
+      if (!marks.mark(batch, i)) continue;
+      draw(marks, out, stride);
+      measure_window(marks, out, stride, area + i, box + i);
+    }
+  });
+}
+
+void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, uint8_t* dense) {
+  const MaskKernels& kernels = mask_kernels();
+  for_masks(batch.n, height * width, [&](int64_t begin, int64_t end) {
+    PolygonMarks marks(height, width, rule);
+    std::vector<uint64_t> bits;
+    for (int64_t i = begin; i < end; ++i) {
+      if (!marks.mark(batch, i)) continue;
+      const int64_t words = marks.words(), x = marks.word() * 64;
+      bits.resize(static_cast<size_t>(marks.rows() * words));
+      kernels.fold_draw(marks.plane(), {bits.data(), words, false});
+      uint8_t* out = dense + (i * height + marks.row()) * width + x;
+      for (int64_t y = 0; y < marks.rows(); ++y)
+        kernels.unpack_row(bits.data() + y * words, std::min(words * 64, width - x), out + y * width);
+    }
+  });
+}
+
+std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule) {
+  const int64_t stride = words_for(width);
+  std::vector<Rle> rles(static_cast<size_t>(batch.n));
+  for_masks(batch.n, height * stride, [&](int64_t begin, int64_t end) {
+    PolygonMarks marks(height, width, rule);
+    std::vector<uint64_t> words(static_cast<size_t>(height * stride), 0);
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t area = 0;
+      PixelBox box;
+      const bool any = marks.mark(batch, i);
+      if (any) {
+        draw(marks, words.data(), stride);
+        measure_window(marks, words.data(), stride, &area, &box);
+      }
+      rles[static_cast<size_t>(i)] = rle_from_words(words.data(), height, width, box);
+      if (any) std::fill_n(words.data() + marks.row() * stride, marks.rows() * stride, uint64_t{0});
+    }
+  });
+  return rles;
+}
+
+void polygon_counts(const PolygonBatch& batch, PolygonRule rule, const PackedView& masks, const int64_t* index,
+                    const PackedView* ignore, int64_t* intersection, int64_t* uni) {
+  const int64_t stride = masks.stride(), size = masks.mask_words();
+  for_masks(batch.n, size, [&](int64_t begin, int64_t end) {
+    PolygonMarks marks(masks.height, masks.width, rule);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t which = index == nullptr ? i : index[i];
+      const int64_t skip = ignore == nullptr || ignore->n == 1 ? 0 : which;
+      const int64_t hidden = ignore == nullptr ? 0 : intersect(masks.view(which), ignore->view(skip));
+      FoldCount counts{};
+      if (marks.mark(batch, i)) {
+        const int64_t at = marks.row() * stride + marks.word();
+        counts.truth = masks.words + which * size + at;
+        counts.ignore = ignore == nullptr ? nullptr : ignore->words + skip * size + at;
+        counts.stride = stride;
+        mask_kernels().fold_count(marks.plane(), counts);
+      }
+      intersection[i] = counts.intersection;
+      uni[i] = counts.area + masks.area[which] - hidden - intersection[i];
+    }
+  });
+}
+
+}  // namespace dpad

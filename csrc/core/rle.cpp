@@ -1,0 +1,289 @@
+#include "core/rle.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace dpad {
+
+namespace {
+
+[[noreturn]] void reject(const std::string& name, const std::string& what) {
+  throw std::invalid_argument(name + ": " + what);
+}
+
+void check_total(const std::string& name, int64_t total, int64_t height, int64_t width) {
+  if (total != height * width)
+    reject(name, "counts add up to " + std::to_string(total) + ", expected " + std::to_string(height) + " x " +
+                     std::to_string(width) + " = " + std::to_string(height * width));
+}
+
+// Visits the set runs as (column, first row, one past the last row), cut at the ends of columns.
+template <typename Visit>
+void for_column_runs(const Rle& rle, Visit&& visit) {
+  const int64_t height = rle.height;
+  if (height == 0) return;
+  int64_t x = 0, y = 0;
+  for (size_t i = 0; i < rle.counts.size(); ++i) {
+    int64_t left = rle.counts[i];
+    if (i % 2 == 0) {
+      y += left;
+      if (y >= height) {
+        x += y / height;
+        y %= height;
+      }
+      continue;
+    }
+    while (left > 0) {
+      const int64_t length = std::min(left, height - y);
+      visit(x, y, y + length);
+      left -= length;
+      y += length;
+      if (y == height) {
+        y = 0;
+        ++x;
+      }
+    }
+  }
+}
+
+// Marks where each run starts and ends and folds the marks down the rows: no pixel is visited.
+void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride) {
+  const int64_t first = box.x1 / 64, rows = box.y2 - box.y1, words = words_for(box.x2) - first;
+  thread_local std::vector<uint64_t> marks;  // all 0 between calls: folding clears what it reads
+  if (marks.size() < static_cast<size_t>(rows * words)) marks.resize(static_cast<size_t>(rows * words), 0);
+  for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
+    uint64_t* column = marks.data() + (x / 64 - first);
+    const uint64_t bit = uint64_t{1} << (x & 63);
+    column[(begin - box.y1) * words] ^= bit;
+    if (end < box.y2) column[(end - box.y1) * words] ^= bit;
+  });
+  mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, {out, stride, false});
+  if (marks.size() > kScratchWords) std::vector<uint64_t>().swap(marks);
+}
+
+}  // namespace
+
+Rle rle_from_string(const std::string& name, const char* text, size_t length, int64_t height, int64_t width) {
+  Rle rle{height, width, {}};
+  const int64_t pixels = height * width;
+  rle.counts.reserve(length / 2 + 1);
+  int64_t total = 0;
+  for (size_t i = 0; i < length;) {
+    uint64_t value = 0;
+    int shift = 0;
+    uint32_t bits = 0;
+    do {
+      if (i >= length) reject(name, "counts ends in the middle of a number");
+      bits = static_cast<uint32_t>(static_cast<unsigned char>(text[i])) - 48;
+      if (bits > 63) reject(name, "counts has a character outside '0'..'o' at position " + std::to_string(i));
+      if (shift > 35) reject(name, "counts has a number of more than 8 characters at position " + std::to_string(i));
+      value |= static_cast<uint64_t>(bits & 31) << shift;
+      shift += 5;
+      ++i;
+    } while (bits & 32);
+    if (bits & 16) value |= ~uint64_t{0} << shift;
+    const size_t done = rle.counts.size();
+    const int64_t count = static_cast<int64_t>(value) + (done > 2 ? static_cast<int64_t>(rle.counts[done - 2]) : 0);
+    if (count < 0 || count > pixels)
+      reject(name, "counts[" + std::to_string(done) + "] is " + std::to_string(count) + ", expected 0 to " +
+                       std::to_string(pixels));
+    total += count;
+    rle.counts.push_back(static_cast<uint32_t>(count));
+  }
+  check_total(name, total, height, width);
+  return rle;
+}
+
+Rle rle_from_counts(const std::string& name, const int64_t* counts, size_t length, int64_t height, int64_t width) {
+  Rle rle{height, width, {}};
+  rle.counts.reserve(length);
+  const int64_t pixels = height * width;
+  int64_t total = 0;
+  for (size_t i = 0; i < length; ++i) {
+    if (counts[i] < 0 || counts[i] > pixels)
+      reject(name, "counts[" + std::to_string(i) + "] is " + std::to_string(counts[i]) + ", expected 0 to " +
+                       std::to_string(pixels));
+    total += counts[i];
+    rle.counts.push_back(static_cast<uint32_t>(counts[i]));
+  }
+  check_total(name, total, height, width);
+  return rle;
+}
+
+std::string rle_to_string(const Rle& rle) {
+  std::string text;
+  text.reserve(rle.counts.size() * 2 + 8);
+  for (size_t i = 0; i < rle.counts.size(); ++i) {
+    int64_t value = rle.counts[i];
+    if (i > 2) value -= rle.counts[i - 2];
+    for (bool more = true; more;) {
+      const int64_t bits = value & 31;
+      value >>= 5;
+      more = value != ((bits & 16) != 0 ? -1 : 0);
+      text.push_back(static_cast<char>(48 + bits + (more ? 32 : 0)));
+    }
+  }
+  return text;
+}
+
+int64_t rle_area(const Rle& rle) {
+  int64_t area = 0;
+  for (size_t i = 1; i < rle.counts.size(); i += 2) area += rle.counts[i];
+  return area;
+}
+
+PixelBox rle_box(const Rle& rle) {
+  PixelBox box{rle.width, rle.height, 0, 0};
+  int64_t start = 0;
+  for (size_t i = 0; i < rle.counts.size(); ++i) {
+    const int64_t end = start + rle.counts[i];
+    if (i % 2 == 1 && end > start) {
+      const int64_t x1 = start / rle.height, x2 = (end - 1) / rle.height;
+      const bool one_column = x1 == x2;
+      box.x1 = std::min(box.x1, x1);
+      box.x2 = std::max(box.x2, x2 + 1);
+      box.y1 = std::min(box.y1, one_column ? start % rle.height : 0);
+      box.y2 = std::max(box.y2, one_column ? (end - 1) % rle.height + 1 : rle.height);
+    }
+    start = end;
+  }
+  return box.x2 == 0 ? PixelBox{} : box;
+}
+
+Rle rle_from_columns(const uint8_t* columns, int64_t height, int64_t width) {
+  Rle rle{height, width, {}};
+  const MaskKernels& kernels = mask_kernels();
+  const int64_t pixels = height * width;
+  uint64_t last = 0;  // the pixel before this chunk
+  int64_t start = 0;
+  uint64_t bits[64];
+  for (int64_t chunk = 0; chunk < pixels; chunk += 4096) {
+    const int64_t size = std::min<int64_t>(4096, pixels - chunk);
+    kernels.pack_row(columns + chunk, size, bits);
+    for (int64_t i = 0; i < words_for(size); ++i) {
+      const int64_t at = chunk + 64 * i;
+      uint64_t changes = bits[i] ^ (bits[i] << 1 | last);
+      if (pixels - at < 64) changes &= (uint64_t{1} << (pixels - at)) - 1;
+      for (; changes != 0; changes &= changes - 1) {
+        const int64_t here = at + __builtin_ctzll(changes);
+        rle.counts.push_back(static_cast<uint32_t>(here - start));
+        start = here;
+      }
+      last = bits[i] >> 63;
+    }
+  }
+  rle.counts.push_back(static_cast<uint32_t>(pixels - start));
+  return rle;
+}
+
+void rle_to_columns(const Rle& rle, uint8_t* columns) {
+  for (size_t i = 0; i < rle.counts.size(); ++i) {
+    std::memset(columns, static_cast<int>(i % 2), rle.counts[i]);
+    columns += rle.counts[i];
+  }
+}
+
+namespace {
+
+Rle merge_two(const Rle& a, const Rle& b, bool intersect) {
+  Rle out{a.height, a.width, {}};
+  const int64_t pixels = a.height * a.width;
+  size_t next_a = 0, next_b = 0;
+  int64_t end_a = 0, end_b = 0, at = 0, start = 0;
+  bool value = false;
+  while (at < pixels) {
+    while (end_a <= at) end_a += a.counts[next_a++];
+    while (end_b <= at) end_b += b.counts[next_b++];
+    const bool in_a = next_a % 2 == 0, in_b = next_b % 2 == 0;  // run 1, 3, ... are set, and next is one past
+    const bool now = intersect ? in_a && in_b : in_a || in_b;
+    if (now != value) {
+      out.counts.push_back(static_cast<uint32_t>(at - start));
+      start = at;
+      value = now;
+    }
+    at = std::min(end_a, end_b);
+  }
+  out.counts.push_back(static_cast<uint32_t>(pixels - start));
+  return out;
+}
+
+}  // namespace
+
+Rle rle_merge(const std::vector<Rle>& rles, bool intersect) {
+  if (rles.empty()) return {};
+  Rle merged = rles[0];
+  for (size_t i = 1; i < rles.size(); ++i) merged = merge_two(merged, rles[i], intersect);
+  return merged;
+}
+
+void rle_to_words(const Rle& rle, uint64_t* words, int64_t* area, PixelBox* box) {
+  const int64_t stride = words_for(rle.width);
+  std::fill_n(words, rle.height * stride, uint64_t{0});
+  *area = rle_area(rle);
+  *box = rle_box(rle);
+  if (*area > 0) draw_box(rle, *box, words + box->y1 * stride + box->x1 / 64, stride);
+}
+
+CompactMask::CompactMask(const Rle& rle) : area(rle_area(rle)), box(rle_box(rle)) {
+  const int64_t stride = words_for(box.x2) - box.x1 / 64;
+  words.resize(static_cast<size_t>((box.y2 - box.y1) * stride));
+  if (area > 0) draw_box(rle, box, words.data(), stride);
+}
+
+MaskView CompactMask::view() const {
+  return {words.data(), words_for(box.x2) - box.x1 / 64, box.x1 / 64, box};
+}
+
+namespace {
+
+// Transposes 64 x 64 bits in place: bit c of word r goes to bit r of word c.
+void transpose64(uint64_t* block) {
+  uint64_t mask = 0x00000000ffffffffULL;
+  for (int step = 32; step != 0; step >>= 1, mask ^= mask << step) {
+    for (int k = 0; k < 64; k = (k + step + 1) & ~step) {
+      const uint64_t swap = (block[k] >> step ^ block[k + step]) & mask;
+      block[k] ^= swap << step;
+      block[k + step] ^= swap;
+    }
+  }
+}
+
+}  // namespace
+
+Rle rle_from_words(const uint64_t* words, int64_t height, int64_t width, const PixelBox& box) {
+  Rle rle{height, width, {}};
+  const int64_t stride = words_for(width), first = box.y1 / 64, blocks = words_for(box.y2) - first;
+  std::vector<uint64_t> columns(static_cast<size_t>(64 * std::max<int64_t>(blocks, 0)));  // [block, column]
+  int64_t start = 0;
+  bool value = false;
+  const auto change = [&](int64_t position) {
+    rle.counts.push_back(static_cast<uint32_t>(position - start));
+    start = position;
+    value = !value;
+  };
+  for (int64_t word = box.x1 / 64; word < words_for(box.x2); ++word) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      uint64_t* out = columns.data() + 64 * block;
+      const int64_t top = (first + block) * 64;
+      for (int64_t k = 0; k < 64; ++k) out[k] = top + k < height ? words[(top + k) * stride + word] : 0;
+      transpose64(out);
+    }
+    for (int64_t x = std::max(word * 64, box.x1); x < std::min(word * 64 + 64, box.x2); ++x) {
+      if (value && first > 0) change(x * height);
+      for (int64_t block = 0; block < blocks; ++block) {
+        const uint64_t column = columns[static_cast<size_t>(64 * block + (x & 63))];
+        const int64_t top = (first + block) * 64;
+        uint64_t changes = column ^ (column << 1 | static_cast<uint64_t>(value));
+        if (height - top < 64) changes &= (uint64_t{1} << (height - top)) - 1;
+        for (; changes != 0; changes &= changes - 1) change(x * height + top + __builtin_ctzll(changes));
+      }
+      if (value && (first + blocks) * 64 < height) change(x * height + (first + blocks) * 64);
+    }
+  }
+  if (value && box.x2 < width) change(box.x2 * height);
+  rle.counts.push_back(static_cast<uint32_t>(height * width - start));
+  return rle;
+}
+
+}  // namespace dpad

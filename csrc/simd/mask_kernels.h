@@ -1,0 +1,65 @@
+// The loops over mask bits that pay for wide registers, once per instruction set; pick one with mask_kernels().
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu_features.h"
+
+namespace dpad {
+
+// Pixel x of a row is bit x % 64 of word x / 64; bits past the width are 0.
+inline int64_t words_for(int64_t pixels) { return (pixels + 63) / 64; }
+
+struct Counts {
+  int64_t intersection = 0;
+  int64_t uni = 0;
+};
+
+// A window of rows x words that a polygon was marked into, always left zero behind.
+struct FoldPlane {
+  uint64_t* toggles;   // a set bit flips its pixel and every later one: below it (down) or right of it (right)
+  uint64_t* sets;      // bits set whatever the toggles say; only read when folding right, may be null
+  int64_t rows;
+  int64_t words;       // per row
+  uint64_t last_mask;  // which bits of a row's last word lie inside the image
+  bool down;
+};
+
+// What folding a plane yields: one row of words at a time, drawn, or counted against truth and never stored.
+struct FoldDraw {
+  uint64_t* out;  // row 0 of the window
+  int64_t stride;
+  bool merge;  // OR into out instead of overwriting it
+};
+struct FoldCount {
+  const uint64_t* truth;   // row 0 of the window in the truth
+  const uint64_t* ignore;  // null, or the same window of the pixels that count for nothing
+  int64_t stride;          // of both
+  int64_t area = 0;        // of the polygon, without ignored pixels
+  int64_t intersection = 0;
+};
+
+struct MaskKernels {
+  const char* name;
+  // sum of popcount(a & b) over a window of rows x words.
+  int64_t (*and_count)(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_t stride_b, int64_t rows,
+                       int64_t words);
+  int64_t (*count)(const uint64_t* a, int64_t words);
+  // n bytes of each; a pixel is set where its byte is not 0; ignore may be null.
+  Counts (*dense_counts)(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n);
+  void (*pack_row)(const uint8_t* row, int64_t width, uint64_t* words);
+  void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
+  void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
+  void (*fold_count)(const FoldPlane& plane, FoldCount& target);
+};
+
+extern const MaskKernels kMaskKernelsScalar;
+#if defined(__x86_64__)
+extern const MaskKernels kMaskKernelsAvx2;
+extern const MaskKernels kMaskKernelsAvx512;
+#endif
+
+// The best table that this processor runs; DPAD_FAST_SIMD=scalar|avx2|avx512 asks for a lower one, read once.
+const MaskKernels& mask_kernels();
+
+}  // namespace dpad

@@ -1,0 +1,126 @@
+// Bodies shared by the files of csrc/simd/mask_kernels_*.cpp, compiled once per instruction set. Everything is in an
+// unnamed namespace and calls no inline function of the standard library: the linker would merge such a function's
+// copies and might keep the one that uses instructions the processor lacks. POPCOUNT(word) comes from the including file.
+#pragma once
+
+#include "simd/mask_kernels.h"
+
+namespace dpad {
+namespace {
+
+inline int64_t and_count_words(const uint64_t* a, const uint64_t* b, int64_t words) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < words; ++i) total += POPCOUNT(a[i] & b[i]);
+  return total;
+}
+
+// Bit i of the result is the parity of bits 0..i: what the toggles of one word leave set.
+inline uint64_t prefix_parity(uint64_t word) {
+  word ^= word << 1;
+  word ^= word << 2;
+  word ^= word << 4;
+  word ^= word << 8;
+  word ^= word << 16;
+  return word ^ (word << 32);
+}
+
+template <typename Row>
+inline void fold_down(const FoldPlane& plane, Row&& row) {
+  uint64_t* above = plane.toggles;
+  row(0, above);
+  for (int64_t y = 1; y < plane.rows; ++y) {
+    uint64_t* here = plane.toggles + y * plane.words;
+    for (int64_t i = 0; i < plane.words; ++i) here[i] ^= above[i];
+    row(y, here);
+    for (int64_t i = 0; i < plane.words; ++i) above[i] = 0;
+    above = here;
+  }
+  for (int64_t i = 0; i < plane.words; ++i) above[i] = 0;
+}
+
+template <typename Row>
+inline void fold_right(const FoldPlane& plane, Row&& row) {
+  for (int64_t y = 0; y < plane.rows; ++y) {
+    uint64_t* here = plane.toggles + y * plane.words;
+    uint64_t carry = 0;
+    for (int64_t i = 0; i < plane.words; ++i) {
+      const uint64_t word = prefix_parity(here[i]) ^ carry;
+      carry = uint64_t{0} - (word >> 63);
+      here[i] = word;
+    }
+    if (plane.sets != nullptr) {
+      uint64_t* sets = plane.sets + y * plane.words;
+      for (int64_t i = 0; i < plane.words; ++i) {
+        here[i] |= sets[i];
+        sets[i] = 0;
+      }
+    }
+    here[plane.words - 1] &= plane.last_mask;
+    row(y, here);
+    for (int64_t i = 0; i < plane.words; ++i) here[i] = 0;
+  }
+}
+
+template <typename Row>
+inline void fold(const FoldPlane& plane, Row&& row) {
+  if (plane.rows <= 0 || plane.words <= 0) return;
+  if (plane.down)
+    fold_down(plane, row);
+  else
+    fold_right(plane, row);
+}
+
+void fold_draw(const FoldPlane& plane, const FoldDraw& target) {
+  fold(plane, [&](int64_t y, const uint64_t* words) {
+    uint64_t* out = target.out + y * target.stride;
+    if (target.merge)
+      for (int64_t i = 0; i < plane.words; ++i) out[i] |= words[i];
+    else
+      for (int64_t i = 0; i < plane.words; ++i) out[i] = words[i];
+  });
+}
+
+void fold_count(const FoldPlane& plane, FoldCount& target) {
+  int64_t area = 0, intersection = 0;
+  fold(plane, [&](int64_t y, const uint64_t* words) {
+    const uint64_t* truth = target.truth + y * target.stride;
+    if (target.ignore == nullptr) {
+      for (int64_t i = 0; i < plane.words; ++i) {
+        area += POPCOUNT(words[i]);
+        intersection += POPCOUNT(words[i] & truth[i]);
+      }
+      return;
+    }
+    const uint64_t* ignore = target.ignore + y * target.stride;
+    for (int64_t i = 0; i < plane.words; ++i) {
+      const uint64_t kept = words[i] & ~ignore[i];
+      area += POPCOUNT(kept);
+      intersection += POPCOUNT(kept & truth[i]);
+    }
+  });
+  target.area += area;
+  target.intersection += intersection;
+}
+
+inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {
+  uint64_t word = 0;
+  for (int64_t i = 0; i < n; ++i) word |= static_cast<uint64_t>(bytes[i] != 0) << i;
+  return word;
+}
+
+inline void unpack_bits(uint64_t word, int64_t n, uint8_t* bytes) {
+  for (int64_t i = 0; i < n; ++i) bytes[i] = static_cast<uint8_t>(word >> i & 1);
+}
+
+inline Counts dense_counts_tail(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
+  Counts counts;
+  for (int64_t i = 0; i < n; ++i) {
+    const int kept = ignore == nullptr || ignore[i] == 0;
+    counts.intersection += kept & (a[i] != 0) & (b[i] != 0);
+    counts.uni += kept & ((a[i] | b[i]) != 0);
+  }
+  return counts;
+}
+
+}  // namespace
+}  // namespace dpad
