@@ -19,7 +19,7 @@ def discriminative_reward_kernel(
     """Reward, S1 and S2 of ROWS captions. A row_index outside [0, m) means that there is nothing to compare."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     valid = row < n
-    if HAS_INDEX:
+    if HAS_INDEX:  # noqa: SIM108  (Triton compiles both sides of a conditional expression)
         region = tl.load(row_index + row * stride_index, mask=valid, other=-1)
     else:
         region = row

@@ -1,0 +1,170 @@
+"""What a user gets: lean imports, names that resolve, `kernels` that shadows nothing, a wheel and sdist that work."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dpad_fast
+from dpad_fast import _extension, info
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "triton", "numpy", "PIL")
+
+
+def python(code: str, cwd: Path, *path: Path, **environment: str) -> str:
+    """What `code` prints in an interpreter of its own, with `path` in front of the installed packages."""
+    variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | environment
+    variables["PYTHONPATH"] = os.pathsep.join(map(str, path))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=variables, check=False, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_version_is_stated_once() -> None:
+    assert importlib.metadata.version("dpad-fast") == dpad_fast.__version__
+    statements = [
+        path
+        for path in [*ROOT.glob("*.toml"), *ROOT.glob("*.py"), *(ROOT / "dpad_fast").rglob("*.py")]
+        if f'"{dpad_fast.__version__}"' in path.read_text(encoding="utf-8")
+    ]
+    assert statements == [ROOT / "dpad_fast" / "_version.py"]
+
+
+def test_import_is_lean(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, json; start = time.perf_counter(); import dpad_fast; "
+        "print(json.dumps([time.perf_counter() - start, sorted({m.split('.')[0] for m in sys.modules})]))"
+    )
+    runs = [json.loads(python(code, tmp_path)) for _ in range(3)]
+    assert not set(HEAVY) & set(runs[0][1])
+    assert min(seconds for seconds, _ in runs) < 0.2
+
+
+def test_ops_bring_in_neither_transformers_nor_triton(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, json, torch; before = set(sys.modules); start = time.perf_counter(); "
+        "import dpad_fast; dpad_fast.ops.group_advantage; seconds = time.perf_counter() - start; "
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}; print(json.dumps([seconds, sorted(new)]))"
+    )
+    runs = [json.loads(python(code, tmp_path)) for _ in range(3)]
+    assert not {"transformers", "triton"} & set(runs[0][1])
+    assert min(seconds for seconds, _ in runs) < 0.2
+
+
+def test_every_public_name_resolves() -> None:
+    for name in dpad_fast.__all__:
+        assert getattr(dpad_fast, name) is not None
+    assert set(dpad_fast.__all__) <= set(dir(dpad_fast))
+    for name in dpad_fast.ops.__all__:
+        assert callable(getattr(dpad_fast.ops, name)), f"ops.{name} is not the function but its module"
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        dpad_fast.no_such_name  # noqa: B018
+
+
+def test_info_prints_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info.main() == 0
+    printed = capsys.readouterr().out
+    for expected in (dpad_fast.__version__, "compiler", "group_advantage", "torch built for", "instruction set used"):
+        assert expected in printed
+
+
+def test_a_broken_extension_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(name: str) -> None:
+        raise ImportError("undefined symbol: _Z3foov")
+
+    monkeypatch.setattr(_extension.importlib, "import_module", fail)
+    with pytest.raises(ImportError, match=r"undefined symbol[\s\S]*built for another Python[\s\S]*dpad_fast.info"):
+        _extension.load()
+    assert info.main() == 1
+    assert "undefined symbol" in capsys.readouterr().out
+    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "_extension.py"))
+    assert "never built" in _extension.explain_load_failure(ImportError("x"))
+
+
+def test_kernels_has_no_init_and_its_link_is_in_git() -> None:
+    """With an __init__.py it would shadow Hugging Face's package of that name (see design.md)."""
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    tree = subprocess.run(
+        ["git", "ls-files", "-s", "dpad_fast/kernels"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert tree.startswith("120000 ")
+    assert os.readlink(ROOT / "dpad_fast" / "kernels") == "../kernels"
+
+
+def test_kernels_shadows_nothing(tmp_path: Path) -> None:
+    other = tmp_path / "kernels"
+    other.mkdir()
+    (other / "__init__.py").write_text("whose = 'theirs'\n")
+    assert python("import kernels; print(kernels.whose)", ROOT, ROOT, tmp_path) == "theirs"
+    # Where theirs is not installed, what is found has no file, which transformers takes for absent.
+    code = "import importlib.util as u; s = u.find_spec('kernels'); print(s is None or s.origin is None)"
+    installed = importlib.util.find_spec("kernels")
+    if installed is None or installed.origin is None:
+        assert python(code, ROOT, ROOT) == "True"
+    available = "from transformers.utils import is_kernels_available; print(is_kernels_available())"
+    assert python(available, ROOT, ROOT) == python(available, tmp_path / "kernels")
+
+
+def test_kernels_are_importable_as_part_of_the_package(tmp_path: Path) -> None:
+    code = "import dpad_fast.kernels.group_advantage as k; print(k.__name__, callable(k.launch))"
+    assert python(code, tmp_path, TRITON_INTERPRET="1") == "dpad_fast.kernels.group_advantage True"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A wheel built from an sdist built from a copy of this tree, and a folder that it is installed into."""
+    for module in ("build", "pybind11", "cmake", "ninja"):
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("built")
+    ignored = shutil.ignore_patterns(".git", ".venv*", "build", "dist", "runs", "*.so", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignored)
+    run = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(folder / "source")]
+    # Whether it builds is asked here, not how fast it runs: without optimisation the compiler takes half the time.
+    quick = os.environ | {"CMAKE_ARGS": "-DCMAKE_CXX_FLAGS_RELEASE=-O0"}
+    done = subprocess.run(run, env=quick, check=False, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (wheel,) = (folder / "dist").glob("*.whl")
+    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*install, str(folder / "site"), str(wheel)], check=True, timeout=300)
+    return {"wheel": wheel, "sdist": sdist, "site": folder / "site"}
+
+
+def test_wheel_works_outside_of_the_repository(built: dict[str, Path], tmp_path: Path) -> None:
+    code = (
+        "import dpad_fast, torch, dpad_fast.kernels.group_advantage as k; from dpad_fast import _C; "
+        "print(dpad_fast.__file__, _C.__file__, k.__file__, sep='\\n'); "
+        "print(dpad_fast.ops.group_advantage(torch.tensor([0., 1.]), 2, scale='none').tolist())"
+    )
+    *files, advantage = python(code, tmp_path, built["site"]).splitlines()
+    assert all(file.startswith(str(built["site"])) for file in files), files
+    assert advantage == "[-0.5, 0.5]"
+
+
+def test_sdist_holds_what_a_build_needs_and_no_binary(built: dict[str, Path]) -> None:
+    import tarfile
+
+    with tarfile.open(built["sdist"]) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    for needed in (
+        "CMakeLists.txt",
+        "LICENSE",
+        "csrc/bindings.cpp",
+        "csrc/core/advantage.h",
+        "kernels/group_advantage.py",
+    ):
+        assert needed in names
+    assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith("dpad_fast/kernels/")]
