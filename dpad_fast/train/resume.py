@@ -103,3 +103,21 @@ def step_of(checkpoint: Path) -> int:
         N.
     """
     return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def restore_weights(model: Any, checkpoint: Path) -> None:
+    """Load a checkpoint's weights through the model's own `from_pretrained`.
+
+    The Trainer's resume loads the file by its names and takes no notice of names that do not fit. Some models (Qwen2.5-VL
+    among them) are written with other names than they have in memory, so it would go on from the weights that it
+    happened to have, without a word.
+
+    Args:
+        model: a `PreTrainedModel`; changed in place.
+        checkpoint: a folder with its configuration and weights.
+
+    Raises:
+        RuntimeError: if a weight is missing or has another shape.
+    """
+    loaded = type(model).from_pretrained(str(checkpoint), dtype=model.dtype)
+    model.load_state_dict(loaded.state_dict(), strict=True)

@@ -8,7 +8,9 @@ Everything is in `out`: run the same configuration again after a kill and it goe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,17 +29,42 @@ from dpad_fast.types import Target
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from dpad_fast.clip import ClipEncoder
+
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called after every logged step with (step, metrics)."""
 
 SCENES_PER_SEED = 1_000_000  # runs with different seeds see different scenes of the same world
 
 
-def make_scorer(config: TrainConfig) -> RewardScorer:
-    """The scorer of a run, with its encoder.
+def make_encoder(config: TrainConfig) -> ClipEncoder:
+    """The frozen CLIP of a run.
 
     Args:
         config: the run.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    from dpad_fast.clip import load_encoder
+
+    try:
+        name = str(checkpoint(config.encoder))
+    except ValueError:
+        name = config.encoder
+    with quiet():
+        return load_encoder(name, backend=config.encoder_backend, precision=config.encoder_precision)
+
+
+def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> RewardScorer:
+    """The scorer of a run.
+
+    Args:
+        config: the run.
+        encoder: loaded from the configuration when None and a term needs one.
 
     Returns:
         The scorer.
@@ -45,17 +72,8 @@ def make_scorer(config: TrainConfig) -> RewardScorer:
     Raises:
         ValueError: if the encoder cannot be loaded.
     """
-    from dpad_fast.clip import load_encoder
-
     rewards = config.reward_config()
-    encoder = None
-    if rewards.needs_encoder:
-        try:
-            name = str(checkpoint(config.encoder))
-        except ValueError:
-            name = config.encoder
-        encoder = load_encoder(name, backend=config.encoder_backend, precision=config.encoder_precision)
-    return RewardScorer(rewards, encoder=encoder)
+    return RewardScorer(rewards, encoder=encoder or (make_encoder(config) if rewards.needs_encoder else None))
 
 
 def make_dataset(config: TrainConfig) -> Dataset:
@@ -176,7 +194,7 @@ def _arguments(config: TrainConfig, weights: list[float]) -> Any:
         "save_steps": config.save_every,
         "save_total_limit": config.keep,
         "logging_steps": config.log_every,
-        "report_to": ["tensorboard"] if config.tensorboard else [],
+        "report_to": [],
         "disable_tqdm": True,
         "log_level": "error",
         **TRL_SETTINGS[grpo.advantage],
@@ -191,28 +209,49 @@ def _arguments(config: TrainConfig, weights: list[float]) -> Any:
 def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> Any:
     from transformers.trainer_callback import PrinterCallback
 
-    from dpad_fast.train.callbacks import SaveAtEnd, Watcher
+    from dpad_fast.train.callbacks import SaveAtEnd, Watcher, tensorboard
     from dpad_fast.train.trainer import DpadTrainer
 
     model, processor = load_policy(config.policy, torch.float32 if config.device == "cpu" else torch.bfloat16)
+    # TRL prepends nothing itself: it takes the padding side from the processor, and completions follow prompts.
+    processor.tokenizer.padding_side = "left"
     if config.grpo.freeze_vision:
         visual = getattr(getattr(model, "model", None), "visual", None)
         if visual is None:
             raise ValueError(f"grpo.freeze_vision: policy {config.policy!r} has no vision tower at model.visual")
         visual.requires_grad_(False)
     functions, weights = _rewards(config, scorer)
+    callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
+    if config.tensorboard:
+        callbacks.append(tensorboard(Path(config.out) / "tensorboard"))
     trainer = DpadTrainer(
         model,
         functions,
         _arguments(config, weights),
         train_dataset=make_dataset(config),
         processing_class=processor,
-        callbacks=[Watcher(watch), SaveAtEnd()],
+        callbacks=callbacks,
         advantage=config.grpo.advantage,
         share_images=config.device == "cpu",
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars for loading a few megabytes, and its warnings about names that TRL uses inside."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def train(config: TrainConfig, scorer: RewardScorer | None = None, watch: Watch | None = None) -> dict[str, Any]:
@@ -240,13 +279,14 @@ def train(config: TrainConfig, scorer: RewardScorer | None = None, watch: Watch 
         return done
     start = resume.last_complete(out)
     started = time.perf_counter()
-    trainer = _trainer(config, scorer or make_scorer(config), watch)
-    if start is not None and resume.step_of(start) >= config.steps:
-        history = _finished(trainer, start)
-    else:
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        history = trainer.state.log_history
-    trainer.save_model(str(out / "policy"))
+    with quiet():
+        trainer = _trainer(config, scorer or make_scorer(config), watch)
+        if start is not None and resume.step_of(start) >= config.steps:
+            history = _finished(trainer, start)
+        else:
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
+            history = trainer.state.log_history
+        trainer.save_model(str(out / "policy"))
     result = {
         "fingerprint": mark,
         "steps": config.steps,
@@ -288,9 +328,7 @@ def _differing(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 def _finished(trainer: Any, final: Path) -> list[dict[str, float]]:
     """Load the weights of a run that was killed after its last step, and return its log."""
-    from safetensors.torch import load_model
-
-    load_model(trainer.model, str(final / "model.safetensors"), strict=False)
+    resume.restore_weights(trainer.model, final)
     state = resume.read_json(final / resume.STATE)
     history: list[dict[str, float]] = state["log_history"]
     return history

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dpad_fast.ops.group_advantage import SCALES, group_advantage
+from dpad_fast.train.resume import restore_weights
 from dpad_fast.train.shared_vision import share_vision
 
 TRL_EPS = 1e-4  # what TRL adds to a standard deviation
@@ -68,6 +71,14 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
             logged.pop()
         logged.extend(advantages.tolist())
         return output
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a checkpoint's weights by their names in memory; see `restore_weights`."""
+        model = self.model if model is None else model
+        if self.is_fsdp_enabled or not isinstance(model, PreTrainedModel):  # FSDP shards, PEFT adapters: not renamed
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        restore_weights(model, Path(resume_from_checkpoint))
 
     def _send_telemetry(self) -> None:
         """Training with this package tells nobody."""
