@@ -8,6 +8,7 @@ from dpad_fast.ops.discriminative_reward import discriminative_reward
 from dpad_fast.ops.group_advantage import group_advantage
 from dpad_fast.ops.masks import PackedMasks, mask_iou, mask_iou_matrix
 from dpad_fast.ops.polygons import polygon_iou, rasterize_polygons
+from dpad_fast.ops.roi_clip_preprocess import roi_clip_preprocess
 
 __all__ = [
     "PackedMasks",
@@ -17,4 +18,5 @@ __all__ = [
     "mask_iou_matrix",
     "polygon_iou",
     "rasterize_polygons",
+    "roi_clip_preprocess",
 ]
