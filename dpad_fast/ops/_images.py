@@ -1,0 +1,73 @@
+"""What users hold as images, as uint8 tensors [H, W, C] over the same memory wherever that is possible."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+_CHANNELS = (1, 3, 4)
+
+
+def as_pixels(image: Any, name: str) -> torch.Tensor:
+    """View an image as uint8 [H, W, C] with C = 3, or C = 4 where the fourth byte is padding.
+
+    Args:
+        image: a PIL image of any mode; or a uint8 array or tensor [H, W], [H, W, C] or [C, H, W] with C in 1, 3, 4. As
+            in transformers, a shape that fits both orders is [C, H, W].
+        name: what to call it in an error, such as `images[3]`.
+
+    Returns:
+        A tensor with any strides. Grey is repeated by a stride of 0. Alpha is laid over white, rounded as transformers'
+        Pillow processor does for the same type of input.
+
+    Raises:
+        ValueError: not an image, not uint8, no such layout, or without a pixel.
+    """
+    if isinstance(image, torch.Tensor):
+        pixels = image.detach() if image.requires_grad else image
+    elif isinstance(image, Image.Image):
+        return _from_pil(image, name)
+    elif isinstance(image, np.ndarray):
+        pixels = _from_array(image, name)
+    else:
+        raise ValueError(f"{name} must be a PIL image, a uint8 array or a uint8 tensor, got {type(image).__name__}")
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"{name} must be uint8, got {pixels.dtype}")
+    if pixels.dim() == 2:
+        pixels = pixels.unsqueeze(-1)
+    elif pixels.dim() == 3 and pixels.shape[0] in _CHANNELS:
+        pixels = pixels.permute(1, 2, 0)
+    elif pixels.dim() != 3 or pixels.shape[2] not in _CHANNELS:
+        raise ValueError(f"{name} must be [H, W], [H, W, C] or [C, H, W] with C in 1, 3, 4; got {list(image.shape)}")
+    if pixels.shape[0] == 0 or pixels.shape[1] == 0:
+        raise ValueError(f"{name} has no pixel: its shape is {list(image.shape)}")
+    if pixels.shape[2] == 1:
+        return pixels.expand(-1, -1, 3)
+    return _over_white(pixels) if pixels.shape[2] == 4 else pixels
+
+
+def _from_array(image: np.ndarray[Any, Any], name: str) -> torch.Tensor:
+    if image.dtype != np.uint8:
+        raise ValueError(f"{name} must be uint8, got {image.dtype}")
+    # torch takes neither negative strides nor, without a warning, read-only memory.
+    if not image.flags.writeable or any(stride < 0 for stride in image.strides):
+        image = image.copy()
+    return torch.from_numpy(image)
+
+
+def _over_white(pixels: torch.Tensor) -> torch.Tensor:
+    """[H, W, 4] to [H, W, 3], in float64 and rounded half to even as transformers does for arrays."""
+    alpha = pixels[..., 3:].to(torch.float64) / 255
+    return torch.round(alpha * pixels[..., :3] + (1 - alpha) * 255).to(torch.uint8)
+
+
+def _from_pil(image: Image.Image, name: str) -> torch.Tensor:
+    if image.width == 0 or image.height == 0:
+        raise ValueError(f"{name} has no pixel: its size is {image.size}")
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return torch.from_numpy(np.array(image))

@@ -1,0 +1,274 @@
+"""Crop, antialiased resize, centre crop, normalise, layout and dtype for CLIP-like encoders, in one pass."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+from dpad_fast.ops._images import as_pixels
+from dpad_fast.ops._library import register
+from dpad_fast.reference import roi_clip_preprocess as plain
+
+RESIZES = ("shortest", "squash", "longest")
+INTERPOLATIONS = ("bicubic", "bilinear")
+CENTERS = ("floor", "round")
+ORDERS = ("horizontal", "pillow-12.3", "pillow-13")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+WHOLE_IMAGE = -(1 << 62)
+"""A row of four of these in a box tensor stands for the whole image, as None does in a list."""
+
+_MAX_SIZE = 1 << 14
+
+
+def order_of_pillow(version: str) -> str:
+    """Name the rule for the order of the passes that a version of Pillow follows."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if numbers >= (13, 0):
+        return "pillow-13"
+    return "pillow-12.3" if numbers >= (12, 3) else "horizontal"
+
+
+_INSTALLED_ORDER = order_of_pillow(PIL.__version__)
+
+
+def roi_clip_preprocess(
+    images: Sequence[Any],
+    boxes: torch.Tensor | Sequence[Any] | None,
+    image_index: torch.Tensor | Sequence[int] | None = None,
+    *,
+    size: int = 224,
+    resize: str = "shortest",
+    interpolation: str = "bicubic",
+    center: str = "floor",
+    order: str | None = None,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+    dtype: torch.dtype = torch.float32,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Prepare K regions of M images for an image encoder.
+
+    Before normalisation every pixel is the one that Pillow gives for `image.crop(box)`, `.resize(...)` and a centre
+    crop; the normalised float32 values are those of transformers' `CLIPImageProcessorPil`. Neither the crop nor the
+    resized picture is ever in memory, and what the centre crop drops is not computed.
+
+    Args:
+        images: M images of any sizes: PIL images of any mode, or uint8 arrays or tensors [H, W], [H, W, C] or [C, H, W]
+            with C in 1, 3, 4. They are converted to RGB as transformers does; alpha is laid over white. All tensors are
+            on one device.
+        boxes: K boxes (x1, y1, x2, y2) in pixels of their image, x2 and y2 exclusive; fractions are rounded half to
+            even as `Image.crop` does; outside of the image is black. A sequence with None for a whole image, or a
+            tensor [K, 4] where a row of `WHOLE_IMAGE` says the same. None: every entry of `image_index` as a whole.
+        image_index: K numbers of images; None where there is one box for each image, in order.
+        size: side of the result in pixels, 1 to 16,384.
+        resize: `shortest` (CLIP): the shorter side becomes `size` and the middle is cut out; `squash` (SigLIP): both
+            sides become `size`; `longest`: the longer side becomes `size` and the rest is black.
+        interpolation: `bicubic` or `bilinear`, both antialiased.
+        center: where an odd margin of the centre crop goes: `floor` (transformers) or `round`, half to even
+            (torchvision and open_clip).
+        order: which of the two passes is first, with 8 bits between them, so that it can move a pixel by a few grey
+            levels. `pillow-13`: vertical where the height loses more than twice as many pixels as the width;
+            `pillow-12.3`: vertical where the height shrinks and is over 100 times the width; `horizontal`: always
+            horizontal, which is every Pillow before 12.3. None: what the installed Pillow does.
+        mean: 3 numbers, subtracted after the pixels were divided by 255.
+        std: 3 numbers, not 0, by which the result is divided.
+        dtype: of the result: float32, bfloat16 or float16, rounded to nearest even from float32.
+        out: a contiguous tensor [K, 3, size, size] of that dtype to write to.
+
+    Returns:
+        [K, 3, size, size] on the images' device; `out` where it was given.
+
+    Raises:
+        ValueError: an argument is not as described, or a box has no area; the message names the index.
+    """
+    order = _INSTALLED_ORDER if order is None else order
+    _check_options(size, resize, interpolation, center, order, dtype)
+    pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
+    numbers = _as_index(image_index, boxes, len(pixels))
+    corners = _as_boxes(boxes, numbers.shape[0])
+    if not pixels:
+        raise ValueError("images is empty")
+    scale = (_as_floats(mean, "mean"), _as_floats(std, "std"))
+    if 0.0 in scale[1]:
+        raise ValueError(f"std must not contain 0, got {scale[1]}")
+    options = (size, resize, interpolation, center, order, *scale)
+    if out is None:
+        result: torch.Tensor = _op(pixels, corners, numbers, *options, dtype)
+        return result
+    _check_out(out, (corners.shape[0], 3, size, size), dtype, pixels[0].device)
+    _op_out(pixels, corners, numbers, *options, out)
+    return out
+
+
+def _check_options(size: int, resize: str, interpolation: str, center: str, order: str, dtype: torch.dtype) -> None:
+    if isinstance(size, bool) or not isinstance(size, (int, torch.SymInt)) or not 1 <= size <= _MAX_SIZE:
+        raise ValueError(f"size must be an integer from 1 to {_MAX_SIZE}, got {size!r}")
+    if resize not in RESIZES:
+        raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
+    if center not in CENTERS:
+        raise ValueError(f"center must be one of {', '.join(CENTERS)}, got {center!r}")
+    if order not in ORDERS:
+        raise ValueError(f"order must be None or one of {', '.join(ORDERS)}, got {order!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
+
+
+def _check_out(out: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out must be {list(shape)}, got {list(out.shape)}")
+    if out.dtype != dtype:
+        raise ValueError(f"out must be {dtype}, got {out.dtype}")
+    if out.device != device:
+        raise ValueError(f"out must be on {device}, got {out.device}")
+    if not out.is_contiguous():
+        raise ValueError(f"out must be contiguous, got strides {list(out.stride())}")
+
+
+def _as_floats(values: Sequence[float], name: str) -> list[float]:
+    numbers = [float(value) for value in values]
+    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} must be 3 finite numbers, got {numbers}")
+    return numbers
+
+
+def _as_index(image_index: Any, boxes: Any, count: int) -> torch.Tensor:
+    """Image numbers [K], int64 on the CPU."""
+    if image_index is None:
+        if boxes is not None and len(boxes) != count:
+            raise ValueError(f"image_index is needed where boxes ({len(boxes)}) and images ({count}) differ in number")
+        return torch.arange(count)
+    numbers = image_index if isinstance(image_index, torch.Tensor) else torch.from_numpy(np.array(image_index, ndmin=1))
+    if numbers.numel() == 0:
+        return torch.empty(0, dtype=torch.int64)
+    if numbers.dim() != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise ValueError(f"image_index must be integers [K], got {numbers.dtype} {list(numbers.shape)}")
+    return numbers.to(device="cpu", dtype=torch.int64)
+
+
+def _as_boxes(boxes: Any, count: int) -> torch.Tensor:
+    """Corners [K, 4], int64 on the CPU."""
+    if boxes is None:
+        return torch.full((count, 4), WHOLE_IMAGE, dtype=torch.int64)
+    if isinstance(boxes, np.ndarray):
+        boxes = torch.from_numpy(np.array(boxes))
+    if not isinstance(boxes, torch.Tensor):
+        rows = [_as_row(box, i) for i, box in enumerate(boxes)]
+        boxes = torch.tensor(rows, dtype=torch.int64).reshape(len(rows), 4)
+    if boxes.numel() == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.dim() != 2 or boxes.shape[1] != 4 or boxes.is_complex() or boxes.dtype == torch.bool:
+        raise ValueError(f"boxes must be numbers [K, 4], got {boxes.dtype} {list(boxes.shape)}")
+    if boxes.shape[0] != count:
+        raise ValueError(f"boxes ({boxes.shape[0]}) and image_index ({count}) differ in number")
+    if boxes.is_floating_point():
+        # NaN and infinities become numbers far outside of what the op accepts, and are refused there.
+        boxes = torch.round(boxes.to("cpu", torch.float64)).nan_to_num(2.0**61, 2.0**61, -(2.0**61))
+    corners: torch.Tensor = boxes.to(device="cpu", dtype=torch.int64)
+    return corners
+
+
+def _as_row(box: Any, index: int) -> list[int]:
+    if box is None:
+        return [WHOLE_IMAGE] * 4
+    corners = [float(value) for value in box]
+    if len(corners) != 4 or not all(abs(corner) < 2**61 for corner in corners):
+        raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {tuple(corners)}")
+    return [round(corner) for corner in corners]
+
+
+def _cpu(
+    images: list[torch.Tensor],
+    boxes: torch.Tensor,
+    image_index: torch.Tensor,
+    size: int,
+    resize: str,
+    interpolation: str,
+    center: str,
+    order: str,
+    mean: list[float],
+    std: list[float],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    out = torch.empty((boxes.shape[0], 3, size, size), dtype=dtype)
+    _cpu_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, out)
+    return out
+
+
+def _cpu_out(
+    images: list[torch.Tensor],
+    boxes: torch.Tensor,
+    image_index: torch.Tensor,
+    size: int,
+    resize: str,
+    interpolation: str,
+    center: str,
+    order: str,
+    mean: list[float],
+    std: list[float],
+    out: torch.Tensor,
+) -> None:
+    arrays = [image[..., :3].numpy() for image in images]
+    rows: list[Any] = []
+    for i, (box, number) in enumerate(zip(boxes.tolist(), image_index.tolist(), strict=True)):
+        if not 0 <= number < len(arrays):
+            raise ValueError(f"image_index[{i}] must be from 0 to {len(arrays) - 1}, got {number}")
+        whole = box == [WHOLE_IMAGE] * 4
+        if not whole and not (box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"boxes[{i}] has zero area: {tuple(box)}")
+        rows.append(None if whole else tuple(box))
+    pixels = plain.roi_clip_preprocess(
+        arrays, rows, image_index.tolist(), size=size, resize=resize, interpolation=interpolation,
+        center=center, order=order, mean=mean, std=std,
+    )  # fmt: skip
+    out.copy_(torch.from_numpy(pixels))
+
+
+def _cuda(images: list[torch.Tensor], *rest: Any) -> torch.Tensor:
+    host: Any = [image.cpu() for image in images]
+    return _cpu(host, *rest).to(images[0].device)
+
+
+def _cuda_out(images: list[torch.Tensor], *rest: Any) -> None:
+    host: Any = [image.cpu() for image in images]
+    out: torch.Tensor = rest[-1]
+    out.copy_(_cpu(host, *rest[:-1], out.dtype))
+
+
+def _fake(
+    images: list[torch.Tensor],
+    boxes: torch.Tensor,
+    image_index: torch.Tensor,
+    size: int,
+    resize: str,
+    interpolation: str,
+    center: str,
+    order: str,
+    mean: list[float],
+    std: list[float],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    return images[0].new_empty((boxes.shape[0], 3, size, size), dtype=dtype)
+
+
+def _fake_out(images: list[torch.Tensor], *rest: Any) -> None:
+    return None
+
+
+_OPTIONS = (
+    "Tensor[] images, Tensor boxes, Tensor image_index, SymInt size, str resize, str interpolation, str center, "
+    "str order, float[] mean, float[] std"
+)
+_op = register("roi_clip_preprocess", f"({_OPTIONS}, ScalarType dtype) -> Tensor", cpu=_cpu, cuda=_cuda, fake=_fake)
+_op_out = register(
+    "roi_clip_preprocess_out", f"({_OPTIONS}, Tensor(a!) out) -> ()", cpu=_cpu_out, cuda=_cuda_out, fake=_fake_out
+)
