@@ -136,10 +136,9 @@ def target_mask(target: Target, index: int) -> torch.Tensor:
     """The ground-truth mask, bool [1, H, W], drawn from the polygons where the target holds no mask."""
     if target.mask is not None:
         return torch.as_tensor(target.mask, dtype=torch.bool)[None]
-    if not target.polygons:
-        raise ValueError(f"targets[{index}] has neither mask nor polygons, which this configuration needs")
-    if target.image_size is None:
-        raise ValueError(f"targets[{index}].image_size is missing: polygons without a mask need it to be drawn")
+    check_mask(target, index)
+    assert target.image_size is not None
+    assert target.polygons is not None
     from dpad_fast.ops.polygons import rasterize_polygons
 
     width, height = target.image_size
@@ -149,6 +148,16 @@ def target_mask(target: Target, index: int) -> torch.Tensor:
     except ValueError as error:
         raise ValueError(f"targets[{index}].polygons cannot be drawn: {error}") from None
     return torch.as_tensor(drawn, dtype=torch.bool)
+
+
+def check_mask(target: Target, index: int) -> None:
+    """Raises a `ValueError` naming the index where a target has no mask and cannot be drawn."""
+    if target.mask is not None:
+        return
+    if not target.polygons:
+        raise ValueError(f"targets[{index}] has neither mask nor polygons, which this configuration needs")
+    if target.image_size is None:
+        raise ValueError(f"targets[{index}].image_size is missing: polygons without a mask need it to be drawn")
 
 
 def check_box(box: Box | Sequence[Any] | None, name: str) -> None:

@@ -40,6 +40,12 @@ class Picture:
                 self._size = int(pixels.shape[1]), int(pixels.shape[0])
         return self._size
 
+    def check(self) -> None:
+        """Raises a `ValueError` where this is no image; a file is opened but not decoded."""
+        width, height = self.size
+        if width < 1 or height < 1:
+            raise ValueError(f"{self.name} has no pixel: its size is {(width, height)}")
+
     @property
     def key(self) -> Hashable:
         """A digest of the content: of the file's bytes, or of the pixels."""

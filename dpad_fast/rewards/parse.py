@@ -18,6 +18,8 @@ import numpy as np
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.types import Completion, Ring
 
+_BRACES = re.compile(r"{[^}]+}")
+
 # Beyond this a polygon's coordinate is no position in any image; rasterisers overflow long after it.
 _FAR = 1e6
 
@@ -69,15 +71,9 @@ def match_tags(text: str, tags: tuple[str, ...]) -> list[tuple[int, int]] | None
 
 def find_braces(text: str) -> str | None:
     """The first match of `{[^}]+}`: an opening brace, at least one character, and the next closing brace."""
-    start = text.find("{")
-    while start >= 0:
-        end = text.find("}", start + 1)
-        if end < 0:
-            return None
-        if end > start + 1:
-            return text[start : end + 1]
-        start = text.find("{", end + 1)
-    return None
+    # Up to the last closing brace every opening one matches, or is followed by "}" at once, so nothing is scanned twice.
+    match = _BRACES.search(text, 0, text.rfind("}") + 1)
+    return None if match is None else match.group()
 
 
 def find_between(text: str, tag: str, start: int = 0) -> str | None:

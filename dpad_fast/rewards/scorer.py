@@ -75,6 +75,9 @@ class RewardScorer:
         began = _lap(timings, "parse", began)
         pictures, index = ([], []) if images is None else find_pictures(images, image_keys)
         sizes = None if images is None else [pictures[place] for place in index]
+        if self.config.needs_encoder:
+            for picture in pictures:  # a bad image is the caller's mistake whether or not a completion gets to it
+                picture.check()
         scales = find_spaces(self.config, truths, sizes, model_sizes)
         columns = self._columns(parsed, truths, scales)
         began = _lap(timings, "geometry", began)
@@ -90,8 +93,9 @@ class RewardScorer:
 
     def _target(self, target: Target | str, i: int) -> Target:
         if isinstance(target, str):
-            if self.config.answer == "released":  # what cannot be read scores 0 there
-                return Target(text=target)
+            if self.config.answer == "released":
+                # What cannot be read scores 0 there; a space keeps an empty text apart from no text.
+                return Target(text=target or " ")
             try:
                 target = Target.parse(target)
             except ValueError as error:
@@ -102,10 +106,12 @@ class RewardScorer:
             if not target.objects:
                 raise ValueError(f"targets[{i}].objects is empty; the multi-object terms need at least one")
         elif not (self.config.answer == "released" and target.text):
-            if any(term in self.config.terms for term in ("iou", "box_l1")):
+            if self.config.needs_encoder or any(term in self.config.terms for term in ("iou", "box_l1")):
                 geometry.check_box(target.box, f"targets[{i}].box")
             if "point_l1" in self.config.terms and target.points is None:
                 raise ValueError(f"targets[{i}].points is missing; the term 'point_l1' needs it")
+        if self.config.region == "mask" and self.config.needs_encoder:
+            geometry.check_mask(target, i)
         return target
 
     def _columns(

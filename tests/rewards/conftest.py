@@ -1,0 +1,14 @@
+import pytest
+
+import dpad_fast as df
+from dpad_fast import testing_rewards as shared
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return shared.tiny_clip()
+
+
+@pytest.fixture(scope="session")
+def encoder(tiny):
+    return df.ClipEncoder.from_transformers(*tiny)
