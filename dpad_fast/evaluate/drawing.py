@@ -1,0 +1,109 @@
+"""Pictures for the report: answers drawn on their images, and the curves of a training run."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+TRUTH, ANSWER = (40, 200, 90), (230, 40, 60)
+ARM_COLOURS = ("#4c72b0", "#c44e52", "#8172b3", "#55a868", "#937860")
+
+
+def draw_answer(
+    image: Image.Image,
+    truth: Sequence[float] | None,
+    box: Sequence[float] | None,
+    points: Sequence[Sequence[float]] = (),
+    scale: int = 2,
+) -> Image.Image:
+    """The image, enlarged, with the ground-truth box in green, the answer's box in red and its points as dots.
+
+    Args:
+        image: the picture.
+        truth: (x1, y1, x2, y2) in pixels of `image`, or None.
+        box: the answer's, or None.
+        points: the answer's (x, y) points.
+        scale: how many times larger.
+
+    Returns:
+        A new RGB image.
+    """
+    large = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(large)
+    for corners, colour in ((truth, TRUTH), (box, ANSWER)):
+        if corners is not None:
+            x1, y1, x2, y2 = (max(-1e4, min(1e4, float(value))) * scale for value in corners)
+            pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2) - 1, max(y1, y2) - 1), outline=colour, width=2)
+    for x, y in points:
+        centre_x, centre_y = (max(-1e4, min(1e4, float(value))) * scale for value in (x, y))
+        pen.ellipse((centre_x - 3, centre_y - 3, centre_x + 3, centre_y + 3), fill=ANSWER, outline=(255, 255, 255))
+    return large
+
+
+def as_data_uri(image: Image.Image) -> str:
+    """The picture as a PNG data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+CURVES = {
+    "completions/mean_length": "tokens per completion",
+    "dpad/s1_over_s2": "rate of S1 > S2",
+    "rewards/iou/mean": "rate of IoU > 0.5",
+    "kl": "KL from the warm start",
+}
+
+
+def curves_svg(arms: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], window: int = 5) -> str:
+    """The training curves of several arms as one SVG element.
+
+    Args:
+        arms: histories by arm, one per seed; each history is a list of log lines with "step".
+        window: steps of the running mean that is drawn strong over the faint raw values.
+
+    Returns:
+        SVG text without an XML heading, or "" where there is nothing to draw.
+    """
+    keys = [key for key in CURVES if any(key in line for runs in arms.values() for run in runs for line in run)]
+    if not keys:
+        return ""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(keys))
+    rows = -(-len(keys) // columns)
+    with rc_context({"svg.hashsalt": "dpad-fast", "font.size": 9}):
+        figure = Figure(figsize=(4.6 * columns, 2.7 * rows), layout="constrained")
+        FigureCanvasSVG(figure)
+        for place, key in enumerate(keys):
+            _panel(figure.add_subplot(rows, columns, place + 1), arms, key, window, legend=place == 0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _panel(
+    axes: Any, arms: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], key: str, window: int, legend: bool
+) -> None:
+    for index, (name, runs) in enumerate(arms.items()):
+        colour = ARM_COLOURS[index % len(ARM_COLOURS)]
+        for seed, run in enumerate(runs):
+            points = [(line["step"], line[key]) for line in run if key in line]
+            if not points:
+                continue
+            steps, values = [p[0] for p in points], [p[1] for p in points]
+            means = [sum(values[max(0, i - window + 1) : i + 1]) / min(window, i + 1) for i in range(len(values))]
+            axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+            axes.plot(steps, means, color=colour, linewidth=1.6, label=name if seed == 0 else None)
+    axes.set_title(CURVES[key], fontsize=10)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.25)
+    if legend:
+        axes.legend(frameon=False, fontsize=8)
