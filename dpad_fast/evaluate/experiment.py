@@ -87,7 +87,7 @@ def evaluate_policy(
         per_item=evaluation.samples,
         max_new_tokens=config.grpo.completion_tokens,
         temperature=config.grpo.temperature,
-        seed=config.seed,
+        seed=evaluation.seed,  # not the run's: every arm and seed is measured with the same random numbers
         progress=progress,
     )
     tokenizer = processor.tokenizer
@@ -115,10 +115,10 @@ def _measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[R
 
 
 def before_mark(config: TrainConfig) -> str:
-    """Names what the measurement before training depends on, so that arms of one policy and seed can share it."""
+    """Names what the measurement before training depends on, so that all runs from one policy can share it."""
     evaluation = config.evaluation
     grpo = config.grpo
-    return f"{config.policy} {config.encoder} {evaluation} {grpo.completion_tokens} {grpo.temperature} {config.seed}"
+    return f"{config.policy} {config.encoder} {evaluation} {grpo.completion_tokens} {grpo.temperature}"
 
 
 def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, Any]:

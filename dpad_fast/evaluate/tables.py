@@ -95,6 +95,8 @@ def records(result: Result, moment: str) -> list[Record]:
 def combined(results: Sequence[Result], moment: str, key: str) -> Estimate:
     """One metric of an arm: over seeds where there are several, else with its bootstrap over scenes.
 
+    All seeds start from one policy that is measured once, so "before" always has the bootstrap's error.
+
     Args:
         results: the arm's runs, one per seed.
         moment: "before" or "after".
@@ -104,7 +106,7 @@ def combined(results: Sequence[Result], moment: str, key: str) -> Estimate:
         The mean and its standard error.
     """
     each = [estimates(result, moment).get(key, Estimate(math.nan, math.nan, 0)) for result in results]
-    return each[0] if len(each) == 1 else over_seeds([estimate.value for estimate in each])
+    return each[0] if len(each) == 1 or moment == "before" else over_seeds([estimate.value for estimate in each])
 
 
 def contrast(arm: Sequence[Result], base: Sequence[Result], key: str) -> Estimate:

@@ -1,0 +1,159 @@
+"""Train small policies side by side, with and without R_dpad, and compare them.
+
+First the warm start is audited, then the arms are trained, each in a process with one thread, then a table says what
+differs beyond noise, and the report draws curves and sampled completions. A demo that was killed goes on when the same
+command is run again; finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpad_fast.demo.display import LiveDisplay, PlainDisplay
+    from dpad_fast.demo.jobs import Job
+    from dpad_fast.demo.settings import Setting
+
+    Display = PlainDisplay | LiveDisplay
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options.
+
+    Args:
+        parser: the parser of `dpad-fast demo`.
+    """
+    parser.add_argument(
+        "--setting",
+        default="E",
+        help="E (default), F (its control: no built-in correlation), J (wrong conclusions, jittered boxes), or all",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per arm (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 60; J 80)")
+    parser.add_argument("--scenes", type=int, help="held-out scenes to measure on (default: 256; J 512)")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of results (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="processes at a time (default: the number of CPU cores)")
+    parser.add_argument("--policy", help="start every setting from this checkpoint instead of its own")
+    parser.add_argument("--encoder", help="use this CLIP instead of the shipped one")
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Changes to every run's configuration."""
+    for name in ("seeds", "steps", "scenes", "workers"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    given = {"steps": args.steps, "policy": args.policy, "encoder": args.encoder}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if args.scenes is not None:
+        changes["evaluation"] = {"scenes": args.scenes}
+    return changes
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+
+
+def _jobs(setting: Setting, args: argparse.Namespace, changes: Mapping[str, Any]) -> tuple[Job, dict[str, list[Job]]]:
+    """The measurement of the warm start, and the training runs by arm, one per seed."""
+    from dataclasses import replace
+
+    from dpad_fast.demo.jobs import Job
+
+    folder = args.out / setting.key
+    before = folder / "before.json"
+    first = setting.config(next(iter(setting.arms)), 0, str(folder / "audit"), changes)
+    cores = replace(first, threads=os.cpu_count() or 1)
+    audit = Job(f"{setting.key} warm start", "measure", cores, before)
+    arms = {
+        arm: [
+            Job(
+                f"{setting.key} {arm}" + (f", seed {seed}" if args.seeds > 1 else ""),
+                "train",
+                setting.config(arm, seed, str(folder / _slug(arm) / f"seed-{seed}"), changes),
+                before,
+            )
+            for seed in range(args.seeds)
+        ]
+        for arm in setting.arms
+    }
+    return audit, arms
+
+
+def _command(args: argparse.Namespace) -> str:
+    words = ["dpad-fast", "demo", "--setting", args.setting, "--seeds", str(args.seeds)]
+    for name in ("steps", "scenes"):
+        if getattr(args, name) is not None:
+            words += [f"--{name}", str(getattr(args, name))]
+    return shlex.join(words)
+
+
+def _interleaved(arms: Mapping[str, list[Job]]) -> list[Job]:
+    """Seed by seed, so that a demo that is looked at early has whole comparisons."""
+    return [job for group in zip(*arms.values(), strict=True) for job in group]
+
+
+def _run_setting(
+    setting: Setting, args: argparse.Namespace, changes: Mapping[str, Any], display: Display
+) -> dict[str, Any]:
+    from dpad_fast.demo.jobs import run_jobs
+    from dpad_fast.demo.outcome import audit_table, setting_result
+    from dpad_fast.train.resume import read_json
+
+    workers = args.workers or os.cpu_count() or 1
+    measure, arms = _jobs(setting, args, changes)
+    display.say(f"\n{setting.title}\n")
+    for line in setting.preface:
+        display.say(line)
+    run_jobs([measure], display, 1)
+    audited = audit_table(setting, measure.before)
+    display.say("\n" + audited.text() + "\n")
+    run_jobs(_interleaved(arms), display, workers)
+    results = {arm: [read_json(Path(job.config.out) / "result.json") for job in jobs] for arm, jobs in arms.items()}
+    return setting_result(setting, results, audited)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit, train, compare, report.
+
+    Args:
+        args: the parsed arguments.
+
+    Returns:
+        The exit status.
+    """
+    from dpad_fast.demo.display import make_display
+    from dpad_fast.demo.outcome import PREFACE
+    from dpad_fast.demo.settings import chosen
+    from dpad_fast.train.resume import read_json, write_json
+
+    settings, changes = chosen(args.setting), _changes(args)
+    started = time.perf_counter()
+    print("\n".join(PREFACE), flush=True)
+    outcomes = []
+    for setting in settings:
+        with make_display() as display:
+            outcomes.append(_run_setting(setting, args, changes, display))
+        print("\n" + outcomes[-1]["tables"][1]["text"] + "\n", flush=True)
+    last = read_json(Path(outcomes[-1]["runs"][next(iter(settings[-1].arms))][0]["out"]) / "result.json")
+    result = {
+        "kind": "demo",
+        "title": "dpad-fast demo: " + ", ".join(setting.key for setting in settings),
+        "command": _command(args),
+        "preface": list(PREFACE),
+        "settings": outcomes,
+        "versions": last["versions"],
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    write_json(args.out / "result.json", result)
+    from dpad_fast.evaluate.report import write_report
+
+    report = write_report(result, args.out / "report.html")
+    print(f"{result['seconds']:.0f} s in all. Numbers: {args.out / 'result.json'}  report: {report}")
+    return 0

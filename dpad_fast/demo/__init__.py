@@ -1,0 +1,1 @@
+"""`dpad-fast demo`: the settings, a queue of training processes, and what came out."""

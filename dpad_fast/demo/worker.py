@@ -1,0 +1,77 @@
+"""One training process of the demo: `python -m dpad_fast.demo.worker JOB.json`.
+
+It reads the job, runs it on as many threads as the job says, and writes one JSON line per step to standard output. Run
+again after a kill, it goes on from the last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SHOWN = ("reward", "completions/mean_length", "dpad/s1_over_s2", "rewards/iou/mean", "kl", "step_time")
+
+
+def _tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
+    shown = {key: round(metrics[key], 4) for key in SHOWN if key in metrics}
+    print(json.dumps({"stage": stage, "done": done, "of": of, "metrics": shown}), flush=True)
+
+
+def _measure(config: Any, target: Path) -> None:
+    """Sample and measure the untrained policy, once for all runs that start from it."""
+    import torch
+
+    from dpad_fast.evaluate.experiment import before_mark, evaluate_policy, judge
+    from dpad_fast.evaluate.measure import to_rows
+    from dpad_fast.train import resume
+    from dpad_fast.train.run import make_encoder
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    encoder = make_encoder(config)
+    records = evaluate_policy(config.policy, judge(encoder), config, lambda done, of: _tell("before", done, of, {}))
+    resume.write_json(target, {"mark": before_mark(config), "records": to_rows(records)})
+
+
+def main(argv: list[str]) -> int:
+    """Run one job.
+
+    Args:
+        argv: the job's file: `{"kind": "measure" or "train", "config": {...}, "before": path}`.
+
+    Returns:
+        0 when done; 2 for a job that cannot be run, with the reason on standard error.
+    """
+    from dpad_fast.train.config import from_dict
+
+    job = json.loads(Path(argv[0]).read_text())
+    try:
+        config = from_dict(job["config"])
+        before = Path(job["before"])
+        if job["kind"] == "measure":
+            _measure(config, before)
+            return 0
+        from dpad_fast.evaluate.experiment import run_experiment
+
+        out = Path(config.out)
+        out.mkdir(parents=True, exist_ok=True)
+        if before.is_file() and not (out / "before.json").exists():
+            partial = out / f".before.{os.getpid()}.partial"
+            shutil.copyfile(before, partial)
+            partial.replace(out / "before.json")
+        run_experiment(config, _tell)
+        for checkpoint in out.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)  # the trained policy is in out/policy
+        return 0
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
