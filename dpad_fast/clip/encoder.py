@@ -46,6 +46,8 @@ class ClipEncoder:
         precision: "float32", "bfloat16", or "guarded" (bfloat16, and float32 again near the threshold).
         margin: for "guarded", how far S1 - S2 (or S1) in bfloat16 may be from its threshold before the completion is
             embedded again in float32; measured on this model. 0 otherwise.
+        compared: completions compared under "guarded" so far.
+        recomputed: those of them that were embedded again in float32.
         cache: embeddings by content, box and precision; `cache.clear()` frees them.
     """
 
@@ -69,6 +71,7 @@ class ClipEncoder:
         self.preprocess, self.tokens = preprocess, tokens
         self.cache = EmbeddingCache() if cache is None else cache
         self.margin = 0.0
+        self.compared = self.recomputed = 0
         self._text_features, self._image_features, self._trim = text_features, image_features, trim
         model.eval()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device

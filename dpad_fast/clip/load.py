@@ -59,8 +59,9 @@ def load_encoder(
 
 
 def _transformers(name: str) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoProcessor
+    from transformers import AutoConfig, AutoModel, AutoProcessor
 
+    AutoConfig.from_pretrained(name)  # one small file first: a name that leads nowhere fails once, not once per file
     processor = AutoProcessor.from_pretrained(name)
     model = AutoModel.from_pretrained(name, dtype=torch.float32)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):

@@ -84,7 +84,8 @@ class Comparison:
     def _guard(self, jobs: list[Job], s1: torch.Tensor, s2: torch.Tensor, timings: dict[str, float]) -> None:
         distance = s1 - self.config.tau if self.config.shape == "roi-threshold" else s1 - s2
         near = torch.nonzero(distance.abs() <= self.encoder.margin).flatten()
-        timings["guarded_share"] = near.numel() / len(jobs)
+        self.encoder.compared += len(jobs)
+        self.encoder.recomputed += near.numel()
         if near.numel():
             s1[near], s2[near] = self._similarities([jobs[i] for i in near.tolist()], exact=True, timings=timings)
 

@@ -20,6 +20,7 @@ from dpad_fast.types import Completion, Point, ScoreBatch, Size, Target
 if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
 
+_STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 _FORMAT = ("think_format", "answer_format")
 
 
@@ -67,7 +68,7 @@ class RewardScorer:
         Raises:
             ValueError: a bad target, image or argument; names the index and the field.
         """
-        timings: dict[str, float] = {}
+        timings = dict.fromkeys(_STAGES, 0.0)
         began = time.perf_counter()
         count = _check_lengths(completions, targets, images, model_sizes)
         truths = [self._target(target, i) for i, target in enumerate(targets)]

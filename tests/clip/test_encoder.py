@@ -1,0 +1,280 @@
+import random
+
+import pytest
+import torch
+
+import dpad_fast as df
+from dpad_fast import testing_rewards as shared
+from dpad_fast.clip import EmbeddingCache, Preprocess
+from dpad_fast.rewards.images import Picture
+
+
+def captions(count, seed=0):
+    rng = random.Random(seed)
+    return [" ".join(rng.choice(shared.WORDS) for _ in range(rng.choice((1, 3, 8, 15)))) for _ in range(count)]
+
+
+def unit(output):
+    return torch.nn.functional.normalize(getattr(output, "pooler_output", output).float(), dim=-1)
+
+
+def one_by_one(model, processor, texts, pictures):
+    with torch.no_grad():
+        text = [unit(model.get_text_features(**_inputs(processor, text))) for text in texts]
+        image = [unit(model.get_image_features(**processor.image_processor(p, return_tensors="pt"))) for p in pictures]
+    return torch.cat(text), torch.cat(image)
+
+
+def _inputs(processor, text):
+    return processor.tokenizer(text, return_tensors="pt")
+
+
+def embed(encoder, texts, pictures):
+    ids = encoder.tokens.encode(texts)
+    regions = [(i, None) for i in range(len(pictures))]
+    return encoder.embed_texts(ids), encoder.embed_regions([Picture(p, "p") for p in pictures], regions)
+
+
+def test_batches_agree_with_one_at_a_time(tiny):
+    texts, pictures = captions(300), [shared.picture(i, (50 + 7 * i, 90 - 3 * i)) for i in range(9)]
+    found = embed(df.ClipEncoder.from_transformers(*tiny), texts, pictures)
+    for mine, theirs in zip(found, one_by_one(*tiny, texts, pictures), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
+
+
+def test_end_token_inside_a_caption(tiny):
+    texts = ["a red <|endoftext|> cat", "<|startoftext|> a cat", "a red cat near the table"]
+    found, _ = embed(df.ClipEncoder.from_transformers(*tiny), texts, [shared.picture()])
+    torch.testing.assert_close(found, _texts(tiny, texts), atol=1e-6, rtol=0)
+
+
+def _texts(tiny, texts):
+    model, processor = tiny
+    with torch.no_grad():
+        return torch.cat([unit(model.get_text_features(**_inputs(processor, text))) for text in texts])
+
+
+@pytest.fixture(scope="module")
+def siglip():
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = shared.tiny_tokenizer()
+    config = SiglipConfig(
+        text_config={**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 32},
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    torch.manual_seed(0)
+    model = SiglipModel(config).eval()
+    from types import SimpleNamespace
+
+    return model, SimpleNamespace(
+        tokenizer=tokenizer, image_processor=SiglipImageProcessor(size={"height": 32, "width": 32})
+    )
+
+
+def test_siglip_attends_to_full_length(siglip):
+    model, processor = siglip
+    encoder = df.ClipEncoder.from_transformers(*siglip)
+    assert encoder.preprocess.resize == "squash"
+    texts = ["a", "a cat", "a b c d e f"]
+    found = encoder.embed_texts(encoder.tokens.encode(texts))
+    rows = [
+        processor.tokenizer(t, padding="max_length", max_length=24, return_tensors="pt")["input_ids"] for t in texts
+    ]
+    with torch.no_grad():
+        expected = torch.cat([unit(model.get_text_features(input_ids=ids)) for ids in rows])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_other_families_get_an_attention_mask():
+    from types import SimpleNamespace
+
+    tokenizer = shared.tiny_tokenizer()
+    seen = []
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(len(tokenizer), 4))
+            self.config = SimpleNamespace(model_type="altclip", text_config=SimpleNamespace(max_position_embeddings=16))
+
+        def get_text_features(self, input_ids, attention_mask):
+            seen.append(attention_mask)
+            return (self.weight[input_ids] * attention_mask[..., None]).sum(1)
+
+        def get_image_features(self, pixel_values):
+            return pixel_values.flatten(1)[:, :4]
+
+    processor = SimpleNamespace(tokenizer=tokenizer, image_processor=shared.tiny_clip()[1].image_processor)
+    encoder = df.ClipEncoder.from_transformers(Model(), processor)
+    encoder.embed_texts(encoder.tokens.encode(["a", "a b c"]))
+    assert seen[0].sum(1).tolist() == [3, 5]
+
+
+@pytest.fixture(scope="module")
+def open_clip_parts():
+    open_clip = pytest.importorskip("open_clip")
+    from open_clip.transform import image_transform
+
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=16,
+        vision_cfg={"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    ).eval()
+    return model, image_transform(32, is_train=False), open_clip.tokenizer.SimpleTokenizer()
+
+
+def test_open_clip_agrees_with_one_at_a_time(open_clip_parts):
+    model, transform, tokenizer = open_clip_parts
+    texts, pictures = captions(40), [shared.picture(i, (51 + 7 * i, 90 - 3 * i)) for i in range(5)]
+    encoder = df.ClipEncoder.from_open_clip(*open_clip_parts)
+    assert encoder.preprocess.center == "round"
+    found = embed(encoder, texts, pictures)
+    with torch.no_grad():
+        text = torch.cat([unit(model.encode_text(tokenizer(text))) for text in texts])
+        image = torch.cat([unit(model.encode_image(transform(picture)[None])) for picture in pictures])
+    torch.testing.assert_close(found[0], text, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[1], image, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a cat",
+        "It's  the CAT's\n39 lives!!",
+        "<end_of_text> x",
+        "&amp;lt; caf\u00e9 \u4f60\u597d \U0001f98a",
+        "x" * 300,
+        "low lower lowest",
+    ],
+)
+def test_open_clip_tokens_are_its_own(open_clip_parts, text):
+    tokenizer = open_clip_parts[2]
+    encoder = df.ClipEncoder.from_open_clip(*open_clip_parts)
+    expected = (tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id)
+    assert encoder.tokens.encode([text]) == [expected]
+    assert encoder.tokens.encode([text]) == [expected]  # open_clip's own cache is filled by now
+
+
+def test_open_clip_in_a_scorer(open_clip_parts):
+    encoder = df.ClipEncoder.from_open_clip(*open_clip_parts)
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), encoder)
+    batch = scorer.score([shared.completion()], [df.Target.parse(shared.SOLUTION)], [shared.picture()])
+    assert batch.reasons == (None,)
+    assert torch.isfinite(batch.similarity["roi"]).all()
+
+
+def test_reading_processors():
+    from transformers import CLIPImageProcessorPil, SiglipImageProcessor
+
+    clip = Preprocess.from_transformers(CLIPImageProcessorPil())
+    assert (clip.size, clip.resize, clip.interpolation, clip.center) == (224, "shortest", "bicubic", "floor")
+    siglip = Preprocess.from_transformers(SiglipImageProcessor(resample=2))
+    assert (siglip.size, siglip.resize, siglip.interpolation, siglip.mean) == (224, "squash", "bilinear", (0.5,) * 3)
+    for settings, message in [
+        ({"do_rescale": False}, "do_rescale=False"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor"),
+        ({"resample": 0}, "resamples by"),
+        ({"size": {"shortest_edge": 256}}, "resizes to .*256.* and crops to"),
+        ({"do_center_crop": False}, "crops to None"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Preprocess.from_transformers(CLIPImageProcessorPil(**settings))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_reading_open_clips_transforms(mode):
+    transform = pytest.importorskip("open_clip.transform")
+    found = Preprocess.from_open_clip(transform.image_transform(48, is_train=False, resize_mode=mode))
+    assert (found.size, found.resize, found.interpolation, found.center) == (48, mode, "bicubic", "round")
+    with pytest.raises(ValueError, match="not open_clip's evaluation transform"):
+        Preprocess.from_open_clip(lambda image: image)
+
+
+def test_guard_decides_as_float32(tiny):
+    # A wide context of near ties: many captions against many pictures.
+    texts = [shared.completion(caption=caption) for caption in captions(400, seed=5)]
+    pictures = [shared.picture(i % 8) for i in range(400)]
+    targets = [df.Target.parse(shared.SOLUTION)] * 400
+
+    def decide(precision):
+        encoder = df.ClipEncoder.from_transformers(*tiny, precision=precision)
+        for shape in ("binary", "roi-threshold"):
+            scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape=shape, tau=0.2), encoder)
+            yield scorer.score(texts, targets, pictures), encoder
+
+    for (exact, _), (guarded, encoder) in zip(decide("float32"), decide("guarded"), strict=True):
+        assert torch.equal(exact.terms["discriminative"], guarded.terms["discriminative"])
+        assert encoder.compared == 400
+        assert 0 < encoder.recomputed < 240
+        assert 0 < encoder.margin < 0.05
+
+
+def test_precisions_leave_the_callers_model_alone(tiny):
+    model, _ = tiny
+    for precision in ("bfloat16", "guarded"):
+        encoder = df.ClipEncoder.from_transformers(*tiny, precision=precision)
+        assert encoder.precision == precision
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, guarded, got 'fp8'"):
+        df.ClipEncoder.from_transformers(*tiny, precision="fp8")
+
+
+def test_a_broken_model_raises(tiny):
+    import copy
+
+    model = copy.deepcopy(tiny[0])
+    with torch.no_grad():
+        model.text_projection.weight.fill_(float("nan"))
+    encoder = df.ClipEncoder.from_transformers(model, tiny[1])
+    with pytest.raises(ValueError, match="not finite"):
+        encoder.embed_texts(encoder.tokens.encode(["a cat"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("./no/such/folder", {}, "encoder './no/such/folder' cannot be loaded with backend 'transformers'.*--encoder"),
+        ("ViT-B-32", {"backend": "open_clip"}, "random weights"),
+        ("NoSuchNet/openai", {"backend": "open_clip"}, "cannot be loaded with backend 'open_clip'"),
+        ("x", {"backend": "tf"}, "backend must be one of transformers, open_clip, got 'tf'"),
+        ("x", {"precision": "int4"}, "precision must be one of"),
+    ],
+)
+def test_models_that_cannot_be_loaded(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        df.load_encoder(name, **settings)
+
+
+def test_saved_and_loaded(tiny, tmp_path):
+    from transformers import CLIPProcessor
+
+    model, processor = tiny
+    model.save_pretrained(tmp_path)
+    CLIPProcessor(image_processor=processor.image_processor, tokenizer=processor.tokenizer).save_pretrained(tmp_path)
+    encoder = df.load_encoder(tmp_path, precision="float32")
+    expected = df.ClipEncoder.from_transformers(*tiny)
+    ids = expected.tokens.encode(captions(5))
+    assert encoder.tokens.encode(captions(5)) == ids
+    torch.testing.assert_close(encoder.embed_texts(ids), expected.embed_texts(ids))
+
+
+def test_cache_is_bounded():
+    cache = EmbeddingCache(max_bytes=3 * 16)
+    for i in range(5):
+        cache.put(i, torch.full((4,), float(i)))
+        cache.get(2)
+    assert len(cache) == 3
+    assert cache.bytes == 48
+    assert cache.get(0) is None
+    assert cache.get(1) is None
+    assert cache.get(2) is not None  # used all along
+    assert EmbeddingCache(0).get(1) is None
+    nothing = EmbeddingCache(0)
+    nothing.put(1, torch.zeros(4))
+    assert len(nothing) == 0
+    with pytest.raises(ValueError, match="max_bytes must be 0 or more"):
+        EmbeddingCache(-1)
