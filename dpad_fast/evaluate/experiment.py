@@ -47,7 +47,7 @@ def held_out(evaluation: EvaluationConfig) -> list[ShapesSample]:
     return [shapes.sample(evaluation.seed, index) for index in range(evaluation.scenes)]
 
 
-def judge(encoder: ClipEncoder) -> RewardScorer:
+def judge(encoder: ClipEncoder | None) -> RewardScorer:
     """The scorer that measures every arm alike: the `dpad` preset, whatever the arm trains on.
 
     Args:
@@ -142,8 +142,8 @@ def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, A
     if config.threads:
         torch.set_num_threads(config.threads)
     started = time.perf_counter()
-    encoder = make_encoder(config)
     measured = config.evaluation.scenes > 0 and config.data.kind == "shapes"
+    encoder = make_encoder(config) if measured or config.reward_config().needs_encoder else None
 
     def stage(name: str) -> Callable[[int, int], None]:
         return lambda done, of: tell(name, done, of, {}) if tell is not None else None

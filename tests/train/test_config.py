@@ -1,0 +1,86 @@
+import dataclasses
+import inspect
+import re
+
+import pytest
+
+from dpad_fast.train import config as configuration
+from dpad_fast.train.config import DataConfig, EvaluationConfig, GrpoConfig, TrainConfig, from_dict, load
+
+
+def test_every_field_has_a_line_of_documentation():
+    for cls in (TrainConfig, DataConfig, GrpoConfig, EvaluationConfig):
+        lines = inspect.getsource(cls).splitlines()
+        for field in dataclasses.fields(cls):
+            (line,) = [line for line in lines if re.match(rf"    {field.name}: ", line)]
+            assert "  # " in line, f"{cls.__name__}.{field.name} says nothing about itself"
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"stepps": 3}, "unknown setting stepps; did you mean steps?"),
+        ({"grpo": {"querys": 3}}, r"unknown setting grpo\.querys; did you mean grpo\.queries\?"),
+        ({"grpo": 3}, "grpo must be a section"),
+        ({"rewards": {"shap": "margin"}}, "rewards: unknown reward setting 'shap'"),
+        ({"rewards": {"preset": "x"}}, "rewards: unknown preset 'x'"),
+        ({"steps": "many"}, "steps must be of type int, got 'many'"),
+        ({"steps": True}, "steps must be of type int"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"grpo": {"learning_rate": "fast"}}, r"grpo\.learning_rate must be a number"),
+        ({"grpo": {"generations": 1}}, "at least 2"),
+        ({"grpo": {"accumulate": 3}}, "does not divide"),
+        ({"data": {"kind": "csv"}}, r"data\.kind is 'csv'; known: shapes, dataset"),
+        ({"data": {"kind": "dataset"}}, r"data\.path is empty"),
+        ({"extra_rewards": ["x"]}, "extra_rewards is 'x'"),
+        ({"extra_rewards": "names_any_object"}, "extra_rewards must be a list"),
+        ({"extra_rewards": ["names_any_object"], "extra_weights": [1, 2]}, "2 entries for 1"),
+        ({"evaluation": {"seed": 1}}, "it would test on what it trains on"),
+    ],
+)
+def test_mistakes_are_named(values, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        from_dict(values)
+
+
+def test_round_trip_and_scientific_notation():
+    made = from_dict({"grpo": {"learning_rate": "1e-6"}, "extra_rewards": ["names_any_object"]})
+    assert made.grpo.learning_rate == 1e-6
+    assert from_dict(made.as_dict()) == made
+
+
+def test_fingerprint_follows_what_changes_the_result_only():
+    plain = TrainConfig()
+    assert dataclasses.replace(plain, out="elsewhere", log_every=5, threads=2).fingerprint() == plain.fingerprint()
+    assert dataclasses.replace(plain, seed=1).fingerprint() != plain.fingerprint()
+    assert from_dict({"rewards": {"preset": "dpad", "shape": "margin"}}).fingerprint() != plain.fingerprint()
+
+
+def test_base_files_and_overrides(tmp_path):
+    (tmp_path / "base.yaml").write_text("steps: 3\nrewards: {preset: dpad, shape: margin}\n")
+    (tmp_path / "child.yaml").write_text("base: base.yaml\nseed: 4\nrewards: {gate: false}\n")
+    made = load(tmp_path / "child.yaml", ["grpo.queries=2", "rewards.weights.discriminative=0"])
+    assert (made.steps, made.seed, made.grpo.queries) == (3, 4, 2)
+    reward = made.reward_config()
+    assert (reward.shape, reward.gate, reward.weight("discriminative")) == ("margin", False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "complaint"),
+    [
+        ("base: a.yaml", [], "in a circle"),
+        ("[1, 2]", [], "expected a mapping"),
+        ("steps: [", [], "not valid YAML"),
+        ("steps: 3", ["steps"], "not of the form key=value"),
+        ("steps: 3", ["steps.more=3"], "steps is not a section"),
+    ],
+)
+def test_bad_files(tmp_path, text, overrides, complaint):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        load(tmp_path / "a.yaml", overrides)
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError):
+        configuration.load("no/such/file.yaml")

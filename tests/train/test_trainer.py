@@ -1,0 +1,195 @@
+"""The trainer against TRL itself, and a run that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file
+from trl import GRPOConfig, GRPOTrainer
+
+from dpad_fast.data import shapes
+from dpad_fast.train import run as training
+from dpad_fast.train.config import from_dict
+from dpad_fast.train.policy import load_policy
+from dpad_fast.train.resume import last_complete, read_json, step_of
+from dpad_fast.train.trainer import TRL_SETTINGS, DpadTrainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL and transformers about each other's names
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def tiny(policy, out, **changes):
+    values = {
+        "policy": str(policy),
+        "out": str(out),
+        "steps": 4,
+        "save_every": 1,
+        "keep": 3,
+        "tensorboard": False,
+        "rewards": {"preset": "seg-zero"},
+        "grpo": {"queries": 2, "generations": 2, "completion_tokens": 8},
+        "evaluation": {"scenes": 0},
+        **changes,
+    }
+    return from_dict(values)
+
+
+def uneven(*, completions, **columns):
+    """Some unscored rows, one group all equal, one group with a single scored row."""
+    values = [0.0, 1.0, None, 2.5, 1.0, 1.0, 1.0, 1.0, None, 3.0, None, None, 0.25, -4.0, 2.0, None]
+    return values[: len(completions)]
+
+
+def second(*, completions, **columns):
+    return [float(index % 3) for index in range(len(completions))]
+
+
+def partly(*, completions, **columns):
+    return [None if index in (2, 15) else 0.5 * index for index in range(len(completions))]
+
+
+@pytest.fixture(scope="module")
+def trainer(random_policy, tmp_path_factory):
+    model, processor = load_policy(random_policy)
+    processor.tokenizer.padding_side = "left"
+    arguments = GRPOConfig(
+        str(tmp_path_factory.mktemp("trl")),
+        use_cpu=True,
+        bf16=False,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        per_device_train_batch_size=16,
+        num_generations=4,
+        max_completion_length=3,
+        reward_weights=[1.0, 0.3, 0.0],
+        report_to=[],
+        gradient_checkpointing=False,
+    )
+    dataset = shapes.dataset(0, 0, 4)
+    rewards = [uneven, second, partly]
+    return DpadTrainer(model, rewards, arguments, train_dataset=dataset, processing_class=processor)
+
+
+@pytest.mark.parametrize("scale", ["std", "none", "batch", "gdpo-batch"])
+@pytest.mark.parametrize("weights", [[1.0, 0.3, 0.0], [1.0, 0.0, 0.0]])
+def test_advantages_are_those_of_trl(trainer, monkeypatch, scale, weights):
+    for name, value in TRL_SETTINGS[scale].items():
+        monkeypatch.setattr(trainer, name, value)
+    monkeypatch.setattr(trainer, "_advantage", scale)
+    monkeypatch.setattr(trainer, "reward_weights", torch.tensor(weights))
+    theirs = []
+    original = GRPOTrainer._generate_and_score_completions
+
+    def spy(self, inputs):
+        output = original(self, inputs)
+        theirs.append(output["advantages"].clone())
+        return output
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", spy)
+    trainer.model.train()
+    rows = [trainer.train_dataset[index // 4] for index in range(16)]
+    ours = trainer._generate_and_score_completions(rows)["advantages"]
+    assert ours.dtype == theirs[0].dtype
+    assert ours.shape == (16,)
+    assert ours.abs().max() > 0.1
+    torch.testing.assert_close(ours, theirs[0], rtol=1e-5, atol=1e-6)
+    assert list(trainer._logs["advantages"])[-16:] == pytest.approx(ours.tolist())
+
+
+def test_an_unknown_advantage_is_refused():
+    with pytest.raises(ValueError, match="advantage is 'best'; known: std"):
+        DpadTrainer(advantage="best")
+
+
+def test_an_unknown_trl_setting_is_refused(random_policy, tmp_path):
+    config = tiny(random_policy, tmp_path / "run", grpo={"queries": 2, "generations": 2, "trl": {"betta": 1}})
+    with pytest.raises(ValueError, match=r"grpo\.trl\.betta is not a field"):
+        training.train(config)
+
+
+def test_killed_run_goes_on_and_ends_as_if_it_had_not_been(random_policy, tmp_path):
+    """Kill -9 in the middle, damage the newest checkpoint, and run the same command again."""
+    out = tmp_path / "killed"
+    settings = tmp_path / "run.yaml"
+    import yaml
+
+    settings.write_text(yaml.safe_dump(tiny(random_policy, out).as_dict()))
+    command = [sys.executable, "-W", "ignore", "-m", "dpad_fast.cli", "train", str(settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    limit = time.monotonic() + 240
+    while not (out / "checkpoint-2" / "trainer_state.json").exists() and process.poll() is None:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    output = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, output
+    half = out / "checkpoint-99"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"\0" * 100)
+    found = last_complete(out)
+    assert 1 <= step_of(found) <= 3
+
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert f"going on after step {step_of(found)}" in again.stdout
+    result = read_json(out / "result.json")
+    assert result["complete"] is True
+    assert [line["step"] for line in result["history"]] == [1, 2, 3, 4]
+
+    straight = training.train(tiny(random_policy, tmp_path / "straight"))
+    assert straight["resumed_at"] is None
+    killed, whole = (load_file(str(Path(folder) / "policy" / "model.safetensors")) for folder in (out, tmp_path / "straight"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(killed[name], weight, rtol=0, atol=1e-6)
+    for a, b in zip(result["history"], straight["history"], strict=True):
+        assert a["kl"] == pytest.approx(b["kl"], abs=1e-5)
+
+    assert training.train(tiny(random_policy, out))["history"] == result["history"]  # finished: nothing is run again
+    with pytest.raises(ValueError, match="another configuration.*differs in seed"):
+        training.train(replace(tiny(random_policy, out), seed=5))
+
+
+def test_weights_of_a_finished_run_are_restored(random_policy, tmp_path):
+    """A kill after the last step and before the policy was saved loses nothing."""
+    import shutil
+
+    config = tiny(random_policy, tmp_path / "run", steps=1)
+    first = training.train(config)
+    saved = load_file(str(tmp_path / "run" / "policy" / "model.safetensors"))
+    shutil.rmtree(tmp_path / "run" / "policy")
+    (tmp_path / "run" / "training.json").unlink()
+    second = training.train(config)
+    assert second["resumed_at"] == 1
+    assert second["history"] == first["history"]
+    for name, weight in load_file(str(tmp_path / "run" / "policy" / "model.safetensors")).items():
+        assert torch.equal(weight, saved[name])
+
+
+def test_bonus_for_any_object():
+    item = shapes.sample(5, 0)
+    other = next(i for i in range(len(item.scene.objects)) if i != item.question.target)
+    from dpad_fast.data.shapes_text import answer_of
+    from dpad_fast.rewards import RewardConfig, RewardScorer
+
+    config = RewardConfig.from_dict({"preset": "dpad", "terms": ["think_format", "answer_format", "iou"]})
+    bonus = training.names_any_object(RewardScorer(config))
+    answer = answer_of(item.scene.objects[0].box, item.scene.objects[0].points)
+    texts = [
+        f"<think> x</think>\n<answer>{answer}</answer>\n<caption> a {shape.name}</caption>"
+        for shape in (item.scene.objects[item.question.target], item.scene.objects[other])
+    ]
+    texts += [texts[0].replace("<think>", ""), texts[0].split("<caption>")[0] + "<caption> some shapes</caption>"]
+    assert bonus(completions=texts, id=[item.id] * 4) == [1.0, 1.0, 0.0, 0.0]
