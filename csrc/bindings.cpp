@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings_masks.h"
+#include "bindings_resample.h"
 #include "core/advantage.h"
 #include "core/cpu_features.h"
 #include "core/discriminative.h"
@@ -115,4 +116,5 @@ PYBIND11_MODULE(_C, m) {
   bind_masks(m);
   bind_polygons(m);
   bind_rle(m);
+  bind_resample(m);
 }

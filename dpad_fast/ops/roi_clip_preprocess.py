@@ -9,9 +9,9 @@ import numpy as np
 import PIL
 import torch
 
+from dpad_fast import _extension
 from dpad_fast.ops._images import as_pixels
 from dpad_fast.ops._library import register
-from dpad_fast.reference import roi_clip_preprocess as plain
 
 RESIZES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -97,8 +97,9 @@ def roi_clip_preprocess(
     if not pixels:
         raise ValueError("images is empty")
     scale = (_as_floats(mean, "mean"), _as_floats(std, "std"))
-    if 0.0 in scale[1]:
-        raise ValueError(f"std must not contain 0, got {scale[1]}")
+    for i, value in enumerate(scale[1]):
+        if np.float32(value) == 0:
+            raise ValueError(f"std[{i}] must not be 0 in float32, got {value}")
     options = (size, resize, interpolation, center, order, *scale)
     if out is None:
         result: torch.Tensor = _op(pixels, corners, numbers, *options, dtype)
@@ -186,6 +187,10 @@ def _as_row(box: Any, index: int) -> list[int]:
     return [round(corner) for corner in corners]
 
 
+_SIMD_LEVELS = {"scalar": 0, "avx2": 1, "avx512": 2}
+_simd_level = "avx512"  # the best that the processor has up to this; tests lower it to compare the instruction sets
+
+
 def _cpu(
     images: list[torch.Tensor],
     boxes: torch.Tensor,
@@ -217,31 +222,45 @@ def _cpu_out(
     std: list[float],
     out: torch.Tensor,
 ) -> None:
-    arrays = [image[..., :3].numpy() for image in images]
-    rows: list[Any] = []
-    for i, (box, number) in enumerate(zip(boxes.tolist(), image_index.tolist(), strict=True)):
-        if not 0 <= number < len(arrays):
-            raise ValueError(f"image_index[{i}] must be from 0 to {len(arrays) - 1}, got {number}")
-        whole = box == [WHOLE_IMAGE] * 4
-        if not whole and not (box[0] < box[2] and box[1] < box[3]):
-            raise ValueError(f"boxes[{i}] has zero area: {tuple(box)}")
-        rows.append(None if whole else tuple(box))
-    pixels = plain.roi_clip_preprocess(
-        arrays, rows, image_index.tolist(), size=size, resize=resize, interpolation=interpolation,
-        center=center, order=order, mean=mean, std=std,
+    images = [_in_a_known_layout(image) for image in images]  # keeps copies alive for the call
+    boxes, image_index = boxes.contiguous(), image_index.contiguous()
+    _extension.C.roi_clip_preprocess(
+        [_described(image) for image in images], boxes.data_ptr(), image_index.data_ptr(), boxes.shape[0], size,
+        RESIZES.index(resize), INTERPOLATIONS.index(interpolation), CENTERS.index(center), ORDERS.index(order),
+        mean, std, DTYPES.index(out.dtype), _SIMD_LEVELS[_simd_level], torch.get_num_threads(), out.data_ptr(),
     )  # fmt: skip
-    out.copy_(torch.from_numpy(pixels))
+
+
+_RGB, _RGBX, _PLANAR = range(3)
+
+
+def _layout(image: torch.Tensor) -> int | None:
+    """Say how C++ reads [H, W, C]: 3 or 4 neighbouring bytes a pixel, or planes; None where it cannot."""
+    _, pixel, channel = image.stride()
+    if channel == 1 and pixel in (3, 4):
+        return _RGB if pixel == 3 else _RGBX
+    return _PLANAR if pixel == 1 else None
+
+
+def _in_a_known_layout(image: torch.Tensor) -> torch.Tensor:
+    return image if _layout(image) is not None else image[..., :3].contiguous()
+
+
+def _described(image: torch.Tensor) -> tuple[int, int, int, int | None, int, int]:
+    row, _, channel = image.stride()
+    return image.data_ptr(), image.shape[0], image.shape[1], _layout(image), row, channel
 
 
 def _cuda(images: list[torch.Tensor], *rest: Any) -> torch.Tensor:
-    host: Any = [image.cpu() for image in images]
-    return _cpu(host, *rest).to(images[0].device)
+    host = [image.cpu() for image in images]
+    on_host: Any = _cpu
+    result: torch.Tensor = on_host(host, *rest).to(images[0].device)
+    return result
 
 
 def _cuda_out(images: list[torch.Tensor], *rest: Any) -> None:
-    host: Any = [image.cpu() for image in images]
     out: torch.Tensor = rest[-1]
-    out.copy_(_cpu(host, *rest[:-1], out.dtype))
+    out.copy_(_cuda(images, *rest[:-1], out.dtype))
 
 
 def _fake(
