@@ -71,7 +71,7 @@ def match_tags(text: str, tags: tuple[str, ...]) -> list[tuple[int, int]] | None
 
 def find_braces(text: str) -> str | None:
     """The first match of `{[^}]+}`: an opening brace, at least one character, and the next closing brace."""
-    # Up to the last closing brace every opening one matches, or is followed by "}" at once, so nothing is scanned twice.
+    # Before the last closing brace an opening one matches, or "}" follows at once, so nothing is scanned twice.
     match = _BRACES.search(text, 0, text.rfind("}") + 1)
     return None if match is None else match.group()
 
