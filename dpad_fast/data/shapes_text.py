@@ -94,9 +94,24 @@ def answer_of(box: tuple[int, int, int, int], points: tuple[tuple[int, int], tup
     return '{{"bbox": [{}], "points_1": [{}], "points_2": [{}]}}'.format(*numbers)
 
 
-def listing_of(item: ShapesSample) -> str:
-    """Every shape with its box, in reading order: the exercise that teaches a policy to localise."""
-    return " ,".join(f" {s.name} [{', '.join(map(str, s.box))}]" for s in item.scene.objects)
+LIST_PROMPT = "look"
+
+
+def listing_of(item: ShapesSample, rng: np.random.Generator) -> tuple[str, str]:
+    """The exercise that teaches a policy to localise: a prompt, and the shapes it asks for with their boxes.
+
+    Half of the prompts ask for every shape, the others for those of a colour, form or texture. The order is random: in
+    reading order a policy learns to walk over the picture, and never to find the box that belongs to a name.
+    """
+    shapes = item.scene.objects
+    wanted, prompt = list(shapes), LIST_PROMPT
+    if rng.random() < 0.5:
+        pattern = shapes[int(rng.integers(len(shapes)))]
+        key = ("colour", "form", "texture")[int(rng.integers(3))]
+        word = getattr(pattern, key)
+        wanted, prompt = [s for s in shapes if getattr(s, key) == word], f"{LIST_PROMPT} {word}"
+    order = rng.permutation(len(wanted))
+    return prompt, " ,".join(f" {wanted[i].name} [{', '.join(map(str, wanted[i].box))}]" for i in order)
 
 
 def _jittered(box: tuple[int, int, int, int], reach: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -140,7 +155,7 @@ def _words() -> list[str]:
     """Every word of the world, sorted."""
     texts = [
         *COLOURS, *FORMS, *TEXTURES, *ASSOCIATIONS, *FUNCTIONS, *SIDES, *GENERIC_CAPTIONS,
-        "find the one that like a is not farthest to", "means so i see hmm maybe no wait let me look again",
+        "find the one that like a is not farthest to look", "means so i see hmm maybe no wait let me look again",
     ]  # fmt: skip
     return sorted({word for text in texts for word in text.split()})
 

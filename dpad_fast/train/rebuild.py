@@ -26,7 +26,7 @@ from dpad_fast.train.small_policy import Progress, Stage
 CLIP = ClipTraining()
 VISION = Stage(steps=1500, batch=48, lr=1e-3)
 LANGUAGE = {  # setting -> (stage, share of batches that list the scene)
-    "f": (Stage(steps=1100, batch=32, lr=1e-3), 0.5),
+    "f": (Stage(steps=1500, batch=32, lr=1e-3), 0.5),
     "e": (Stage(steps=300, batch=32, lr=4e-4, seed=1), 0.0),
     "j": (Stage(steps=260, batch=32, lr=4e-4, seed=2), 0.0),
 }

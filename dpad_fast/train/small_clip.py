@@ -1,6 +1,6 @@
 """Training of the small CLIP that stands in for CLIP ViT-B/32 in the shapes world.
 
-A stock transformers `CLIPModel` (0.4 M parameters, 48-pixel pictures). Two terms, both over every description that
+A stock transformers `CLIPModel` (0.5 M parameters, 48-pixel pictures). Two terms, both over every description that
 the world knows: InfoNCE between crops and descriptions, and a ranking of what the reward reads, S1 - S2, which must be
 positive for the right description of a crop and negative for every other (wrong texture weighted up: it is the
 difference that InfoNCE alone learns last). A scene against the names of what it holds is left out of InfoNCE: there

@@ -7,11 +7,11 @@ between listing the scene with boxes and the completions of a `Mixture`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +30,9 @@ VISION_SEED, LANGUAGE_SEED = 72, 73  # worlds that the two stages draw their sce
 CELL = 28  # pixels, side of what one merged token sees
 CELLS = SIDE // CELL
 STEPS_OF_GRID = SIDE // GRID + 1  # values that a coordinate can take
-LIST_PROMPT = "look"
 
 Progress = Callable[[int, int, dict[str, float]], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,16 @@ def _schedule(optimiser: torch.optim.Optimizer, stage: Stage, step: int) -> None
 def _scenes(seed: int, stage: Stage, step: int) -> list[ShapesSample]:
     first = stage.seed * 10_000_000 + step * stage.batch
     return [sample(seed, first + i) for i in range(stage.batch)]
+
+
+def _ahead(make: Callable[[int], T], steps: int) -> Iterator[T]:
+    """`make(0)`, `make(1)`, ... with the next one made in a thread while this one is being learnt from."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(make, 0)
+        for step in range(1, steps):
+            current, following = following, pool.submit(make, step)
+            yield current.result()
+        yield following.result()
 
 
 class DenseHeads(nn.Module):
@@ -106,12 +116,15 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progre
     trained = [*visual.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=0.01)
     right: list[float] = []
-    for step in range(stage.steps):
-        _schedule(optimiser, stage, step)
+
+    def batch(step: int) -> tuple[Any, torch.Tensor]:
         items = _scenes(VISION_SEED, stage, step)
-        inputs = images([item.image for item in items], return_tensors="pt")
+        labels = np.concatenate([dense_labels(item) for item in items])  # [16 n, 7]
+        return images([item.image for item in items], return_tensors="pt"), torch.from_numpy(labels)
+
+    for step, (inputs, labels) in enumerate(_ahead(batch, stage.steps)):
+        _schedule(optimiser, stage, step)
         tokens = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-        labels = torch.from_numpy(np.concatenate([dense_labels(item) for item in items]))  # [16 n, 7]
         logits = heads(tokens)
         losses = [F.cross_entropy(z, labels[:, i], ignore_index=-1) for i, z in enumerate(logits)]
         loss = torch.stack(losses).sum()
@@ -128,7 +141,7 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progre
 
 
 def _batch(
-    processor: Qwen2_5_VLProcessor, items: list[ShapesSample], prompts: list[str], answers: list[str]
+    processor: Qwen2_5_VLProcessor, items: list[ShapesSample], prompts: Sequence[str], answers: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Model inputs with labels on the answers only."""
     turns = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for text in prompts]
@@ -151,7 +164,7 @@ def train_language(
     mixture: Mixture,
     stage: Stage,
     *,
-    listing: float,
+    listing: float = 0.0,
     progress: Progress | None = None,
 ) -> None:
     """Supervised training of the language model on a mixture, in place; the vision tower stays as it is.
@@ -171,14 +184,18 @@ def train_language(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=0.01, betas=(0.9, 0.98))
     losses = {"listing": float("nan"), "answer": float("nan")}
-    draw = partial(completion_of, mixture=mixture, rng=rng)
-    for step in range(stage.steps):
-        _schedule(optimiser, stage, step)
+
+    def batch(step: int) -> tuple[bool, dict[str, torch.Tensor]]:
         items = _scenes(LANGUAGE_SEED, stage, step)
-        lists = rng.random() < listing
-        answers = [listing_of(item) if lists else draw(item) for item in items]
-        prompts = [LIST_PROMPT if lists else item.query for item in items]
-        loss = model(**_batch(processor, items, prompts, answers)).loss
+        if rng.random() < listing:
+            prompts, lists = zip(*(listing_of(item, rng) for item in items), strict=True)
+            return True, _batch(processor, items, prompts, lists)
+        answers = [completion_of(item, mixture, rng) for item in items]
+        return False, _batch(processor, items, [item.query for item in items], answers)
+
+    for step, (lists, inputs) in enumerate(_ahead(batch, stage.steps)):
+        _schedule(optimiser, stage, step)
+        loss = model(**inputs).loss
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)

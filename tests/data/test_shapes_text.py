@@ -42,7 +42,18 @@ def test_completions_are_well_formed_and_fit_the_tokenizer(setting):
         x1, y1, x2, y2 = answer["bbox"]
         assert 0 <= x1 < x2 <= 112
         assert 0 <= y1 < y2 <= 112
-        assert tokenizer.unk_token_id not in tokenizer(listing_of(item) + " " + item.query)["input_ids"]
+        assert tokenizer.unk_token_id not in tokenizer(" " + item.query)["input_ids"]
+
+
+def test_listings_name_what_the_prompt_asks_for_with_its_box():
+    tokenizer, rng = policy_tokenizer(), np.random.default_rng(1)
+    for index in range(200):
+        objects = shapes.sample(22, index).scene.objects
+        prompt, listed = listing_of(shapes.sample(22, index), rng)
+        wanted = prompt.split()[1:]
+        expected = {f"{s.name} {list(s.box)}" for s in objects if not wanted or wanted[0] in s.name.split()}
+        assert {part.strip() for part in listed.split(" ,")} == expected
+        assert tokenizer.unk_token_id not in tokenizer(f" {prompt}{listed}")["input_ids"]
 
 
 def test_mixtures_hold_their_rates():
