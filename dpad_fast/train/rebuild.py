@@ -4,8 +4,8 @@ Stages by fixed step counts and seeds. Each stage starts from what the one befor
 
     clip                 the small CLIP
     vision               the policy's vision tower
-    vision -> F          its language model on mixture F
-    F -> E, F -> J       warm starts that continue from F, side by side
+    walk, find, F        its language model: lists of shapes in reading order, then in any order, and mixture F
+    E, J                 warm starts that continue from F, side by side
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import multiprocessing
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,39 @@ from dpad_fast.train.small_policy import Progress, Stage
 
 CLIP = ClipTraining()
 VISION = Stage(steps=1500, batch=48, lr=1e-3)
-LANGUAGE = {  # setting -> (stage, share of batches that list the scene)
-    "f": (Stage(steps=1500, batch=32, lr=1e-3), 0.5),
-    "e": (Stage(steps=300, batch=32, lr=4e-4, seed=1), 0.0),
-    "j": (Stage(steps=260, batch=32, lr=4e-4, seed=2), 0.0),
-}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One stage of the language model's training.
+
+    Attributes:
+        name: folder that it writes.
+        start: folder that it starts from.
+        mixture: key of `MIXTURES`.
+        stage: steps, batch, learning rate, seed.
+        listing: share of batches that list shapes with boxes.
+        exercise: how they list them; see `listing_of`.
+    """
+
+    name: str
+    start: str
+    mixture: str
+    stage: Stage
+    listing: float = 0.0
+    exercise: str = "pick"
+
+
+BASE = (  # one after the other
+    Lesson("walk", "vision", "f", Stage(1100, 32, 1e-3, seed=0), 0.5, "walk"),
+    Lesson("find", "walk", "f", Stage(600, 32, 1e-3, seed=3), 0.5, "find"),
+    Lesson("find-more", "find", "f", Stage(500, 32, 1e-3, seed=4), 0.4, "find"),
+    Lesson("policy-f", "find-more", "f", Stage(500, 32, 1e-3, seed=5), 0.5, "pick"),
+)
+CONTINUED = (  # side by side
+    Lesson("policy-e", "policy-f", "e", Stage(300, 32, 4e-4, seed=1)),
+    Lesson("policy-j", "policy-f", "j", Stage(260, 32, 4e-4, seed=2)),
+)
 
 
 def _print_progress(name: str, step: int, steps: int, values: dict[str, float]) -> None:
@@ -62,24 +91,29 @@ def make_vision(out: Path) -> float:
     return right
 
 
-def make_policy(out: Path, start: str, setting: str) -> None:
-    """Train the language model of the policy in `out/start` on a mixture and save it as `out/policy-SETTING`."""
+def make_policy(out: Path, lesson: Lesson) -> None:
+    """Train the language model of the policy in `out/START` and save it as `out/NAME`."""
     from dpad_fast.train import small_policy
     from dpad_fast.train.policy import load_policy
 
-    model, _ = load_policy(out / start)
-    stage, listing = LANGUAGE[setting]
-    progress = _progress(f"policy-{setting}")
-    small_policy.train_language(model, MIXTURES[setting], stage, listing=listing, progress=progress)
-    small_policy.save(model, out / f"policy-{setting}")
+    model, _ = load_policy(out / lesson.start)
+    small_policy.train_language(
+        model,
+        MIXTURES[lesson.mixture],
+        lesson.stage,
+        listing=lesson.listing,
+        exercise=lesson.exercise,
+        progress=_progress(lesson.name),
+    )
+    small_policy.save(model, out / lesson.name)
 
 
-def _make_policy_alone(out: Path, start: str, setting: str) -> None:
+def _make_policy_alone(out: Path, lesson: Lesson) -> None:
     """`make_policy` in a process that shares the machine with another."""
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-    make_policy(out, start, setting)
+    make_policy(out, lesson)
 
 
 def rebuild(out: Path) -> dict[str, Any]:
@@ -99,18 +133,20 @@ def rebuild(out: Path) -> dict[str, Any]:
     finished("clip")
     right = make_vision(out)
     finished("vision")
-    make_policy(out, "vision", "f")
-    finished("policy-f")
+    for lesson in BASE:
+        make_policy(out, lesson)
+        finished(lesson.name)
     # spawn, not fork: a forked child of a process whose OpenMP pool has run hangs in its first parallel region.
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(_make_policy_alone, out, "policy-f", setting) for setting in ("e", "j")]:
+        for future in [pool.submit(_make_policy_alone, out, lesson) for lesson in CONTINUED]:
             future.result()
-    finished("policy-e", "policy-j")
-    shutil.rmtree(out / "vision")
+    finished(*(lesson.name for lesson in CONTINUED))
+    for stage in ("vision", *(lesson.name for lesson in BASE[:-1])):
+        shutil.rmtree(out / stage)
     manifest = {
         "clip": {"settings": vars(CLIP), "p_s1_above_s2_on_600_held_out_scenes": rates},
         "vision": {"settings": vars(VISION), "cells_all_right": right},
-        "language": {key: {**vars(stage), "listing": listing} for key, (stage, listing) in LANGUAGE.items()},
+        "language": {lesson.name: asdict(lesson) for lesson in (*BASE, *CONTINUED)},
         "mixtures": {key: vars(mixture) for key, mixture in MIXTURES.items()},
         "finished_after_seconds": seconds,
     }

@@ -165,6 +165,7 @@ def train_language(
     stage: Stage,
     *,
     listing: float = 0.0,
+    exercise: str = "pick",
     progress: Progress | None = None,
 ) -> None:
     """Supervised training of the language model on a mixture, in place; the vision tower stays as it is.
@@ -173,7 +174,8 @@ def train_language(
         model: the policy.
         mixture: what completions are drawn from.
         stage: steps, batch, learning rate and seed.
-        listing: share of the batches that list the scene with boxes instead of answering.
+        listing: share of the batches that list shapes with their boxes instead of answering.
+        exercise: which shapes, in which order; see `listing_of`.
         progress: called with (step, steps, losses) after every step.
     """
     processor = build_processor()
@@ -188,7 +190,7 @@ def train_language(
     def batch(step: int) -> tuple[bool, dict[str, torch.Tensor]]:
         items = _scenes(LANGUAGE_SEED, stage, step)
         if rng.random() < listing:
-            prompts, lists = zip(*(listing_of(item, rng) for item in items), strict=True)
+            prompts, lists = zip(*(listing_of(item, exercise, rng) for item in items), strict=True)
             return True, _batch(processor, items, prompts, lists)
         answers = [completion_of(item, mixture, rng) for item in items]
         return False, _batch(processor, items, [item.query for item in items], answers)
