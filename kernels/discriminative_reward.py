@@ -41,11 +41,11 @@ def discriminative_reward_kernel(
         aoi_aoi += a * a
         text_roi += t * r
         text_aoi += t * a
-    text_norm = tl.sqrt(tl.sum(text_text, axis=1))
-    roi_norm = text_norm * tl.sqrt(tl.sum(roi_roi, axis=1))
-    aoi_norm = text_norm * tl.sqrt(tl.sum(aoi_aoi, axis=1))
-    s1 = tl.where(roi_norm == 0, 0.0, tl.sum(text_roi, axis=1) / tl.where(roi_norm == 0, 1.0, roi_norm))
-    s2 = tl.where(aoi_norm == 0, 0.0, tl.sum(text_aoi, axis=1) / tl.where(aoi_norm == 0, 1.0, aoi_norm))
+    text_norm = tl.sqrt_rn(tl.sum(text_text, axis=1))
+    roi_norm = text_norm * tl.sqrt_rn(tl.sum(roi_roi, axis=1))
+    aoi_norm = text_norm * tl.sqrt_rn(tl.sum(aoi_aoi, axis=1))
+    s1 = tl.where(roi_norm == 0, 0.0, tl.div_rn(tl.sum(text_roi, axis=1), tl.where(roi_norm == 0, 1.0, roi_norm)))
+    s2 = tl.where(aoi_norm == 0, 0.0, tl.div_rn(tl.sum(text_aoi, axis=1), tl.where(aoi_norm == 0, 1.0, aoi_norm)))
     s1 = tl.where(known, s1, float("nan"))
     s2 = tl.where(known, s2, float("nan"))
     delta = s1 - s2

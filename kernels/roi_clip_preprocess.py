@@ -99,7 +99,7 @@ def _eight_bits(total):
 def _tile(
     table, windows, weights, normal, out, size, LANE: tl.constexpr, LANES: tl.constexpr, BAND: tl.constexpr
 ):  # fmt: skip
-    """LANES x BAND pixels. LANE is the axis of Pillow's first pass, 0 for x and 1 for y; the band is along the other."""
+    """LANES x BAND pixels. LANE is the axis of Pillow's first pass, 0 for x, 1 for y; the band is along the other."""
     OTHER: tl.constexpr = 1 - LANE
     box = tl.program_id(0).to(tl.int64)
     row = table + box * COLUMNS
@@ -162,15 +162,14 @@ def _tile(
         into = out + box * 3 * size * size + band.to(tl.int64)[:, None] * size + lane[None, :]
     else:
         into = out + box * 3 * size * size + lane.to(tl.int64)[None, :] * size + band[:, None]
-    kind = out.dtype.element_ty
-    tl.store(into, tl.load(normal + _eight_bits(red)).to(kind), mask=valid)
-    tl.store(into + size * size, tl.load(normal + 256 + _eight_bits(green)).to(kind), mask=valid)
-    tl.store(into + 2 * size * size, tl.load(normal + 512 + _eight_bits(blue)).to(kind), mask=valid)
+    tl.store(into, tl.load(normal + _eight_bits(red)), mask=valid)
+    tl.store(into + size * size, tl.load(normal + 256 + _eight_bits(green)), mask=valid)
+    tl.store(into + 2 * size * size, tl.load(normal + 512 + _eight_bits(blue)), mask=valid)
 
 
 @triton.jit
 def pixels_kernel(table, windows, weights, normal, out, size, LANES: tl.constexpr, BAND: tl.constexpr):
-    """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its normalised value."""
+    """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its value in the type of out."""
     if tl.load(table + tl.program_id(0).to(tl.int64) * COLUMNS + VERTICAL_FIRST) != 0:
         _tile(table, windows, weights, normal, out, size, 1, LANES, BAND)
     else:
@@ -222,18 +221,18 @@ def launch(
         on_device, windows, weights, size, BICUBIC=interpolation == "bicubic", BLOCK=WEIGHTS_BLOCK, num_warps=2,
         enable_fp_fusion=False,
     )  # fmt: skip
-    normal = _normal(tuple(mean), tuple(std), device)
+    normal = _normal(tuple(mean), tuple(std), out.dtype, device)
     pixels_kernel[(count, triton.cdiv(size, lanes), triton.cdiv(size, band))](
         on_device, windows, weights, normal, out, size, LANES=lanes, BAND=band, num_warps=1
     )
 
 
 @lru_cache(maxsize=16)
-def _normal(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """What each byte becomes in each channel, float32 [3, 256], uploaded once."""
+def _normal(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """What each byte becomes in each channel, [3, 256], uploaded once."""
     scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
     rows = [(scaled - np.float32(m)) / np.float32(s) for m, s in zip(mean, std, strict=True)]
-    return torch.from_numpy(np.stack(rows)).to(device)
+    return torch.from_numpy(np.stack(rows)).to(dtype).to(device)
 
 
 def _table(

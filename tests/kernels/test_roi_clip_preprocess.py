@@ -1,0 +1,104 @@
+"""The Triton kernels of ROI preprocessing against the reference, bit for bit, in the interpreter or on a GPU.
+
+The interpreter takes tens of microseconds for each operation on each line and tap, so sources are small, and large
+results use large tiles (`lanes`, `band`): the arithmetic of a pixel is the same in any tile.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpad_fast.reference import roi_clip_preprocess as reference
+from dpad_fast.testing import poisoned_memory
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Box = tuple[int, int, int, int]
+
+
+def pictures() -> list[np.ndarray[Any, Any]]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((6, 9), (13, 5), (1, 7), (4, 12))]
+
+
+def check(
+    device: torch.device,
+    size: int,
+    boxes: list[Box],
+    index: list[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    lanes: int = 32,
+    band: int = 16,
+    images: list[torch.Tensor] | None = None,
+    **choices: str,
+) -> None:
+    from dpad_fast.kernels.roi_clip_preprocess import launch
+
+    options = {"resize": "shortest", "interpolation": "bicubic", "center": "floor", "order": "pillow-13"} | choices
+    arrays = pictures()
+    tensors = [torch.from_numpy(array) for array in arrays] if images is None else images
+    with poisoned_memory():
+        out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device)
+        launch([t if device.type == "cpu" else t.to(device) for t in tensors], np.array(boxes, dtype=np.int64),
+               np.array(index), out, mean=MEAN, std=STD, lanes=lanes, band=band, **options)  # fmt: skip
+    expected = reference.roi_clip_preprocess(arrays, boxes, index, size=size, mean=MEAN, std=STD, **options)
+    assert torch.equal(out.cpu(), torch.from_numpy(expected).to(dtype))
+
+
+BOXES: list[Box] = [(0, 0, 9, 6), (1, 2, 4, 9), (-3, -1, 8, 4), (3, 0, 4, 1), (-8, -8, -2, -2)]
+INDEX = [0, 1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_crops_inside_across_and_outside(device: torch.device, resize: str, interpolation: str) -> None:
+    check(device, 7, BOXES, INDEX, resize=resize, interpolation=interpolation, lanes=8, band=8)
+
+
+@pytest.mark.parametrize("center", ["floor", "round"])
+@pytest.mark.parametrize("resize", ["shortest", "longest"])
+def test_odd_margins(device: torch.device, center: str, resize: str) -> None:
+    check(device, 4, [(0, 0, 9, 6), (0, 0, 5, 13)], [0, 1], resize=resize, center=center, lanes=4, band=4)
+
+
+@pytest.mark.parametrize("order", ["pillow-13", "pillow-12.3", "older"])
+def test_order_of_passes(device: torch.device, order: str) -> None:
+    """Tall, wide and square boxes: the first pass runs down some of them and across the others."""
+    check(device, 3, [(0, 0, 5, 13), (0, 0, 12, 4), (0, 0, 5, 6)], [1, 3, 0], order=order, lanes=4, band=4)
+
+
+def test_a_single_pixel_out(device: torch.device) -> None:
+    check(device, 1, [(0, 0, 5, 3), (2, 1, 3, 2)], [0, 1], lanes=1, band=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tiles_that_do_not_divide_the_size(device: torch.device, dtype: torch.dtype) -> None:
+    check(device, 63, [(0, 0, 9, 6)], [0], dtype=dtype, lanes=32, band=16)
+
+
+@pytest.mark.parametrize(("size", "tile"), [(224, 256), (1000, 1024)])
+def test_large_results(device: torch.device, size: int, tile: int) -> None:
+    if device.type == "cuda":
+        check(device, size, BOXES, INDEX)
+    else:
+        check(device, size, [(1, 2, 4, 4)], [0], lanes=tile, band=tile)
+
+
+def test_strides_of_any_kind(device: torch.device) -> None:
+    """Planar, four bytes a pixel, mirrored in memory by a slice, and one grey plane repeated by a stride of 0."""
+    plain = [torch.from_numpy(picture) for picture in pictures()]
+    planar = plain[0].permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    padded = torch.cat([plain[1], torch.full((13, 5, 1), 99, dtype=torch.uint8)], dim=2)
+    wide = torch.zeros(2, 14, 3, dtype=torch.uint8)
+    wide[::2, ::2] = plain[2]
+    images = [planar, padded, wide[::2, ::2], plain[3]]
+    check(device, 5, [(0, 0, 9, 6), (0, 1, 5, 9), (0, 0, 7, 1)], [0, 1, 2], images=images, lanes=8, band=8)
+
+
+def test_no_box(device: torch.device) -> None:
+    from dpad_fast.kernels.roi_clip_preprocess import launch
+
+    launch([], np.empty((0, 4), np.int64), np.empty(0, np.int64), torch.empty(0, 3, 4, 4, device=device), mean=MEAN,
+           std=STD, resize="squash", interpolation="bicubic", center="floor", order="pillow-13")  # fmt: skip
