@@ -1,6 +1,6 @@
 #include "bindings_masks.h"
 
-#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <optional>
@@ -25,9 +25,17 @@ T* at(Address address) {
 // (words, area, box, n), as dpad_fast.ops hands over a PackedMasks.
 using PackedArgs = std::tuple<Address, Address, Address, int64_t>;
 
+// Boxes say which words are read, so they are checked even though dpad_fast.ops made them.
 dpad::PackedView packed(const PackedArgs& args, int64_t height, int64_t width) {
   const auto [words, area, box, n] = args;
-  return {at<const uint64_t>(words), at<const int64_t>(area), at<const dpad::PixelBox>(box), n, height, width};
+  const dpad::PackedView view{at<const uint64_t>(words), at<const int64_t>(area), at<const dpad::PixelBox>(box), n,
+                              height, width};
+  for (int64_t i = 0; i < n; ++i) {
+    const dpad::PixelBox& b = view.box[i];
+    if (b.x1 < 0 || b.y1 < 0 || b.x1 > b.x2 || b.y1 > b.y2 || b.x2 > width || b.y2 > height)
+      throw std::invalid_argument("box[" + std::to_string(i) + "] does not lie in the mask");
+  }
+  return view;
 }
 
 using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int64_t*, int64_t*);

@@ -47,7 +47,8 @@ def pack(masks: BoolArray) -> NDArray[np.int64]:
     n, height, width = masks.shape
     padded = np.zeros((n, height, -(-width // 64) * 64), np.bool_)
     padded[:, :, :width] = masks
-    return np.packbits(padded, axis=2, bitorder="little").view("<i8").reshape(n, height, -1).astype(np.int64)
+    raw = np.packbits(padded, axis=2, bitorder="little")
+    return raw.view("<i8").reshape(n, height, padded.shape[2] // 64).astype(np.int64)
 
 
 def unpack(words: NDArray[np.int64], width: int) -> BoolArray:

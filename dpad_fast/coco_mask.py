@@ -1,0 +1,221 @@
+"""Drop-in for `pycocotools.mask`: `import dpad_fast.coco_mask as mask`.
+
+The same arguments and results: dictionaries {"size": [height, width], "counts": bytes}, uint8 masks in Fortran order,
+uint32 areas, float64 boxes (x, y, width, height). Three differences, all where pycocotools raises something else,
+reads memory that is not there, or answers with noise: run lengths that do not add up to the mask, decoding masks of
+different sizes, and polygons with fewer than 3 vertices or with coordinates beyond 1e7 are a ValueError that names
+the item; `encode` takes arrays of any memory order, and bool; and `frPyObjects` takes single boxes and polygons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dpad_fast import _extension
+
+Rle: TypeAlias = dict[str, Any]
+__all__ = ["area", "decode", "encode", "frPyObjects", "iou", "merge", "toBbox"]
+
+
+def encode(bimask: npt.NDArray[Any]) -> Any:
+    """Run lengths of a mask [H, W] (one dictionary) or of masks [H, W, N] (a list of N).
+
+    Args:
+        bimask: uint8 or bool; what is not 0 is in the mask.
+
+    Raises:
+        ValueError: another dtype or number of dimensions.
+    """
+    masks = np.asarray(bimask)
+    if masks.dtype not in (np.uint8, np.bool_) or masks.ndim not in (2, 3):
+        raise ValueError(f"bimask must be uint8 or bool [H, W] or [H, W, N], got {masks.dtype} {list(masks.shape)}")
+    _extension.C.check_mask_size("bimask", *masks.shape[:2])
+    if masks.ndim == 2:
+        if masks.flags.c_contiguous and not masks.flags.f_contiguous:
+            return _encode_rows(masks)
+        return _encode_columns(np.asfortranarray(masks[:, :, None]))[0]
+    return _encode_columns(np.asfortranarray(masks))
+
+
+def decode(rleObjs: Any) -> npt.NDArray[np.uint8]:
+    """Masks of run lengths: uint8 [H, W] of a dictionary, [H, W, N] of a list, in Fortran order.
+
+    Raises:
+        ValueError: a dictionary is malformed, the list is empty, or sizes differ.
+    """
+    if not isinstance(rleObjs, list):
+        return decode([rleObjs])[:, :, 0]
+    height, width = _extension.C.rle_sizes(rleObjs, "rleObjs")
+    masks = np.empty((height, width, len(rleObjs)), np.uint8, order="F")
+    _extension.C.rle_decode(rleObjs, masks.ctypes.data, height, width)
+    return masks
+
+
+def area(rleObjs: Any) -> Any:
+    """Pixels in the mask: a uint32 of a dictionary, uint32 [N] of a list."""
+    if not isinstance(rleObjs, list):
+        return area([rleObjs])[0]
+    return _measure(rleObjs)[0].astype(np.uint32)
+
+
+def toBbox(rleObjs: Any) -> npt.NDArray[np.float64]:
+    """Boxes (x, y, width, height): float64 [4] of a dictionary, [N, 4] of a list; zeros for an empty mask."""
+    if not isinstance(rleObjs, list):
+        box: npt.NDArray[np.float64] = toBbox([rleObjs])[0]
+        return box
+    boxes = _measure(rleObjs)[1]
+    boxes[:, 2:] -= boxes[:, :2]
+    return boxes.astype(np.float64)
+
+
+def merge(rleObjs: list[Rle], intersect: int | bool = 0) -> Rle:
+    """Union of masks, or intersection. Of masks of different sizes, and of none, an empty mask of size [0, 0]."""
+    if len({tuple(rle["size"]) for rle in rleObjs if isinstance(rle, dict) and "size" in rle}) > 1:
+        return {"size": [0, 0], "counts": b""}
+    merged: Rle = _extension.C.rle_merge(rleObjs, bool(intersect))
+    return merged
+
+
+def iou(dt: Any, gt: Any, pyiscrowd: Any) -> Any:
+    """IoU of every detection with every ground truth, both run lengths or both boxes (x, y, width, height).
+
+    Args:
+        dt: M dictionaries, or boxes as a list or an array [M, 4].
+        gt: N of the same kind.
+        pyiscrowd: N flags; where true the union is the detection's area.
+
+    Returns:
+        float64 [M, N] in Fortran order; -1 where masks of different sizes have boxes that meet. An empty list where
+        M or N is 0.
+
+    Raises:
+        ValueError: an argument is not as described.
+    """
+    crowd = np.ascontiguousarray(pyiscrowd, np.uint8)
+    (dt, dt_boxes), (gt, gt_boxes) = _kind("dt", dt), _kind("gt", gt)
+    if crowd.shape != (len(gt),):
+        raise ValueError(f"pyiscrowd must have the length of gt, {len(gt)}, got {list(crowd.shape)}")
+    if len(dt) == 0 or len(gt) == 0:
+        return []
+    if dt_boxes != gt_boxes:
+        raise ValueError("dt and gt must be of one kind, both run lengths or both boxes")
+    if dt_boxes:
+        return _box_iou(dt, gt, crowd)
+    out = np.empty((len(dt), len(gt)), np.float64, order="F")
+    _extension.C.rle_iou(dt, gt, crowd.ctypes.data, out.ctypes.data)
+    return out
+
+
+def frPyObjects(pyobj: Any, h: int, w: int) -> Any:
+    """Compressed run lengths of boxes, polygons or uncompressed run lengths.
+
+    Args:
+        pyobj: a list of flat polygons x0, y0, x1, y1, ... (each by itself, not joined), a list or an array [N, 4] of
+            boxes (x, y, width, height), a list of dictionaries with lists of run lengths; or one of these alone.
+        h: rows of the masks.
+        w: columns of the masks.
+
+    Returns:
+        A list of dictionaries; one dictionary for one object alone.
+
+    Raises:
+        ValueError: `pyobj` is none of these, or an item is malformed.
+    """
+    if isinstance(pyobj, np.ndarray):
+        return _from_boxes(pyobj, h, w)
+    if isinstance(pyobj, dict):
+        return _extension.C.rle_canonical([pyobj], "pyobj")[0]
+    if not isinstance(pyobj, list | tuple) or not pyobj:
+        raise ValueError(f"pyobj must be a list of boxes, polygons or run lengths, got {pyobj!r:.80}")
+    first = pyobj[0]
+    if isinstance(first, dict):
+        return _extension.C.rle_canonical(pyobj, "pyobj")
+    if np.ndim(first) == 0:
+        return frPyObjects([pyobj], h, w)[0]
+    if len(first) == 4:
+        return _from_boxes(pyobj, h, w)
+    return _from_polygons(pyobj, h, w)
+
+
+def _encode_columns(masks: npt.NDArray[Any]) -> list[Rle]:
+    height, width, n = masks.shape
+    rles: list[Rle] = _extension.C.rle_encode(masks.ctypes.data, n, height, width)
+    return rles
+
+
+def _encode_rows(mask: npt.NDArray[Any]) -> Rle:
+    """Through bits: turning 64 x 64 bits is cheaper than turning the bytes into Fortran order."""
+    height, width = mask.shape
+    words, measured = np.empty((height, (width + 63) // 64), np.int64), np.empty(5, np.int64)
+    _extension.C.pack_masks(
+        mask.ctypes.data, 1, height, width, words.ctypes.data, measured[4:].ctypes.data, measured.ctypes.data
+    )
+    rle: Rle = _extension.C.rle_from_words(words.ctypes.data, measured.ctypes.data, 1, height, width)[0]
+    return rle
+
+
+def _measure(rles: list[Rle]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    areas, boxes = np.empty(len(rles), np.int64), np.empty((len(rles), 4), np.int64)
+    _extension.C.rle_measure(rles, areas.ctypes.data, boxes.ctypes.data)
+    return areas, boxes
+
+
+def _kind(name: str, objects: Any) -> tuple[Any, bool]:
+    """The objects, and whether they are boxes (then as float64 [N, 4])."""
+    if not isinstance(objects, list | tuple | np.ndarray):
+        raise ValueError(f"{name} must be a list of run lengths or boxes, got {type(objects).__name__}")
+    if len(objects) == 0 or (not isinstance(objects, np.ndarray) and all(isinstance(item, dict) for item in objects)):
+        return objects, False
+    return _boxes(name, objects), True
+
+
+def _boxes(name: str, boxes: Any) -> npt.NDArray[np.float64]:
+    try:
+        array = np.ascontiguousarray(boxes, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be run lengths only, or boxes only") from None
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{name} must be boxes [N, 4] or run lengths, got {list(array.shape)}")
+    return array
+
+
+def _box_iou(dt: npt.NDArray[np.float64], gt: npt.NDArray[np.float64], crowd: npt.NDArray[np.uint8]) -> Any:
+    a, b = dt[:, None], gt[None]  # [M, 1, 4], [1, N, 4]
+    size = np.minimum(a[..., 2:] + a[..., :2], b[..., 2:] + b[..., :2]) - np.maximum(a[..., :2], b[..., :2])
+    meet = (size > 0).all(axis=2)
+    both = size[..., 0] * size[..., 1]
+    area_a = a[..., 2] * a[..., 3]
+    union = np.where(crowd[None] != 0, area_a, area_a + b[..., 2] * b[..., 3] - both)
+    out = np.zeros(meet.shape, np.float64, order="F")
+    np.divide(both, union, out=out, where=meet)
+    return out
+
+
+def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
+    array = _boxes("pyobj", boxes)
+    x1, y1 = array[:, 0], array[:, 1]
+    x2, y2 = x1 + array[:, 2], y1 + array[:, 3]
+    vertices = np.stack([x1, y1, x1, y2, x2, y2, x2, y1], axis=1)
+    starts = np.arange(len(array) + 1)
+    return _draw(np.ascontiguousarray(vertices), starts * 4, starts, h, w)
+
+
+def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
+    # An odd last number is dropped, as pycocotools does.
+    rings = [ring[: len(ring) // 2 * 2] for ring in polygons]
+    vertices, ring_starts, object_starts = _extension.C.gather_polygons(rings)
+    return _draw(vertices, ring_starts, object_starts, h, w)
+
+
+def _draw(vertices: Any, rings: Any, objects: Any, h: int, w: int) -> list[Rle]:
+    _extension.C.check_mask_size("h and w", h, w)
+    args = (
+        vertices.ctypes.data, vertices.size // 2, rings.ctypes.data, len(rings) - 1,
+        objects.ctypes.data, len(objects) - 1,
+    )  # fmt: skip
+    rles: list[Rle] = _extension.C.polygons_to_rle(args, h, w, "coco")
+    return rles

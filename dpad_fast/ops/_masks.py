@@ -1,0 +1,339 @@
+"""Registered ops behind `masks` and `polygons`: shapes are checked there, here tensors meet the extension.
+
+Packed words are int64 because torch has few operations on uint64; only their bits count. A CUDA tensor is served by
+plain torch operations on its own device, and polygons, which start as Python numbers, are drawn on the CPU first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpad_fast import _extension
+from dpad_fast.ops._library import register
+
+Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Pair = tuple[torch.Tensor, torch.Tensor]
+_MaybeTensor = torch.Tensor | None
+
+
+def words_for(width: int) -> int:
+    """64-bit words in a packed row of `width` pixels."""
+    return (width + 63) // 64
+
+
+def _pointer(tensor: _MaybeTensor) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _empty_packed(like: torch.Tensor, n: int, height: int, width: int) -> Packed:
+    shapes = ((n, height, words_for(width)), (n,), (n, 4))
+    words, area, box = (torch.empty(shape, dtype=torch.int64, device=like.device) for shape in shapes)
+    return words, area, box
+
+
+def _empty_counts(like: torch.Tensor, shape: tuple[int, ...]) -> Pair:
+    return (
+        torch.empty(shape, dtype=torch.int64, device=like.device),
+        torch.empty(shape, dtype=torch.int64, device=like.device),
+    )
+
+
+# Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
+
+
+def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
+    a, b = a.contiguous(), b.contiguous()
+    skip = None if ignore is None else ignore.contiguous()
+    intersection, union = _empty_counts(a, (a.shape[0],))
+    pixels = a.shape[1] * a.shape[2]
+    step = 0 if skip is None or skip.dim() == 2 else pixels
+    _extension.C.dense_pair_counts(
+        a.data_ptr(), b.data_ptr(), _pointer(skip), step, a.shape[0], pixels, intersection.data_ptr(), union.data_ptr()
+    )
+    return intersection, union
+
+
+def _dense_counts_torch(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
+    on_a, on_b = a != 0, b != 0
+    if ignore is not None:
+        kept = ignore == 0
+        on_a, on_b = on_a & kept, on_b & kept
+    return (on_a & on_b).flatten(1).sum(1), (on_a | on_b).flatten(1).sum(1)
+
+
+def _dense_counts_fake(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
+    return _empty_counts(a, (a.shape[0],))
+
+
+dense_counts: Any = register(
+    "mask_dense_counts",
+    "(Tensor a, Tensor b, Tensor? ignore) -> (Tensor, Tensor)",
+    cpu=_dense_counts_cpu,
+    cuda=_dense_counts_torch,
+    fake=_dense_counts_fake,
+)
+
+
+# Packing: masks bool or uint8 [N, H, W] to words [N, H, words], area [N], box [N, 4], and back.
+
+
+def _pack_cpu(masks: torch.Tensor) -> Packed:
+    masks = masks.contiguous()
+    n, height, width = masks.shape
+    words, area, box = _empty_packed(masks, n, height, width)
+    _extension.C.pack_masks(
+        masks.data_ptr(), n, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr()
+    )  # fmt: skip
+    return words, area, box
+
+
+def _pack_torch(masks: torch.Tensor) -> Packed:
+    n, height, width = masks.shape
+    columns = words_for(width)
+    padded = masks.new_zeros((n, height, columns * 64), dtype=torch.int64)
+    padded[:, :, :width] = masks != 0
+    bits = torch.arange(64, device=masks.device)
+    words = torch.bitwise_left_shift(padded.view(n, height, columns, 64), bits).sum(3)
+    area, box = _measure_torch(words, width)
+    return words, area, box
+
+
+def _pack_fake(masks: torch.Tensor) -> Packed:
+    return _empty_packed(masks, *masks.shape)
+
+
+pack: Any = register(
+    "mask_pack", "(Tensor masks) -> (Tensor, Tensor, Tensor)", cpu=_pack_cpu, cuda=_pack_torch, fake=_pack_fake
+)
+
+
+def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
+    words = words.contiguous()
+    n, height = words.shape[:2]
+    masks = torch.empty((n, height, width), dtype=torch.bool)
+    _extension.C.unpack_masks(words.data_ptr(), n, height, width, masks.data_ptr())
+    return masks
+
+
+def _unpack_torch(words: torch.Tensor, width: int) -> torch.Tensor:
+    bits = torch.arange(64, device=words.device)
+    masks = torch.bitwise_right_shift(words.unsqueeze(3), bits) & 1
+    return masks.flatten(2)[:, :, :width].to(torch.bool)
+
+
+def _unpack_fake(words: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.empty((*words.shape[:2], width), dtype=torch.bool, device=words.device)
+
+
+unpack: Any = register(
+    "mask_unpack", "(Tensor words, int width) -> Tensor", cpu=_unpack_cpu, cuda=_unpack_torch, fake=_unpack_fake
+)
+
+
+def _measure_cpu(words: torch.Tensor, width: int) -> Pair:
+    words = words.contiguous()
+    _, area, box = _empty_packed(words, words.shape[0], 0, 0)
+    _extension.C.measure_masks(
+        words.data_ptr(), words.shape[0], words.shape[1], width, area.data_ptr(), box.data_ptr()
+    )  # fmt: skip
+    return area, box
+
+
+def _measure_torch(words: torch.Tensor, width: int) -> Pair:
+    masks = _unpack_torch(words, width)
+    area = masks.flatten(1).sum(1)
+    ends = []
+    for axis in (1, 2):  # over rows, then over columns: the extent in x, then in y
+        line = masks.any(axis)
+        places = torch.arange(line.shape[1], device=words.device)
+        first = torch.where(line, places, line.shape[1]).amin(1) if line.shape[1] else area
+        last = torch.where(line, places + 1, 0).amax(1) if line.shape[1] else area
+        ends.append((torch.where(area > 0, first, 0), last))
+    return area, torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], dim=1)
+
+
+def _measure_fake(words: torch.Tensor, width: int) -> Pair:
+    _, area, box = _empty_packed(words, words.shape[0], 0, 0)
+    return area, box
+
+
+measure: Any = register(
+    "mask_measure",
+    "(Tensor words, int width) -> (Tensor, Tensor)",
+    cpu=_measure_cpu,
+    cuda=_measure_torch,
+    fake=_measure_fake,
+)
+
+
+# Packed pairs (matrix False) or all pairs (matrix True); ignore holds one mask, or one per mask of b.
+
+
+def _packed_args(words: torch.Tensor, area: torch.Tensor, box: torch.Tensor) -> tuple[int, int, int, int]:
+    return words.data_ptr(), area.data_ptr(), box.data_ptr(), words.shape[0]
+
+
+def _packed_counts_cpu(
+    a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
+) -> Pair:
+    a, b, ignore = ([part.contiguous() for part in masks] for masks in (a, b, ignore))
+    height = a[0].shape[1]
+    intersection, union = _packed_counts_fake(a, b, ignore, width, matrix)
+    run = _extension.C.packed_matrix_counts if matrix else _extension.C.packed_pair_counts
+    skip = _packed_args(*ignore) if ignore else None
+    run(_packed_args(*a), _packed_args(*b), skip, height, width, intersection.data_ptr(), union.data_ptr())
+    return intersection, union
+
+
+def _packed_counts_torch(
+    a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
+) -> Pair:
+    masks, truth = _unpack_torch(a[0], width), _unpack_torch(b[0], width)
+    skip = _unpack_torch(ignore[0], width) if ignore else None
+    if not matrix:
+        return _dense_counts_torch(masks, truth, skip)
+    rows = [_dense_counts_torch(mask.expand_as(truth), truth, skip) for mask in masks]
+    if not rows:
+        return _empty_counts(masks, (0, truth.shape[0]))
+    return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
+
+
+def _packed_counts_fake(
+    a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
+) -> Pair:
+    n, m = a[0].shape[0], b[0].shape[0]
+    return _empty_counts(a[0], (n, m) if matrix else (n,))
+
+
+packed_counts: Any = register(
+    "mask_packed_counts",
+    "(Tensor[] a, Tensor[] b, Tensor[] ignore, int width, bool matrix) -> (Tensor, Tensor)",
+    cpu=_packed_counts_cpu,
+    cuda=_packed_counts_torch,
+    fake=_packed_counts_fake,
+)
+
+
+# Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
+
+
+def _polygon_args(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
+) -> tuple[int, int, int, int, int, int]:
+    return (
+        vertices.data_ptr(), vertices.shape[0], rings.data_ptr(), rings.shape[0] - 1,
+        objects.data_ptr(), objects.shape[0] - 1,
+    )  # fmt: skip
+
+
+def _draw_cpu(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> Packed:
+    vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    words, area, box = _empty_packed(vertices, objects.shape[0] - 1, height, width)
+    _extension.C.draw_polygons(
+        _polygon_args(vertices, rings, objects), height, width, rule, words.data_ptr(), area.data_ptr(), box.data_ptr()
+    )
+    return words, area, box
+
+
+def _draw_cuda(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> Packed:
+    words, area, box = _draw_cpu(vertices.cpu(), rings.cpu(), objects.cpu(), height, width, rule)
+    return words.to(vertices.device), area.to(vertices.device), box.to(vertices.device)
+
+
+def _draw_fake(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> Packed:
+    return _empty_packed(vertices, objects.shape[0] - 1, height, width)
+
+
+draw: Any = register(
+    "polygon_draw",
+    "(Tensor vertices, Tensor rings, Tensor objects, int height, int width, str rule) -> (Tensor, Tensor, Tensor)",
+    cpu=_draw_cpu,
+    cuda=_draw_cuda,
+    fake=_draw_fake,
+)
+
+
+def _draw_dense_cpu(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> torch.Tensor:
+    vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    # NumPy's zeros come from calloc: pages that no polygon touches are never written, which torch.zeros would do.
+    masks = torch.from_numpy(np.zeros((objects.shape[0] - 1, height, width), np.bool_))
+    _extension.C.draw_polygons_dense(
+        _polygon_args(vertices, rings, objects), height, width, rule, masks.data_ptr()
+    )  # fmt: skip
+    return masks
+
+
+def _draw_dense_cuda(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> torch.Tensor:
+    return _unpack_torch(_draw_cuda(vertices, rings, objects, height, width, rule)[0], width)
+
+
+def _draw_dense_fake(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> torch.Tensor:
+    return torch.empty((objects.shape[0] - 1, height, width), dtype=torch.bool, device=vertices.device)
+
+
+draw_dense: Any = register(
+    "polygon_draw_dense",
+    "(Tensor vertices, Tensor rings, Tensor objects, int height, int width, str rule) -> Tensor",
+    cpu=_draw_dense_cpu,
+    cuda=_draw_dense_cuda,
+    fake=_draw_dense_fake,
+)
+
+
+def _polygon_counts_cpu(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
+    mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
+) -> Pair:  # fmt: skip
+    vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    masks, ignore = [part.contiguous() for part in masks], [part.contiguous() for part in ignore]
+    index = None if mask_index is None else mask_index.contiguous()
+    intersection, union = _empty_counts(vertices, (objects.shape[0] - 1,))
+    _extension.C.polygon_counts(
+        _polygon_args(vertices, rings, objects), rule, _packed_args(*masks), masks[0].shape[1], width, _pointer(index),
+        _packed_args(*ignore) if ignore else None, intersection.data_ptr(), union.data_ptr(),
+    )  # fmt: skip
+    return intersection, union
+
+
+def _polygon_counts_cuda(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
+    mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
+) -> Pair:  # fmt: skip
+    words, _, _ = _draw_cuda(vertices, rings, objects, masks[0].shape[1], width, rule)
+    truth, skip = _unpack_torch(masks[0], width), _unpack_torch(ignore[0], width) if ignore else None
+    if mask_index is not None:
+        truth = truth[mask_index]
+        skip = skip[mask_index] if skip is not None and skip.shape[0] > 1 else skip
+    return _dense_counts_torch(_unpack_torch(words, width), truth, skip)
+
+
+def _polygon_counts_fake(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
+    mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
+) -> Pair:  # fmt: skip
+    return _empty_counts(vertices, (objects.shape[0] - 1,))
+
+
+polygon_counts: Any = register(
+    "polygon_counts",
+    "(Tensor vertices, Tensor rings, Tensor objects, Tensor[] masks, Tensor? mask_index, Tensor[] ignore, int width, "
+    "str rule) -> (Tensor, Tensor)",
+    cpu=_polygon_counts_cpu,
+    cuda=_polygon_counts_cuda,
+    fake=_polygon_counts_fake,
+)

@@ -1,0 +1,345 @@
+"""Masks as bits against NumPy and pycocotools, exactly."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco
+
+from dpad_fast import _extension
+from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
+from dpad_fast.ops import _masks as ops
+from dpad_fast.reference import distance as reference_distance
+from dpad_fast.reference import masks as reference
+from dpad_fast.reference import rle as reference_rle
+
+SIDES = st.one_of(st.integers(1, 9), st.sampled_from([1, 31, 63, 64, 65, 127, 128, 129, 200]))
+
+
+@st.composite
+def masks(draw, n=None, size=None):
+    """Blobs, noise, full and empty masks: [n, H, W]."""
+    height, width = size or (draw(SIDES), draw(SIDES))
+    count = draw(st.integers(0, 5)) if n is None else n
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    out = np.zeros((count, height, width), bool)
+    for mask in out:
+        kind = draw(st.sampled_from(["noise", "blob", "full", "empty", "dots"]))
+        if kind == "noise":
+            mask[:] = rng.random((height, width)) < rng.random()
+        elif kind == "blob":
+            y, x = sorted(rng.integers(0, height + 1, 2)), sorted(rng.integers(0, width + 1, 2))
+            mask[y[0] : y[1], x[0] : x[1]] = True
+        elif kind == "full":
+            mask[:] = True
+        elif kind == "dots":
+            mask[rng.integers(0, height, 3), rng.integers(0, width, 3)] = True
+    return out
+
+
+@st.composite
+def pairs(draw, same_count=True):
+    a = draw(masks())
+    b = draw(masks(n=len(a) if same_count else None, size=a.shape[1:]))
+    which = draw(st.sampled_from(["none", "shared", "each"]))
+    ignore = None
+    if which != "none":
+        ignore = draw(masks(n=1 if which == "shared" else len(b), size=a.shape[1:]))
+        ignore = ignore[0] if which == "shared" else ignore
+    return a, b, ignore
+
+
+def pack(array):
+    return PackedMasks.from_dense(array)
+
+
+@given(pairs(), st.sampled_from([0.0, 1.0]))
+@settings(max_examples=300, deadline=None)
+def test_paired_iou_is_numpys(case, empty):
+    a, b, ignore = case
+    expected = reference.mask_iou(a, b, ignore, empty)
+    for left, right in ((a, b), (pack(a), b), (pack(a), pack(b))):
+        got = mask_iou(left, right, ignore=ignore, empty=empty)
+        assert got.dtype == torch.float64
+        assert np.array_equal(got.numpy(), expected)
+
+
+@given(pairs(same_count=False), st.sampled_from([0.0, 1.0]))
+@settings(max_examples=300, deadline=None)
+def test_all_pairs_iou_is_numpys(case, empty):
+    a, b, ignore = case
+    expected = reference.mask_iou_matrix(a, b, ignore, empty)
+    assert np.array_equal(mask_iou_matrix(a, b, ignore=ignore, empty=empty).numpy(), expected)
+    assert np.array_equal(mask_iou_matrix(pack(a), pack(b), ignore=ignore, empty=empty).numpy(), expected)
+
+
+@given(masks())
+@settings(max_examples=300, deadline=None)
+def test_packing_and_back(dense):
+    packed = pack(dense)
+    assert np.array_equal(packed.words.numpy(), reference.pack(dense))
+    assert np.array_equal(packed.area.numpy(), reference.area(dense))
+    assert np.array_equal(packed.box.numpy(), reference.boxes(dense))
+    assert np.array_equal(packed.to_dense().numpy(), dense)
+    again = PackedMasks(packed.words, packed.width)
+    assert torch.equal(again.area, packed.area)
+    assert torch.equal(again.box, packed.box)
+    if len(dense):
+        one_by_one = PackedMasks.from_dense(iter(dense))
+        assert torch.equal(one_by_one.words, packed.words)
+        assert torch.equal(one_by_one.box, packed.box)
+
+
+@given(masks())
+@settings(max_examples=300, deadline=None)
+def test_run_lengths_both_ways(dense):
+    encoded = pack(dense).to_rle()
+    assert encoded == [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in dense]
+    if not len(dense):
+        return
+    packed = PackedMasks.from_rle(encoded)
+    assert np.array_equal(packed.words.numpy(), reference.pack(dense))
+    assert np.array_equal(packed.area.numpy(), reference.area(dense))
+    assert np.array_equal(packed.box.numpy(), reference.boxes(dense))
+    plain = [{"size": r["size"], "counts": reference_rle.counts_from_string(r["counts"])} for r in encoded]
+    assert torch.equal(PackedMasks.from_rle(plain).words, packed.words)
+    text = [{"size": r["size"], "counts": r["counts"].decode()} for r in encoded]
+    assert torch.equal(PackedMasks.from_rle(text).words, packed.words)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.data())
+@settings(max_examples=300, deadline=None)
+def test_run_lengths_with_zero_runs_are_read(counts, height, data):
+    width = -(-max(sum(counts), 1) // height)
+    counts[data.draw(st.integers(0, len(counts) - 1))] += height * width - sum(counts)
+    dense = reference_rle.mask_from_counts(counts, height, width)
+    rle = {"size": [height, width], "counts": reference_rle.string_from_counts(counts)}
+    assert reference_rle.counts_from_string(rle["counts"]) == counts
+    packed = PackedMasks.from_rle([rle])
+    assert np.array_equal(packed.to_dense().numpy()[0], dense)
+    assert np.array_equal(packed.box.numpy(), reference.boxes(dense[None]))
+
+
+@given(pairs(same_count=False), st.data())
+@settings(max_examples=200, deadline=None)
+def test_crowd_is_cocos(case, data):
+    a, b, _ = case
+    if not len(a) or not len(b):
+        return
+    crowd = data.draw(st.lists(st.booleans(), min_size=len(b), max_size=len(b)))
+    rle_a, rle_b = pack(a).to_rle(), pack(b).to_rle()
+    got = mask_iou_matrix(PackedMasks.from_rle(rle_a), PackedMasks.from_rle(rle_b), crowd=crowd)
+    assert np.array_equal(got.numpy(), coco.iou(rle_a, rle_b, crowd))
+
+
+@given(masks(n=1))
+@settings(max_examples=200, deadline=None)
+def test_distance_is_exact(dense):
+    height, width = dense.shape[1:]
+    pixels, out = np.ascontiguousarray(dense[0]), np.empty((height, width), np.int64)
+    _extension.C.distance_squared(pixels.ctypes.data, height, width, out.ctypes.data)
+    assert np.array_equal(out, reference_distance.distance_squared(dense[0]))
+
+
+def test_pair_operations_of_packed_masks():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 7, 50, 70)) < 0.5
+    left, right = pack(a), pack(b)
+    intersection, union = reference.counts(a, b)
+    assert left.intersection(right).tolist() == intersection.tolist()
+    assert left.union(right).tolist() == union.tolist()
+    assert left.iou(right).tolist() == (intersection / union).tolist()
+    assert torch.equal(left[2].words, left.words[2:3])
+    assert torch.equal(left[1:3].to_dense(), left.to_dense()[1:3])
+    assert torch.equal(left[[4, 0]].area, left.area[[4, 0]])
+    assert torch.equal(left[torch.tensor([True] + 6 * [False])].box, left.box[:1])
+    assert repr(left) == "PackedMasks(7 of 50 x 70)"
+    with pytest.raises(IndexError, match="7 masks, got 7"):
+        left[7]
+
+
+def test_boxes_fill_the_pixels_whose_centres_they_hold():
+    boxes = [(1, 2, 4, 5), (0.5, 0.5, 1.5, 1.5), (0.51, 0, 1.5, 1), (-5, -5, 100, 100), (3, 3, 3, 9), (8, 8, 2, 2)]
+    dense = PackedMasks.from_boxes(boxes, 6, 7).to_dense().numpy()
+    ys, xs = np.mgrid[0:6, 0:7] + 0.5
+    for mask, (x1, y1, x2, y2) in zip(dense, boxes, strict=True):
+        left, right, top, bottom = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
+        assert np.array_equal(mask, (left <= xs) & (xs < right) & (top <= ys) & (ys < bottom))
+    assert len(PackedMasks.from_boxes([], 6, 7)) == 0
+
+
+@pytest.mark.parametrize("level", ["scalar", "avx2"])
+def test_each_instruction_set_agrees(level):
+    """The level is read once, when the extension is first used, so it takes a process of its own."""
+    script = (
+        "import numpy as np, torch\n"
+        "from dpad_fast import _extension\n"
+        "from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons\n"
+        "from dpad_fast.reference import masks as reference, polygons\n"
+        "rng = np.random.default_rng(1)\n"
+        "for height, width in ((1, 1), (3, 63), (5, 64), (70, 65), (90, 200), (40, 700)):\n"
+        "    a, b = rng.random((2, 3, height, width)) < 0.5\n"
+        "    a = a.astype(np.uint8) * rng.integers(1, 256, a.shape, np.uint8)\n"
+        "    ignore = rng.random(b.shape) < 0.2\n"
+        "    on = a != 0\n"
+        "    assert np.array_equal(mask_iou(a, b, ignore=ignore).numpy(), reference.mask_iou(on, b, ignore))\n"
+        "    assert np.array_equal(mask_iou_matrix(a, b, ignore=ignore), reference.mask_iou_matrix(on, b, ignore))\n"
+        "    packed = PackedMasks.from_dense(a)\n"
+        "    assert np.array_equal(packed.to_dense().numpy(), on)\n"
+        "    ring = rng.random((9, 2)) * (width, height)\n"
+        "    for rule in ('coco', 'opencv', 'center'):\n"
+        "        expected = polygons.rasterize([ring], height, width, rule)[None]\n"
+        "        assert np.array_equal(rasterize_polygons([ring], height, width, rule=rule, out='dense'), expected)\n"
+        "        got = polygon_iou([ring], b[:1], rule=rule, ignore=ignore[:1])\n"
+        "        assert np.array_equal(got, reference.mask_iou(expected, b[:1], ignore[:1]))\n"
+        "print(_extension.C.mask_kernels())\n"
+    )
+    if level == "avx2" and _extension.C.simd_level() == "scalar":
+        pytest.skip("this processor has no AVX2")
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={"DPAD_FAST_SIMD": level}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == level
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int64, torch.float16, torch.float32])
+def test_dtypes_and_layouts(dtype):
+    rng = np.random.default_rng(2)
+    a, b = (torch.from_numpy(rng.random((6, 40, 33)) < 0.5) for _ in range(2))
+    expected = reference.mask_iou(a.numpy(), b.numpy())
+    assert mask_iou(a.to(dtype), b.to(dtype)).tolist() == expected.tolist()
+    turned = a.to(dtype).permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert not turned.is_contiguous()
+    assert mask_iou(turned, b.to(dtype)).tolist() == expected.tolist()
+    assert PackedMasks.from_dense(turned).area.tolist() == a.sum((1, 2)).tolist()
+    frozen = a.numpy()[:, ::-1]
+    frozen.flags.writeable = False
+    assert mask_iou(frozen, b.numpy()[:, ::-1]).tolist() == expected.tolist()
+
+
+def test_registration():
+    rng = np.random.default_rng(3)
+    a, b = (torch.from_numpy(rng.random((4, 20, 70)) < 0.5) for _ in range(2))
+    left, right = pack(a), pack(b)
+    for args in ((a, b, None), (a, b, a), (a, b, a[0]), (a.transpose(1, 2), b.transpose(1, 2), None)):
+        torch.library.opcheck(ops.dense_counts, args)
+    torch.library.opcheck(ops.pack, (a,))
+    torch.library.opcheck(ops.unpack, (left.words, 70))
+    torch.library.opcheck(ops.measure, (left.words, 70))
+    for skip in ([], right[:1].parts, right.parts):
+        for matrix in (False, True):
+            torch.library.opcheck(ops.packed_counts, (left.parts, right.parts, skip, 70, matrix))
+
+
+def test_compiles_into_one_graph():
+    rng = np.random.default_rng(4)
+    a, b = (torch.from_numpy(rng.random((4, 20, 70)) < 0.5) for _ in range(2))
+
+    def both(x, y):
+        packed = PackedMasks.from_dense(x)
+        return mask_iou(x, y, ignore=y[0]), mask_iou_matrix(packed, y), packed.to_dense()
+
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(compiled(a, b), both(a, b), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_torch_forms_for_other_devices_agree():
+    """What serves CUDA tensors is device-neutral torch code, so it is checked here on the CPU."""
+    rng = np.random.default_rng(5)
+    a, b = (torch.from_numpy(rng.random((4, 20, 130)) < 0.3) for _ in range(2))
+    a[1] = False
+    left, right = ops.pack(a), ops.pack(b)
+    for got, expected in zip(ops._pack_torch(a), left, strict=True):
+        assert torch.equal(got, expected)
+    assert torch.equal(ops._unpack_torch(left[0], 130), a)
+    for matrix in (False, True):
+        for skip in ([], list(right)):
+            got = ops._packed_counts_torch(list(left), list(right), skip, 130, matrix)
+            expected = ops.packed_counts(list(left), list(right), skip, 130, matrix)
+            assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+
+
+def test_ten_thousand_masks_stay_small():
+    rle = coco.encode(np.asfortranarray(np.eye(480, 640, dtype=np.uint8)))
+    packed = PackedMasks.from_rle([rle] * 10_000)
+    assert packed.words.numel() * 8 < 400e6
+    assert packed.area.unique().tolist() == [480]
+    assert mask_iou_matrix(packed, packed[:3]).unique().tolist() == [1.0]
+
+
+BAD_RLE = [
+    ({"size": [2, 2], "counts": [1, 2]}, r"rles\[1\]: counts add up to 3, expected 2 x 2 = 4"),
+    ({"size": [2, 2], "counts": [5, -1]}, r"rles\[1\]: counts\[0\] is 5"),
+    ({"size": [2, 2], "counts": [2, -2, 4]}, r"rles\[1\]: counts\[1\] is -2"),
+    ({"size": [2, 2], "counts": [2**62, 2**62, 4]}, r"rles\[1\]: counts\[0\]"),
+    ({"size": [-2, 2], "counts": [4]}, r"rles\[1\]: size\[0\] must be a whole number from 0 up, got -2"),
+    ({"size": [2.5, 2], "counts": [4]}, r"rles\[1\]: size\[0\]"),
+    ({"size": [10**30, 2], "counts": [4]}, r"rles\[1\]: size\[0\]"),
+    ({"size": [2**40, 2**40], "counts": [4]}, r"rles\[1\]: size is too large"),
+    ({"size": [2], "counts": [4]}, r"rles\[1\]: size must be \[height, width\]"),
+    ({"size": 4, "counts": [4]}, r"rles\[1\]: size must be"),
+    ({"counts": [4]}, r"rles\[1\] must be a dictionary with size and counts"),
+    ([4], r"rles\[1\] must be a dictionary"),
+    ({"size": [2, 2], "counts": b""}, r"rles\[1\]: counts add up to 0"),
+    ({"size": [2, 2], "counts": b"4~"}, r"rles\[1\]: counts has a character outside '0'..'o' at position 1"),
+    ({"size": [2, 2], "counts": b"T"}, r"rles\[1\]: counts ends in the middle"),
+    ({"size": [2, 2], "counts": b"oooooooooooooooo0"}, r"rles\[1\]: counts has a number of more than 8"),
+    ({"size": [2, 2], "counts": b"O4"}, r"rles\[1\]: counts\[0\] is -1"),
+    ({"size": [2, 2], "counts": "\u00e9"}, r"rles\[1\]: counts has a character"),
+    ({"size": [2, 2], "counts": "\ud800"}, r"rles\[1\]: counts is not valid text"),
+    ({"size": [2, 2], "counts": {"a": 1}}, r"rles\[1\]: counts must be bytes"),
+    ({"size": [2, 3], "counts": [6]}, r"rles\[1\] has size 2 x 3, expected 2 x 2"),
+]
+
+
+@pytest.mark.parametrize(("rle", "message"), BAD_RLE)
+def test_bad_run_lengths_are_named(rle, message):
+    good = {"size": [2, 2], "counts": [4]}
+    with pytest.raises(ValueError, match=message):
+        PackedMasks.from_rle([good, rle])
+
+
+def test_no_run_lengths_have_no_size():
+    with pytest.raises(ValueError, match="rles must not be empty"):
+        PackedMasks.from_rle([])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: mask_iou(a, a[:2]), r"a and b must have one shape, got \[3, 4, 5\] and \[2, 4, 5\]"),
+        (lambda a: mask_iou(a[0], a[0]), r"a must be \[N, H, W\], got \[4, 5\]"),
+        (lambda a: mask_iou([1], a), "a must be a tensor or an array of numbers, got list"),
+        (lambda a: mask_iou(np.array(["x"]), a), "a must be a tensor or an array of numbers, got an array of"),
+        (lambda a: mask_iou(a, a, ignore=a[:2]), r"ignore must be \[H, W\] or \[N, H, W\]"),
+        (lambda a: mask_iou(pack(a), pack(a)[:2]), "a and b must hold as many masks, got 3 and 2"),
+        (lambda a: mask_iou(pack(a), a[:, :3]), "a and b must have one size, got 4 x 5 and 3 x 5"),
+        (lambda a: mask_iou_matrix(a, a, ignore=a[:2]), r"ignore must be one mask or 3 \(one per mask of b\)"),
+        (lambda a: mask_iou_matrix(a, a, crowd=[True]), r"crowd must be \[M\] with M = 3, got \[1\]"),
+        (lambda a: mask_iou_matrix(a, a, crowd=[True] * 3, ignore=a), "crowd and ignore cannot be given together"),
+        (lambda a: PackedMasks(torch.zeros(1, 2, 2, dtype=torch.int64), 64), r"words must be int64 \[N, height, 1\]"),
+        (lambda a: PackedMasks(-torch.ones(1, 2, 1, dtype=torch.int64), 63), "words has bits set past column 63"),
+        (lambda a: PackedMasks.from_dense([]), "masks is empty"),
+        (lambda a: PackedMasks.from_dense([a[0], a[0, :2]]), r"masks\[1\] must be \[4, 5\] as masks\[0\]"),
+        (lambda a: PackedMasks.from_boxes([[1, 2, 3]], 4, 5), r"boxes must be \[N, 4\], got \[1, 3\]"),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1, float("nan")]], 4, 5), r"polygons\[0\], ring 0: vertex"),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], -4, 5), "height and width must not be negative, got -4 x 5"),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], 60000, 60000), "height and width is too large"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.zeros(3, 4, 5, dtype=torch.bool))
+
+
+def test_wrong_boxes_do_not_reach_memory():
+    packed = pack(np.ones((1, 4, 5), bool))
+    packed.box = torch.tensor([[0, 0, 5000, 4000]])
+    with pytest.raises(ValueError, match=r"box\[0\] does not lie in the mask"):
+        packed.intersection(packed)
