@@ -91,7 +91,7 @@ def _command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _complain(name: str, message: str) -> int:
-    print(f"dpad-fast {name}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{f'dpad-fast {name}'.strip()}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
@@ -137,8 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         top.print_help()
         return 2
+    if arguments[0] in ("-h", "--help", "--version"):
+        top.parse_args(arguments[:1])  # prints and leaves
     if arguments[0].startswith("-"):
-        top.parse_args(arguments[:1])
         return _complain("", f"unknown option {arguments[0]}; try dpad-fast --help")
     name = arguments[0]
     if name not in COMMANDS:

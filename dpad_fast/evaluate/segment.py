@@ -61,8 +61,8 @@ def from_polygon(answer: Completion, image: Any, size: Size) -> BoolMask | None:
         return from_box(answer, image, size)
     from dpad_fast.ops.polygons import rasterize_polygons
 
-    masks = rasterize_polygons([list(answer.rings)], size[1], size[0])
-    return np.asarray(masks[0], dtype=np.bool_)
+    drawn = rasterize_polygons([list(answer.rings)], size[1], size[0], out="dense")
+    return np.asarray(drawn[0], dtype=np.bool_)
 
 
 def from_background(answer: Completion, image: Any, size: Size) -> BoolMask | None:

@@ -1,0 +1,110 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dpad_fast import cli
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_shows_an_example(name, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([name, "--help"])
+    assert leaving.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"example:\n  dpad-fast {name}" in shown
+    assert len(shown.splitlines()) > 5
+
+
+def test_top_level_help_names_every_command_and_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom dpad_fast import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit as leaving:\n    assert leaving.code == 0\n"
+        "print('heavy:', [m for m in ('torch', 'transformers', 'trl', 'datasets', 'numpy') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "heavy: []" in shown
+    assert all(f"  {name} " in shown for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sing"], ["no such command", "demo, train"]),
+        (["--loud"], ["unknown option --loud"]),
+        (["train", "no/such.yaml"], ["No such file", "no/such.yaml"]),
+        (["report", "no/such.json"], ["No such file", "no/such.json"]),
+        (["demo", "--setting", "Q"], ["--setting 'Q' is unknown", "E, F, J, all"]),
+        (["demo", "--seeds", "0"], ["--seeds must be at least 1"]),
+        (["evaluate", "no/such.jsonl", "--data", "."], ["No such file", "no/such.jsonl"]),
+        (["evaluate", "p.jsonl"], ["--data"]),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, words, capsys):
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_no_command_prints_help(capsys):
+    assert cli.main([]) == 2
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.startswith("dpad-fast ")
+
+
+def test_train_dry_run_prints_the_configuration(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("steps: 3\n")
+    assert cli.main(["train", str(tmp_path / "a.yaml"), "--dry-run", "--set", "grpo.queries=2", "--out", "x"]) == 0
+    import yaml
+
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["steps"], shown["grpo"]["queries"], shown["out"]) == (3, 2, "x")
+    assert cli.main(["train", str(tmp_path / "a.yaml"), "--dry-run", "--set", "grpo.querys=2"]) == 2
+    assert "did you mean grpo.queries" in capsys.readouterr().err
+
+
+def test_report_refuses_what_is_no_result(tmp_path, capsys):
+    for text, words in (("{", "not valid JSON"), ("[]", "does not hold a result"), ('{"kind": "x"}', "known: run, demo")):
+        (tmp_path / "result.json").write_text(text)
+        assert cli.main(["report", str(tmp_path)]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_evaluate_predictions(tmp_path, capsys):
+    """A right box, a wrong one, and an answer that cannot be read, against exported scenes."""
+    from dpad_fast.data import shapes
+
+    shapes.export_reasonseg(tmp_path / "data", seed=3, count=3)
+    answers = []
+    for index in range(3):
+        item = shapes.sample(3, index)
+        x1, y1, x2, y2 = item.target.box
+        box = [x1, y1, x2, y2] if index == 0 else [0, 0, 1, 1]
+        answer = json.dumps({"bbox": box, "points_1": [x1, y1], "points_2": [x1, y1]})
+        text = "?" if index == 2 else f"<think>a b c</think><answer>{answer}</answer><caption>a thing</caption>"
+        answers.append({"id": item.id, "completion": text})
+    lines = "\n".join(json.dumps(row) for row in answers)
+    (tmp_path / "p.jsonl").write_text(lines + "\n")
+    out = tmp_path / "numbers.json"
+    arguments = ["evaluate", str(tmp_path / "p.jsonl"), "--data", str(tmp_path / "data"), "--mask", "box"]
+    assert cli.main([*arguments, "--json", str(out)]) == 0
+    assert "gIoU" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    mask = shapes.sample(3, 0).target.mask
+    box = shapes.sample(3, 0).target.box
+    expected = mask.sum() / ((box[2] - box[0]) * (box[3] - box[1]))
+    assert found["metrics"]["giou"]["value"] == pytest.approx(expected / 3, abs=0.02)
+    assert found["metrics"]["format"]["value"] == pytest.approx(2 / 3)
+    (tmp_path / "p.jsonl").write_text(lines + '\n{"id": "shapes-3-9", "completion": ""}\n')
+    assert cli.main(arguments) == 2
+    assert "line 4: id 'shapes-3-9' is not in" in capsys.readouterr().err

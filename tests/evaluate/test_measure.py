@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from dpad_fast.data import shapes
+from dpad_fast.data.shapes_text import MIXTURES, answer_of, completion_of
+from dpad_fast.evaluate.measure import (
+    chain_of, difference, from_rows, measure, shape_concerned, summarise, to_rows,
+)
+from dpad_fast.evaluate.segment import SEGMENTERS, box_mask, from_background, from_polygon
+from dpad_fast.rewards import RewardConfig, RewardScorer, parse_completion
+from dpad_fast.types import Completion, Sample, Target
+
+CONFIG = RewardConfig.from_dict({"preset": "dpad", "terms": ["think_format", "answer_format"]})
+
+
+def words(text):
+    return len(text.split())
+
+
+def written(item, index, caption=None, chain="a b c"):
+    shape = item.scene.objects[index]
+    answer = answer_of(shape.box, shape.points)
+    return f"<think>{chain}</think>\n<answer>{answer}</answer>\n<caption>{caption or shape.name}</caption>"
+
+
+def records_of(texts, items):
+    return measure(texts, items, RewardScorer(CONFIG), words, from_background)
+
+
+def test_right_wrong_and_unreadable_answers():
+    item = shapes.sample(1, 0)
+    target = item.question.target
+    other = (target + 1) % len(item.scene.objects)
+    texts = [written(item, target), written(item, other, "some shapes", "i see a thing"), "<think> never closed d"]
+    right, wrong, broken = records_of(texts, [item] * 3)
+    assert (right.iou, right.right, right.names, right.focused, right.chain_tokens) == (1.0, True, "target", True, 3)
+    assert (wrong.right, wrong.names, wrong.focused, wrong.chain_tokens) == (False, "nothing", False, 4)
+    assert wrong.intersection == 0
+    assert (broken.intersection, broken.union) == (0, int(item.target.mask.sum()))
+    assert (broken.format_ok, broken.right, broken.chain_tokens) == (False, False, 3)
+    assert broken.reason == "no-tags"
+    found = summarise([right, wrong, broken])
+    assert found["giou"].value == pytest.approx(1 / 3)
+    assert found["format"].value == pytest.approx(2 / 3)
+    assert found["right"].value == pytest.approx(1 / 3)
+
+
+def test_the_shape_concerned_is_the_one_that_was_meant():
+    rng = np.random.default_rng(0)
+    items = [shapes.sample(2, index) for index in range(60)]
+    agreed = []
+    for item in items:
+        text = completion_of(item, MIXTURES["j"], rng)
+        concluded = text.split("so the ")[1].split(" .")[0]
+        meant = next(i for i, shape in enumerate(item.scene.objects) if shape.name == concluded)
+        agreed.append(shape_concerned(parse_completion(text, CONFIG), item) == meant)
+    assert np.mean(agreed) > 0.93  # a box jittered by 21 pixels may fall on a neighbour
+    item = items[0]
+    nowhere = Completion("", box=(0.0, 0.0, 0.5, 0.5), caption=f"a {item.scene.objects[1].name}")
+    free = all(s.box[0] > 0 or s.box[1] > 0 for s in item.scene.objects)
+    assert not free or shape_concerned(nowhere, item) == 1
+    assert shape_concerned(Completion(""), item) is None
+
+
+def test_background_masks_are_exact_for_right_boxes():
+    for index in range(50):
+        item = shapes.sample(9, index)
+        found = from_background(Completion("", box=item.target.box), item.image, (112, 112))
+        assert np.array_equal(found, item.target.mask)
+    assert from_background(Completion(""), item.image, (112, 112)) is None
+
+
+def test_box_and_polygon_masks():
+    assert box_mask((1, 0, 3, 2), (4, 3)).tolist() == [[False, True, True, False]] * 2 + [[False] * 4]
+    assert box_mask((-9, -9, 99, 99), (4, 3)).all()
+    assert not box_mask((50, 50, 60, 60), (4, 3)).any()
+    ring = np.array([[1.0, 0.0], [3.0, 0.0], [3.0, 2.0], [1.0, 2.0]])
+    drawn = from_polygon(Completion("", rings=(ring,)), None, (8, 8))
+    assert drawn.shape == (8, 8)
+    assert drawn[:2, 1:3].all()
+    fallback = from_polygon(Completion("", box=(0.0, 0.0, 2.0, 2.0)), None, (4, 4))
+    assert fallback.sum() == 4
+    assert all(segmenter(Completion(""), None, (4, 4)) is None for segmenter in SEGMENTERS.values())
+
+
+def test_chain_of():
+    assert chain_of("<think>a</think>b") == "a"
+    assert chain_of("x<think>a b") == "a b"
+    assert chain_of("nothing") == "nothing"
+
+
+def test_differences_are_paired_by_scene():
+    items = [shapes.sample(4, index) for index in range(40)]
+    long = records_of([written(i, i.question.target, chain="w " * (5 + n)) for n, i in enumerate(items)], items)
+    short = records_of([written(i, i.question.target, chain="w " * (3 + n)) for n, i in enumerate(items)], items)
+    gap = difference(short, long, "chain_tokens")
+    assert gap.value == pytest.approx(-2.0)
+    assert gap.error == pytest.approx(0.0, abs=1e-9)  # every scene differs by the same
+    assert summarise(long)["chain_tokens"].error > 1.0
+
+
+def test_rows_round_trip():
+    item = shapes.sample(1, 0)
+    made = records_of([written(item, 0)], [item])
+    assert from_rows(to_rows(made)) == made
+    with pytest.raises(ValueError, match=r"rows\[0\] has unknown fields \['x'\]"):
+        from_rows([{**to_rows(made)[0], "x": 1}])
+
+
+def test_mistakes_are_named():
+    item = shapes.sample(1, 0)
+    with pytest.raises(ValueError, match="texts has 1 entries, items has 2"):
+        records_of(["a"], [item, item])
+    bare = Sample("no-mask", item.image, "?", Target(box=(0, 0, 9, 9), image_size=(112, 112)))
+    with pytest.raises(ValueError, match=r"items\[1\] \(no-mask\) has no ground-truth mask"):
+        records_of(["a", "b"], [item, bare])
+    assert records_of([], []) == []
