@@ -64,10 +64,10 @@ class Picture:
         if isinstance(self._source, str | bytes):
             with self._open() as image:
                 try:
-                    return as_pixels(image, self.name)
+                    return _colours(as_pixels(image, self.name))
                 except OSError as error:  # a file cut short shows only when it is decoded
                     raise ValueError(f"{self.name} cannot be decoded: {error}") from None
-        return as_pixels(self._source, self.name)
+        return _colours(as_pixels(self._source, self.name))
 
     def _read(self) -> bytes:
         try:
@@ -122,6 +122,11 @@ def find_pictures(images: Sequence[Any], keys: Sequence[Hashable] | None) -> tup
             pictures.append(Picture(source, f"images[{i}]"))
         index.append(places[known])
     return pictures, index
+
+
+def _colours(pixels: torch.Tensor) -> torch.Tensor:
+    # A fourth byte here is Pillow's padding; passed on it would be taken for alpha.
+    return pixels[..., :3]
 
 
 def _source(image: Any, name: str) -> Any:

@@ -201,8 +201,8 @@ def test_guard_decides_as_float32(tiny):
     targets = [df.Target.parse(shared.SOLUTION)] * 400
 
     def decide(precision):
-        encoder = df.ClipEncoder.from_transformers(*tiny, precision=precision)
         for shape in ("binary", "roi-threshold"):
+            encoder = df.ClipEncoder.from_transformers(*tiny, precision=precision)
             scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape=shape, tau=0.2), encoder)
             yield scorer.score(texts, targets, pictures), encoder
 

@@ -94,7 +94,7 @@ def test_any_text_as_a_caption(tiny, encoder, text):
     [
         (" " + shared.completion(), "think_format", 0),  # no strip
         (shared.completion(think="so {1}"), "answer_format", 0),  # a brace in the chain is what is read
-        (shared.completion(["a", None, [], {}]), "answer_format", 1),  # types are not looked at
+        (shared.completion(["a", None, [], False]), "answer_format", 1),  # types are not looked at
         (shared.completion([True, 12, 64, 52], [30, 24], [50, 40]), "answer_format", 1),
         (shared.completion(first=["30", 24.9]), "point_l1", 1),  # through int()
         (shared.completion([10, 12, 64, 52], first=[5, 24]), "point_l1", 0),  # outside of the predicted box

@@ -230,3 +230,11 @@ def test_image_of_another_size_than_the_ground_truth(encoder):
     batch = score(encoder, GOOD, images=[large], model_sizes=[shared.SIZE])
     assert row(batch)["iou"] == 1
     assert float(batch.similarity["roi"][0]) == pytest.approx(float(direct.similarity["roi"][0]), abs=0.05)
+
+
+def test_pillows_padding_is_no_alpha(encoder):
+    # Pillow keeps 4 bytes for each RGB pixel; after a resize the fourth is 0.
+    resized = shared.picture().resize(shared.SIZE, Image.Resampling.BICUBIC, box=(1, 1, 90, 70))
+    batch = score(encoder, [GOOD] * 2, images=[resized, np.array(resized)])
+    assert batch.similarity["roi"][0] == batch.similarity["roi"][1]
+    assert batch.similarity["aoi"][0] == batch.similarity["aoi"][1]
