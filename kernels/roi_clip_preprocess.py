@@ -201,7 +201,7 @@ def launch(
         resize: `shortest`, `squash` or `longest`.
         interpolation: `bicubic` or `bilinear`.
         center: `floor` or `round`.
-        order: whose order of passes: `pillow-13`, `pillow-12.3` or an older one's.
+        order: `horizontal`, `pillow-12.3` or `pillow-13`: which pass is first.
         mean: 3 numbers.
         std: 3 numbers.
         lanes: outputs of a program along the first pass.

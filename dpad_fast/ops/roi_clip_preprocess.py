@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 import torch
 
@@ -251,16 +252,66 @@ def _described(image: torch.Tensor) -> tuple[int, int, int, int | None, int, int
     return image.data_ptr(), image.shape[0], image.shape[1], _layout(image), row, channel
 
 
-def _cuda(images: list[torch.Tensor], *rest: Any) -> torch.Tensor:
-    host = [image.cpu() for image in images]
-    on_host: Any = _cpu
-    result: torch.Tensor = on_host(host, *rest).to(images[0].device)
-    return result
+def _cuda(
+    images: list[torch.Tensor],
+    boxes: torch.Tensor,
+    image_index: torch.Tensor,
+    size: int,
+    resize: str,
+    interpolation: str,
+    center: str,
+    order: str,
+    mean: list[float],
+    std: list[float],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    out = images[0].new_empty((boxes.shape[0], 3, size, size), dtype=dtype)
+    _cuda_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, out)
+    return out
 
 
-def _cuda_out(images: list[torch.Tensor], *rest: Any) -> None:
-    out: torch.Tensor = rest[-1]
-    out.copy_(_cuda(images, *rest[:-1], out.dtype))
+def _cuda_out(
+    images: list[torch.Tensor],
+    boxes: torch.Tensor,
+    image_index: torch.Tensor,
+    size: int,
+    resize: str,
+    interpolation: str,
+    center: str,
+    order: str,
+    mean: list[float],
+    std: list[float],
+    out: torch.Tensor,
+) -> None:
+    from dpad_fast.kernels import roi_clip_preprocess as kernel
+
+    corners, numbers = _checked(images, boxes.numpy(), image_index.numpy())
+    kernel.launch(
+        images, corners, numbers, out, resize=resize, interpolation=interpolation, center=center, order=order,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings_resample.cpp
+
+
+def _checked(
+    images: list[torch.Tensor], boxes: npt.NDArray[np.int64], image_index: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Boxes with whole images written out, and image numbers, as the kernel takes them; refuses what C++ refuses."""
+    for i in np.flatnonzero((image_index < 0) | (image_index >= len(images))):
+        raise ValueError(f"image_index[{i}] must be from 0 to {len(images) - 1}, got {image_index[i]}")
+    sizes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], dtype=np.int64)
+    corners = np.where((boxes == WHOLE_IMAGE).all(axis=1, keepdims=True), sizes[image_index], boxes)
+    sides = corners[:, 2:] - corners[:, :2]
+    for bad, why in (
+        ((corners < -_FARTHEST) | (corners > _FARTHEST), "has a corner that is not finite or beyond 2**30"),
+        (sides <= 0, "has zero area"),
+        (sides > _LONGEST_SIDE, "has a side of more than 2**20 pixels"),
+    ):
+        for i in np.flatnonzero(bad.any(axis=1)):
+            raise ValueError(f"boxes[{i}] {why}: {tuple(boxes[i].tolist())}")
+    return corners, image_index
 
 
 def _fake(

@@ -90,7 +90,7 @@ def test_equal_rewards_get_exactly_zero(device: torch.device, scale: str) -> Non
 
 
 def test_more_rows_than_are_compared_at_once(device: torch.device) -> None:
-    rewards, ids = rows(260, 1)
+    rewards, ids = rows(132, 1)
     out = launch(device, rewards, ids % 3, 0, "std")
     torch.testing.assert_close(out, reference(rewards, (ids % 3).tolist(), eps=1e-4).float(), rtol=2e-6, atol=2e-6)
 

@@ -63,7 +63,7 @@ def test_odd_margins(device: torch.device, center: str, resize: str) -> None:
     check(device, 4, [(0, 0, 9, 6), (0, 0, 5, 13)], [0, 1], resize=resize, center=center, lanes=4, band=4)
 
 
-@pytest.mark.parametrize("order", ["pillow-13", "pillow-12.3", "older"])
+@pytest.mark.parametrize("order", ["pillow-13", "pillow-12.3", "horizontal"])
 def test_order_of_passes(device: torch.device, order: str) -> None:
     """Tall, wide and square boxes: the first pass runs down some of them and across the others."""
     check(device, 3, [(0, 0, 5, 13), (0, 0, 12, 4), (0, 0, 5, 6)], [1, 3, 0], order=order, lanes=4, band=4)
@@ -102,3 +102,32 @@ def test_no_box(device: torch.device) -> None:
 
     launch([], np.empty((0, 4), np.int64), np.empty(0, np.int64), torch.empty(0, 3, 4, 4, device=device), mean=MEAN,
            std=STD, resize="squash", interpolation="bicubic", center="floor", order="pillow-13")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("boxes", "index", "message"),
+    [
+        ([[0, 0, 2, 2], [3, 1, 3, 5]], [0, 1], r"boxes\[1\] has zero area: \(3, 1, 3, 5\)"),
+        ([[0, 0, 2, 2]], [2], r"image_index\[0\] must be from 0 to 1, got 2"),
+        ([[0, 0, 2, 2]], [-1], r"image_index\[0\] must be from 0 to 1, got -1"),
+        ([[0, 0, 2, 2**40]], [0], r"boxes\[0\] has a corner that is not finite or beyond 2\*\*30"),
+        ([[0, 0, 2, 2**21]], [0], r"boxes\[0\] has a side of more than 2\*\*20 pixels"),
+    ],
+)
+def test_boxes_are_refused_as_on_the_cpu(boxes: list[list[int]], index: list[int], message: str) -> None:
+    from dpad_fast.ops import roi_clip_preprocess as on_cpu
+    from dpad_fast.ops.roi_clip_preprocess import _checked
+
+    images = [torch.zeros(4, 6, 3, dtype=torch.uint8)] * 2
+    with pytest.raises(ValueError, match=message):
+        _checked(images, np.array(boxes), np.array(index))
+    with pytest.raises(ValueError, match=message):
+        on_cpu(images, torch.tensor(boxes), index, size=4)
+
+
+def test_whole_images_are_written_out() -> None:
+    from dpad_fast.ops.roi_clip_preprocess import WHOLE_IMAGE, _checked
+
+    images = [torch.zeros(4, 6, 3, dtype=torch.uint8), torch.zeros(7, 5, 3, dtype=torch.uint8)]
+    boxes = np.array([[1, 1, 2, 2], [WHOLE_IMAGE] * 4])
+    assert _checked(images, boxes, np.array([0, 1]))[0].tolist() == [[1, 1, 2, 2], [0, 0, 5, 7]]
