@@ -38,15 +38,15 @@ dpad::PackedView packed(const PackedArgs& args, int64_t height, int64_t width) {
   return view;
 }
 
-using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int64_t*, int64_t*);
+using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int, int64_t*, int64_t*);
 
 void count(Count function, const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
-           int64_t height, int64_t width, Address intersection, Address uni) {
+           int64_t height, int64_t width, int threads, Address intersection, Address uni) {
   const dpad::PackedView view_a = packed(a, height, width), view_b = packed(b, height, width);
   std::optional<dpad::PackedView> skip;
   if (ignore) skip = packed(*ignore, height, width);
   py::gil_scoped_release release;
-  function(view_a, view_b, skip ? &*skip : nullptr, at<int64_t>(intersection), at<int64_t>(uni));
+  function(view_a, view_b, skip ? &*skip : nullptr, threads, at<int64_t>(intersection), at<int64_t>(uni));
 }
 
 dpad::PolygonRule rule_named(const std::string& name) {
@@ -66,24 +66,24 @@ dpad::PolygonBatch polygons(const PolygonArgs& args) {
   return batch;
 }
 
-void py_draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, Address words,
-                      Address area, Address box) {
+void py_draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads,
+                      Address words, Address area, Address box) {
   const dpad::PolygonRule chosen = rule_named(rule);
   py::gil_scoped_release release;
-  dpad::draw_polygons(polygons(args), height, width, chosen, at<uint64_t>(words), at<int64_t>(area),
-                      at<dpad::PixelBox>(box));
+  dpad::draw_polygons(polygons(args), height, width, chosen, threads, at<uint64_t>(words),
+                      at<int64_t>(area), at<dpad::PixelBox>(box));
 }
 
 void py_draw_polygons_dense(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule,
-                            Address dense) {
+                            int threads, Address dense) {
   const dpad::PolygonRule chosen = rule_named(rule);
   py::gil_scoped_release release;
-  dpad::draw_polygons_dense(polygons(args), height, width, chosen, at<uint8_t>(dense));
+  dpad::draw_polygons_dense(polygons(args), height, width, chosen, threads, at<uint8_t>(dense));
 }
 
 void py_polygon_counts(const PolygonArgs& args, const std::string& rule, const PackedArgs& masks, int64_t height,
-                       int64_t width, Address index, const std::optional<PackedArgs>& ignore, Address intersection,
-                       Address uni) {
+                       int64_t width, Address index, const std::optional<PackedArgs>& ignore, int threads,
+                       Address intersection, Address uni) {
   const dpad::PolygonRule chosen = rule_named(rule);
   const dpad::PackedView truth = packed(masks, height, width);
   std::optional<dpad::PackedView> skip;
@@ -95,8 +95,8 @@ void py_polygon_counts(const PolygonArgs& args, const std::string& rule, const P
     if (which[i] < 0 || which[i] >= truth.n)
       throw std::invalid_argument("mask_index[" + std::to_string(i) + "] is " + std::to_string(which[i]) +
                                   ", expected 0 to " + std::to_string(truth.n - 1));
-  dpad::polygon_counts(batch, chosen, truth, which, skip ? &*skip : nullptr, at<int64_t>(intersection),
-                       at<int64_t>(uni));
+  dpad::polygon_counts(batch, chosen, truth, which, skip ? &*skip : nullptr, threads,
+                       at<int64_t>(intersection), at<int64_t>(uni));
 }
 
 }  // namespace
@@ -104,15 +104,15 @@ void py_polygon_counts(const PolygonArgs& args, const std::string& rule, const P
 void bind_masks(py::module_& m) {
   m.def("mask_kernels", [] { return dpad::mask_kernels().name; });
   m.def("check_mask_size", &dpad::check_mask_size);
-  m.def("pack_masks", [](Address dense, int64_t n, int64_t height, int64_t width, Address words, Address area,
-                         Address box) {
+  m.def("pack_masks", [](Address dense, int64_t n, int64_t height, int64_t width, int threads, Address words,
+                         Address area, Address box) {
     py::gil_scoped_release release;
-    dpad::pack_masks(at<const uint8_t>(dense), n, height, width, at<uint64_t>(words), at<int64_t>(area),
+    dpad::pack_masks(at<const uint8_t>(dense), n, height, width, threads, at<uint64_t>(words), at<int64_t>(area),
                      at<dpad::PixelBox>(box));
   });
-  m.def("unpack_masks", [](Address words, int64_t n, int64_t height, int64_t width, Address dense) {
+  m.def("unpack_masks", [](Address words, int64_t n, int64_t height, int64_t width, int threads, Address dense) {
     py::gil_scoped_release release;
-    dpad::unpack_masks(at<const uint64_t>(words), n, height, width, at<uint8_t>(dense));
+    dpad::unpack_masks(at<const uint64_t>(words), n, height, width, threads, at<uint8_t>(dense));
   });
   m.def("measure_masks", [](Address words, int64_t n, int64_t height, int64_t width, Address area, Address box) {
     py::gil_scoped_release release;
@@ -122,18 +122,18 @@ void bind_masks(py::module_& m) {
                     at<dpad::PixelBox>(box) + i);
   });
   m.def("dense_pair_counts", [](Address a, Address b, Address ignore, int64_t ignore_step, int64_t n, int64_t pixels,
-                                Address intersection, Address uni) {
+                                int threads, Address intersection, Address uni) {
     py::gil_scoped_release release;
     dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step, n,
-                            pixels, at<int64_t>(intersection), at<int64_t>(uni));
+                            pixels, threads, at<int64_t>(intersection), at<int64_t>(uni));
   });
   m.def("packed_pair_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
-                                 int64_t height, int64_t width, Address intersection, Address uni) {
-    count(&dpad::packed_pair_counts, a, b, ignore, height, width, intersection, uni);
+                                 int64_t height, int64_t width, int threads, Address intersection, Address uni) {
+    count(&dpad::packed_pair_counts, a, b, ignore, height, width, threads, intersection, uni);
   });
   m.def("packed_matrix_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
-                                   int64_t height, int64_t width, Address intersection, Address uni) {
-    count(&dpad::packed_matrix_counts, a, b, ignore, height, width, intersection, uni);
+                                   int64_t height, int64_t width, int threads, Address intersection, Address uni) {
+    count(&dpad::packed_matrix_counts, a, b, ignore, height, width, threads, intersection, uni);
   });
   m.def("distance_squared", [](Address mask, int64_t height, int64_t width, Address out) {
     py::gil_scoped_release release;

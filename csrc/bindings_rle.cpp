@@ -96,12 +96,12 @@ dpad::Rle decode(const Source& source, const std::string& name) {
 
 // Decodes each source and hands it to use(i, rle), in parallel; the first bad one is reported.
 template <typename Use>
-void for_rles(const std::vector<Source>& sources, const std::string& name, Use&& use) {
+void for_rles(const std::vector<Source>& sources, const std::string& name, int threads, Use&& use) {
   std::mutex guard;
   size_t bad = sources.size();
   std::string message;
   py::gil_scoped_release release;
-  dpad::for_masks(static_cast<int64_t>(sources.size()), 4096, [&](int64_t begin, int64_t end) {
+  dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 14, threads, [&](int64_t begin, int64_t end) {
     for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) try {
         use(i, decode(sources[i], name + "[" + std::to_string(i) + "]"));
       } catch (const std::invalid_argument& error) {
@@ -112,9 +112,9 @@ void for_rles(const std::vector<Source>& sources, const std::string& name, Use&&
   if (bad < sources.size()) throw std::invalid_argument(message);
 }
 
-std::vector<dpad::Rle> decode_all(const std::vector<Source>& sources, const std::string& name) {
+std::vector<dpad::Rle> decode_all(const std::vector<Source>& sources, const std::string& name, int threads) {
   std::vector<dpad::Rle> rles(sources.size());
-  for_rles(sources, name, [&](size_t i, dpad::Rle&& rle) { rles[i] = std::move(rle); });
+  for_rles(sources, name, threads, [&](size_t i, dpad::Rle&& rle) { rles[i] = std::move(rle); });
   return rles;
 }
 
@@ -129,11 +129,11 @@ py::dict to_dict(const dpad::Rle& rle) {
 }
 
 template <typename Make>
-py::list to_list(int64_t n, Make&& make) {
+py::list to_list(int64_t n, int threads, Make&& make) {
   std::vector<dpad::Rle> rles(static_cast<size_t>(n));
   {
     py::gil_scoped_release release;
-    dpad::for_masks(n, 1 << 16, [&](int64_t begin, int64_t end) {
+    dpad::for_masks(n, 1 << 16, threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) rles[static_cast<size_t>(i)] = make(i);
     });
   }
@@ -157,26 +157,27 @@ py::tuple rle_sizes(py::sequence items, const std::string& name) {
   return py::make_tuple(sources[0].height, sources[0].width);
 }
 
-void rle_decode(py::sequence items, Address columns, int64_t height, int64_t width) {
+void rle_decode(py::sequence items, int threads, Address columns, int64_t height, int64_t width) {
   const std::vector<Source> sources = read_all(items, "rleObjs");
   same_sizes(sources, "rleObjs", height, width);
-  for_rles(sources, "rleObjs", [&](size_t i, dpad::Rle&& rle) {
+  for_rles(sources, "rleObjs", threads, [&](size_t i, dpad::Rle&& rle) {
     dpad::rle_to_columns(rle, at<uint8_t>(columns) + static_cast<int64_t>(i) * height * width);
   });
 }
 
-void rle_words(py::sequence items, int64_t height, int64_t width, Address words, Address area, Address box) {
+void rle_words(py::sequence items, int64_t height, int64_t width, int threads, Address words, Address area,
+               Address box) {
   const std::vector<Source> sources = read_all(items, "rles");
   same_sizes(sources, "rles", height, width);
   const int64_t size = height * dpad::words_for(width);
-  for_rles(sources, "rles", [&](size_t i, dpad::Rle&& rle) {
+  for_rles(sources, "rles", threads, [&](size_t i, dpad::Rle&& rle) {
     dpad::rle_to_words(rle, at<uint64_t>(words) + static_cast<int64_t>(i) * size, at<int64_t>(area) + i,
                        at<dpad::PixelBox>(box) + i);
   });
 }
 
-void rle_measure(py::sequence items, Address area, Address box) {
-  for_rles(read_all(items, "rleObjs"), "rleObjs", [&](size_t i, dpad::Rle&& rle) {
+void rle_measure(py::sequence items, int threads, Address area, Address box) {
+  for_rles(read_all(items, "rleObjs"), "rleObjs", threads, [&](size_t i, dpad::Rle&& rle) {
     at<int64_t>(area)[i] = dpad::rle_area(rle);
     at<dpad::PixelBox>(box)[i] = dpad::rle_box(rle);
   });
@@ -187,9 +188,9 @@ struct Bits {
   int64_t height, width;
 };
 
-std::vector<std::optional<Bits>> bits_of(py::sequence items, const std::string& name) {
+std::vector<std::optional<Bits>> bits_of(py::sequence items, const std::string& name, int threads) {
   std::vector<std::optional<Bits>> out(items.size());
-  for_rles(read_all(items, name), name,
+  for_rles(read_all(items, name), name, threads,
            [&](size_t i, dpad::Rle&& rle) { out[i].emplace(Bits{dpad::CompactMask(rle), rle.height, rle.width}); });
   return out;
 }
@@ -200,11 +201,11 @@ bool boxes_meet(const dpad::PixelBox& a, const dpad::PixelBox& b) {
 
 // IoU [m, n] in Fortran order, as pycocotools.mask.iou: a crowd's union is the detection's area, and -1 where masks of
 // different sizes have boxes that meet.
-void rle_iou(py::sequence detections, py::sequence truths, Address crowd, Address out) {
-  const auto dt = bits_of(detections, "dt"), gt = bits_of(truths, "gt");
+void rle_iou(py::sequence detections, py::sequence truths, int threads, Address crowd, Address out) {
+  const auto dt = bits_of(detections, "dt", threads), gt = bits_of(truths, "gt", threads);
   const int64_t m = static_cast<int64_t>(dt.size()), n = static_cast<int64_t>(gt.size());
   py::gil_scoped_release release;
-  dpad::for_masks(m, n * 4096, [&](int64_t begin, int64_t end) {
+  dpad::for_masks(m, n * 4096, threads, [&](int64_t begin, int64_t end) {
     for (int64_t d = begin; d < end; ++d)
       for (int64_t g = 0; g < n; ++g) {
         const Bits &a = *dt[static_cast<size_t>(d)], &b = *gt[static_cast<size_t>(g)];
@@ -223,16 +224,17 @@ void rle_iou(py::sequence detections, py::sequence truths, Address crowd, Addres
   });
 }
 
-py::dict rle_merge(py::sequence items, bool intersect) {
+py::dict rle_merge(py::sequence items, bool intersect, int threads) {
   const std::vector<Source> sources = read_all(items, "rleObjs");
   if (sources.empty()) return to_dict({});
   same_sizes(sources, "rleObjs", sources[0].height, sources[0].width);
-  return to_dict(dpad::rle_merge(decode_all(sources, "rleObjs"), intersect));
+  return to_dict(dpad::rle_merge(decode_all(sources, "rleObjs", threads), intersect));
 }
 
 using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
 
-py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule) {
+py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule,
+                         int threads) {
   const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;
   const dpad::PolygonBatch batch{at<const double>(vertices), at<const int64_t>(rings), at<const int64_t>(objects), n};
   const dpad::PolygonRule chosen = rule == "coco"     ? dpad::PolygonRule::coco
@@ -242,7 +244,7 @@ py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width,
   {
     py::gil_scoped_release release;
     dpad::check_polygons(batch, vertex_count, ring_count);
-    rles = dpad::polygons_to_rle(batch, height, width, chosen);
+    rles = dpad::polygons_to_rle(batch, height, width, chosen, threads);
   }
   py::list out;
   for (const dpad::Rle& rle : rles) out.append(to_dict(rle));
@@ -260,17 +262,17 @@ void bind_rle(py::module_& m) {
   m.def("rle_merge", &rle_merge);
   m.def("rle_canonical", [](py::sequence items, const std::string& name) {
     py::list out;
-    for (const dpad::Rle& rle : decode_all(read_all(items, name), name)) out.append(to_dict(rle));
+    for (const dpad::Rle& rle : decode_all(read_all(items, name), name, 1)) out.append(to_dict(rle));
     return out;
   });
-  m.def("rle_encode", [](Address columns, int64_t n, int64_t height, int64_t width) {
-    return to_list(n, [&](int64_t i) {
+  m.def("rle_encode", [](Address columns, int64_t n, int64_t height, int64_t width, int threads) {
+    return to_list(n, threads, [&](int64_t i) {
       return dpad::rle_from_columns(at<const uint8_t>(columns) + i * height * width, height, width);
     });
   });
-  m.def("rle_from_words", [](Address words, Address box, int64_t n, int64_t height, int64_t width) {
+  m.def("rle_from_words", [](Address words, Address box, int64_t n, int64_t height, int64_t width, int threads) {
     const int64_t size = height * dpad::words_for(width);
-    return to_list(n, [&](int64_t i) {
+    return to_list(n, threads, [&](int64_t i) {
       return dpad::rle_from_words(at<const uint64_t>(words) + i * size, height, width,
                                   at<const dpad::PixelBox>(box)[i]);
     });

@@ -9,6 +9,7 @@ the item; `encode` takes arrays of any memory order, and bool; and `frPyObjects`
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -51,7 +52,7 @@ def decode(rleObjs: Any) -> npt.NDArray[np.uint8]:
         return decode([rleObjs])[:, :, 0]
     height, width = _extension.C.rle_sizes(rleObjs, "rleObjs")
     masks = np.empty((height, width, len(rleObjs)), np.uint8, order="F")
-    _extension.C.rle_decode(rleObjs, masks.ctypes.data, height, width)
+    _extension.C.rle_decode(rleObjs, _threads(), masks.ctypes.data, height, width)
     return masks
 
 
@@ -76,7 +77,7 @@ def merge(rleObjs: list[Rle], intersect: int | bool = 0) -> Rle:
     """Union of masks, or intersection. Of masks of different sizes, and of none, an empty mask of size [0, 0]."""
     if len({tuple(rle["size"]) for rle in rleObjs if isinstance(rle, dict) and "size" in rle}) > 1:
         return {"size": [0, 0], "counts": b""}
-    merged: Rle = _extension.C.rle_merge(rleObjs, bool(intersect))
+    merged: Rle = _extension.C.rle_merge(rleObjs, bool(intersect), _threads())
     return merged
 
 
@@ -106,7 +107,7 @@ def iou(dt: Any, gt: Any, pyiscrowd: Any) -> Any:
     if dt_boxes:
         return _box_iou(dt, gt, crowd)
     out = np.empty((len(dt), len(gt)), np.float64, order="F")
-    _extension.C.rle_iou(dt, gt, crowd.ctypes.data, out.ctypes.data)
+    _extension.C.rle_iou(dt, gt, _threads(), crowd.ctypes.data, out.ctypes.data)
     return out
 
 
@@ -141,9 +142,15 @@ def frPyObjects(pyobj: Any, h: int, w: int) -> Any:
     return _from_polygons(pyobj, h, w)
 
 
+def _threads() -> int:
+    """As many as torch uses, where torch is loaded; else one, as pycocotools."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch is not None and hasattr(torch, "get_num_threads") else 1
+
+
 def _encode_columns(masks: npt.NDArray[Any]) -> list[Rle]:
     height, width, n = masks.shape
-    rles: list[Rle] = _extension.C.rle_encode(masks.ctypes.data, n, height, width)
+    rles: list[Rle] = _extension.C.rle_encode(masks.ctypes.data, n, height, width, _threads())
     return rles
 
 
@@ -152,15 +159,15 @@ def _encode_rows(mask: npt.NDArray[Any]) -> Rle:
     height, width = mask.shape
     words, measured = np.empty((height, (width + 63) // 64), np.int64), np.empty(5, np.int64)
     _extension.C.pack_masks(
-        mask.ctypes.data, 1, height, width, words.ctypes.data, measured[4:].ctypes.data, measured.ctypes.data
+        mask.ctypes.data, 1, height, width, 1, words.ctypes.data, measured[4:].ctypes.data, measured.ctypes.data
     )
-    rle: Rle = _extension.C.rle_from_words(words.ctypes.data, measured.ctypes.data, 1, height, width)[0]
+    rle: Rle = _extension.C.rle_from_words(words.ctypes.data, measured.ctypes.data, 1, height, width, 1)[0]
     return rle
 
 
 def _measure(rles: list[Rle]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     areas, boxes = np.empty(len(rles), np.int64), np.empty((len(rles), 4), np.int64)
-    _extension.C.rle_measure(rles, areas.ctypes.data, boxes.ctypes.data)
+    _extension.C.rle_measure(rles, _threads(), areas.ctypes.data, boxes.ctypes.data)
     return areas, boxes
 
 
@@ -217,5 +224,5 @@ def _draw(vertices: Any, rings: Any, objects: Any, h: int, w: int) -> list[Rle]:
         vertices.ctypes.data, vertices.size // 2, rings.ctypes.data, len(rings) - 1,
         objects.ctypes.data, len(objects) - 1,
     )  # fmt: skip
-    rles: list[Rle] = _extension.C.polygons_to_rle(args, h, w, "coco")
+    rles: list[Rle] = _extension.C.polygons_to_rle(args, h, w, "coco", _threads())
     return rles

@@ -44,11 +44,11 @@ void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area
   *box = {left * 64 + __builtin_ctzll(left_bits), top, right * 64 + 64 - __builtin_clzll(right_bits), bottom};
 }
 
-void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, uint64_t* words, int64_t* area,
-                PixelBox* box) {
+void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
+                int64_t* area, PixelBox* box) {
   const MaskKernels& kernels = mask_kernels();
   const int64_t stride = words_for(width);
-  for_masks(n, height * width, [&](int64_t begin, int64_t end) {
+  for_masks(n, height * width, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * height * stride;
       for (int64_t y = 0; y < height; ++y) kernels.pack_row(dense + (i * height + y) * width, width, out + y * stride);
@@ -57,18 +57,18 @@ void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, 
   });
 }
 
-void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, uint8_t* dense) {
+void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, int threads, uint8_t* dense) {
   const MaskKernels& kernels = mask_kernels();
   const int64_t stride = words_for(width);
-  for_masks(n * height, width, [&](int64_t begin, int64_t end) {
+  for_masks(n * height, width, threads, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) kernels.unpack_row(words + row * stride, width, dense + row * width);
   });
 }
 
 void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
-                       int64_t pixels, int64_t* intersection, int64_t* uni) {
+                       int64_t pixels, int threads, int64_t* intersection, int64_t* uni) {
   const MaskKernels& kernels = mask_kernels();
-  for_masks(n, 2 * pixels, [&](int64_t begin, int64_t end) {
+  for_masks(n, 2 * pixels, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const uint8_t* skip = ignore == nullptr ? nullptr : ignore + i * ignore_step;
       const Counts counts = kernels.dense_counts(a + i * pixels, b + i * pixels, skip, pixels);
@@ -102,11 +102,11 @@ struct Kept {
   std::vector<int64_t> area;
   PackedView packed;
 
-  Kept(const PackedView& masks, const PackedView& ignore) {
+  Kept(const PackedView& masks, const PackedView& ignore, int threads) {
     const int64_t n = masks.n, size = masks.mask_words();
     words.resize(static_cast<size_t>(n * size));
     area.resize(static_cast<size_t>(n));
-    for_masks(n, 8 * size, [&](int64_t begin, int64_t end) {
+    for_masks(n, 8 * size, threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const uint64_t* from = masks.words + i * size;
         const uint64_t* skip = ignore.words + (ignore.n == 1 ? 0 : i) * size;
@@ -121,9 +121,9 @@ struct Kept {
 
 }  // namespace
 
-void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int64_t* intersection,
-                        int64_t* uni) {
-  for_masks(a.n, 8 * a.mask_words(), [&](int64_t begin, int64_t end) {
+void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
+                        int64_t* intersection, int64_t* uni) {
+  for_masks(a.n, 8 * a.mask_words(), threads, [&](int64_t begin, int64_t end) {
     std::vector<uint64_t> kept;
     for (int64_t i = begin; i < end; ++i) {
       MaskView truth = b.view(i);
@@ -144,14 +144,14 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
   });
 }
 
-void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int64_t* intersection,
-                          int64_t* uni) {
+void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
+                          int64_t* intersection, int64_t* uni) {
   if (ignore != nullptr && ignore->n == 1) {
-    const Kept kept_a(a, *ignore), kept_b(b, *ignore);
-    return packed_matrix_counts(kept_a.packed, kept_b.packed, nullptr, intersection, uni);
+    const Kept kept_a(a, *ignore, threads), kept_b(b, *ignore, threads);
+    return packed_matrix_counts(kept_a.packed, kept_b.packed, nullptr, threads, intersection, uni);
   }
   const auto fill = [&](const PackedView& truth) {
-    for_masks(a.n, 2 * truth.n * a.mask_words(), [&](int64_t begin, int64_t end) {
+    for_masks(a.n, 2 * truth.n * a.mask_words(), threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const MaskView mask = a.view(i);
         for (int64_t j = 0; j < truth.n; ++j) {
@@ -164,7 +164,7 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
     });
   };
   if (ignore == nullptr) return fill(b);
-  const Kept kept(b, *ignore);
+  const Kept kept(b, *ignore, threads);
   fill(kept.packed);
 }
 

@@ -46,25 +46,25 @@ struct PackedView {
 };
 
 // dense [n, height, width] bytes, not 0 is set; fills words, area and box.
-void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, uint64_t* words, int64_t* area,
-                PixelBox* box);
-void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, uint8_t* dense);
+void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
+                int64_t* area, PixelBox* box);
+void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, int threads, uint8_t* dense);
 // Area and box of one mask's words.
 void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area, PixelBox* box);
 
 // Paired counts of dense masks [n, pixels]; ignore is null, [pixels] (ignore_step 0) or [n, pixels] (ignore_step pixels).
 void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
-                       int64_t pixels, int64_t* intersection, int64_t* uni);
+                       int64_t pixels, int threads, int64_t* intersection, int64_t* uni);
 
 // The pixels that both masks have; nothing is read outside the meeting of their boxes.
 int64_t intersect(const MaskView& a, const MaskView& b);
 
 // Paired counts of packed masks, n of each. `ignore` may be null, hold one mask, or n.
-void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int64_t* intersection,
-                        int64_t* uni);
+void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
+                        int64_t* intersection, int64_t* uni);
 // Counts [a.n, b.n] of every pair. `ignore` may be null, hold one mask, or b.n.
-void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int64_t* intersection,
-                          int64_t* uni);
+void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
+                          int64_t* intersection, int64_t* uni);
 
 // Squared Euclidean distance of each set pixel to the nearest one that is not, beyond the image included; 0 elsewhere.
 void distance_squared(const uint8_t* mask, int64_t height, int64_t width, int64_t* out);

@@ -76,10 +76,10 @@ void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings) 
   }
 }
 
-void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, uint64_t* words,
-                   int64_t* area, PixelBox* box) {
+void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
+                   uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(width), size = height * stride;
-  for_masks(batch.n, 8 * size, [&](int64_t begin, int64_t end) {
+  for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * size;
@@ -93,9 +93,10 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
   });
 }
 
-void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, uint8_t* dense) {
+void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
+                         uint8_t* dense) {
   const MaskKernels& kernels = mask_kernels();
-  for_masks(batch.n, height * width, [&](int64_t begin, int64_t end) {
+  for_masks(batch.n, height * width, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> bits;
     for (int64_t i = begin; i < end; ++i) {
@@ -110,10 +111,11 @@ void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t widt
   });
 }
 
-std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule) {
+std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule,
+                                 int threads) {
   const int64_t stride = words_for(width);
   std::vector<Rle> rles(static_cast<size_t>(batch.n));
-  for_masks(batch.n, height * stride, [&](int64_t begin, int64_t end) {
+  for_masks(batch.n, 8 * height * stride, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> words(static_cast<size_t>(height * stride), 0);
     for (int64_t i = begin; i < end; ++i) {
@@ -132,9 +134,9 @@ std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int6
 }
 
 void polygon_counts(const PolygonBatch& batch, PolygonRule rule, const PackedView& masks, const int64_t* index,
-                    const PackedView* ignore, int64_t* intersection, int64_t* uni) {
+                    const PackedView* ignore, int threads, int64_t* intersection, int64_t* uni) {
   const int64_t stride = masks.stride(), size = masks.mask_words();
-  for_masks(batch.n, size, [&](int64_t begin, int64_t end) {
+  for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(masks.height, masks.width, rule);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t which = index == nullptr ? i : index[i];

@@ -28,14 +28,16 @@ struct PolygonBatch {
 void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings);
 
 // Fills words [n, height, words_for(width)], area [n] and box [n].
-void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, uint64_t* words,
-                   int64_t* area, PixelBox* box);
+void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
+                   uint64_t* words, int64_t* area, PixelBox* box);
 // Sets pixels to 1 in dense [n, height, width], which comes in as zeros: what no polygon touches is never written.
-void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, uint8_t* dense);
-std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule);
+void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
+                         uint8_t* dense);
+std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule,
+                                 int threads);
 
 // Counts of object i against mask index[i] (i where index is null); `ignore` may be null, hold one mask, or one per mask.
 void polygon_counts(const PolygonBatch& batch, PolygonRule rule, const PackedView& masks, const int64_t* index,
-                    const PackedView* ignore, int64_t* intersection, int64_t* uni);
+                    const PackedView* ignore, int threads, int64_t* intersection, int64_t* uni);
 
 }  // namespace dpad

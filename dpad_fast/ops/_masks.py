@@ -51,7 +51,15 @@ def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) ->
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 else pixels
     _extension.C.dense_pair_counts(
-        a.data_ptr(), b.data_ptr(), _pointer(skip), step, a.shape[0], pixels, intersection.data_ptr(), union.data_ptr()
+        a.data_ptr(),
+        b.data_ptr(),
+        _pointer(skip),
+        step,
+        a.shape[0],
+        pixels,
+        torch.get_num_threads(),
+        intersection.data_ptr(),
+        union.data_ptr(),
     )
     return intersection, union
 
@@ -85,7 +93,7 @@ def _pack_cpu(masks: torch.Tensor) -> Packed:
     n, height, width = masks.shape
     words, area, box = _empty_packed(masks, n, height, width)
     _extension.C.pack_masks(
-        masks.data_ptr(), n, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr()
+        masks.data_ptr(), n, height, width, torch.get_num_threads(), words.data_ptr(), area.data_ptr(), box.data_ptr()
     )  # fmt: skip
     return words, area, box
 
@@ -114,7 +122,7 @@ def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
     words = words.contiguous()
     n, height = words.shape[:2]
     masks = torch.empty((n, height, width), dtype=torch.bool)
-    _extension.C.unpack_masks(words.data_ptr(), n, height, width, masks.data_ptr())
+    _extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
     return masks
 
 
@@ -184,7 +192,8 @@ def _packed_counts_cpu(
     intersection, union = _packed_counts_fake(a, b, ignore, width, matrix)
     run = _extension.C.packed_matrix_counts if matrix else _extension.C.packed_pair_counts
     skip = _packed_args(*ignore) if ignore else None
-    run(_packed_args(*a), _packed_args(*b), skip, height, width, intersection.data_ptr(), union.data_ptr())
+    threads = torch.get_num_threads()
+    run(_packed_args(*a), _packed_args(*b), skip, height, width, threads, intersection.data_ptr(), union.data_ptr())
     return intersection, union
 
 
@@ -235,7 +244,14 @@ def _draw_cpu(
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
     words, area, box = _empty_packed(vertices, objects.shape[0] - 1, height, width)
     _extension.C.draw_polygons(
-        _polygon_args(vertices, rings, objects), height, width, rule, words.data_ptr(), area.data_ptr(), box.data_ptr()
+        _polygon_args(vertices, rings, objects),
+        height,
+        width,
+        rule,
+        torch.get_num_threads(),
+        words.data_ptr(),
+        area.data_ptr(),
+        box.data_ptr(),
     )
     return words, area, box
 
@@ -269,7 +285,7 @@ def _draw_dense_cpu(
     # NumPy's zeros come from calloc: pages that no polygon touches are never written, which torch.zeros would do.
     masks = torch.from_numpy(np.zeros((objects.shape[0] - 1, height, width), np.bool_))
     _extension.C.draw_polygons_dense(
-        _polygon_args(vertices, rings, objects), height, width, rule, masks.data_ptr()
+        _polygon_args(vertices, rings, objects), height, width, rule, torch.get_num_threads(), masks.data_ptr()
     )  # fmt: skip
     return masks
 
@@ -305,7 +321,7 @@ def _polygon_counts_cpu(
     intersection, union = _empty_counts(vertices, (objects.shape[0] - 1,))
     _extension.C.polygon_counts(
         _polygon_args(vertices, rings, objects), rule, _packed_args(*masks), masks[0].shape[1], width, _pointer(index),
-        _packed_args(*ignore) if ignore else None, intersection.data_ptr(), union.data_ptr(),
+        _packed_args(*ignore) if ignore else None, torch.get_num_threads(), intersection.data_ptr(), union.data_ptr(),
     )  # fmt: skip
     return intersection, union
 

@@ -108,7 +108,8 @@ class PackedMasks:
         options: dict[str, Any] = {"dtype": torch.int64}
         words = torch.empty((len(rles), height, ops.words_for(width)), **options)
         area, box = torch.empty((len(rles),), **options), torch.empty((len(rles), 4), **options)
-        _extension.C.rle_words(rles, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr())
+        threads = torch.get_num_threads()
+        _extension.C.rle_words(rles, height, width, threads, words.data_ptr(), area.data_ptr(), box.data_ptr())
         return cls._of((words, area, box), width)
 
     @classmethod
@@ -174,7 +175,7 @@ class PackedMasks:
         """N dictionaries in COCO's compressed form, as `pycocotools.mask.encode` gives them."""
         words, box = self.words.cpu().contiguous(), self.box.cpu().contiguous()
         rles: list[Rle] = _extension.C.rle_from_words(
-            words.data_ptr(), box.data_ptr(), len(self), self.height, self.width
+            words.data_ptr(), box.data_ptr(), len(self), self.height, self.width, torch.get_num_threads()
         )
         return rles
 

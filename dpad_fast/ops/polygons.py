@@ -61,7 +61,7 @@ def rasterize_polygons(
     if out == "packed":
         return PackedMasks._of(ops.draw(*flat, height, width, rule), width)
     host = [part.cpu() for part in flat]
-    return _extension.C.polygons_to_rle(ops._polygon_args(*host), height, width, rule)
+    return _extension.C.polygons_to_rle(ops._polygon_args(*host), height, width, rule, torch.get_num_threads())
 
 
 def polygon_iou(
