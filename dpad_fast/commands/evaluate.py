@@ -25,13 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the parser of `dpad-fast evaluate`.
     """
-    parser.add_argument("subject", help="a JSONL of predictions, or a checkpoint (shipped name or folder) with --shapes")
+    parser.add_argument(
+        "subject", help="a JSONL of predictions, or a checkpoint (shipped name or folder) with --shapes"
+    )
     parser.add_argument("--data", type=Path, help="ReasonSeg folder that the predictions answer")
     parser.add_argument("--shapes", type=int, metavar="SCENES", help="sample the checkpoint on so many held-out scenes")
     parser.add_argument("--seed", type=int, default=9000, help="world of the held-out scenes (default: %(default)s)")
-    parser.add_argument("--mask", choices=["box", "polygon"], default="polygon", help="mask of a prediction: its polygon where it has one, or always its box (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--ignore", choices=["drop", "target"], default="drop", help="what ignored pixels are (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--encoder", help="CLIP for S1 and S2 (shipped name, folder or hub name); with --data none by default")  # fmt: skip
+    parser.add_argument(
+        "--mask",
+        choices=["box", "polygon"],
+        default="polygon",
+        help="mask of a prediction: its polygon where it has one, or always its box (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ignore", choices=["drop", "target"], default="drop", help="what ignored pixels are (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--encoder", help="CLIP for S1 and S2 (shipped name, folder or hub name); with --data none by default"
+    )
     parser.add_argument("--json", type=Path, help="also write metrics and one record per completion here")
 
 
@@ -126,7 +137,11 @@ def run(args: argparse.Namespace) -> int:
     notes = [
         f"{len(records)} completions of {len({r.id for r in records})} samples; ± is the bootstrap standard error.",
         f"Chain length is in {units}. Masks: "
-        + ("what is not background in the box." if of_checkpoint else f"from the {args.mask}. Ignored pixels: {args.ignore}."),
+        + (
+            "what is not background in the box."
+            if of_checkpoint
+            else f"from the {args.mask}. Ignored pixels: {args.ignore}."
+        ),
     ]
     rows = tuple((METRICS[key].label, shown(key, value)) for key, value in found.items())
     print(Table(args.subject, ("metric", "value"), rows, tuple(notes)).text())

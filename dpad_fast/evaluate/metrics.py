@@ -35,8 +35,8 @@ def overlap(
         predicted: bool [H, W]; None for an answer that could not be read, which covers nothing.
         target: bool [H, W].
         ignore: bool [H, W], pixels of undecided annotation, or None.
-        ignore_as: "drop" leaves those pixels out of both sides (LISA's evaluation); "target" counts them as target (what
-            the released conversion of the data does).
+        ignore_as: "drop" leaves those pixels out of both sides (LISA's evaluation); "target" counts them as target
+            (what the released conversion of the data does).
 
     Returns:
         The shared and the covered number of pixels.

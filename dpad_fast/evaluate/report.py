@@ -123,7 +123,7 @@ def _run_page(result: Mapping[str, Any]) -> str:
     if result["after"]:
         parts.append("<h2>Before and after</h2>" + _table(_plain(before_after(result, name))))
     parts.append("<h2>Curves</h2>" + curves_svg({name: [result["history"]]}))
-    scenes = _scenes({"before": result["records"]["before"], "after": result["records"]["after"]}, config["evaluation"]["show"])  # fmt: skip
+    scenes = _scenes(result["records"], config["evaluation"]["show"])
     if scenes:
         parts.append("<h2>Sampled completions</h2>" + _LEGEND + scenes)
     parts.append(_settings(config, result["versions"]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dpad_fast.train import decode
 from dpad_fast.train.shared_vision import share_vision
 from dpad_fast.types import Sample
 
@@ -48,8 +49,11 @@ def sample_completions(
     Raises:
         ValueError: if a count or the temperature is not positive.
     """
-    if min(per_item, batch, max_new_tokens) < 1 or temperature <= 0:
-        raise ValueError(f"per_item={per_item}, batch={batch}, max_new_tokens={max_new_tokens} and temperature={temperature} must be positive")  # fmt: skip
+    for name, value in {"per_item": per_item, "batch": batch, "max_new_tokens": max_new_tokens}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     if model.device.type == "cpu":
         share_vision(model)
     rows = [item for item in items for _ in range(per_item)]
@@ -70,14 +74,22 @@ def sample_completions(
 
 
 def _generate(model: Any, processor: Any, items: Sequence[Sample], tokens: int, temperature: float) -> list[str]:
-    turns = [
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.query}]}] for item in items
-    ]
+    turns = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.query}]}] for item in items]
     prompts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
     images = [[item.image] for item in items]
     inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
     inputs = inputs.to(model.device)
     tokenizer = processor.tokenizer
+    if decode.supports(model):
+        drawn = decode.sample(
+            model,
+            inputs,
+            max_new_tokens=tokens,
+            eos_ids=[tokenizer.eos_token_id],
+            temperature=temperature,
+            suppress=[model.config.image_token_id],
+        )
+        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn]
     output = model.generate(
         **inputs,
         max_new_tokens=tokens,

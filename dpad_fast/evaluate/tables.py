@@ -1,4 +1,4 @@
-"""Tables in plain text and as rows for the report: before and after, arms side by side, and what differs beyond noise."""
+"""Tables in text and for the report: before and after, arms side by side, and what differs beyond noise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def shown(key: str, estimate: Estimate, signed: bool = False) -> str:
     """
     if math.isnan(estimate.value):
         return "-"
-    digits, factor, unit = (1, 100.0, " %") if METRICS[key].percent else (1, 1.0, "") if key == "chain_tokens" else (3, 1.0, "")  # fmt: skip
+    percent = METRICS[key].percent
+    factor, unit = (100.0, " %") if percent else (1.0, "")
+    digits = 1 if percent or key == "chain_tokens" else 3
     sign = "+" if signed else ""
     error = "" if math.isnan(estimate.error) else f" ± {factor * estimate.error:.{digits}f}"
     return f"{factor * estimate.value:{sign}.{digits}f}{error}{unit}"

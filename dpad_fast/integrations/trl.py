@@ -5,9 +5,9 @@
     args = GRPOConfig(..., reward_weights=rewards.weights(), remove_unused_columns=False)
     trainer = GRPOTrainer(model, rewards.functions(), args, train_dataset=dataset)
 
-The data set needs `prompt` (conversational), `image` or `images`, `solution` (read by `Target.parse`), and should have an
-`id` column that is equal where images are: TRL hands out a new image object per completion. `DpadTrainer` takes the same
-arguments as `GRPOTrainer` and adds `advantage` and `share_images`.
+The data set needs `prompt` (conversational), `image` or `images`, `solution` (read by `Target.parse`), and should have
+an `id` column that is equal where images are: TRL hands out a new image object per completion. `DpadTrainer` takes the
+arguments of `GRPOTrainer` and adds `advantage` and `share_images`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -31,6 +32,21 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         if self._watch is not None and logs and "reward" in logs:
             numbers = {key: float(value) for key, value in logs.items() if isinstance(value, (int, float))}
             self._watch(int(state.global_step), numbers)
+
+
+def tensorboard(folder: Path) -> Any:
+    """A callback that writes every metric as a TensorBoard scalar.
+
+    Args:
+        folder: for the event files; a resumed run goes on in the same one.
+
+    Returns:
+        The callback.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(folder)))
 
 
 class SaveAtEnd(TrainerCallback):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """The configuration of a training run: typed, one line of documentation per field, read from YAML.
 
-A file holds the fields of `TrainConfig`; `data`, `grpo` and `evaluation` are sections of their own, and `rewards` is what
-`RewardConfig.from_dict` takes. Unknown keys are rejected by name, with the nearest known one.
+A file holds the fields of `TrainConfig`; `data`, `grpo` and `evaluation` are sections of their own, and `rewards` is
+what `RewardConfig.from_dict` takes. Unknown keys are rejected by name, with the nearest known one.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class TrainConfig:
         if self.data.kind == "dataset" and not self.data.path:
             raise ValueError("data.path is empty: data.kind 'dataset' needs a folder or a name")
         if self.data.kind == "shapes" and self.evaluation.scenes and self.evaluation.seed == self.data.seed:
-            raise ValueError(f"evaluation.seed and data.seed are both {self.data.seed}: it would test on what it trains on")
+            raise ValueError(
+                f"evaluation.seed and data.seed are both {self.data.seed}: it would test on what it trains on"
+            )
         for name in ("steps", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

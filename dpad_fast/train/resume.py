@@ -108,9 +108,9 @@ def step_of(checkpoint: Path) -> int:
 def restore_weights(model: Any, checkpoint: Path) -> None:
     """Load a checkpoint's weights through the model's own `from_pretrained`.
 
-    The Trainer's resume loads the file by its names and takes no notice of names that do not fit. Some models (Qwen2.5-VL
-    among them) are written with other names than they have in memory, so it would go on from the weights that it
-    happened to have, without a word.
+    The Trainer's resume loads the file by its names and takes no notice of names that do not fit. Some models
+    (Qwen2.5-VL among them) are written with other names than they have in memory, so it would go on from the weights
+    that it happened to have, without a word.
 
     Args:
         model: a `PreTrainedModel`; changed in place.

@@ -263,8 +263,8 @@ def train(config: TrainConfig, scorer: RewardScorer | None = None, watch: Watch 
         watch: called after every logged step.
 
     Returns:
-        `{"fingerprint", "steps", "history", "resumed_at", "seconds"}`, also in `out/training.json`; the trained policy is
-        in `out/policy`.
+        `{"fingerprint", "steps", "history", "resumed_at", "seconds"}`, also in `out/training.json`; the trained policy
+        is in `out/policy`.
 
     Raises:
         ValueError: if `config.out` holds a run of another configuration, or the configuration cannot be run.

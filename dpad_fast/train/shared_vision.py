@@ -32,10 +32,10 @@ def share_vision(model: Any) -> bool:
 
     def forward(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **options: Any) -> Any:
         sizes = grid_thw.prod(dim=-1).tolist()  # patches per image
-        first, copy_of = _distinct(hidden_states, grid_thw, sizes)
+        first, copy_of = distinct_images(hidden_states, grid_thw)
         if len(first) == len(sizes):
             return plain(hidden_states, grid_thw, **options)
-        pieces = hidden_states.split(sizes)
+        pieces = torch.split(hidden_states, sizes)
         output = plain(torch.cat([pieces[i] for i in first]), grid_thw[first], **options)
         kept = [sizes[i] for i in first]
         output.last_hidden_state = _repeat(output.last_hidden_state, kept, copy_of)
@@ -47,13 +47,22 @@ def share_vision(model: Any) -> bool:
     return True
 
 
-def _distinct(patches: torch.Tensor, grids: torch.Tensor, sizes: list[int]) -> tuple[list[int], list[int]]:
-    """Indices of the first copy of every distinct image, and for each image which of those it equals."""
+def distinct_images(patches: torch.Tensor, grids: torch.Tensor) -> tuple[list[int], list[int]]:
+    """Find the images of a batch that are equal.
+
+    Args:
+        patches: [P, C], the patches of all images one after the other.
+        grids: [N, 3], frames, rows and columns of each image in patches.
+
+    Returns:
+        The indices of the first copy of every distinct image, and for each of the N images which of those it equals.
+    """
+    sizes = grids.prod(dim=-1).tolist()
     seen: dict[tuple[bytes, tuple[int, ...]], int] = {}
     first: list[int] = []
     copy_of: list[int] = []
     shapes = [tuple(grid) for grid in grids.tolist()]
-    for index, piece in enumerate(patches.detach().cpu().float().split(sizes)):
+    for index, piece in enumerate(torch.split(patches.detach().cpu().float(), sizes)):
         key = (piece.numpy().tobytes(), shapes[index])  # compared in full, so no collision can mix images up
         if key not in seen:
             seen[key] = len(first)
@@ -66,5 +75,5 @@ def _repeat(features: torch.Tensor, sizes: list[int], copy_of: list[int]) -> tor
     """Features of the distinct images [sum(sizes), D], laid out for all images."""
     if features.shape[0] != sum(sizes):
         raise ValueError(f"the vision tower returned {features.shape[0]} rows for {sum(sizes)} expected")
-    pieces = features.split(sizes)
+    pieces = torch.split(features, sizes)
     return torch.cat([pieces[i] for i in copy_of])

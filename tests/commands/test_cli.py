@@ -74,7 +74,11 @@ def test_train_dry_run_prints_the_configuration(tmp_path, capsys):
 
 
 def test_report_refuses_what_is_no_result(tmp_path, capsys):
-    for text, words in (("{", "not valid JSON"), ("[]", "does not hold a result"), ('{"kind": "x"}', "known: run, demo")):
+    for text, words in (
+        ("{", "not valid JSON"),
+        ("[]", "does not hold a result"),
+        ('{"kind": "x"}', "known: run, demo"),
+    ):
         (tmp_path / "result.json").write_text(text)
         assert cli.main(["report", str(tmp_path)]) == 2
         assert words in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_demo_from_end_to_end_and_again(models, tmp_path, capsys):
 def test_a_worker_that_fails_is_quoted(tmp_path):
     config = SETTINGS["E"].config("with R_dpad", 0, str(tmp_path / "run"), {"encoder": "no/such/encoder"})
     job = Job("E", "train", config, tmp_path / "before.json")
-    with pytest.raises(JobFailed, match="E ended with status 2: .*no/such/encoder"):
+    with pytest.raises(JobFailed, match=r"E ended with status 2: .*no/such/encoder"):
         run_jobs([job], PlainDisplay(), 1)
 
 

@@ -4,7 +4,13 @@ import pytest
 from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import MIXTURES, answer_of, completion_of
 from dpad_fast.evaluate.measure import (
-    chain_of, difference, from_rows, measure, shape_concerned, summarise, to_rows,
+    chain_of,
+    difference,
+    from_rows,
+    measure,
+    shape_concerned,
+    summarise,
+    to_rows,
 )
 from dpad_fast.evaluate.segment import SEGMENTERS, box_mask, from_background, from_polygon
 from dpad_fast.rewards import RewardConfig, RewardScorer, parse_completion

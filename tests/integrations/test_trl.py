@@ -121,7 +121,12 @@ def test_two_images_a_row_are_refused():
 
 def test_completion_texts():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    given = ["x", [{"role": "assistant", "content": "y"}], [{"content": parts}], [{"role": "assistant", "content": None}]]
+    given = [
+        "x",
+        [{"role": "assistant", "content": "y"}],
+        [{"content": parts}],
+        [{"role": "assistant", "content": None}],
+    ]
     assert completion_texts(given) == ["x", "y", "ab", ""]
     with pytest.raises(ValueError, match=r"completions\[1\]"):
         completion_texts(["x", 3])

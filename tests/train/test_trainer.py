@@ -151,14 +151,16 @@ def test_killed_run_goes_on_and_ends_as_if_it_had_not_been(random_policy, tmp_pa
 
     straight = training.train(tiny(random_policy, tmp_path / "straight"))
     assert straight["resumed_at"] is None
-    killed, whole = (load_file(str(Path(folder) / "policy" / "model.safetensors")) for folder in (out, tmp_path / "straight"))
+    killed, whole = (
+        load_file(str(Path(folder) / "policy" / "model.safetensors")) for folder in (out, tmp_path / "straight")
+    )
     for name, weight in whole.items():
         torch.testing.assert_close(killed[name], weight, rtol=0, atol=1e-6)
     for a, b in zip(result["history"], straight["history"], strict=True):
         assert a["kl"] == pytest.approx(b["kl"], abs=1e-5)
 
     assert training.train(tiny(random_policy, out))["history"] == result["history"]  # finished: nothing is run again
-    with pytest.raises(ValueError, match="another configuration.*differs in seed"):
+    with pytest.raises(ValueError, match=r"another configuration.*differs in seed"):
         training.train(replace(tiny(random_policy, out), seed=5))
 
 
