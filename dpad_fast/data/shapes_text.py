@@ -95,34 +95,23 @@ def answer_of(box: tuple[int, int, int, int], points: tuple[tuple[int, int], tup
 
 
 LIST_PROMPT = "look"
-EXERCISES = ("walk", "find", "pick")
 
 
-def listing_of(item: ShapesSample, exercise: str, rng: np.random.Generator) -> tuple[str, str]:
-    """An exercise that teaches a policy to localise: a prompt, and the shapes it asks for with their boxes.
+def listing_of(item: ShapesSample, rng: np.random.Generator) -> tuple[str, str]:
+    """The exercise that teaches a policy to localise: a prompt, and the shapes it asks for with their boxes.
 
-    Args:
-        item: the scene.
-        exercise: "walk": all shapes in reading order, which is learnt first. "find": all in random order, so that a
-            box must be found by its name. "pick": as "find", and half of the prompts ask for one colour, form or
-            texture only, which is what a query asks.
-        rng: of the order and of what is asked.
-
-    Raises:
-        ValueError: for another exercise.
+    Half of the prompts ask for every shape, the others for those of one colour, form or texture, as queries do. The
+    order is random: in reading order a policy learns to walk over the picture, and never to find the box of a name.
     """
-    if exercise not in EXERCISES:
-        raise ValueError(f"exercise is {exercise!r}; known: {', '.join(EXERCISES)}")
     shapes = item.scene.objects
     wanted, prompt = list(shapes), LIST_PROMPT
-    if exercise == "pick" and rng.random() < 0.5:
+    if rng.random() < 0.5:
         pattern = shapes[int(rng.integers(len(shapes)))]
         key = ("colour", "form", "texture")[int(rng.integers(3))]
         word = getattr(pattern, key)
         wanted, prompt = [s for s in shapes if getattr(s, key) == word], f"{LIST_PROMPT} {word}"
-    if exercise != "walk":
-        wanted = [wanted[i] for i in rng.permutation(len(wanted))]
-    return prompt, " ,".join(f" {s.name} [{', '.join(map(str, s.box))}]" for s in wanted)
+    order = rng.permutation(len(wanted))
+    return prompt, " ,".join(f" {wanted[i].name} [{', '.join(map(str, wanted[i].box))}]" for i in order)
 
 
 def _jittered(box: tuple[int, int, int, int], reach: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -91,6 +91,7 @@ def build_policy(seed: int) -> Qwen2_5_VLForConditionalGeneration:
         "eos_token_id": ids("<|eos|>"),
         "pad_token_id": ids("<|pad|>"),
         "tie_word_embeddings": True,
+        "initializer_range": 0.05,
     }
     vision: dict[str, Any] = {
         "depth": 3,

@@ -4,7 +4,7 @@ Stages by fixed step counts and seeds. Each stage starts from what the one befor
 
     clip                 the small CLIP
     vision               the policy's vision tower
-    walk, find, F        its language model: lists of shapes in reading order, then in any order, and mixture F
+    lists, F             its language model: half lists of shapes with their boxes, half mixture F
     E, J                 warm starts that continue from F, side by side
 """
 
@@ -25,7 +25,7 @@ from dpad_fast.train.small_clip import ClipTraining
 from dpad_fast.train.small_policy import Progress, Stage
 
 CLIP = ClipTraining()
-VISION = Stage(steps=1500, batch=48, lr=1e-3)
+VISION = Stage(steps=1000, batch=48, lr=1e-3)
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Lesson:
         start: folder that it starts from.
         mixture: key of `MIXTURES`.
         stage: steps, batch, learning rate, seed.
-        listing: share of batches that list shapes with boxes.
-        exercise: how they list them; see `listing_of`.
+        listing: share of batches that list shapes with boxes; see `listing_of`.
     """
 
     name: str
@@ -46,14 +45,11 @@ class Lesson:
     mixture: str
     stage: Stage
     listing: float = 0.0
-    exercise: str = "pick"
 
 
 BASE = (  # one after the other
-    Lesson("walk", "vision", "f", Stage(1100, 32, 1e-3, seed=0), 0.5, "walk"),
-    Lesson("find", "walk", "f", Stage(600, 32, 1e-3, seed=3), 0.5, "find"),
-    Lesson("find-more", "find", "f", Stage(500, 32, 1e-3, seed=4), 0.4, "find"),
-    Lesson("policy-f", "find-more", "f", Stage(500, 32, 1e-3, seed=5), 0.5, "pick"),
+    Lesson("lists", "vision", "f", Stage(1000, 32, 1e-3, seed=0), listing=0.5),
+    Lesson("policy-f", "lists", "f", Stage(600, 32, 1e-3, seed=3), listing=0.4),
 )
 CONTINUED = (  # side by side
     Lesson("policy-e", "policy-f", "e", Stage(300, 32, 4e-4, seed=1)),
@@ -102,7 +98,6 @@ def make_policy(out: Path, lesson: Lesson) -> None:
         MIXTURES[lesson.mixture],
         lesson.stage,
         listing=lesson.listing,
-        exercise=lesson.exercise,
         progress=_progress(lesson.name),
     )
     small_policy.save(model, out / lesson.name)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from dpad_fast.data.shapes import COLOURS, FORMS, GRID, SIDE, TEXTURES, ShapesSample, sample
 from dpad_fast.data.shapes_text import Mixture, completion_of, listing_of
+from dpad_fast.data.shapes_text import policy_tokenizer
 from dpad_fast.train.policy import build_processor
 
 if TYPE_CHECKING:
@@ -74,16 +75,28 @@ def _ahead(make: Callable[[int], T], steps: int) -> Iterator[T]:
 
 
 class DenseHeads(nn.Module):
-    """Linear read-outs of one merged token: colour (or nothing), form, texture, and the four box coordinates."""
+    """Read-outs of one merged token: colour (or nothing), form, texture, and the four box coordinates.
 
-    def __init__(self, width: int) -> None:
+    Colour, form and texture are read with the language model's own embeddings of those words, which stay as they are:
+    a picture token comes to hold the words that describe it, so that the language model can match a word it has read
+    with the place it stands for by one rule for all words. Coordinates, which share their words, have a linear head.
+
+    Args:
+        embeddings: [vocabulary, width], the language model's token embeddings.
+    """
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
         super().__init__()
-        self.sizes = [len(COLOURS) + 1, len(FORMS), len(TEXTURES), *[STEPS_OF_GRID] * 4]
-        self.out = nn.Linear(width, sum(self.sizes))
+        tokenizer = policy_tokenizer()
+        for kind, words in enumerate(([*COLOURS, "background"], FORMS, TEXTURES)):
+            ids = tokenizer.convert_tokens_to_ids([f" {word}" for word in words])
+            self.register_buffer(f"words_{kind}", embeddings[ids].detach().clone())
+        self.coordinates = nn.Linear(embeddings.shape[1], 4 * STEPS_OF_GRID)
 
-    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits of each property, [tokens, classes] each."""
-        return self.out(tokens).split(self.sizes, dim=-1)  # type: ignore[no-any-return]
+    def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Logits of each of the seven properties, [tokens, classes] each."""
+        words = [tokens @ self.get_buffer(f"words_{kind}").T for kind in range(3)]
+        return [*words, *self.coordinates(tokens).split(STEPS_OF_GRID, dim=-1)]
 
 
 def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
@@ -112,7 +125,7 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progre
     images = build_processor().image_processor
     visual = model.model.visual
     torch.manual_seed(stage.seed)
-    heads = DenseHeads(model.config.vision_config.out_hidden_size)
+    heads = DenseHeads(model.get_input_embeddings().weight)
     trained = [*visual.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=stage.lr, weight_decay=0.01)
     right: list[float] = []
@@ -165,7 +178,6 @@ def train_language(
     stage: Stage,
     *,
     listing: float = 0.0,
-    exercise: str = "pick",
     progress: Progress | None = None,
 ) -> None:
     """Supervised training of the language model on a mixture, in place; the vision tower stays as it is.
@@ -174,8 +186,7 @@ def train_language(
         model: the policy.
         mixture: what completions are drawn from.
         stage: steps, batch, learning rate and seed.
-        listing: share of the batches that list shapes with their boxes instead of answering.
-        exercise: which shapes, in which order; see `listing_of`.
+        listing: share of the batches that list shapes with their boxes (`listing_of`) instead of answering.
         progress: called with (step, steps, losses) after every step.
     """
     processor = build_processor()
@@ -190,7 +201,7 @@ def train_language(
     def batch(step: int) -> tuple[bool, dict[str, torch.Tensor]]:
         items = _scenes(LANGUAGE_SEED, stage, step)
         if rng.random() < listing:
-            prompts, lists = zip(*(listing_of(item, exercise, rng) for item in items), strict=True)
+            prompts, lists = zip(*(listing_of(item, rng) for item in items), strict=True)
             return True, _batch(processor, items, prompts, lists)
         answers = [completion_of(item, mixture, rng) for item in items]
         return False, _batch(processor, items, [item.query for item in items], answers)

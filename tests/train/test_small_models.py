@@ -50,7 +50,7 @@ def test_only_the_answer_is_learnt(lists):
     processor, rng = build_processor(), np.random.default_rng(0)
     items = [shapes.sample(32, index) for index in range(5)]
     if lists:
-        prompts, answers = zip(*(listing_of(item, "pick", rng) for item in items), strict=True)
+        prompts, answers = zip(*(listing_of(item, rng) for item in items), strict=True)
     else:
         prompts, answers = [i.query for i in items], [completion_of(i, MIXTURES["e"], rng) for i in items]
     batch = small_policy._batch(processor, items, prompts, answers)
