@@ -28,7 +28,12 @@ void for_column_runs(const Rle& rle, Visit&& visit) {
     int64_t left = rle.counts[i];
     if (i % 2 == 0) {
       y += left;
-      if (y >= height) {
+      if (y < height) continue;
+      // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
+      if (y < 2 * height) {
+        ++x;
+        y -= height;
+      } else {
         x += y / height;
         y %= height;
       }
@@ -135,19 +140,12 @@ int64_t rle_area(const Rle& rle) {
 
 PixelBox rle_box(const Rle& rle) {
   PixelBox box{rle.width, rle.height, 0, 0};
-  int64_t start = 0;
-  for (size_t i = 0; i < rle.counts.size(); ++i) {
-    const int64_t end = start + rle.counts[i];
-    if (i % 2 == 1 && end > start) {
-      const int64_t x1 = start / rle.height, x2 = (end - 1) / rle.height;
-      const bool one_column = x1 == x2;
-      box.x1 = std::min(box.x1, x1);
-      box.x2 = std::max(box.x2, x2 + 1);
-      box.y1 = std::min(box.y1, one_column ? start % rle.height : 0);
-      box.y2 = std::max(box.y2, one_column ? (end - 1) % rle.height + 1 : rle.height);
-    }
-    start = end;
-  }
+  for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
+    box.x1 = std::min(box.x1, x);
+    box.x2 = x + 1;
+    box.y1 = std::min(box.y1, begin);
+    box.y2 = std::max(box.y2, end);
+  });
   return box.x2 == 0 ? PixelBox{} : box;
 }
 
@@ -179,6 +177,7 @@ Rle rle_from_columns(const uint8_t* columns, int64_t height, int64_t width) {
 
 void rle_to_columns(const Rle& rle, uint8_t* columns) {
   for (size_t i = 0; i < rle.counts.size(); ++i) {
+    if (rle.counts[i] == 0) continue;  // memset may not be given the null pointer of a mask without pixels
     std::memset(columns, static_cast<int>(i % 2), rle.counts[i]);
     columns += rle.counts[i];
   }

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the fuzz target with clang: libFuzzer, ASan and UBSan over the same sources that the extension is made of.
+# Usage: tests/fuzz/build.sh OUTPUT. CLANGXX names the compiler.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+output=$1
+objects=$(mktemp -d)
+trap 'rm -rf "$objects"' EXIT
+flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-omit-frame-pointer -Icsrc
+       -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
+sources=(tests/fuzz/fuzz_masks.cpp csrc/core/{cpu_features,masks,parallel,polygon_marks,polygons,rle}.cpp
+         csrc/simd/mask_kernels{,_scalar}.cpp)
+[ "$(uname -m)" = x86_64 ] && sources+=(csrc/simd/mask_kernels_{avx2,avx512}.cpp)
+for source in "${sources[@]}"; do
+  extra=()
+  case $source in
+    *_avx2.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2) ;;
+    *_avx512.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2 -mavx512{f,bw,dq,vl,vpopcntdq}) ;;
+  esac
+  "${CLANGXX:-clang++}" "${flags[@]}" "${extra[@]}" -c "$source" -o "$objects/$(basename "$source").o"
+done
+mkdir -p "$(dirname "$output")"
+"${CLANGXX:-clang++}" -fsanitize=fuzzer,address,undefined -pthread "$objects"/*.o -o "$output"
