@@ -88,7 +88,7 @@ def _jobs(setting: Setting, args: argparse.Namespace, changes: Mapping[str, Any]
 
 def _command(args: argparse.Namespace) -> str:
     words = ["dpad-fast", "demo", "--setting", args.setting, "--seeds", str(args.seeds)]
-    for name in ("steps", "scenes"):
+    for name in ("steps", "scenes", "policy", "encoder"):
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
     return shlex.join(words)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
@@ -37,7 +38,10 @@ def _padded(prompt_ids: list[list[int]], fields: Mapping[str, Any], pad: int) ->
     inputs = {"input_ids": left(prompt_ids, pad), "attention_mask": left([[1] * len(ids) for ids in prompt_ids], 0)}
     for name, value in fields.items():
         ragged = isinstance(value, list) and isinstance(value[0], list) and len(value) == len(prompt_ids)
-        inputs[name] = left(value, 0) if ragged and len(value[0]) == len(prompt_ids[0]) else torch.as_tensor(value)
+        if ragged and len(value[0]) == len(prompt_ids[0]):  # one number per token of the prompt
+            inputs[name] = left(value, 0)
+        else:
+            inputs[name] = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
     return inputs
 
 
