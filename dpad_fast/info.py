@@ -1,4 +1,4 @@
-"""Versions, what was built, and what this machine offers: `python -m dpad_fast.info`, the first thing to put in a report.
+"""Versions, what was built, what this machine offers: `python -m dpad_fast.info`, the first thing to put in a report.
 
 It never fails: what cannot be found out is said in words, and an extension that does not load is explained.
 """

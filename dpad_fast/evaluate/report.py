@@ -130,7 +130,10 @@ def _run_page(result: Mapping[str, Any]) -> str:
     return _page(f"Training run {name}", parts)
 
 
-_LEGEND = "<p class='note'>Green: ground truth. Red: the answer's box and points. Not selected: the first held-out scenes.</p>"
+_LEGEND = (
+    "<p class='note'>Green: ground truth. Red: the answer's box and points. "
+    "Not selected: the first held-out scenes.</p>"
+)
 
 
 def _demo_page(result: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def unpack(words: NDArray[np.int64], width: int) -> BoolArray:
 
 def area(masks: BoolArray) -> NDArray[np.int64]:
     """Pixels per mask, [N]."""
-    return np.sum(masks, axis=(1, 2))
+    return np.asarray(np.sum(masks, axis=(1, 2)), dtype=np.int64)
 
 
 def boxes(masks: BoolArray) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ def _coco_ring(ring: Ring, height: int, width: int) -> BoolMask:
                     toggles[left // 5 * height + math.ceil(min(max(y, 0.0), float(height)))] += 1
             previous = (u, v)
     inside = np.cumsum(toggles)[:-1] % 2 == 1
-    return inside.reshape((height, width), order="F")
+    return np.asarray(inside.reshape((height, width), order="F"), dtype=np.bool_)
 
 
 def _fine_line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
@@ -69,7 +69,7 @@ def _center(rings: Sequence[Ring], height: int, width: int) -> BoolMask:
                 continue
             x = x0 + (ys - y0) * ((x1 - x0) / (y1 - y0))
             crossings += (y0 <= ys) & (ys < y1) & (x <= xs)
-    return crossings % 2 == 1
+    return np.asarray(crossings % 2 == 1, dtype=np.bool_)
 
 
 def _opencv(rings: Sequence[Ring], height: int, width: int) -> BoolMask:

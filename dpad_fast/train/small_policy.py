@@ -20,8 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dpad_fast.data.shapes import COLOURS, FORMS, GRID, SIDE, TEXTURES, ShapesSample, sample
-from dpad_fast.data.shapes_text import Mixture, completion_of, listing_of
-from dpad_fast.data.shapes_text import policy_tokenizer
+from dpad_fast.data.shapes_text import Mixture, completion_of, listing_of, policy_tokenizer
 from dpad_fast.train.policy import build_processor
 
 if TYPE_CHECKING:

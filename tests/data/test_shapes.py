@@ -35,7 +35,6 @@ def test_the_target_is_exact(samples):
         assert target.box == shape.box
         assert target.image_size == (SIDE, SIDE)
         rows, columns = np.nonzero(target.mask)
-        x1, y1, x2, y2 = shape.box
         extent = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         inwards = (extent - np.array(shape.box)) * np.array([1, 1, -1, -1])
         assert inwards.min() >= 0

@@ -1,4 +1,4 @@
-"""The small CLIP and the small policy: sizes, labels of the dense stage, and what the language model is asked to say."""
+"""The small CLIP and the small policy: sizes, labels of the dense stage, what the language model is asked to say."""
 
 import numpy as np
 import pytest
