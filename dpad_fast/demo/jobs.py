@@ -81,11 +81,12 @@ def _start(job: Job) -> tuple[subprocess.Popen[str], Path]:
 
 def _listen(job: Job, process: subprocess.Popen[str], events: SimpleQueue[tuple[Job, Any]]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        try:
-            events.put((job, json.loads(line)))
-        except ValueError:  # a library printed something
-            continue
+    with process.stdout as lines:
+        for line in lines:
+            try:
+                events.put((job, json.loads(line)))
+            except ValueError:  # a library printed something
+                continue
     events.put((job, process.wait()))
 
 
@@ -108,6 +109,7 @@ def run_jobs(jobs: Sequence[Job], watcher: Watcher, workers: int) -> None:
         else:
             waiting.append(job)
     running: dict[str, tuple[subprocess.Popen[str], Path, float]] = {}
+    listeners: list[threading.Thread] = []
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -115,7 +117,8 @@ def run_jobs(jobs: Sequence[Job], watcher: Watcher, workers: int) -> None:
                 process, log = _start(job)
                 running[job.label] = (process, log, time.perf_counter())
                 watcher.started(job)
-                threading.Thread(target=_listen, args=(job, process, events), daemon=True).start()
+                listeners.append(threading.Thread(target=_listen, args=(job, process, events), daemon=True))
+                listeners[-1].start()
             job, event = events.get()
             if isinstance(event, dict):
                 watcher.progressed(job, event)
@@ -127,8 +130,8 @@ def run_jobs(jobs: Sequence[Job], watcher: Watcher, workers: int) -> None:
     finally:
         for process, _, _ in running.values():
             process.terminate()
-        for process, _, _ in running.values():
-            process.wait()
+        for listener in listeners:
+            listener.join()
 
 
 def _last_words(log: Path) -> str:
