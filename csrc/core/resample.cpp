@@ -250,7 +250,7 @@ void roi_clip_preprocess(const std::vector<ImageView>& images, const std::vector
                          const PreprocessOptions& options, int threads, void* out) {
   const ResampleKernels& kernels = resample_kernels(options.level);
   Normalisation scales[kChannels];
-  for (int c = 0; c < kChannels; ++c) scales[c] = {options.mean[c], options.std[c]};
+  for (int c = 0; c < kChannels; ++c) scales[c] = make_normalisation(options.mean[c], options.std[c]);
   const int64_t count = static_cast<int64_t>(regions.size());
   if (count == 0) return;
   // Few regions are cut into bands of rows, at the price of the rows that two bands share.

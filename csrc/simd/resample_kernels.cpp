@@ -1,9 +1,11 @@
 #include "simd/resample_kernels.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
 #include "core/cpu_features.h"
+#include "simd/resample_scalar.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
@@ -35,7 +37,21 @@ SimdLevel usable_level() {
 
 #endif
 
+float product(float value, float inverse, float rest) { return std::fma(value, inverse, value * rest); }
+
 }  // namespace
+
+Normalisation make_normalisation(float mean, float std) {
+  const float inverse = 1.0f / std;
+  const float rest = static_cast<float>(1.0 / static_cast<double>(std) - static_cast<double>(inverse));
+  Normalisation scale{mean, std, inverse, rest, true};
+  for (int byte = 0; byte < 256; ++byte) {
+    const float value = static_cast<float>(byte * (1 / 255.0));
+    const float scaled = product(static_cast<float>(byte), kInverse255, kRest255);
+    if (scaled != value || product(value - mean, inverse, rest) != (value - mean) / std) scale.multiply = false;
+  }
+  return scale;
+}
 
 const ResampleKernels& resample_kernels(SimdLevel level) {
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -41,11 +41,18 @@ struct Windows {
   const PairWeight* weights;  // [count, pairs]
 };
 
-// x / 255, less mean, divided by std, with a float32 rounding after each step.
+// x / 255, less mean, divided by std, with a float32 rounding after each step. inverse + rest is 1 / std to 48 bits:
+// the product with both, rounded once, is the quotient, except in rare cases; `multiply` says that there is none among
+// the 256 values that a byte can have, so that a vector kernel may multiply where it would have to divide.
 struct Normalisation {
   float mean;
   float std;
+  float inverse;
+  float rest;
+  bool multiply;
 };
+
+Normalisation make_normalisation(float mean, float std);
 
 struct ResampleKernels {
   // Horizontal pass over one strip. out[c * kStripRows + r] gets the `count` bytes of channel c in row r and may be
@@ -59,7 +66,7 @@ struct ResampleKernels {
 };
 
 // Columns in the ring of the horizontal pass, and the bytes that two columns of a strip take there.
-constexpr int64_t kPairBytes = 3 * 32 + 6 * 32;
+constexpr int64_t kPairBytes = 3 * 32;
 constexpr int64_t ring_pairs(int64_t pairs) { return (2 * pairs > 64 ? 2 * pairs : 64) + 8; }
 constexpr int64_t across_scratch(int64_t pairs) { return ring_pairs(pairs) * kPairBytes + 16 * 64; }
 

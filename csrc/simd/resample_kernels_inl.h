@@ -31,16 +31,22 @@ inline Weights broadcast(const PairWeight& pair) {
 inline __m256i load(const uint8_t* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 inline void store(uint8_t* at, __m256i value) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), value); }
 
+// Additions that the compiler cannot regroup: GCC otherwise turns the sum over a window into a tree, forms all products
+// before it adds the first, and parks them in memory for want of registers.
+inline void add_16(__m256i& sum, __m256i product) { asm("vpaddw %1, %0, %0" : "+v"(sum) : "v"(product)); }
+inline void add_32(__m256i& sum, __m256i product) { asm("vpaddd %1, %0, %0" : "+v"(sum) : "v"(product)); }
+
 // Sums of 16 lanes: high parts in 16 bits, low parts in 32 bits for the lanes that unpacklo and unpackhi give.
 struct Sums {
   __m256i high = _mm256_setzero_si256();
   __m256i low_a = _mm256_set1_epi32(1 << (kPrecisionBits - 1));
   __m256i low_b = _mm256_set1_epi32(1 << (kPrecisionBits - 1));
 
-  void add(__m256i bytes, __m256i words_a, __m256i words_b, const Weights& weights) {
-    high = _mm256_add_epi16(high, _mm256_maddubs_epi16(bytes, weights.high));
-    low_a = _mm256_add_epi32(low_a, _mm256_madd_epi16(words_a, weights.low));
-    low_b = _mm256_add_epi32(low_b, _mm256_madd_epi16(words_b, weights.low));
+  void add(__m256i bytes, const Weights& weights) {
+    const __m256i zero = _mm256_setzero_si256();
+    add_16(high, _mm256_maddubs_epi16(bytes, weights.high));
+    add_32(low_a, _mm256_madd_epi16(_mm256_unpacklo_epi8(bytes, zero), weights.low));
+    add_32(low_b, _mm256_madd_epi16(_mm256_unpackhi_epi8(bytes, zero), weights.low));
   }
 
   // Rounded to integers of 16 bits, in the order of the bytes.
@@ -75,20 +81,23 @@ inline __m256i eight_pixels(const uint8_t* row, int64_t x, int64_t plane_stride)
   }
 }
 
-// The last pixels of a row, copied so that nothing behind them is read: rgbx, zeros after the last column.
-inline void copy_edge(const Strip& strip, int64_t x, uint8_t (*edge)[32]) {
-  std::memset(edge, 0, kStripRows * 32);
-  const int64_t step = strip.layout == Layout::rgb ? 3 : (strip.layout == Layout::rgbx ? 4 : 1);
-  const int64_t apart = strip.layout == Layout::planar ? strip.plane_stride : 1;
+// The last pixels of each row, copied so that nothing behind them is read, with zeros after them. In the layout of the
+// source, rows 32 bytes and planes 8 bytes apart.
+template <Layout layout>
+inline void copy_edge(const Strip& strip, int64_t x, uint8_t (&edge)[kStripRows][32]) {
+  constexpr int64_t step = layout == Layout::rgb ? 3 : (layout == Layout::rgbx ? 4 : 1);
+  std::memset(edge, 0, sizeof(edge));
   const int64_t count = strip.columns - x < 8 ? strip.columns - x : 8;
+  if (count <= 0) return;
+  const size_t bytes = static_cast<size_t>(count * step - (layout == Layout::rgbx ? 1 : 0));
   for (int r = 0; r < kStripRows; ++r)
-    for (int64_t i = 0; i < count; ++i)
-      for (int c = 0; c < kChannels; ++c) edge[r][4 * i + c] = strip.rows[r][(x + i) * step + c * apart];
+    for (int c = 0; c < (layout == Layout::planar ? kChannels : 1); ++c)
+      std::memcpy(edge[r] + 8 * c, strip.rows[r] + x * step + c * strip.plane_stride, bytes);
 }
 
 // Columns x to x + 7 of 16 rows as four blocks of kPairBytes. A block holds two columns of 48 lanes in three vectors:
 // rows 0-3, 4-7 and 8-11 as R G B and a gap; red, green and blue of rows 12-15 fill the gaps of the first, second and
-// third. Each vector stands there as bytes and, for pmaddwd, as two vectors of 16-bit words.
+// third vector.
 template <Layout layout>
 inline void load_block(const uint8_t* const* rows, int64_t x, int64_t plane_stride, uint8_t* block) {
   __m256i group[4][4];  // [pair of columns][four rows]
@@ -104,41 +113,41 @@ inline void load_block(const uint8_t* const* rows, int64_t x, int64_t plane_stri
     group[2][g] = _mm256_permute2x128_si256(ab_even, cd_even, 0x31);
     group[3][g] = _mm256_permute2x128_si256(ab_odd, cd_odd, 0x31);
   }
-  const __m256i zero = _mm256_setzero_si256();
   for (int pair = 0; pair < 4; ++pair) {
     const __m256i last = group[pair][3];
     const __m256i bytes[3] = {_mm256_blend_epi16(group[pair][0], _mm256_slli_epi64(last, 48), 0x88),
                               _mm256_blend_epi16(group[pair][1], _mm256_slli_epi64(last, 32), 0x88),
                               _mm256_blend_epi16(group[pair][2], _mm256_slli_epi64(last, 16), 0x88)};
-    for (int v = 0; v < 3; ++v) {
-      uint8_t* at = block + pair * kPairBytes + v * 96;
-      store(at, bytes[v]);
-      store(at + 32, _mm256_unpacklo_epi8(bytes[v], zero));
-      store(at + 64, _mm256_unpackhi_epi8(bytes[v], zero));
-    }
+    for (int v = 0; v < 3; ++v) store(block + pair * kPairBytes + v * 32, bytes[v]);
   }
 }
 
-// The byte of `stage` below that holds lane `lane` of vector v, and where that lane's result belongs.
-struct Lane {
-  int channel;
-  int row;
-};
-
-constexpr Lane lane_at(int byte) {
+// Where the result in each byte of a column belongs: channel * kStripRows + row.
+constexpr int lane_at(int byte) {
   const int v = byte < 32 ? (byte / 8) % 2 : 2;
   const int lane = byte < 32 ? byte % 8 + 8 * (byte / 16) : byte - 32;
-  if (lane % 4 == 3) return {v, 12 + lane / 4};
-  return {lane % 4, 4 * v + lane / 4};
+  return lane % 4 == 3 ? v * kStripRows + 12 + lane / 4 : lane % 4 * kStripRows + 4 * v + lane / 4;
 }
 
-// One output column of 16 rows and 3 channels: 48 bytes in the order of lane_at.
+struct LaneTable {
+  int at[48] = {};
+  constexpr LaneTable() {
+    for (int byte = 0; byte < 48; ++byte) at[byte] = lane_at(byte);
+  }
+};
+constexpr LaneTable kLanes;
+
+// One output column of 16 rows and 3 channels: 48 bytes in the order of kLanes. fixed: the number of pairs, or 0 where
+// only `pairs` says.
+template <int fixed>
 inline void across_column(const uint8_t* window, const PairWeight* weights, int64_t pairs, uint8_t* stage) {
   Sums sums[3];
-  for (int64_t p = 0; p < pairs; ++p) {
+  const int64_t count = fixed != 0 ? fixed : pairs;
+#pragma GCC unroll 8
+  for (int64_t p = 0; p < count; ++p) {
     const Weights weight = broadcast(weights[p]);
     const uint8_t* at = window + p * kPairBytes;
-    for (int v = 0; v < 3; ++v) sums[v].add(load(at + v * 96), load(at + v * 96 + 32), load(at + v * 96 + 64), weight);
+    for (int v = 0; v < 3; ++v) sums[v].add(load(at + v * 32), weight);
   }
   store(stage, _mm256_packus_epi16(sums[0].words(), sums[1].words()));
   const __m256i third = sums[2].words();
@@ -164,13 +173,12 @@ inline void write_columns(const uint8_t* stage, int64_t x, uint8_t* const* out) 
     __m128i lanes[16];
     transpose_16x16(stage + 16 * third, 64, lanes);
     for (int i = 0; i < 16; ++i) {
-      const Lane lane = lane_at(16 * third + i);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out[lane.channel * kStripRows + lane.row] + x), lanes[i]);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out[kLanes.at[16 * third + i]] + x), lanes[i]);
     }
   }
 }
 
-template <Layout layout>
+template <Layout layout, int fixed>
 void across_strip(const Strip& strip, const Windows& windows, uint8_t* const* out, uint8_t* scratch) {
   uint8_t* stage = scratch;
   uint8_t* ring = scratch + 16 * 64;
@@ -192,79 +200,156 @@ void across_strip(const Strip& strip, const Windows& windows, uint8_t* const* ou
         uint8_t edge[kStripRows][32];
         const uint8_t* edges[kStripRows];
         for (int r = 0; r < kStripRows; ++r) edges[r] = edge[r];
-        copy_edge(strip, x, edge);
-        load_block<Layout::rgbx>(edges, 0, 0, block);
+        copy_edge<layout>(strip, x, edge);
+        load_block<layout>(edges, 0, 8, block);
       }
       filled += 4;
     }
-    across_column(ring + (first - base) * kPairBytes, windows.weights + i * windows.pairs, windows.pairs,
-                  stage + 64 * (i % 16));
+    across_column<fixed>(ring + (first - base) * kPairBytes, windows.weights + i * windows.pairs, windows.pairs,
+                         stage + 64 * (i % 16));
     if (i % 16 == 15 || i + 1 == windows.count) write_columns(stage, i / 16 * 16, out);
   }
 }
 
-void across(const Strip& strip, const Windows& windows, uint8_t* const* out, uint8_t* scratch) {
-  if (strip.layout == Layout::rgb) return across_strip<Layout::rgb>(strip, windows, out, scratch);
-  if (strip.layout == Layout::rgbx) return across_strip<Layout::rgbx>(strip, windows, out, scratch);
-  across_strip<Layout::planar>(strip, windows, out, scratch);
+template <Layout layout>
+void across_layout(const Strip& strip, const Windows& windows, uint8_t* const* out, uint8_t* scratch) {
+  switch (windows.pairs) {  // the lengths that photographs and boxes in them have; constant, so that loops unroll
+    case 3:
+      return across_strip<layout, 3>(strip, windows, out, scratch);
+    case 4:
+      return across_strip<layout, 4>(strip, windows, out, scratch);
+    case 5:
+      return across_strip<layout, 5>(strip, windows, out, scratch);
+    case 6:
+      return across_strip<layout, 6>(strip, windows, out, scratch);
+    case 7:
+      return across_strip<layout, 7>(strip, windows, out, scratch);
+    default:
+      return across_strip<layout, 0>(strip, windows, out, scratch);
+  }
 }
 
+void across(const Strip& strip, const Windows& windows, uint8_t* const* out, uint8_t* scratch) {
+  if (strip.layout == Layout::rgb) return across_layout<Layout::rgb>(strip, windows, out, scratch);
+  if (strip.layout == Layout::rgbx) return across_layout<Layout::rgbx>(strip, windows, out, scratch);
+  across_layout<Layout::planar>(strip, windows, out, scratch);
+}
+
+template <int fixed>
 inline void down_32(const uint8_t* const* rows, const PairWeight* weights, int64_t pairs, int64_t x, uint8_t* out) {
-  const __m256i zero = _mm256_setzero_si256();
   Sums a, b;
-  for (int64_t p = 0; p < pairs; ++p) {
+  const int64_t count = fixed != 0 ? fixed : pairs;
+#pragma GCC unroll 8
+  for (int64_t p = 0; p < count; ++p) {
     const Weights weight = broadcast(weights[p]);
     const __m256i upper = load(rows[2 * p] + x), lower = load(rows[2 * p + 1] + x);
     const __m256i first = _mm256_unpacklo_epi8(upper, lower), second = _mm256_unpackhi_epi8(upper, lower);
-    a.add(first, _mm256_unpacklo_epi8(first, zero), _mm256_unpackhi_epi8(first, zero), weight);
-    b.add(second, _mm256_unpacklo_epi8(second, zero), _mm256_unpackhi_epi8(second, zero), weight);
+    a.add(first, weight);
+    b.add(second, weight);
   }
   store(out + x, _mm256_packus_epi16(a.words(), b.words()));
 }
 
-void down(const uint8_t* const* rows, const PairWeight* weights, int64_t pairs, int64_t n, uint8_t* out) {
+// The last vector is shifted back over bytes that are already there; short rows go byte by byte.
+template <int fixed>
+void down_row(const uint8_t* const* rows, const PairWeight* weights, int64_t pairs, int64_t n, uint8_t* out) {
   int64_t x = 0;
-  for (; x + 32 <= n; x += 32) down_32(rows, weights, pairs, x, out);
+  for (; x + 32 <= n; x += 32) down_32<fixed>(rows, weights, pairs, x, out);
   if (x == n) return;
-  if (n >= 32) return down_32(rows, weights, pairs, n - 32, out);
+  if (n >= 32) return down_32<fixed>(rows, weights, pairs, n - 32, out);
   for (; x < n; ++x) out[x] = down_byte(rows, weights, pairs, x);
 }
 
-inline __m256 normalised_8(const uint8_t* in, __m256 mean, __m256 std) {
-  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(in)));
-  const __m256 scaled = _mm256_div_ps(_mm256_cvtepi32_ps(bytes), _mm256_set1_ps(255.0f));
-  return _mm256_div_ps(_mm256_sub_ps(scaled, mean), std);
+void down(const uint8_t* const* rows, const PairWeight* weights, int64_t pairs, int64_t n, uint8_t* out) {
+  switch (pairs) {
+    case 3:
+      return down_row<3>(rows, weights, pairs, n, out);
+    case 4:
+      return down_row<4>(rows, weights, pairs, n, out);
+    case 5:
+      return down_row<5>(rows, weights, pairs, n, out);
+    case 6:
+      return down_row<6>(rows, weights, pairs, n, out);
+    default:
+      return down_row<0>(rows, weights, pairs, n, out);
+  }
+}
+
+struct VectorScale {
+  explicit VectorScale(const Normalisation& scale)
+      : mean(_mm256_set1_ps(scale.mean)),
+        std(_mm256_set1_ps(scale.std)),
+        inverse(_mm256_set1_ps(scale.inverse)),
+        rest(_mm256_set1_ps(scale.rest)) {}
+
+  // Eight bytes; `multiply` as in Normalisation.
+  template <bool multiply>
+  __m256 operator()(const uint8_t* in) const {
+    const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(in)));
+    const __m256 value = _mm256_cvtepi32_ps(bytes);
+    if constexpr (multiply) {
+      const __m256 scaled =
+          _mm256_fmadd_ps(value, _mm256_set1_ps(kInverse255), _mm256_mul_ps(value, _mm256_set1_ps(kRest255)));
+      const __m256 centred = _mm256_sub_ps(scaled, mean);
+      return _mm256_fmadd_ps(centred, inverse, _mm256_mul_ps(centred, rest));
+    } else {
+      return _mm256_div_ps(_mm256_sub_ps(_mm256_div_ps(value, _mm256_set1_ps(255.0f)), mean), std);
+    }
+  }
+
+  __m256 mean, std, inverse, rest;
+};
+
+inline void store_8(float* out, __m256 values) { _mm256_storeu_ps(out, values); }
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+inline void store_8(BFloat16* out, __m256 values) {
+  const __m256i bits = _mm256_castps_si256(values);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i words = _mm256_srli_epi32(rounded, 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(packed));
+}
+
+inline void store_8(Float16* out, __m256 values) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
+
+// Whole vectors, the last one shifted back over values that are already there; short rows through a copy.
+template <bool multiply, typename T>
+inline void convert(const uint8_t* in, int64_t n, const Normalisation& scale, T* out) {
+  const VectorScale normalise(scale);
+  if (n < 8) {
+    uint8_t bytes[8] = {};
+    T values[8];
+    std::memcpy(bytes, in, static_cast<size_t>(n));
+    store_8(values, normalise.operator()<multiply>(bytes));
+    std::memcpy(out, values, static_cast<size_t>(n) * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i + 8 <= n; i += 8) store_8(out + i, normalise.operator()<multiply>(in + i));
+  if (n % 8 != 0) store_8(out + n - 8, normalise.operator()<multiply>(in + n - 8));
 }
 
 void to_float32(const uint8_t* in, int64_t n, const Normalisation& scale, float* out) {
-  const __m256 mean = _mm256_set1_ps(scale.mean), std = _mm256_set1_ps(scale.std);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, normalised_8(in + i, mean, std));
-  for (; i < n; ++i) out[i] = normalised(in[i], scale);
+  scale.multiply ? convert<true>(in, n, scale, out) : convert<false>(in, n, scale, out);
 }
 
 void to_bfloat16(const uint8_t* in, int64_t n, const Normalisation& scale, uint16_t* out) {
-  const __m256 mean = _mm256_set1_ps(scale.mean), std = _mm256_set1_ps(scale.std);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256i bits = _mm256_castps_si256(normalised_8(in + i, mean, std));
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-    const __m256i words = _mm256_srli_epi32(rounded, 16);
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_castsi256_si128(packed));
-  }
-  for (; i < n; ++i) out[i] = to_bfloat16_bits(normalised(in[i], scale));
+  auto* to = reinterpret_cast<BFloat16*>(out);
+  scale.multiply ? convert<true>(in, n, scale, to) : convert<false>(in, n, scale, to);
 }
 
 void to_float16(const uint8_t* in, int64_t n, const Normalisation& scale, uint16_t* out) {
-  const __m256 mean = _mm256_set1_ps(scale.mean), std = _mm256_set1_ps(scale.std);
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m128i half = _mm256_cvtps_ph(normalised_8(in + i, mean, std), _MM_FROUND_TO_NEAREST_INT);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), half);
-  }
-  for (; i < n; ++i) out[i] = to_float16_bits(normalised(in[i], scale));
+  auto* to = reinterpret_cast<Float16*>(out);
+  scale.multiply ? convert<true>(in, n, scale, to) : convert<false>(in, n, scale, to);
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 """Crop, antialiased resize, centre crop, normalise, layout and dtype for CLIP-like encoders, in one pass."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -99,7 +98,7 @@ def roi_clip_preprocess(
         raise ValueError("images is empty")
     scale = (_as_floats(mean, "mean"), _as_floats(std, "std"))
     for i, value in enumerate(scale[1]):
-        if np.float32(value) == 0:
+        if abs(value) <= 2.0**-150:
             raise ValueError(f"std[{i}] must not be 0 in float32, got {value}")
     options = (size, resize, interpolation, center, order, *scale)
     if out is None:
@@ -138,7 +137,7 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, de
 
 def _as_floats(values: Sequence[float], name: str) -> list[float]:
     numbers = [float(value) for value in values]
-    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+    if len(numbers) != 3 or not all(abs(number) < 2.0**127 for number in numbers):
         raise ValueError(f"{name} must be 3 finite numbers, got {numbers}")
     return numbers
 
@@ -244,7 +243,8 @@ def _layout(image: torch.Tensor) -> int | None:
 
 
 def _in_a_known_layout(image: torch.Tensor) -> torch.Tensor:
-    return image if _layout(image) is not None else image[..., :3].contiguous()
+    # clone rather than contiguous(), which leaves the strides of sides of length 1 as they are
+    return image if _layout(image) is not None else image[..., :3].clone(memory_format=torch.contiguous_format)
 
 
 def _described(image: torch.Tensor) -> tuple[int, int, int, int | None, int, int]:
