@@ -12,7 +12,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def as_pixels(image: Any, name: str) -> torch.Tensor:
-    """View an image as uint8 [H, W, C] with C = 3, or C = 4 where the fourth byte is padding.
+    """View an image as uint8 [H, W, 3].
 
     Args:
         image: a PIL image of any mode; or a uint8 array or tensor [H, W], [H, W, C] or [C, H, W] with C in 1, 3, 4. As
@@ -73,7 +73,8 @@ def _from_pil(image: Image.Image, name: str) -> torch.Tensor:
     if image.mode not in ("RGB", "RGBA"):  # the latter is now opaque
         image = image.convert("RGB")
     lent = _lent(image)
-    return torch.from_numpy(np.array(image.convert("RGB"))) if lent is None else torch.from_numpy(lent)
+    # The fourth byte is padding: a view without it cannot be taken for one with alpha.
+    return torch.from_numpy(np.array(image.convert("RGB")) if lent is None else lent[..., :3])
 
 
 def _lent(image: Image.Image) -> np.ndarray[Any, Any] | None:
