@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dpad_fast.demo.jobs import Job
 
-STAGES = {"before": "measuring the warm start", "train": "training", "after": "measuring"}
+STAGES = {"before": "warm start", "train": "training", "after": "measuring"}  # short: a terminal may have 80 columns
 
 
 class PlainDisplay:
@@ -89,28 +89,27 @@ class LiveDisplay:
     def ended(self, job: Job, seconds: float, skipped: bool) -> None:
         """Mark its row."""
         row = self._rows.setdefault(job.label, {"metrics": {}})
-        row |= {"stage": "finished before" if skipped else f"done in {seconds:.0f} s", "done": 1, "of": 1}
+        row |= {"stage": "kept" if skipped else f"done, {seconds:.0f} s", "done": 1, "of": 1}
 
     def _table(self) -> Table:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for name in ("run", "stage", "", "step", "reward", "tokens", "S1>S2", "IoU>0.5", "left"):
+        for name in ("run", "stage", "", "step", "tokens", "S1>S2", "IoU>.5", "left"):
             table.add_column(name, justify="left" if name in ("run", "stage", "") else "right", no_wrap=True)
         for label, row in self._rows.items():
             metrics = row["metrics"]
             numbers = [
                 f"{metrics[key]:.{digits}f}" if key in metrics else ""
                 for key, digits in (
-                    ("reward", 2),
                     ("completions/mean_length", 1),
                     ("dpad/s1_over_s2", 2),
                     ("rewards/iou/mean", 2),
                 )
             ]
             stage = STAGES.get(row["stage"], row["stage"])
-            bar = ProgressBar(total=row["of"], completed=row["done"], width=20)
+            bar = ProgressBar(total=row["of"], completed=row["done"], width=8)
             table.add_row(label, stage, bar, f"{row['done']}/{row['of']}", *numbers, _left(row))
         return table
 

@@ -74,8 +74,9 @@ def test_completions_end_where_they_should():
 @torch.no_grad()
 def test_draws_follow_the_scores():
     model = build_policy(0).eval()
-    inputs = inputs_of([0] * 2000)
-    scores = model(**inputs_of([0])).logits[0, -1]
+    one = inputs_of([0])
+    scores = model(**one).logits[0, -1]
+    inputs = {key: value.repeat(2000, 1) for key, value in one.items()}
     torch.manual_seed(0)
     for temperature in (1.0, 0.5):
         drawn = decode.sample(model, inputs, max_new_tokens=1, eos_ids=[3], temperature=temperature)
