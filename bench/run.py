@@ -25,6 +25,7 @@ from bench import registry
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("op", "case", "threads", "provider", "ours", "agreement", "p20_ms", "p50_ms", "p80_ms", "ratio", "clock")
+SETTLE = 0.02  # seconds: OpenMP's threads go on spinning for a while after a call and would slow the next contestant
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -54,6 +55,7 @@ def measure(calls: dict[str, Callable[[], Any]], runs: int, clock: Callable[[], 
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(runs + 1):
         for name, call in calls.items():
+            time.sleep(SETTLE)
             start = clock()
             call()
             if turn > 0:
