@@ -36,12 +36,14 @@ def audit_table(setting: Setting, before: Path) -> Table:
 
 
 def _correlation(records: Sequence[Record]) -> tuple[str, ...]:
-    """How often a caption names a shape after each style of chain."""
+    """How often a caption is meant to single something out, after each style of chain."""
     rates = []
     for focused in (True, False):
         style = [r for r in records if r.focused is focused]
-        rates.append(sum(r.names != "nothing" for r in style) / len(style) if style else float("nan"))
-    return (f"A caption names a shape after {rates[0]:.0%} of focused and {rates[1]:.0%} of divergent chains.",)
+        rates.append(sum(r.names != "generic" for r in style) / len(style) if style else float("nan"))
+    return (
+        f"The caption is not a generic one after {rates[0]:.0%} of focused and {rates[1]:.0%} of divergent chains.",
+    )
 
 
 def findings(setting: Setting, arms: Mapping[str, Sequence[Result]]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpad_fast.data.shapes import ShapesSample
-from dpad_fast.data.shapes_text import is_focused, named_shape
+from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, is_focused, named_shape
 from dpad_fast.evaluate.metrics import Estimate, overlap, ratio_estimate
 from dpad_fast.evaluate.segment import Segmenter
 from dpad_fast.rewards import parse_completion
@@ -37,7 +37,8 @@ class Record:
         reason: reason code of the scorer, None where all is well.
         right: the answer is about the target (shapes world only).
         focused: the chain goes straight to the clue (shapes world only).
-        names: what the caption names: "target", "other", or "nothing" (shapes world only).
+        names: what the caption says: "target" or "other" for a shape of the scene, "generic" for one of the captions
+            that fit any scene, "absent" for anything else, such as a shape that is not there (shapes world only).
     """
 
     id: str
@@ -181,8 +182,12 @@ def measure(
 
 def _about_shapes(text: str, answer: Completion, item: ShapesSample) -> dict[str, Any]:
     target = item.question.target
-    named = named_shape(answer.caption or "", item.scene.objects)
-    names = "nothing" if named is None else "target" if named == target else "other"
+    caption = answer.caption or ""
+    named = named_shape(caption, item.scene.objects)
+    if named is not None:
+        names = "target" if named == target else "other"
+    else:
+        names = "generic" if caption in GENERIC_CAPTIONS else "absent"
     return {"right": shape_concerned(answer, item) == target, "focused": is_focused(chain_of(text)), "names": names}
 
 

@@ -212,7 +212,12 @@ def audit(measured: Sequence[Record], title: str) -> Table:
     Returns:
         One row per style and kind of caption, with its share, length, accuracy and S1 > S2 rate.
     """
-    kinds = {"target": "names the target", "other": "names another shape", "nothing": "generic or unclear"}
+    kinds = {
+        "target": "names the target",
+        "other": "names another shape",
+        "absent": "names none of the scene",
+        "generic": "generic caption",
+    }
     rows: list[tuple[str, ...]] = []
     for focused, style in ((True, "focused"), (False, "divergent")):
         of_style = [r for r in measured if r.focused is focused]

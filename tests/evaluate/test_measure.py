@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dpad_fast.data import shapes
-from dpad_fast.data.shapes_text import MIXTURES, answer_of, completion_of
+from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, MIXTURES, answer_of, completion_of
 from dpad_fast.evaluate.measure import (
     chain_of,
     difference,
@@ -37,10 +37,13 @@ def test_right_wrong_and_unreadable_answers():
     item = shapes.sample(1, 0)
     target = item.question.target
     other = (target + 1) % len(item.scene.objects)
-    texts = [written(item, target), written(item, other, "some shapes", "i see a thing"), "<think> never closed d"]
+    generic = GENERIC_CAPTIONS[0]
+    texts = [written(item, target), written(item, other, generic, "i see a thing"), "<think> never closed d"]
     right, wrong, broken = records_of(texts, [item] * 3)
+    (neighbour,) = records_of([written(item, target, item.scene.objects[other].name)], [item])
+    assert (broken.names, neighbour.names, neighbour.right) == ("absent", "other", True)
     assert (right.iou, right.right, right.names, right.focused, right.chain_tokens) == (1.0, True, "target", True, 3)
-    assert (wrong.right, wrong.names, wrong.focused, wrong.chain_tokens) == (False, "nothing", False, 4)
+    assert (wrong.right, wrong.names, wrong.focused, wrong.chain_tokens) == (False, "generic", False, 4)
     assert wrong.intersection == 0
     assert (broken.intersection, broken.union) == (0, int(item.target.mask.sum()))
     assert (broken.format_ok, broken.right, broken.chain_tokens) == (False, False, 3)
