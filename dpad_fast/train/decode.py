@@ -88,7 +88,8 @@ class Decoder:
         self.hidden = output.last_hidden_state[:, -1][rows]  # [N, D], after the final norm
         mask = inputs["attention_mask"]
         self.filled = mask.shape[1]
-        self.keys, self.values = [], []  # one [N, kv_heads, P + new_tokens, D] per layer
+        self.keys: list[torch.Tensor] = []  # per layer, [N, kv_heads, P + new_tokens, D]
+        self.values: list[torch.Tensor] = []
         for layer in output.past_key_values.layers:
             for kept, filled in ((self.keys, layer.keys), (self.values, layer.values)):
                 cache = filled.new_zeros(len(rows), filled.shape[1], self.filled + new_tokens, filled.shape[3])
@@ -125,7 +126,7 @@ class Decoder:
         x = F.embedding(tokens, self.embedding)
         for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
             normed = F.rms_norm(x, (x.shape[-1],), layer.norm, layer.eps)
-            qkv = F.linear(normed, layer.qkv, layer.qkv_bias).unflatten(1, (rotated + self.kv_heads, -1))
+            qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(len(x), rotated + self.kv_heads, -1)
             turned = qkv[:, :rotated]
             low, high = turned.chunk(2, dim=-1)
             turned = turned * cosine + torch.cat((-high, low), dim=-1) * sine
@@ -150,7 +151,8 @@ def _distinct_rows(inputs: Mapping[str, torch.Tensor]) -> tuple[list[int], list[
     """First copy of every distinct (prompt, image) row, and for each row which of those it equals."""
     _, picture = distinct_images(inputs["pixel_values"], inputs["image_grid_thw"])
     seen: dict[tuple[tuple[int, ...], int], int] = {}
-    first, copy_of = [], []
+    first: list[int] = []
+    copy_of: list[int] = []
     for row, (ids, image) in enumerate(zip(inputs["input_ids"].tolist(), picture, strict=True)):
         key = (tuple(ids), image)
         if key not in seen:
