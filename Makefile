@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench fuzz clean
+.PHONY: demo test lint format bench bench-cpu sanitize fuzz clean
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/dpad-fast demo $(ARGS)
@@ -31,6 +31,8 @@ format: $(VENV)/.stamp-train-dev
 bench: $(VENV)/.stamp-train-bench
 	$(BIN)/python -m bench.run $(ARGS)
 
+bench-cpu: bench
+
 # Wildcards in the names of extras: `.stamp-train-dev` stands for `pip install -e ".[train,dev]"`.
 comma := ,
 $(VENV)/.stamp-%: $(SOURCES) | $(VENV)/bin/python
@@ -41,6 +43,10 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed, $(PYTHON) is older or missing: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# The op tests on an extension that is built apart with AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/.stamp-train-dev
+	tests/sanitize.sh $(BIN)/python $(ARGS)
 
 # Coverage-guided fuzzing of polygons, RLE strings and boxes, with ASan and UBSan; needs clang++ with libFuzzer.
 FUZZ_SECONDS ?= 600

@@ -28,8 +28,8 @@ using PackedArgs = std::tuple<Address, Address, Address, int64_t>;
 // Boxes say which words are read, so they are checked even though dpad_fast.ops made them.
 dpad::PackedView packed(const PackedArgs& args, int64_t height, int64_t width) {
   const auto [words, area, box, n] = args;
-  const dpad::PackedView view{at<const uint64_t>(words), at<const int64_t>(area), at<const dpad::PixelBox>(box), n,
-                              height, width};
+  const dpad::PackedView view{
+      at<const uint64_t>(words), at<const int64_t>(area), at<const dpad::PixelBox>(box), n, height, width};
   for (int64_t i = 0; i < n; ++i) {
     const dpad::PixelBox& b = view.box[i];
     if (b.x1 < 0 || b.y1 < 0 || b.x1 > b.x2 || b.y1 > b.y2 || b.x2 > width || b.y2 > height)
@@ -38,7 +38,8 @@ dpad::PackedView packed(const PackedArgs& args, int64_t height, int64_t width) {
   return view;
 }
 
-using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int, int64_t*, int64_t*);
+using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int, int64_t*,
+                       int64_t*);
 
 void count(Count function, const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
            int64_t height, int64_t width, int threads, Address intersection, Address uni) {
@@ -70,8 +71,8 @@ void py_draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, co
                       Address words, Address area, Address box) {
   const dpad::PolygonRule chosen = rule_named(rule);
   py::gil_scoped_release release;
-  dpad::draw_polygons(polygons(args), height, width, chosen, threads, at<uint64_t>(words),
-                      at<int64_t>(area), at<dpad::PixelBox>(box));
+  dpad::draw_polygons(polygons(args), height, width, chosen, threads, at<uint64_t>(words), at<int64_t>(area),
+                      at<dpad::PixelBox>(box));
 }
 
 void py_draw_polygons_dense(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule,
@@ -95,8 +96,8 @@ void py_polygon_counts(const PolygonArgs& args, const std::string& rule, const P
     if (which[i] < 0 || which[i] >= truth.n)
       throw std::invalid_argument("mask_index[" + std::to_string(i) + "] is " + std::to_string(which[i]) +
                                   ", expected 0 to " + std::to_string(truth.n - 1));
-  dpad::polygon_counts(batch, chosen, truth, which, skip ? &*skip : nullptr, threads,
-                       at<int64_t>(intersection), at<int64_t>(uni));
+  dpad::polygon_counts(batch, chosen, truth, which, skip ? &*skip : nullptr, threads, at<int64_t>(intersection),
+                       at<int64_t>(uni));
 }
 
 }  // namespace

@@ -145,8 +145,8 @@ py::list to_list(int64_t n, int threads, Make&& make) {
 void same_sizes(const std::vector<Source>& sources, const std::string& name, int64_t height, int64_t width) {
   for (size_t i = 0; i < sources.size(); ++i)
     if (sources[i].height != height || sources[i].width != width)
-      throw py::value_error(name + "[" + std::to_string(i) + "] has size " + std::to_string(sources[i].height) +
-                            " x " + std::to_string(sources[i].width) + ", expected " + std::to_string(height) + " x " +
+      throw py::value_error(name + "[" + std::to_string(i) + "] has size " + std::to_string(sources[i].height) + " x " +
+                            std::to_string(sources[i].width) + ", expected " + std::to_string(height) + " x " +
                             std::to_string(width));
 }
 
@@ -233,8 +233,7 @@ py::dict rle_merge(py::sequence items, bool intersect, int threads) {
 
 using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
 
-py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule,
-                         int threads) {
+py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads) {
   const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;
   const dpad::PolygonBatch batch{at<const double>(vertices), at<const int64_t>(rings), at<const int64_t>(objects), n};
   const dpad::PolygonRule chosen = rule == "coco"     ? dpad::PolygonRule::coco

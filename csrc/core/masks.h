@@ -52,7 +52,8 @@ void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t widt
 // Area and box of one mask's words.
 void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area, PixelBox* box);
 
-// Paired counts of dense masks [n, pixels]; ignore is null, [pixels] (ignore_step 0) or [n, pixels] (ignore_step pixels).
+// Paired counts of dense masks [n, pixels]; ignore is null, [pixels] (ignore_step 0) or [n, pixels] (ignore_step
+// pixels).
 void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
                        int64_t pixels, int threads, int64_t* intersection, int64_t* uni);
 

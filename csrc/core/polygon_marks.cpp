@@ -52,8 +52,8 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     y1 = std::min(y1, p[1]), y2 = std::max(y2, p[1]);
   }
   // An edge that OpenCV clips is carried on from where it enters the image, and may stray beyond its vertices.
-  if (rule_ == PolygonRule::opencv && (x1 < 0 || y1 < 0 || x2 >= static_cast<double>(width_) ||
-                                       y2 >= static_cast<double>(height_))) {
+  if (rule_ == PolygonRule::opencv &&
+      (x1 < 0 || y1 < 0 || x2 >= static_cast<double>(width_) || y2 >= static_cast<double>(height_))) {
     x1 = 0;
     x2 = static_cast<double>(width_);
   }
@@ -150,7 +150,9 @@ void PolygonMarks::mark_center(const double* xy, int64_t n) {
 }
 
 void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
-  const auto vertex = [&](int64_t i) { return Point{static_cast<int64_t>(xy[2 * i]), static_cast<int64_t>(xy[2 * i + 1])}; };
+  const auto vertex = [&](int64_t i) {
+    return Point{static_cast<int64_t>(xy[2 * i]), static_cast<int64_t>(xy[2 * i + 1])};
+  };
   Point from = vertex(n - 1);
   for (int64_t i = 0; i < n; ++i) {
     const Point to = vertex(i);

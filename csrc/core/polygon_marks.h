@@ -32,7 +32,9 @@ class PolygonMarks {
   bool set_window(double x1, double y1, double x2, double y2);
   void flip(int64_t x, int64_t y) { toggles_[at(x, y)] ^= uint64_t{1} << (x & 63); }
   void set(int64_t x, int64_t y) { sets_[at(x, y)] |= uint64_t{1} << (x & 63); }
-  size_t at(int64_t x, int64_t y) const { return static_cast<size_t>((y - top_) * (right_ - left_) + (x >> 6) - left_); }
+  size_t at(int64_t x, int64_t y) const {
+    return static_cast<size_t>((y - top_) * (right_ - left_) + (x >> 6) - left_);
+  }
 
   void mark_coco(const double* xy, int64_t n);
   void coco_edge(Point a, Point b);

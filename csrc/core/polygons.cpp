@@ -70,8 +70,9 @@ void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings) 
         reject(object, ring - first, " has " + std::to_string(end - begin) + " vertices, expected at least 3");
       for (int64_t i = 2 * begin; i < 2 * end; ++i)
         if (!(std::fabs(batch.vertices[i]) <= kMaxCoordinate))
-          reject(object, ring - first, ": vertex " + std::to_string(i / 2 - begin) + " has the coordinate " +
-                                           std::to_string(batch.vertices[i]) + ", expected -1e7 to 1e7");
+          reject(object, ring - first,
+                 ": vertex " + std::to_string(i / 2 - begin) + " has the coordinate " +
+                     std::to_string(batch.vertices[i]) + ", expected -1e7 to 1e7");
     }
   }
 }

@@ -36,7 +36,8 @@ void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t widt
 std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule,
                                  int threads);
 
-// Counts of object i against mask index[i] (i where index is null); `ignore` may be null, hold one mask, or one per mask.
+// Counts of object i against mask index[i] (i where index is null); `ignore` may be null, hold one mask, or one per
+// mask.
 void polygon_counts(const PolygonBatch& batch, PolygonRule rule, const PackedView& masks, const int64_t* index,
                     const PackedView* ignore, int threads, int64_t* intersection, int64_t* uni);
 

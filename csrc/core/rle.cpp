@@ -230,9 +230,7 @@ CompactMask::CompactMask(const Rle& rle) : area(rle_area(rle)), box(rle_box(rle)
   if (area > 0) draw_box(rle, box, words.data(), stride);
 }
 
-MaskView CompactMask::view() const {
-  return {words.data(), words_for(box.x2) - box.x1 / 64, box.x1 / 64, box};
-}
+MaskView CompactMask::view() const { return {words.data(), words_for(box.x2) - box.x1 / 64, box.x1 / 64, box}; }
 
 namespace {
 

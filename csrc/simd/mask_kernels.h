@@ -17,8 +17,8 @@ struct Counts {
 
 // A window of rows x words that a polygon was marked into, always left zero behind.
 struct FoldPlane {
-  uint64_t* toggles;   // a set bit flips its pixel and every later one: below it (down) or right of it (right)
-  uint64_t* sets;      // bits set whatever the toggles say; only read when folding right, may be null
+  uint64_t* toggles;  // a set bit flips its pixel and every later one: below it (down) or right of it (right)
+  uint64_t* sets;     // bits set whatever the toggles say; only read when folding right, may be null
   int64_t rows;
   int64_t words;       // per row
   uint64_t last_mask;  // which bits of a row's last word lie inside the image

@@ -12,8 +12,8 @@ namespace {
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 inline __m256i byte_popcount(__m256i v) {
-  const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
-                                         2, 3, 2, 3, 3, 4);
+  const __m256i table =
+      _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
   const __m256i low = _mm256_set1_epi8(15);
   const __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
   return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(v, low)), _mm256_shuffle_epi8(table, high));
@@ -120,8 +120,8 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
       __m256i off_a = _mm256_cmpeq_epi8(load(a + 32 * done), zero);
       __m256i off_b = _mm256_cmpeq_epi8(load(b + 32 * done), zero);
       if (ignore != nullptr) {
-        const __m256i skipped = _mm256_xor_si256(_mm256_cmpeq_epi8(load(ignore + 32 * done), zero),
-                                                 _mm256_set1_epi8(-1));
+        const __m256i skipped =
+            _mm256_xor_si256(_mm256_cmpeq_epi8(load(ignore + 32 * done), zero), _mm256_set1_epi8(-1));
         off_a = _mm256_or_si256(off_a, skipped);
         off_b = _mm256_or_si256(off_b, skipped);
       }
@@ -150,8 +150,8 @@ void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
 }
 
 inline void unpack32(uint32_t bits, uint8_t* out) {
-  const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3,
-                                          3, 3, 3, 3, 3, 3);
+  const __m256i spread =
+      _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
   const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ULL));
   const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(bits)), spread);
   const __m256i on = _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit), _mm256_set1_epi8(1));

@@ -1,6 +1,7 @@
 // Bodies shared by the files of csrc/simd/mask_kernels_*.cpp, compiled once per instruction set. Everything is in an
 // unnamed namespace and calls no inline function of the standard library: the linker would merge such a function's
-// copies and might keep the one that uses instructions the processor lacks. POPCOUNT(word) comes from the including file.
+// copies and might keep the one that uses instructions the processor lacks. POPCOUNT(word) comes from the including
+// file.
 #pragma once
 
 #include "simd/mask_kernels.h"

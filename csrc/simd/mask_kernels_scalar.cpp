@@ -40,7 +40,7 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsScalar = {"scalar",   and_count,  count,     dense_counts_tail,
-                                        pack_row,   unpack_row, fold_draw, fold_count};
+const MaskKernels kMaskKernelsScalar = {"scalar", and_count,  count,     dense_counts_tail,
+                                        pack_row, unpack_row, fold_draw, fold_count};
 
 }  // namespace dpad

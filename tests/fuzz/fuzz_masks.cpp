@@ -18,12 +18,12 @@ namespace {
 
 using dpad::PixelBox;
 
-#define REQUIRE(condition)                                                     \
-  do {                                                                         \
-    if (!(condition)) {                                                        \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
-      std::abort();                                                            \
-    }                                                                          \
+#define REQUIRE(condition)                                                 \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                        \
+    }                                                                      \
   } while (false)
 
 class Reader {
@@ -47,9 +47,7 @@ class Reader {
   size_t size_;
 };
 
-bool same(const PixelBox& a, const PixelBox& b) {
-  return a.x1 == b.x1 && a.y1 == b.y1 && a.x2 == b.x2 && a.y2 == b.y2;
-}
+bool same(const PixelBox& a, const PixelBox& b) { return a.x1 == b.x1 && a.y1 == b.y1 && a.x2 == b.x2 && a.y2 == b.y2; }
 
 void check_runs(const dpad::Rle& rle) {
   const size_t pixels = static_cast<size_t>(rle.height * rle.width);
@@ -121,7 +119,8 @@ void fuzz_polygons(Reader in) {
     rings.push_back(static_cast<int64_t>(vertices.size() / 2));
     if (code & 16) objects.push_back(static_cast<int64_t>(rings.size() - 1));
   }
-  if (objects.back() != static_cast<int64_t>(rings.size() - 1)) objects.push_back(static_cast<int64_t>(rings.size() - 1));
+  if (objects.back() != static_cast<int64_t>(rings.size() - 1))
+    objects.push_back(static_cast<int64_t>(rings.size() - 1));
   const int64_t n = static_cast<int64_t>(objects.size() - 1);
   const dpad::PolygonBatch batch{vertices.data(), rings.data(), objects.data(), n};
   dpad::check_polygons(batch, static_cast<int64_t>(vertices.size() / 2), static_cast<int64_t>(rings.size() - 1));
