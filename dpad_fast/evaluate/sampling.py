@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from dpad_fast.train import decode
 from dpad_fast.train.shared_vision import share_vision
 from dpad_fast.types import Sample
 
@@ -80,16 +79,6 @@ def _generate(model: Any, processor: Any, items: Sequence[Sample], tokens: int, 
     inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
     inputs = inputs.to(model.device)
     tokenizer = processor.tokenizer
-    if decode.supports(model):
-        drawn = decode.sample(
-            model,
-            inputs,
-            max_new_tokens=tokens,
-            eos_ids=[tokenizer.eos_token_id],
-            temperature=temperature,
-            suppress=[model.config.image_token_id],
-        )
-        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn]
     output = model.generate(
         **inputs,
         max_new_tokens=tokens,

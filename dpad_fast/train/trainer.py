@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dpad_fast.ops.group_advantage import SCALES, group_advantage
-from dpad_fast.train import decode
 from dpad_fast.train.resume import restore_weights
 from dpad_fast.train.shared_vision import share_vision
 
@@ -26,23 +23,6 @@ TRL_SETTINGS: dict[str, dict[str, str]] = {
     "gdpo": {"scale_rewards": "group", "multi_objective_aggregation": "normalize_then_sum"},
     "gdpo-batch": {"scale_rewards": "group", "multi_objective_aggregation": "normalize_then_sum"},
 }
-
-
-def _padded(prompt_ids: list[list[int]], fields: Mapping[str, Any], pad: int) -> dict[str, torch.Tensor]:
-    """Prompts padded on the left, with the processor's other outputs as tensors."""
-    longest = max(len(ids) for ids in prompt_ids)
-
-    def left(rows: list[list[int]], value: int) -> torch.Tensor:
-        return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
-
-    inputs = {"input_ids": left(prompt_ids, pad), "attention_mask": left([[1] * len(ids) for ids in prompt_ids], 0)}
-    for name, value in fields.items():
-        ragged = isinstance(value, list) and isinstance(value[0], list) and len(value) == len(prompt_ids)
-        if ragged and len(value[0]) == len(prompt_ids[0]):  # one number per token of the prompt
-            inputs[name] = left(value, 0)
-        else:
-            inputs[name] = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
-    return inputs
 
 
 class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -91,29 +71,6 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
             logged.pop()
         logged.extend(advantages.tolist())
         return output
-
-    def _generate_single_turn(
-        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **others: Any
-    ) -> tuple[list[list[int]], Any]:
-        """TRL's generation; for small models on a CPU, and plain sampling, our own loop over the same weights."""
-        plain = self.top_p == 1.0 and not self.top_k and not self.min_p and self.repetition_penalty == 1.0
-        backend = self.use_vllm or self.use_transformers_continuous_batching or self.tools
-        one_image = images is not None and all(row is not None and len(row) == 1 for row in images)
-        if not plain or backend or not one_image or self.args.generation_kwargs or not decode.supports(self.model):
-            generated: tuple[list[list[int]], Any] = super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, **others
-            )
-            return generated
-        inputs = _padded(prompt_ids, multimodal_fields, self._tokenizer.pad_token_id)
-        drawn = decode.sample(
-            self.model,
-            inputs,
-            max_new_tokens=self.max_completion_length,
-            eos_ids=self.eos_token_ids,
-            temperature=self.temperature,
-            suppress=[self.model.config.image_token_id],  # as TRL does: it would have no image features
-        )
-        return drawn, None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load a checkpoint's weights by their names in memory; see `restore_weights`."""
