@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 VISION_SEED, LANGUAGE_SEED = 72, 73  # worlds that the two stages draw their scenes from
 CELL = 28  # pixels, side of what one merged token sees
 CELLS = SIDE // CELL
-STEPS_OF_GRID = SIDE // GRID + 1  # values that a coordinate can take
+NOWHERE = SIDE // GRID + 1  # class of a coordinate where there is no shape; the classes before it are grid lines
+WORDS = ((*COLOURS, "background"), (*FORMS, "background"), (*TEXTURES, "background"))
 
 Progress = Callable[[int, int, dict[str, float]], None]
 T = TypeVar("T")
@@ -74,11 +75,12 @@ def _ahead(make: Callable[[int], T], steps: int) -> Iterator[T]:
 
 
 class DenseHeads(nn.Module):
-    """Read-outs of one merged token: colour (or nothing), form, texture, and the four box coordinates.
+    """Read-outs of one merged token: colour, form and texture (or background), and the four box coordinates (or none).
 
     Colour, form and texture are read with the language model's own embeddings of those words, which stay as they are:
     a picture token comes to hold the words that describe it, so that the language model can match a word it has read
     with the place it stands for by one rule for all words. Coordinates, which share their words, have a linear head.
+    Where there is no shape every property says so: a token that was left to say anything would match words by chance.
 
     Args:
         embeddings: [vocabulary, width], the language model's token embeddings.
@@ -87,21 +89,21 @@ class DenseHeads(nn.Module):
     def __init__(self, embeddings: torch.Tensor) -> None:
         super().__init__()
         tokenizer = policy_tokenizer()
-        for kind, words in enumerate(([*COLOURS, "background"], FORMS, TEXTURES)):
+        for kind, words in enumerate(WORDS):
             ids = tokenizer.convert_tokens_to_ids([f" {word}" for word in words])
             self.register_buffer(f"words_{kind}", embeddings[ids].detach().clone())
-        self.coordinates = nn.Linear(embeddings.shape[1], 4 * STEPS_OF_GRID)
+        self.coordinates = nn.Linear(embeddings.shape[1], 4 * (NOWHERE + 1))
 
     def forward(self, tokens: torch.Tensor) -> list[torch.Tensor]:
         """Logits of each of the seven properties, [tokens, classes] each."""
         words = [tokens @ self.get_buffer(f"words_{kind}").T for kind in range(3)]
-        return [*words, *self.coordinates(tokens).split(STEPS_OF_GRID, dim=-1)]
+        return [*words, *self.coordinates(tokens).split(NOWHERE + 1, dim=-1)]
 
 
 def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
-    """[16, 7]: for each cell in reading order, the properties of the shape that covers most of it, or -1 for none."""
-    labels = np.full((CELLS * CELLS, 7), -1, dtype=np.int64)
-    labels[:, 0] = len(COLOURS)
+    """[16, 7]: for each cell in reading order, the properties of the shape that covers most of it, or of background."""
+    nothing = [*(len(words) - 1 for words in WORDS), *[NOWHERE] * 4]
+    labels = np.tile(np.array(nothing, dtype=np.int64), (CELLS * CELLS, 1))
     covered = np.full(CELLS * CELLS, CELL * CELL // 5)  # less than a fifth of the cell counts as nothing
     for shape in item.scene.objects:
         x1, y1, x2, y2 = shape.box
@@ -138,14 +140,14 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progre
         _schedule(optimiser, stage, step)
         tokens = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
         logits = heads(tokens)
-        losses = [F.cross_entropy(z, labels[:, i], ignore_index=-1) for i, z in enumerate(logits)]
+        losses = [F.cross_entropy(z, labels[:, i]) for i, z in enumerate(logits)]
         loss = torch.stack(losses).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         guesses = torch.stack([z.argmax(dim=-1) for z in logits], dim=1)
-        whole = (guesses == labels).all(dim=1)[labels[:, 1] >= 0]
+        whole = (guesses == labels).all(dim=1)[labels[:, 3] != NOWHERE]
         right.append(float(whole.float().mean()))
         if progress is not None:
             progress(step + 1, stage.steps, {"loss": float(loss.detach()), "right": float(np.mean(right[-20:]))})
