@@ -12,6 +12,8 @@ from typing import Any
 
 OPS = {
     "preprocess": "bench.preprocess",
+    "masks": "bench.masks",
+    "polygons": "bench.polygons",
 }
 
 Build = Callable[[int], Callable[[], Any]]  # from a number of threads to the call that is timed

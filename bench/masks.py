@@ -1,0 +1,160 @@
+"""Masks against what users call today: paired IoU of 128 masks of 640 x 480, all pairs of 128 and 16, and encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.registry import Build, Contest, Provider
+from bench.scenes import blobs, draw
+from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
+
+A, B = draw(blobs(0)), draw(blobs(1))
+TRUTHS = B[:16]
+FORTRAN_A, FORTRAN_T = (np.asfortranarray(m.transpose(1, 2, 0).astype(np.uint8)) for m in (A, TRUTHS))
+
+
+def same(ours: Any, theirs: Any) -> tuple[str, bool]:
+    """Largest difference of two arrays of IoU."""
+    difference = float(np.abs(np.asarray(ours) - np.asarray(theirs)).max())
+    return ("equal", True) if difference < 1e-12 else (f"differs by {difference:.1e}", False)
+
+
+def same_rle(ours: Any, theirs: Any) -> tuple[str, bool]:
+    """Whether two lists of compressed RLE are the same bytes."""
+
+    def counts(rles: Any) -> list[bytes]:
+        return [r["counts"].encode() if isinstance(r["counts"], str) else bytes(r["counts"]) for r in rles]
+
+    return ("equal", True) if counts(ours) == counts(theirs) else ("differs", False)
+
+
+def call(function: Callable[[], Any]) -> Build:
+    return lambda threads: function
+
+
+def numpy_paired() -> Any:
+    return np.logical_and(A, B).sum((1, 2)) / np.logical_or(A, B).sum((1, 2))
+
+
+def one_pass() -> tuple[int, int]:
+    """Read every byte once and do next to nothing with it: what no dense IoU can beat."""
+    return int(A.view(np.uint64).sum()), int(B.view(np.uint64).sum())
+
+
+def torch_paired(threads: int) -> Callable[[], Any]:
+    a, b = torch.from_numpy(A), torch.from_numpy(B)
+    return lambda: ((a & b).sum((1, 2)) / (a | b).sum((1, 2)).double()).numpy()
+
+
+def numpy_pairs() -> Any:
+    a, b = A.reshape(len(A), -1).astype(np.float32), TRUTHS.reshape(len(TRUTHS), -1).astype(np.float32)
+    shared = (a @ b.T).astype(np.float64)
+    return shared / (a.sum(1)[:, None] + b.sum(1)[None, :] - shared)
+
+
+def torch_pairs(threads: int) -> Callable[[], Any]:
+    """The masks as float32 vectors, and one matrix product."""
+    a, b = torch.from_numpy(A).flatten(1), torch.from_numpy(TRUTHS).flatten(1)
+
+    def pairs() -> Any:
+        x, y = a.float(), b.float()
+        shared = (x @ y.T).double()
+        return (shared / (x.sum(1)[:, None] + y.sum(1)[None, :] - shared)).numpy()
+
+    return pairs
+
+
+def coco_like(name: str, work: str) -> Build:
+    """`pycocotools.mask` or a library of the same functions: all pairs from its own RLE or from dense, or encoding."""
+
+    def build(threads: int) -> Callable[[], Any]:
+        import importlib
+
+        mask = importlib.import_module(name)
+        if work == "encode":
+            return lambda: mask.encode(FORTRAN_A)
+        if work == "dense":
+            return lambda: mask.iou(mask.encode(FORTRAN_A), mask.encode(FORTRAN_T), [0] * len(TRUTHS))
+        a, b = mask.encode(FORTRAN_A), mask.encode(FORTRAN_T)
+        return lambda: mask.iou(a, b, [0] * len(TRUTHS))
+
+    return build
+
+
+def rlemasklib(work: str) -> Build:
+    def build(threads: int) -> Callable[[], Any]:
+        import rlemasklib
+
+        def objects(masks: Any) -> list[Any]:
+            return [rlemasklib.RLEMask.from_array(mask) for mask in masks]
+
+        a, b = objects(A), objects(TRUTHS)
+        if work == "dense":
+            return lambda: rlemasklib.RLEMask.iou_matrix(objects(A), objects(TRUTHS))
+        return lambda: rlemasklib.RLEMask.iou_matrix(a, b)
+
+    return build
+
+
+def contests() -> Iterable[Contest]:
+    """Paired from dense; all pairs from each side's own form and from dense; encoding."""
+    from dpad_fast import coco_mask
+
+    yield Contest(
+        "masks",
+        "paired IoU, dense",
+        (Provider("dpad_fast", call(lambda: mask_iou(A, B).numpy())),),
+        (
+            Provider("NumPy", call(numpy_paired)),
+            Provider("torch", torch_paired),
+            Provider("one pass over the masks", call(one_pass), "other"),
+        ),
+        lambda ours, theirs: ("not an IoU", False) if isinstance(theirs, tuple) else same(ours, theirs),
+        {"exact": 10.0},
+    )
+    packed_a, packed_t = PackedMasks.from_dense(A), PackedMasks.from_dense(TRUTHS)
+    rle_a, rle_t = packed_a.to_rle(), packed_t.to_rle()
+    libraries = {
+        "pycocotools": "pycocotools.mask",
+        "faster-coco-eval": "faster_coco_eval.core.mask",
+        "hotcoco": "hotcoco.mask",
+    }
+
+    def all_pairs(work: str) -> tuple[Provider, ...]:
+        same_functions = [Provider(name, coco_like(module, work)) for name, module in libraries.items()]
+        return (*same_functions, Provider("rlemasklib", rlemasklib(work)))
+
+    yield Contest(
+        "masks",
+        "all pairs, own form",
+        (
+            Provider("dpad_fast, packed", call(lambda: mask_iou_matrix(packed_a, packed_t).numpy())),
+            Provider("dpad_fast.coco_mask, RLE", call(lambda: coco_mask.iou(rle_a, rle_t, [0] * len(rle_t)))),
+        ),
+        all_pairs("own"),
+        same,
+        {"exact": 4.0},
+    )
+    dense = (Provider("NumPy", call(numpy_pairs)), Provider("torch", torch_pairs))
+    yield Contest(
+        "masks",
+        "all pairs, dense",
+        (Provider("dpad_fast", call(lambda: mask_iou_matrix(A, TRUTHS).numpy())),),
+        (*dense, *all_pairs("dense")),
+        same,
+        {"exact": 10.0},
+    )
+    yield Contest(
+        "masks",
+        "encode dense to RLE",
+        (
+            Provider("dpad_fast", call(lambda: PackedMasks.from_dense(A).to_rle())),
+            Provider("dpad_fast.coco_mask, Fortran", call(lambda: coco_mask.encode(FORTRAN_A))),
+        ),
+        tuple(Provider(name, coco_like(module, "encode")) for name, module in libraries.items()),
+        same_rle,
+    )
