@@ -100,8 +100,9 @@ LIST_PROMPT = "look"
 def listing_of(item: ShapesSample, rng: np.random.Generator) -> tuple[str, str]:
     """The exercise that teaches a policy to localise: a prompt, and the shapes it asks for with their boxes.
 
-    Half of the prompts ask for every shape, the others for those of one colour, form or texture, as queries do. The
-    order is random: in reading order a policy learns to walk over the picture, and never to find the box of a name.
+    Half of the prompts ask for every shape, the others for those of one colour, form or texture, as queries do. Shapes
+    come in random order, and so do the three words of each: in reading order a policy learns to walk over the picture,
+    and if colours always come first it never learns to find the colour of a form.
     """
     shapes = item.scene.objects
     wanted, prompt = list(shapes), LIST_PROMPT
@@ -110,8 +111,11 @@ def listing_of(item: ShapesSample, rng: np.random.Generator) -> tuple[str, str]:
         key = ("colour", "form", "texture")[int(rng.integers(3))]
         word = getattr(pattern, key)
         wanted, prompt = [s for s in shapes if getattr(s, key) == word], f"{LIST_PROMPT} {word}"
-    order = rng.permutation(len(wanted))
-    return prompt, " ,".join(f" {wanted[i].name} [{', '.join(map(str, wanted[i].box))}]" for i in order)
+    lines = []
+    for i in rng.permutation(len(wanted)):
+        words = rng.permutation([wanted[i].colour, wanted[i].texture, wanted[i].form])
+        lines.append(f" {' '.join(words)} [{', '.join(map(str, wanted[i].box))}]")
+    return prompt, " ,".join(lines)
 
 
 def _jittered(box: tuple[int, int, int, int], reach: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

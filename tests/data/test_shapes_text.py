@@ -51,8 +51,11 @@ def test_listings_name_what_the_prompt_asks_for_with_its_box():
         objects = shapes.sample(22, index).scene.objects
         prompt, listed = listing_of(shapes.sample(22, index), rng)
         wanted = prompt.split()[1:]
-        expected = {f"{s.name} {list(s.box)}" for s in objects if not wanted or wanted[0] in s.name.split()}
-        assert {part.strip() for part in listed.split(" ,")} == expected
+        named = [s for s in objects if not wanted or wanted[0] in s.name.split()]
+        expected = {(frozenset(s.name.split()), f"{list(s.box)}") for s in named}
+        parts = [re.fullmatch(r"([a-z ]+) (\[.*\])", part.strip()) for part in listed.split(" ,")]
+        assert {(frozenset(part[1].split()), part[2]) for part in parts} == expected
+        assert len(parts) == len(named)
         assert tokenizer.unk_token_id not in tokenizer(f" {prompt}{listed}")["input_ids"]
 
 
