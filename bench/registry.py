@@ -14,6 +14,7 @@ OPS = {
     "preprocess": "bench.preprocess",
     "masks": "bench.masks",
     "polygons": "bench.polygons",
+    "advantage": "bench.advantage",
 }
 
 Build = Callable[[int], Callable[[], Any]]  # from a number of threads to the call that is timed
