@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dpad_fast.types import Sample, ScoreBatch
 
 DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
+SHAPES_NOTE = (
+    "note: the built-in encoder knows pictures of coloured shapes and some seventy words. On photographs its S1, S2 and "
+    "dpad try out the command and judge nothing; every other term is what it is with any encoder."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: a bad file, setting or encoder; says which.
     """
     import dpad_fast as df
+    from dpad_fast.train.run import quiet
 
     config = _config(args)
     rows = _read(args.completions)
@@ -59,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     chosen = _choose(rows, samples, args.data)
     encoder = None
     if config.needs_encoder:
-        encoder = df.load_encoder(args.encoder, backend=args.backend, device=args.device, precision=args.precision)
+        with quiet():
+            encoder = df.load_encoder(args.encoder, backend=args.backend, device=args.device, precision=args.precision)
+        if args.encoder == "shapes":
+            print(SHAPES_NOTE, file=sys.stderr)
     scorer = df.RewardScorer(config, encoder)
     batch = scorer.score(
         [row["completion"] for row in rows],
