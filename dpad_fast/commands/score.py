@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
 SHAPES_NOTE = (
-    "note: the built-in encoder knows pictures of coloured shapes and some seventy words. On photographs its S1, S2 and "
+    "note: the built-in encoder knows pictures of coloured shapes and seventy words. On photographs its S1, S2 and "
     "dpad try out the command and judge nothing; every other term is what it is with any encoder."
 )
 
