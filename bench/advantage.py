@@ -45,7 +45,7 @@ def trl_inline(per_term: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def verl_vectorised(scores: torch.Tensor, index: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The vectorised GRPO advantage of verl: sums by group with `index_add_`, over ids that are already whole numbers."""
+    """The vectorised form: sums by group with `index_add_`, over ids that are already whole numbers."""
     groups = int(index.max()) + 1
     count = torch.zeros(groups).index_add_(0, index, torch.ones_like(scores)).clamp_min(1)
     total = torch.zeros(groups).index_add_(0, index, scores)
