@@ -130,11 +130,12 @@ struct BandDrawer {
     }
   }
 
+  // Toggles are left as they are for the next ring: with a ring already drawn, drawing it exclusive-or the next one adds
+  // exactly the next one.
   DPAD_HD void fold_down(int column) const {
     uint32_t word = 0;
     for (int at = column; at < rows() * band.pitch; at += band.pitch) {
       word ^= band.toggles[at];
-      band.toggles[at] = 0;
       band.sets[at] |= word;
     }
   }

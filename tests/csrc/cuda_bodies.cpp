@@ -34,7 +34,7 @@ class HostBackend {
   }
 
   void zero(void* at, int64_t bytes) {
-    if (error_ == nullptr) std::memset(at, 0, static_cast<size_t>(bytes));
+    if (error_ == nullptr && bytes > 0) std::memset(at, 0, static_cast<size_t>(bytes));
   }
 
   const char* error() const { return error_; }
