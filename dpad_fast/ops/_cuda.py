@@ -206,8 +206,8 @@ def polygon_counts(
 
 def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
     """Host tensors of 64-bit elements on `device`, in one copy from pinned memory that nobody waits for."""
-    flat = torch.cat([part.contiguous().view(torch.int64).reshape(-1) for part in parts])
-    if device.type == "cuda":
-        flat = flat.pin_memory()
-    there = torch.split(flat.to(device, non_blocking=True), [part.numel() for part in parts])
+    flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
+    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=device.type == "cuda")
+    torch.cat(flat, out=staged)
+    there = torch.split(staged.to(device, non_blocking=True), [part.numel() for part in parts])
     return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]
