@@ -10,9 +10,9 @@
 
 namespace dpad::gpu {
 
-// That one block per multiprocessor is enough is said so that no register is spilled to fit more of them.
+// A body says how many of its blocks a multiprocessor should hold, which is how many registers a thread may have.
 template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads, 1) run_body(const typename Body::Args args) {
+__global__ void __launch_bounds__(Body::kThreads, Body::kBlocks) run_body(const typename Body::Args args) {
   __shared__ typename Body::Shared shared;
   DeviceBlock block;
   Body::run(block, shared, args, static_cast<int64_t>(blockIdx.x));

@@ -83,7 +83,7 @@ struct PackArgs {
 // A thread turns 16 bytes into 16 bits, four times; the block's bits leave as pairs of words.
 struct PackBody {
   using Args = PackArgs;
-  static constexpr int kThreads = 256, kTurns = 4, kParts = kThreads * kTurns;
+  static constexpr int kThreads = 256, kBlocks = 4, kTurns = 4, kParts = kThreads * kTurns;
   struct Shared {
     union {
       uint16_t parts[kParts];
@@ -135,7 +135,7 @@ struct UnpackArgs {
 
 struct UnpackBody {
   using Args = UnpackArgs;
-  static constexpr int kThreads = 256, kTurns = 4;
+  static constexpr int kThreads = 256, kBlocks = 4, kTurns = 4;
   static constexpr int64_t kBytes = int64_t{16} * kThreads * kTurns;
   struct Shared {};
 
@@ -196,7 +196,7 @@ struct MeasureArgs {
 
 struct MeasureBody {
   using Args = MeasureArgs;
-  static constexpr int kThreads = 512;
+  static constexpr int kThreads = 512, kBlocks = 2;
   struct Shared {
     Extent extents[kThreads];
   };
@@ -268,7 +268,7 @@ struct DenseCountsArgs {
 
 struct DenseCountsBody {
   using Args = DenseCountsArgs;
-  static constexpr int kThreads = 256, kTurns = 4;
+  static constexpr int kThreads = 256, kBlocks = 3, kTurns = 4;
   static constexpr int64_t kBytes = int64_t{16} * kThreads * kTurns;
   using Shared = CountsShared<kThreads>;
 
@@ -310,7 +310,7 @@ struct PackedCountsArgs {
 
 struct PackedCountsBody {
   using Args = PackedCountsArgs;
-  static constexpr int kThreads = 256, kTurns = 4;
+  static constexpr int kThreads = 256, kBlocks = 4, kTurns = 4;
   static constexpr int64_t kPairs = int64_t{kThreads} * kTurns;
   using Shared = CountsShared<kThreads>;
 

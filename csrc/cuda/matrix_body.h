@@ -22,7 +22,7 @@ struct MatrixArgs {
 template <Ignoring kIgnoring>
 struct MatrixBody {
   using Args = MatrixArgs;
-  static constexpr int kThreads = 256, kRows = 64, kColumns = 16, kWords = 32, kPerRow = kWords / 2;
+  static constexpr int kThreads = 256, kBlocks = 4, kRows = 64, kColumns = 16, kWords = 32, kPerRow = kWords / 2;
   struct Shared {
     uint64_t a[kWords][kRows + 1], b[kWords][kColumns + 1];
     uint64_t hidden[kIgnoring == Ignoring::each ? kWords : 1][kColumns + 1];

@@ -130,8 +130,8 @@ struct BandDrawer {
     }
   }
 
-  // Toggles are left as they are for the next ring: with a ring already drawn, drawing it exclusive-or the next one adds
-  // exactly the next one.
+  // Toggles are left as they are for the next ring: with a ring already drawn, drawing it exclusive-or the next one
+  // adds exactly the next one.
   DPAD_HD void fold_down(int column) const {
     uint32_t word = 0;
     for (int at = column; at < rows() * band.pitch; at += band.pitch) {
@@ -159,7 +159,7 @@ struct DrawWordsArgs : DrawArgs {
 template <Rule kRule>
 struct DrawWordsBody {
   using Args = DrawWordsArgs;
-  static constexpr int kThreads = kDrawThreads;
+  static constexpr int kThreads = kDrawThreads, kBlocks = 4;
   struct Shared {
     BandShared band;
     Extent extents[kThreads];
@@ -201,7 +201,7 @@ struct JoinArgs {
 
 struct JoinBody {
   using Args = JoinArgs;
-  static constexpr int kThreads = 128;
+  static constexpr int kThreads = 128, kBlocks = 4;
   struct Shared {};
 
   DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(a.n, kThreads); }
@@ -227,7 +227,7 @@ struct DrawDenseArgs : DrawArgs {
 template <Rule kRule>
 struct DrawDenseBody {
   using Args = DrawDenseArgs;
-  static constexpr int kThreads = kDrawThreads;
+  static constexpr int kThreads = kDrawThreads, kBlocks = 4;
   using Shared = BandShared;
 
   DPAD_HD static int64_t blocks(const Args& a) { return a.blocks(); }
@@ -264,7 +264,7 @@ struct DrawCountsArgs : DrawArgs {
 template <Rule kRule>
 struct DrawCountsBody {
   using Args = DrawCountsArgs;
-  static constexpr int kThreads = kDrawThreads;
+  static constexpr int kThreads = kDrawThreads, kBlocks = 4;
   struct Shared {
     BandShared band;
     CountsShared<kThreads> counts;
