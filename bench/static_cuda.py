@@ -79,6 +79,8 @@ def look_at(call: Call, architecture: int) -> list[Row]:
     for body in bodies:
         line, code = _functions(architecture)[body]
         registers, spilled, shared = usage(line)
+        if architecture >= 90 and shared:
+            shared -= 1024  # what the system keeps of each block's is counted in since sm_90
         threads = THREADS.get(body.split("<")[0], 256)
         rows.append(Row(case, body, architecture, registers, spilled, shared, threads, widths("LDG", code),
                         widths("STG", code)))  # fmt: skip

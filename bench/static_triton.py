@@ -142,6 +142,6 @@ def _row(case: Case, architecture: int, name: str, kernel: Any) -> Row:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(kernel.asm["cubin"])
         registers, spilled, _ = usage(tool("cuobjdump", "-res-usage", str(cubin)))
-        code = tool("nvdisasm", "-c", str(cubin))
+        code = tool("nvdisasm", "-c", "-ndf", str(cubin))
     return Row(case, name, architecture, registers, spilled, kernel.metadata.shared, 32 * kernel.metadata.num_warps,
                widths("LDG", code), widths("STG", code))  # fmt: skip
