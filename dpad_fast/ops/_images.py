@@ -68,8 +68,9 @@ def uploaded(pixels: torch.Tensor, device: torch.device, name: str) -> torch.Ten
     extent = [(size, stride) for size, stride in zip(pixels.shape, pixels.stride(), strict=True) if stride > 0]
     span = 1 + sum((size - 1) * stride for size, stride in extent)
     if span > 1.5 * math.prod(size for size, _ in extent):
-        pixels = pixels.contiguous()
-        span = pixels.numel()
+        grey = pixels.stride(2) == 0
+        pixels = pixels[..., :1].contiguous().expand(-1, -1, 3) if grey else pixels.contiguous()
+        span = pixels.shape[0] * pixels.shape[1] * (1 if grey else 3)
     staged = torch.empty(span, dtype=torch.uint8, pin_memory=device.type == "cuda")
     staged.copy_(pixels.as_strided((span,), (1,)))
     return staged.to(device, non_blocking=True).as_strided(pixels.shape, pixels.stride())
