@@ -7,9 +7,9 @@ ARGS ?=
 BIN := $(VENV)/bin
 # What an editable install is made from: the Python files of the package itself are read in place.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench bench-cpu sanitize fuzz clean
+.PHONY: demo test lint format bench bench-cpu bench-gpu sanitize sanitize-cuda fuzz clean
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/dpad-fast demo $(ARGS)
@@ -33,6 +33,10 @@ bench: $(VENV)/.stamp-train-bench
 
 bench-cpu: bench
 
+# With CUDA events, against what users call on a GPU today; refuses where there is none.
+bench-gpu: $(VENV)/.stamp-train-bench
+	$(BIN)/python -m bench.gpu $(ARGS)
+
 # Wildcards in the names of extras: `.stamp-train-dev` stands for `pip install -e ".[train,dev]"`.
 comma := ,
 $(VENV)/.stamp-%: $(SOURCES) | $(VENV)/bin/python
@@ -47,6 +51,10 @@ $(VENV)/bin/python:
 # The op tests on an extension that is built apart with AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.stamp-train-dev
 	tests/sanitize.sh $(BIN)/python $(ARGS)
+
+# The GPU tests under compute-sanitizer, for memory errors and then for races; refuses where there is no GPU.
+sanitize-cuda: $(VENV)/.stamp-train-dev
+	tests/sanitize_cuda.sh $(BIN)/python $(ARGS)
 
 # Coverage-guided fuzzing of polygons, RLE strings and boxes, with ASan and UBSan; needs clang++ with libFuzzer.
 FUZZ_SECONDS ?= 600

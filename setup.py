@@ -4,7 +4,8 @@ Why not plain setuptools: csrc/simd needs one set of compiler flags per file, an
 a line each. Why the package map: kernels/ has no __init__.py on purpose (it would shadow Hugging Face's `kernels`
 package whenever this folder is on sys.path), so setuptools must be told where `dpad_fast.kernels` lives.
 
-Environment: DPAD_FAST_CUDA=auto|on|off, DPAD_FAST_WERROR=0|1, DPAD_FAST_SANITIZE=0|1, CMAKE_ARGS for anything else.
+Environment: DPAD_FAST_CUDA=auto|on|off, DPAD_FAST_CUDA_ARCHITECTURES (such as "80-real;90"), DPAD_FAST_WERROR=0|1,
+DPAD_FAST_SANITIZE=0|1, CMAKE_ARGS for anything else.
 """
 
 import os
@@ -17,7 +18,9 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-OPTIONS = {"DPAD_FAST_CUDA": "auto", "DPAD_FAST_WERROR": "0", "DPAD_FAST_SANITIZE": "0"}
+OPTIONS = {
+    "DPAD_FAST_CUDA": "auto", "DPAD_FAST_CUDA_ARCHITECTURES": "", "DPAD_FAST_WERROR": "0", "DPAD_FAST_SANITIZE": "0",
+}  # fmt: skip
 
 
 class CMakeBuild(build_ext):

@@ -95,7 +95,7 @@ py::dict build_info() {
   info["compiler"] = "gcc " __VERSION__;
 #endif
 #ifdef DPAD_FAST_WITH_CUDA
-  info["CUDA kernels"] = "built";
+  info["CUDA kernels"] = "built by nvcc " DPAD_FAST_WITH_CUDA;
 #else
   info["CUDA kernels"] = "not built";
 #endif
@@ -117,4 +117,5 @@ PYBIND11_MODULE(_C, m) {
   bind_polygons(m);
   bind_rle(m);
   bind_resample(m);
+  bind_cuda(m);
 }

@@ -140,6 +140,7 @@ void bind_masks(py::module_& m) {
     py::gil_scoped_release release;
     dpad::distance_squared(at<const uint8_t>(mask), height, width, at<int64_t>(out));
   });
+  m.def("check_polygons", [](const PolygonArgs& args) { polygons(args); });
   m.def("draw_polygons", &py_draw_polygons);
   m.def("draw_polygons_dense", &py_draw_polygons_dense);
   m.def("polygon_counts", &py_polygon_counts);

@@ -15,7 +15,7 @@ import triton.language as tl
 SCALE_CODES = {"std": 0, "none": 1, "batch": 2, "rloo": 3, "gdpo": 4}
 
 ROWS = 8  # rows of a program: N = 1024 makes 128 programs, about one per multiprocessor of an A100 or H100
-MEMBERS = 128  # rows compared at once: 8 float64 values per thread with 4 warps; 256 spilled on sm_80
+MEMBERS = 64  # rows compared at once: 4 float64 values per thread with 4 warps; 128 spilled on sm_80
 TOKENS = 512  # tokens of a program: 8 x 512 float32 are 32 elements per thread, stored 16 bytes at a time
 
 

@@ -11,6 +11,7 @@ made (BAND + 4) / BAND times over, and never leaves its thread.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -97,7 +98,8 @@ def _eight_bits(total):
 
 @triton.jit
 def _tile(
-    table, windows, weights, normal, out, size, LANE: tl.constexpr, LANES: tl.constexpr, BAND: tl.constexpr
+    table, windows, weights, normal, out, size, LANE: tl.constexpr, LANES: tl.constexpr, BAND: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
     """LANES x BAND pixels. LANE is the axis of Pillow's first pass, 0 for x, 1 for y; the band is along the other."""
     OTHER: tl.constexpr = 1 - LANE
@@ -159,21 +161,104 @@ def _tile(
 
     valid = band_valid[:, None] & lane_valid[None, :]
     if LANE == 0:
-        into = out + box * 3 * size * size + band.to(tl.int64)[:, None] * size + lane[None, :]
+        pixel_at = band.to(tl.int64)[:, None] * size + lane[None, :]
     else:
-        into = out + box * 3 * size * size + lane.to(tl.int64)[None, :] * size + band[:, None]
+        pixel_at = lane.to(tl.int64)[None, :] * size + band[:, None]
+    into = out + box * 3 * size * size
+    if CHANNELS_LAST:
+        into += pixel_at * 3
+        plane = 1
+    else:
+        into += pixel_at
+        plane = size * size
     tl.store(into, tl.load(normal + _eight_bits(red)), mask=valid)
-    tl.store(into + size * size, tl.load(normal + 256 + _eight_bits(green)), mask=valid)
-    tl.store(into + 2 * size * size, tl.load(normal + 512 + _eight_bits(blue)), mask=valid)
+    tl.store(into + plane, tl.load(normal + 256 + _eight_bits(green)), mask=valid)
+    tl.store(into + 2 * plane, tl.load(normal + 512 + _eight_bits(blue)), mask=valid)
 
 
 @triton.jit
-def pixels_kernel(table, windows, weights, normal, out, size, LANES: tl.constexpr, BAND: tl.constexpr):
+def pixels_kernel(
+    table, windows, weights, normal, out, size, LANES: tl.constexpr, BAND: tl.constexpr, CHANNELS_LAST: tl.constexpr
+):  # fmt: skip
     """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its value in the type of out."""
     if tl.load(table + tl.program_id(0).to(tl.int64) * COLUMNS + VERTICAL_FIRST) != 0:
-        _tile(table, windows, weights, normal, out, size, 1, LANES, BAND)
+        _tile(table, windows, weights, normal, out, size, 1, LANES, BAND, CHANNELS_LAST)
     else:
-        _tile(table, windows, weights, normal, out, size, 0, LANES, BAND)
+        _tile(table, windows, weights, normal, out, size, 0, LANES, BAND, CHANNELS_LAST)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the kernels read besides pixels, on the device; holds for as long as the images stay where they are."""
+
+    table: torch.Tensor
+    normal: torch.Tensor
+    weights: int
+    size: int
+    bicubic: bool
+
+
+def prepare(
+    images: Sequence[torch.Tensor],
+    boxes: np.ndarray[Any, Any],
+    image_index: np.ndarray[Any, Any],
+    *,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    resize: str,
+    interpolation: str,
+    center: str,
+    order: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Plan:
+    """Do what the host does, and send it up; a CUDA graph captures `run` alone.
+
+    Args:
+        images: M uint8 tensors [H, W, 3 or more] on one device, with any strides.
+        boxes: int64 [K, 4], on the host, x1 < x2 and y1 < y2; K at least 1.
+        image_index: int64 [K], on the host, each in [0, M).
+        size: side of the result.
+        dtype: of the result.
+        device: of the images and the result.
+        resize: `shortest`, `squash` or `longest`.
+        interpolation: `bicubic` or `bilinear`.
+        center: `floor` or `round`.
+        order: `horizontal`, `pillow-12.3` or `pillow-13`: which pass is first.
+        mean: 3 numbers.
+        std: 3 numbers.
+    """
+    table, total = _table(images, boxes, image_index, size, resize, interpolation, center, order)
+    there = torch.from_numpy(table)
+    if device.type == "cuda":
+        there = there.pin_memory().to(device, non_blocking=True)
+    return Plan(there, _normal(tuple(mean), tuple(std), dtype, device), total, size, interpolation == "bicubic")
+
+
+def run(plan: Plan, out: torch.Tensor, *, lanes: int = LANES, band: int = BAND) -> None:
+    """Fill `out` [K, 3, size, size], contiguous or channels-last, without waiting or copying from the host.
+
+    Args:
+        plan: from `prepare`.
+        out: the result.
+        lanes: outputs of a program along the first pass.
+        band: outputs of a program along the second.
+    """
+    count, size = out.shape[0], plan.size
+    channels_last = not out.is_contiguous()
+    if channels_last and not out.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError(f"out must be contiguous or channels-last, got strides {list(out.stride())}")
+    windows = torch.empty(count * 4 * size, dtype=torch.int32, device=out.device)
+    weights = torch.empty(plan.weights, dtype=torch.int32, device=out.device)
+    weights_kernel[(count, 2, triton.cdiv(size, WEIGHTS_BLOCK))](
+        plan.table, windows, weights, size, BICUBIC=plan.bicubic, BLOCK=WEIGHTS_BLOCK, num_warps=2,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    pixels_kernel[(count, triton.cdiv(size, lanes), triton.cdiv(size, band))](
+        plan.table, windows, weights, plan.normal, out, size, LANES=lanes, BAND=band, CHANNELS_LAST=channels_last,
+        num_warps=1,
+    )  # fmt: skip
 
 
 def launch(
@@ -182,49 +267,17 @@ def launch(
     image_index: np.ndarray[Any, Any],
     out: torch.Tensor,
     *,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: Sequence[float],
-    std: Sequence[float],
     lanes: int = LANES,
     band: int = BAND,
+    **options: Any,
 ) -> None:
-    """Fill `out`.
-
-    Args:
-        images: M uint8 tensors [H, W, 3 or more] on one device, with any strides.
-        boxes: int64 [K, 4], on the host, x1 < x2 and y1 < y2.
-        image_index: int64 [K], on the host, each in [0, M).
-        out: contiguous [K, 3, size, size] on that device.
-        resize: `shortest`, `squash` or `longest`.
-        interpolation: `bicubic` or `bilinear`.
-        center: `floor` or `round`.
-        order: `horizontal`, `pillow-12.3` or `pillow-13`: which pass is first.
-        mean: 3 numbers.
-        std: 3 numbers.
-        lanes: outputs of a program along the first pass.
-        band: outputs of a program along the second.
-    """
-    count, size = len(boxes), out.shape[-1]
-    if count == 0:
+    """Fill `out`: `prepare` (which takes `options`, and says what the others are), then `run`."""
+    if len(boxes) == 0:
         return
-    table, total = _table(images, boxes, image_index, size, resize, interpolation, center, order)
-    device = out.device
-    on_device = torch.from_numpy(table)
-    if device.type == "cuda":
-        on_device = on_device.pin_memory().to(device, non_blocking=True)
-    windows = torch.empty(count * 4 * size, dtype=torch.int32, device=device)
-    weights = torch.empty(total, dtype=torch.int32, device=device)
-    weights_kernel[(count, 2, triton.cdiv(size, WEIGHTS_BLOCK))](
-        on_device, windows, weights, size, BICUBIC=interpolation == "bicubic", BLOCK=WEIGHTS_BLOCK, num_warps=2,
-        enable_fp_fusion=False,
+    plan = prepare(
+        images, boxes, image_index, size=out.shape[-1], dtype=out.dtype, device=out.device, **options
     )  # fmt: skip
-    normal = _normal(tuple(mean), tuple(std), out.dtype, device)
-    pixels_kernel[(count, triton.cdiv(size, lanes), triton.cdiv(size, band))](
-        on_device, windows, weights, normal, out, size, LANES=lanes, BAND=band, num_warps=1
-    )
+    run(plan, out, lanes=lanes, band=band)
 
 
 @lru_cache(maxsize=16)

@@ -133,7 +133,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignored)
     run = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(folder / "source")]
     # Whether it builds is asked here, not how fast it runs: without optimisation the compiler takes half the time.
-    quick = os.environ | {"CMAKE_ARGS": "-DCMAKE_CXX_FLAGS_RELEASE=-O0"}
+    quick = os.environ | {"CMAKE_ARGS": "-DCMAKE_CXX_FLAGS_RELEASE=-O0", "DPAD_FAST_CUDA_ARCHITECTURES": "90-real"}
     done = subprocess.run(run, env=quick, check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (wheel,) = (folder / "dist").glob("*.whl")
@@ -147,11 +147,24 @@ def test_wheel_works_outside_of_the_repository(built: dict[str, Path], tmp_path:
     code = (
         "import dpad_fast, torch, dpad_fast.kernels.group_advantage as k; from dpad_fast import _C; "
         "print(dpad_fast.__file__, _C.__file__, k.__file__, sep='\\n'); "
-        "print(dpad_fast.ops.group_advantage(torch.tensor([0., 1.]), 2, scale='none').tolist())"
+        "print(dpad_fast.ops.group_advantage(torch.tensor([0., 1.]), 2, scale='none').tolist()); "
+        "print(hasattr(_C, 'cuda_pack'))"
     )
-    *files, advantage = python(code, tmp_path, built["site"]).splitlines()
+    *files, advantage, cuda = python(code, tmp_path, built["site"]).splitlines()
     assert all(file.startswith(str(built["site"])) for file in files), files
     assert advantage == "[-0.5, 0.5]"
+    assert cuda == str(hasattr(_extension.C, "cuda_pack"))
+
+
+def test_wheel_needs_no_library_of_cuda(built: dict[str, Path]) -> None:
+    """It must load where neither driver nor toolkit is: CUDA's runtime is linked in, and looks for a driver late."""
+    if shutil.which("readelf") is None:
+        pytest.skip("needs readelf")
+    (extension,) = (built["site"] / "dpad_fast").glob("_C*.so")
+    listed = subprocess.run(["readelf", "-d", str(extension)], check=True, capture_output=True, text=True).stdout
+    needed = [line for line in listed.splitlines() if "NEEDED" in line]
+    assert needed
+    assert not [line for line in needed if "cuda" in line.lower() or "nvidia" in line.lower()]
 
 
 def test_sdist_holds_what_a_build_needs_and_no_binary(built: dict[str, Path]) -> None:
@@ -164,6 +177,9 @@ def test_sdist_holds_what_a_build_needs_and_no_binary(built: dict[str, Path]) ->
         "LICENSE",
         "csrc/bindings.cpp",
         "csrc/core/advantage.h",
+        "csrc/cuda/kernels.cuh",
+        "csrc/cuda/masks.cu",
+        "tests/csrc/cuda_bodies.cpp",
         "kernels/group_advantage.py",
     ):
         assert needed in names

@@ -1,5 +1,6 @@
 """What users hold as images, as uint8 tensors [H, W, C] over the same memory wherever that is possible."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,32 @@ def as_pixels(image: Any, name: str) -> torch.Tensor:
     if pixels.shape[2] == 1:
         return pixels.expand(-1, -1, 3)
     return _over_white(pixels) if pixels.shape[2] == 4 else pixels
+
+
+def uploaded(pixels: torch.Tensor, device: torch.device, name: str) -> torch.Tensor:
+    """The same view of an image [H, W, 3] on `device`, through pinned memory and without waiting for the copy.
+
+    What lies between the pixels (Pillow's fourth byte) goes along, a repeated grey plane goes once; only a view of a
+    much larger picture is put together first.
+
+    Raises:
+        ValueError: the image is already on another device than that.
+    """
+    if pixels.device.type != "cpu":
+        if pixels.device.type != device.type or device.index not in (None, pixels.device.index):
+            raise ValueError(f"{name} is on {pixels.device}, expected {device} or the host")
+        return pixels
+    if device.type == "cpu":
+        return pixels
+    extent = [(size, stride) for size, stride in zip(pixels.shape, pixels.stride(), strict=True) if stride > 0]
+    span = 1 + sum((size - 1) * stride for size, stride in extent)
+    if span > 1.5 * math.prod(size for size, _ in extent):
+        grey = pixels.stride(2) == 0
+        pixels = pixels[..., :1].contiguous().expand(-1, -1, 3) if grey else pixels.contiguous()
+        span = pixels.shape[0] * pixels.shape[1] * (1 if grey else 3)
+    staged = torch.empty(span, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    staged.copy_(pixels.as_strided((span,), (1,)))
+    return staged.to(device, non_blocking=True).as_strided(pixels.shape, pixels.stride())
 
 
 def _from_array(image: np.ndarray[Any, Any], name: str) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Registered ops behind `masks` and `polygons`: shapes are checked there, here tensors meet the extension.
 
-Packed words are int64 because torch has few operations on uint64; only their bits count. A CUDA tensor is served by
-plain torch operations on its own device, and polygons, which start as Python numbers, are drawn on the CPU first.
+Packed words are int64 because torch has few operations on uint64; only their bits count. CUDA tensors go to `_cuda`.
 """
 
 from __future__ import annotations
@@ -12,33 +11,19 @@ import numpy as np
 import torch
 
 from dpad_fast import _extension
+from dpad_fast.ops import _cuda
 from dpad_fast.ops._library import register
+from dpad_fast.ops._packed import Packed as Packed
+from dpad_fast.ops._packed import Pair as Pair
+from dpad_fast.ops._packed import empty_counts as _empty_counts
+from dpad_fast.ops._packed import empty_packed as _empty_packed
+from dpad_fast.ops._packed import words_for as words_for
 
-Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Pair = tuple[torch.Tensor, torch.Tensor]
 _MaybeTensor = torch.Tensor | None
-
-
-def words_for(width: int) -> int:
-    """64-bit words in a packed row of `width` pixels."""
-    return (width + 63) // 64
 
 
 def _pointer(tensor: _MaybeTensor) -> int:
     return 0 if tensor is None else tensor.data_ptr()
-
-
-def _empty_packed(like: torch.Tensor, n: int, height: int, width: int) -> Packed:
-    shapes = ((n, height, words_for(width)), (n,), (n, 4))
-    words, area, box = (torch.empty(shape, dtype=torch.int64, device=like.device) for shape in shapes)
-    return words, area, box
-
-
-def _empty_counts(like: torch.Tensor, shape: tuple[int, ...]) -> Pair:
-    return (
-        torch.empty(shape, dtype=torch.int64, device=like.device),
-        torch.empty(shape, dtype=torch.int64, device=like.device),
-    )
 
 
 # Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
@@ -64,14 +49,6 @@ def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) ->
     return intersection, union
 
 
-def _dense_counts_torch(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
-    on_a, on_b = a != 0, b != 0
-    if ignore is not None:
-        kept = ignore == 0
-        on_a, on_b = on_a & kept, on_b & kept
-    return (on_a & on_b).flatten(1).sum(1), (on_a | on_b).flatten(1).sum(1)
-
-
 def _dense_counts_fake(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
     return _empty_counts(a, (a.shape[0],))
 
@@ -80,7 +57,7 @@ dense_counts: Any = register(
     "mask_dense_counts",
     "(Tensor a, Tensor b, Tensor? ignore) -> (Tensor, Tensor)",
     cpu=_dense_counts_cpu,
-    cuda=_dense_counts_torch,
+    cuda=_cuda.dense_counts,
     fake=_dense_counts_fake,
 )
 
@@ -98,23 +75,12 @@ def _pack_cpu(masks: torch.Tensor) -> Packed:
     return words, area, box
 
 
-def _pack_torch(masks: torch.Tensor) -> Packed:
-    n, height, width = masks.shape
-    columns = words_for(width)
-    padded = masks.new_zeros((n, height, columns * 64), dtype=torch.int64)
-    padded[:, :, :width] = masks != 0
-    bits = torch.arange(64, device=masks.device)
-    words = torch.bitwise_left_shift(padded.view(n, height, columns, 64), bits).sum(3)
-    area, box = _measure_torch(words, width)
-    return words, area, box
-
-
 def _pack_fake(masks: torch.Tensor) -> Packed:
     return _empty_packed(masks, *masks.shape)
 
 
 pack: Any = register(
-    "mask_pack", "(Tensor masks) -> (Tensor, Tensor, Tensor)", cpu=_pack_cpu, cuda=_pack_torch, fake=_pack_fake
+    "mask_pack", "(Tensor masks) -> (Tensor, Tensor, Tensor)", cpu=_pack_cpu, cuda=_cuda.pack, fake=_pack_fake
 )
 
 
@@ -126,18 +92,12 @@ def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
     return masks
 
 
-def _unpack_torch(words: torch.Tensor, width: int) -> torch.Tensor:
-    bits = torch.arange(64, device=words.device)
-    masks = torch.bitwise_right_shift(words.unsqueeze(3), bits) & 1
-    return masks.flatten(2)[:, :, :width].to(torch.bool)
-
-
 def _unpack_fake(words: torch.Tensor, width: int) -> torch.Tensor:
     return torch.empty((*words.shape[:2], width), dtype=torch.bool, device=words.device)
 
 
 unpack: Any = register(
-    "mask_unpack", "(Tensor words, int width) -> Tensor", cpu=_unpack_cpu, cuda=_unpack_torch, fake=_unpack_fake
+    "mask_unpack", "(Tensor words, int width) -> Tensor", cpu=_unpack_cpu, cuda=_cuda.unpack, fake=_unpack_fake
 )
 
 
@@ -150,19 +110,6 @@ def _measure_cpu(words: torch.Tensor, width: int) -> Pair:
     return area, box
 
 
-def _measure_torch(words: torch.Tensor, width: int) -> Pair:
-    masks = _unpack_torch(words, width)
-    area = masks.flatten(1).sum(1)
-    ends = []
-    for axis in (1, 2):  # over rows, then over columns: the extent in x, then in y
-        line = masks.any(axis)
-        places = torch.arange(line.shape[1], device=words.device)
-        first = torch.where(line, places, line.shape[1]).amin(1) if line.shape[1] else area
-        last = torch.where(line, places + 1, 0).amax(1) if line.shape[1] else area
-        ends.append((torch.where(area > 0, first, 0), last))
-    return area, torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], dim=1)
-
-
 def _measure_fake(words: torch.Tensor, width: int) -> Pair:
     _, area, box = _empty_packed(words, words.shape[0], 0, 0)
     return area, box
@@ -172,7 +119,7 @@ measure: Any = register(
     "mask_measure",
     "(Tensor words, int width) -> (Tensor, Tensor)",
     cpu=_measure_cpu,
-    cuda=_measure_torch,
+    cuda=_cuda.measure,
     fake=_measure_fake,
 )
 
@@ -197,19 +144,6 @@ def _packed_counts_cpu(
     return intersection, union
 
 
-def _packed_counts_torch(
-    a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
-) -> Pair:
-    masks, truth = _unpack_torch(a[0], width), _unpack_torch(b[0], width)
-    skip = _unpack_torch(ignore[0], width) if ignore else None
-    if not matrix:
-        return _dense_counts_torch(masks, truth, skip)
-    rows = [_dense_counts_torch(mask.expand_as(truth), truth, skip) for mask in masks]
-    if not rows:
-        return _empty_counts(masks, (0, truth.shape[0]))
-    return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
-
-
 def _packed_counts_fake(
     a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
 ) -> Pair:
@@ -221,7 +155,7 @@ packed_counts: Any = register(
     "mask_packed_counts",
     "(Tensor[] a, Tensor[] b, Tensor[] ignore, int width, bool matrix) -> (Tensor, Tensor)",
     cpu=_packed_counts_cpu,
-    cuda=_packed_counts_torch,
+    cuda=_cuda.packed_counts,
     fake=_packed_counts_fake,
 )
 
@@ -256,13 +190,6 @@ def _draw_cpu(
     return words, area, box
 
 
-def _draw_cuda(
-    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
-) -> Packed:
-    words, area, box = _draw_cpu(vertices.cpu(), rings.cpu(), objects.cpu(), height, width, rule)
-    return words.to(vertices.device), area.to(vertices.device), box.to(vertices.device)
-
-
 def _draw_fake(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> Packed:
@@ -273,7 +200,7 @@ draw: Any = register(
     "polygon_draw",
     "(Tensor vertices, Tensor rings, Tensor objects, int height, int width, str rule) -> (Tensor, Tensor, Tensor)",
     cpu=_draw_cpu,
-    cuda=_draw_cuda,
+    cuda=_cuda.draw,
     fake=_draw_fake,
 )
 
@@ -290,12 +217,6 @@ def _draw_dense_cpu(
     return masks
 
 
-def _draw_dense_cuda(
-    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
-) -> torch.Tensor:
-    return _unpack_torch(_draw_cuda(vertices, rings, objects, height, width, rule)[0], width)
-
-
 def _draw_dense_fake(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
@@ -306,7 +227,7 @@ draw_dense: Any = register(
     "polygon_draw_dense",
     "(Tensor vertices, Tensor rings, Tensor objects, int height, int width, str rule) -> Tensor",
     cpu=_draw_dense_cpu,
-    cuda=_draw_dense_cuda,
+    cuda=_cuda.draw_dense,
     fake=_draw_dense_fake,
 )
 
@@ -326,18 +247,6 @@ def _polygon_counts_cpu(
     return intersection, union
 
 
-def _polygon_counts_cuda(
-    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
-    mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
-) -> Pair:  # fmt: skip
-    words, _, _ = _draw_cuda(vertices, rings, objects, masks[0].shape[1], width, rule)
-    truth, skip = _unpack_torch(masks[0], width), _unpack_torch(ignore[0], width) if ignore else None
-    if mask_index is not None:
-        truth = truth[mask_index]
-        skip = skip[mask_index] if skip is not None and skip.shape[0] > 1 else skip
-    return _dense_counts_torch(_unpack_torch(words, width), truth, skip)
-
-
 def _polygon_counts_fake(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
     mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
@@ -350,6 +259,6 @@ polygon_counts: Any = register(
     "(Tensor vertices, Tensor rings, Tensor objects, Tensor[] masks, Tensor? mask_index, Tensor[] ignore, int width, "
     "str rule) -> (Tensor, Tensor)",
     cpu=_polygon_counts_cpu,
-    cuda=_polygon_counts_cuda,
+    cuda=_cuda.polygon_counts,
     fake=_polygon_counts_fake,
 )

@@ -122,7 +122,8 @@ class PackedMasks:
             width: columns of the masks.
 
         Raises:
-            ValueError: `boxes` has another shape, or boxes[i] has a coordinate that is not finite or beyond 1e7.
+            ValueError: `boxes` has another shape, or boxes[i] has a coordinate that is not finite or beyond 1e7 (on a
+                GPU, where finding out would stall the stream, such a mask is empty).
         """
         corners = boxes if isinstance(boxes, torch.Tensor) else torch.from_numpy(np.array(boxes, np.float64))
         corners = corners.to(torch.float64).reshape(-1, 4) if corners.numel() == 0 else corners.to(torch.float64)
@@ -131,7 +132,8 @@ class PackedMasks:
         _extension.C.check_mask_size("height and width", height, width)
         n = corners.shape[0]
         vertices = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
-        rings, objects = torch.arange(n + 1) * 4, torch.arange(n + 1)
+        objects = torch.arange(n + 1, device=corners.device)
+        rings = objects * 4
         return cls._of(ops.draw(vertices, rings, objects, height, width, "center"), width)
 
     def __len__(self) -> int:
@@ -153,6 +155,13 @@ class PackedMasks:
     def parts(self) -> list[torch.Tensor]:
         """Words, area and box, as the registered ops take them."""
         return [self.words, self.area, self.box]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PackedMasks:
+        """The same masks on another device; `self` where they are there already."""
+        if self.words.device == torch.device(device):
+            return self
+        words, area, box = (part.to(device, non_blocking=non_blocking) for part in self.parts)
+        return PackedMasks._of((words, area, box), self.width)
 
     def intersection(self, other: PackedMasks) -> torch.Tensor:
         """Pixels in both masks of each pair, int64 [N]."""

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from dpad_fast import _extension
+from dpad_fast.ops import _cuda
 from dpad_fast.ops import _masks as ops
 from dpad_fast.ops.masks import Dense, PackedMasks, as_packed, ignore_parts, iou_of_counts
 
@@ -28,9 +29,16 @@ OUTPUTS = ("packed", "dense", "rle")
 
 
 def rasterize_polygons(
-    polygons: Any, height: int, width: int, *, rule: str = "coco", outline: bool = False, out: str = "packed"
+    polygons: Any,
+    height: int,
+    width: int,
+    *,
+    rule: str = "coco",
+    outline: bool = False,
+    out: str = "packed",
+    device: torch.device | str | None = None,
 ) -> Any:
-    """Draws N objects into masks.
+    """Draws N objects into masks, on a GPU where the vertices are there or `device` says so.
 
     Args:
         polygons: N objects. An object is one ring or a list of rings; a ring is an array or tensor [n, 2] of (x, y), a
@@ -41,13 +49,15 @@ def rasterize_polygons(
         rule: "coco", "opencv" or "center"; see this module.
         outline: with "opencv", also draw `cv2.polylines` of thickness 1, which adds nothing (see this module).
         out: "packed", "dense" or "rle".
+        device: where to draw; None: where the vertices are.
 
     Returns:
         `PackedMasks`; or bool [N, height, width]; or N dictionaries in COCO's compressed form.
 
     Raises:
         ValueError: a ring has fewer than 3 vertices, or a coordinate that is not finite or beyond 1e7 (the message
-            names object and ring); a size is negative or too large; or a choice is unknown.
+            names object and ring; where vertices are already on a GPU, finding out would stall the stream, and the
+            object is drawn as empty); a size is negative or too large; or a choice is unknown.
     """
     _check_choice("rule", rule, RULES)
     _check_choice("out", out, OUTPUTS)
@@ -55,13 +65,13 @@ def rasterize_polygons(
         raise ValueError(f'outline=True needs rule="opencv", got rule={rule!r}')
     if not torch.compiler.is_compiling():
         _extension.C.check_mask_size("height and width", height, width)
-    flat = gather(polygons)
+    flat = gather(polygons, device)
     if out == "dense":
         return ops.draw_dense(*flat, height, width, rule)
-    if out == "packed":
-        return PackedMasks._of(ops.draw(*flat, height, width, rule), width)
-    host = [part.cpu() for part in flat]
-    return _extension.C.polygons_to_rle(ops._polygon_args(*host), height, width, rule, torch.get_num_threads())
+    if out == "packed" or flat[0].device.type != "cpu":
+        packed = PackedMasks._of(ops.draw(*flat, height, width, rule), width)
+        return packed if out == "packed" else packed.to_rle()
+    return _extension.C.polygons_to_rle(ops._polygon_args(*flat), height, width, rule, torch.get_num_threads())
 
 
 def polygon_iou(
@@ -79,7 +89,8 @@ def polygon_iou(
         polygons: N objects, as in `rasterize_polygons`.
         masks: M masks [M, H, W], or `PackedMasks`.
         rule: "coco", "opencv" or "center"; see this module.
-        mask_index: [N], the mask of each object; None: object i belongs to mask i, and N = M.
+        mask_index: [N], the mask of each object; None: object i belongs to mask i, and N = M. One outside of [0, M) is
+            a ValueError; in a tensor on a GPU, where finding out would stall the stream, it is an empty union.
         ignore: [H, W] or [M, H, W], pixels that count for neither side.
         empty: the IoU where the union is empty.
 
@@ -91,42 +102,98 @@ def polygon_iou(
     """
     _check_choice("rule", rule, RULES)
     truth = as_packed("masks", masks)
-    flat = gather(polygons)
-    index = None if mask_index is None else torch.as_tensor(mask_index, dtype=torch.int64, device=truth.words.device)
+    flat = gather(polygons, truth.words.device)
+    index = None if mask_index is None else _as_index(mask_index, truth)
     n = flat[2].shape[0] - 1
     if index is None and n != len(truth):
         raise ValueError(f"polygons and masks must be as many unless mask_index is given, got {n} and {len(truth)}")
     if index is not None and index.shape != (n,):
         raise ValueError(f"mask_index must be [N] with N = {n}, got {list(index.shape)}")
-    vertices = [part.to(truth.words.device) for part in flat]
     skip = ignore_parts(ignore, truth, "one per mask")
-    intersection, union = ops.polygon_counts(*vertices, truth.parts, index, skip, truth.width, rule)
+    intersection, union = ops.polygon_counts(*flat, truth.parts, index, skip, truth.width, rule)
     return iou_of_counts(intersection, union, empty)
 
 
-def gather(polygons: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Vertices float64 [V, 2], ring starts [R + 1] and object starts [N + 1] of objects given as in the functions."""
+def gather(polygons: Any, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Vertices float64 [V, 2], ring starts [R + 1] and object starts [N + 1] of objects given as in the functions.
+
+    Args:
+        polygons: the objects. Those on the host are checked there before they are copied to a GPU.
+        device: where the result shall be; None: where the vertices are.
+    """
+    target = None if device is None else torch.device(device)
     if torch.compiler.is_compiling():
-        return _gather_tensors(polygons)
+        return _gather_tensors(polygons, target)
     if isinstance(polygons, torch.Tensor | np.ndarray):
         polygons = list(polygons)
     if not isinstance(polygons, list | tuple):
         raise ValueError(f"polygons must be a list of objects, got {type(polygons).__name__}")
+    if _first_device(polygons).type != "cpu":
+        return _gather_tensors(polygons, target)
     vertices, rings, objects = _extension.C.gather_polygons(polygons)
-    return torch.from_numpy(vertices).view(-1, 2), torch.from_numpy(rings), torch.from_numpy(objects)
+    flat = torch.from_numpy(vertices).view(-1, 2), torch.from_numpy(rings), torch.from_numpy(objects)
+    if target is None or target.type == "cpu":
+        return flat
+    _extension.C.check_polygons(ops._polygon_args(*flat))
+    there = _cuda.upload(flat, target)
+    return there[0], there[1], there[2]
 
 
-def _gather_tensors(polygons: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same within torch.compile, where an object is a tensor [n, 2] or a list of such tensors."""
+def _first_device(polygons: Sequence[Any]) -> torch.device:
+    """The device of the first ring, which all must share; looking at all of them would cost more than drawing them."""
+    first = polygons[0] if len(polygons) else None
+    if isinstance(first, list | tuple) and first:
+        first = first[0]
+    return first.device if isinstance(first, torch.Tensor) else torch.device("cpu")
+
+
+def _gather_tensors(
+    polygons: Any, device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same where an object is a tensor [n, 2] or a list of such tensors: on a GPU, or within torch.compile."""
     objects = [[item] if isinstance(item, torch.Tensor) else list(item) for item in polygons]
-    rings = [ring.reshape(-1, 2).to(torch.float64) for item in objects for ring in item]
-    vertices = torch.cat(rings) if rings else torch.zeros((0, 2), dtype=torch.float64)
-    ring_starts, object_starts = [0], [0]
-    for ring in rings:
-        ring_starts.append(ring_starts[-1] + ring.shape[0])
-    for item in objects:
+    ring_starts, object_starts, rings = [0], [0], []
+    for i, item in enumerate(objects):
         object_starts.append(object_starts[-1] + len(item))
-    return vertices, torch.tensor(ring_starts), torch.tensor(object_starts)
+        for k, ring in enumerate(item):
+            if not isinstance(ring, torch.Tensor):
+                raise ValueError(
+                    f"polygons[{i}], ring {k} must be a tensor as the first one, got {type(ring).__name__}"
+                )
+            rings.append(_as_vertices(ring, i, k))
+            ring_starts.append(ring_starts[-1] + rings[-1].shape[0])
+    vertices = torch.cat(rings) if rings else torch.zeros((0, 2), dtype=torch.float64)
+    if device is not None:
+        if vertices.device.type != "cpu" and device.type != vertices.device.type:
+            raise ValueError(f"polygons are on {vertices.device}, expected {device}")
+        vertices = vertices.to(device)
+    starts = torch.tensor(ring_starts), torch.tensor(object_starts)
+    if vertices.device.type == "cpu" or torch.compiler.is_compiling():
+        return vertices, starts[0].to(vertices.device), starts[1].to(vertices.device)
+    there = _cuda.upload(starts, vertices.device)
+    return vertices, there[0], there[1]
+
+
+def _as_vertices(ring: torch.Tensor, number: int, place: int) -> torch.Tensor:
+    """A ring [n, 2] or flat [2 n] as float64 [n, 2]; its shape, unlike its values, is known without waiting."""
+    flat = ring.dim() == 1 and ring.shape[0] % 2 == 0
+    if not flat and not (ring.dim() == 2 and ring.shape[1] == 2):
+        raise ValueError(f"polygons[{number}], ring {place} must be [n, 2] or flat [2 n], got {list(ring.shape)}")
+    vertices = ring.reshape(-1, 2).to(torch.float64)
+    if vertices.shape[0] < 3:
+        raise ValueError(f"polygons[{number}], ring {place} has {vertices.shape[0]} vertices, expected at least 3")
+    return vertices
+
+
+def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> torch.Tensor:
+    """Mask numbers on the masks' device; what comes from the host is checked there on its way to a GPU."""
+    device = masks.words.device
+    index = torch.as_tensor(mask_index, dtype=torch.int64)
+    if device.type == "cpu" or index.device == device or torch.compiler.is_compiling():
+        return index.to(device)
+    for i in ((index < 0) | (index >= len(masks))).nonzero().flatten().tolist():
+        raise ValueError(f"mask_index[{i}] is {int(index[i])}, expected 0 to {len(masks) - 1}")
+    return _cuda.upload((index,), device)[0]
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import PIL
 import torch
 
 from dpad_fast import _extension
-from dpad_fast.ops._images import as_pixels
+from dpad_fast.ops._images import as_pixels, uploaded
 from dpad_fast.ops._library import register
 
 RESIZES = ("shortest", "squash", "longest")
@@ -53,6 +53,8 @@ def roi_clip_preprocess(
     std: Sequence[float] = CLIP_STD,
     dtype: torch.dtype = torch.float32,
     out: torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> torch.Tensor:
     """Prepare K regions of M images for an image encoder.
 
@@ -81,17 +83,24 @@ def roi_clip_preprocess(
         mean: 3 numbers, subtracted after the pixels were divided by 255.
         std: 3 numbers, not 0, by which the result is divided.
         dtype: of the result: float32, bfloat16 or float16, rounded to nearest even from float32.
-        out: a contiguous tensor [K, 3, size, size] of that dtype to write to.
+        out: a contiguous or channels-last tensor [K, 3, size, size] of that dtype to write to.
+        device: where to compute. Images on the host are copied there once each, from pinned memory and without waiting.
+            None: where the images are.
+        memory_format: of the result where `out` is not given: `torch.contiguous_format` or `torch.channels_last`.
 
     Returns:
-        [K, 3, size, size] on the images' device; `out` where it was given.
+        [K, 3, size, size] on the images' device, or on `device`; `out` where it was given.
 
     Raises:
         ValueError: an argument is not as described, or a box has no area; the message names the index.
     """
     order = _INSTALLED_ORDER if order is None else order
     _check_options(size, resize, interpolation, center, order, dtype)
+    if memory_format not in (torch.contiguous_format, torch.channels_last):
+        raise ValueError(f"memory_format must be contiguous_format or channels_last, got {memory_format}")
     pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
+    if device is not None:
+        pixels = [uploaded(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
     numbers = _as_index(image_index, boxes, len(pixels))
     corners = _as_boxes(boxes, numbers.shape[0])
     if not pixels:
@@ -101,6 +110,9 @@ def roi_clip_preprocess(
         if abs(value) <= 2.0**-150:
             raise ValueError(f"std[{i}] must not be 0 in float32, got {value}")
     options = (size, resize, interpolation, center, order, *scale)
+    if out is None and memory_format == torch.channels_last:
+        shape = (corners.shape[0], 3, size, size)
+        out = torch.empty(shape, dtype=dtype, device=pixels[0].device, memory_format=memory_format)
     if out is None:
         result: torch.Tensor = _op(pixels, corners, numbers, *options, dtype)
         return result
@@ -131,8 +143,8 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, de
         raise ValueError(f"out must be {dtype}, got {out.dtype}")
     if out.device != device:
         raise ValueError(f"out must be on {device}, got {out.device}")
-    if not out.is_contiguous():
-        raise ValueError(f"out must be contiguous, got strides {list(out.stride())}")
+    if not out.is_contiguous() and not out.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError(f"out must be contiguous or channels-last, got strides {list(out.stride())}")
 
 
 def _as_floats(values: Sequence[float], name: str) -> list[float]:
@@ -222,6 +234,11 @@ def _cpu_out(
     std: list[float],
     out: torch.Tensor,
 ) -> None:
+    if not out.is_contiguous():  # channels-last, which the C++ does not write
+        planes = torch.empty(out.shape, dtype=out.dtype)
+        _cpu_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, planes)
+        out.copy_(planes)
+        return
     images = [_in_a_known_layout(image) for image in images]  # keeps copies alive for the call
     boxes, image_index = boxes.contiguous(), image_index.contiguous()
     _extension.C.roi_clip_preprocess(

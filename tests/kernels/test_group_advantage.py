@@ -98,3 +98,18 @@ def test_more_rows_than_are_compared_at_once(device: torch.device) -> None:
 def test_empty(device: torch.device) -> None:
     assert launch(device, torch.empty(0), None, 4, "gdpo-batch").shape == (0,)
     assert launch(device, torch.rand(4), None, 4, "std", mask=torch.ones(4, 0)).shape == (4, 0)
+
+
+def test_many_rows_of_ragged_groups(device: torch.device) -> None:
+    rewards, ids = rows(224, 2)
+    mask = torch.rand(224, 3, generator=torch.Generator().manual_seed(0)) < 0.7
+    out = launch(device, rewards.to(torch.bfloat16), ids, 0, "gdpo", mask=mask)
+    expected = reference(rewards.to(torch.bfloat16).double(), ids.tolist(), scale="gdpo", eps=1e-4, token_mask=mask)
+    torch.testing.assert_close(out, expected.float(), rtol=2e-6, atol=2e-6)
+
+
+def test_a_thousand_rows(device: torch.device) -> None:
+    """In groups of neighbours: with ids, each of 125 programs would look at all rows, which takes the interpreter long."""
+    rewards, _ = rows(1000, 1)
+    out = launch(device, rewards[:, 0], None, 8, "std")
+    torch.testing.assert_close(out, reference(rewards, 8, eps=1e-4).float(), rtol=2e-6, atol=2e-6)

@@ -32,6 +32,7 @@ def check(
     lanes: int = 32,
     band: int = 16,
     images: list[torch.Tensor] | None = None,
+    layout: torch.memory_format = torch.contiguous_format,
     **choices: str,
 ) -> None:
     from dpad_fast.kernels.roi_clip_preprocess import launch
@@ -40,7 +41,7 @@ def check(
     arrays = pictures()
     tensors = [torch.from_numpy(array) for array in arrays] if images is None else images
     with poisoned_memory():
-        out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device)
+        out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device, memory_format=layout)
         launch([t if device.type == "cpu" else t.to(device) for t in tensors], np.array(boxes, dtype=np.int64),
                np.array(index), out, mean=MEAN, std=STD, lanes=lanes, band=band, **options)  # fmt: skip
     expected = reference.roi_clip_preprocess(arrays, boxes, index, size=size, mean=MEAN, std=STD, **options)
@@ -76,6 +77,22 @@ def test_a_single_pixel_out(device: torch.device) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tiles_that_do_not_divide_the_size(device: torch.device, dtype: torch.dtype) -> None:
     check(device, 63, [(0, 0, 9, 6)], [0], dtype=dtype, lanes=32, band=16)
+
+
+@pytest.mark.parametrize("order", ["pillow-13", "horizontal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_channels_last(device: torch.device, dtype: torch.dtype, order: str) -> None:
+    """Tall and wide boxes, so that lanes run along either axis, in tiles that do not divide the size."""
+    check(device, 5, [(0, 0, 5, 13), (0, 0, 9, 6)], [1, 0], dtype=dtype, order=order, lanes=4, band=4,
+          layout=torch.channels_last)  # fmt: skip
+
+
+def test_other_layouts_are_refused(device: torch.device) -> None:
+    from dpad_fast.kernels.roi_clip_preprocess import Plan, run
+
+    nothing = torch.empty(0, device=device)
+    with pytest.raises(ValueError, match="out must be contiguous or channels-last, got strides"):
+        run(Plan(nothing, nothing, 0, 4, True), torch.empty(2, 3, 4, 8, device=device)[..., ::2])
 
 
 @pytest.mark.parametrize(("size", "tile"), [(224, 256), (1000, 1024)])

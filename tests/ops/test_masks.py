@@ -249,22 +249,6 @@ def test_compiles_into_one_graph():
         assert torch.equal(got, expected)
 
 
-def test_torch_forms_for_other_devices_agree():
-    """What serves CUDA tensors is device-neutral torch code, so it is checked here on the CPU."""
-    rng = np.random.default_rng(5)
-    a, b = (torch.from_numpy(rng.random((4, 20, 130)) < 0.3) for _ in range(2))
-    a[1] = False
-    left, right = ops.pack(a), ops.pack(b)
-    for got, expected in zip(ops._pack_torch(a), left, strict=True):
-        assert torch.equal(got, expected)
-    assert torch.equal(ops._unpack_torch(left[0], 130), a)
-    for matrix in (False, True):
-        for skip in ([], list(right)):
-            got = ops._packed_counts_torch(list(left), list(right), skip, 130, matrix)
-            expected = ops.packed_counts(list(left), list(right), skip, 130, matrix)
-            assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
-
-
 def test_ten_thousand_masks_stay_small():
     rle = coco.encode(np.asfortranarray(np.eye(480, 640, dtype=np.uint8)))
     packed = PackedMasks.from_rle([rle] * 10_000)

@@ -222,18 +222,6 @@ def test_compiles_into_one_graph():
         assert torch.equal(got, expected)
 
 
-def test_torch_forms_for_other_devices_agree():
-    rng = np.random.default_rng(4)
-    flat = gather([rng.random((5, 2)) * 30, rng.random((6, 2)) * 30])
-    truth = PackedMasks.from_dense(rng.random((3, 20, 30)) < 0.5)
-    index = torch.tensor([2, 0])
-    for skip in ([], truth[:1].parts, truth.parts):
-        got = ops._polygon_counts_cuda(*flat, truth.parts, index, skip, 30, "coco")
-        expected = ops.polygon_counts(*flat, truth.parts, index, skip, 30, "coco")
-        assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
-    assert torch.equal(ops._draw_dense_cuda(*flat, 20, 30, "opencv"), ops.draw_dense(*flat, 20, 30, "opencv"))
-
-
 GOOD = [(0, 0), (5, 0), (5, 4)]
 
 

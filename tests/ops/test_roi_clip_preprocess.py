@@ -414,3 +414,66 @@ def test_after_fork():
         os._exit(0 if torch.equal(Crops()[0], want) else 1)
     _, status = os.waitpid(child, 0)
     assert status == 0
+
+
+@pytest.mark.parametrize("dtype", module.DTYPES)
+def test_channels_last(dtype):
+    images = [noise(20, 31), noise(9, 14)]
+    boxes, index = [(1, 2, 18, 17), None, (0, 0, 14, 9)], [0, 0, 1]
+    planes = roi_clip_preprocess(images, boxes, index, size=13, dtype=dtype)
+    made = roi_clip_preprocess(images, boxes, index, size=13, dtype=dtype, memory_format=torch.channels_last)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(made, planes)
+    with poisoned_memory():
+        out = torch.empty((3, 3, 13, 13), dtype=dtype, memory_format=torch.channels_last)
+        assert roi_clip_preprocess(images, boxes, index, size=13, dtype=dtype, out=out) is out
+    assert torch.equal(out, planes)
+    with pytest.raises(ValueError, match="memory_format must be contiguous_format or channels_last"):
+        roi_clip_preprocess(images, boxes, index, size=13, memory_format=torch.preserve_format)
+
+
+def test_images_go_to_a_device_as_they_lie():
+    """Where nothing can be computed, shapes, strides and how much goes up can still be looked at."""
+    from dpad_fast.ops._images import as_pixels, uploaded
+
+    there = torch.device("meta")
+    picture = Image.fromarray(noise(20, 31))
+    wide = torch.from_numpy(noise(40, 500))
+    for image, span in (
+        (torch.from_numpy(noise(20, 31)), 20 * 31 * 3),
+        (torch.from_numpy(noise(20, 31)).permute(2, 0, 1), 20 * 31 * 3),
+        (torch.from_numpy(noise(20, 31)[..., 0]), 20 * 31),
+        (wide[10:30, 100:131], 20 * 31 * 3),
+        (picture, 20 * 31 * 4 - 1 if hasattr(picture, "__arrow_c_array__") else 20 * 31 * 3),
+    ):
+        pixels = as_pixels(image, "image")
+        up = uploaded(pixels, there, "image")
+        assert up.shape == pixels.shape == (20, 31, 3)
+        assert up.untyped_storage().nbytes() == span
+        assert uploaded(pixels, torch.device("cpu"), "image") is pixels
+    with pytest.raises(ValueError, match=r"images\[1\] is on meta, expected cuda:0 or the host"):
+        uploaded(up, torch.device("cuda:0"), "images[1]")
+    images = [noise(20, 31), noise(9, 14)]
+    assert torch.equal(
+        roi_clip_preprocess(images, None, size=8, device="cpu"), roi_clip_preprocess(images, None, size=8)
+    )
+
+
+def test_uploaded_bytes_are_the_images(monkeypatch):
+    """The staging copy, with the host in the place of a GPU."""
+    from dpad_fast.ops import _images
+
+    class Elsewhere:
+        type, index = "elsewhere", None
+
+    sent = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **options: sent.append(device) or self)
+    for image in (
+        noise(20, 31),
+        noise(20, 31, channels=4)[..., :3],
+        noise(40, 500)[10:30, 100:131],
+        noise(9, 7)[..., :1],
+    ):
+        pixels = torch.from_numpy(image).expand(-1, -1, 3)
+        assert torch.equal(_images.uploaded(pixels, Elsewhere(), "image"), pixels)
+    assert len(sent) == 4

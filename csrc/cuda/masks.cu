@@ -1,0 +1,2 @@
+#include "cuda/kernels.cuh"
+#include "cuda/launch_masks_inl.h"

@@ -1,0 +1,213 @@
+"""CUDA tensors meet the launchers of csrc/cuda: addresses, sizes, and the stream that torch is on.
+
+Nothing here waits for the GPU or falls back to another device. What the kernels find wrong only when they run (an index
+outside of its range, a vertex that is no number) cannot be raised without waiting; each op says what such an item gets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dpad_fast import _extension
+from dpad_fast.ops._packed import Packed, Pair, empty_counts, empty_packed
+
+_MaybeTensor = torch.Tensor | None
+_RULES = ("coco", "opencv", "center")  # as Rule in csrc/cuda/polygon_bodies.h
+
+
+def _kernels(op: str, device: torch.device) -> Any:
+    """The extension, which must have been built with CUDA."""
+    module = _extension.C
+    if not hasattr(module, "cuda_pack"):
+        raise RuntimeError(
+            f"{op}: tensors on {device} need CUDA kernels, and dpad_fast's extension was built without them (no nvcc, "
+            "or DPAD_FAST_CUDA=off): build it again with DPAD_FAST_CUDA=on, or move the tensors to the CPU"
+        )
+    return module
+
+
+def _stream(device: torch.device) -> tuple[int, int]:
+    """Device number and handle of the current stream."""
+    stream = torch.cuda.current_stream(device)
+    return stream.device_index, stream.cuda_stream
+
+
+def _together(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
+    """A kernel given an address of another device would crash the process, so this is checked in every op."""
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise ValueError(f"{op}: all tensors must be on one device, got {first.device} and {other.device}")
+
+
+def _address(tensor: _MaybeTensor) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
+    if masks.element_size() != 1:
+        raise ValueError(f"{op}: {name} must be bool or of 8-bit integers, got {masks.dtype}")
+    return masks.contiguous()
+
+
+def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
+    """Intersections and unions [N] of dense masks [N, H, W]; `ignore` [H, W] or [N, H, W]."""
+    op = "mask_dense_counts"
+    _together(op, a, b, ignore)
+    a, b = _bytes(op, "a", a), _bytes(op, "b", b)
+    skip = None if ignore is None else _bytes(op, "ignore", ignore)
+    intersection, union = empty_counts(a, (a.shape[0],))
+    pixels = a.shape[1] * a.shape[2]
+    step = 0 if skip is None or skip.dim() == 2 else pixels
+    _kernels(op, a.device).cuda_dense_counts(
+        a.data_ptr(), b.data_ptr(), _address(skip), step, a.shape[0], pixels, intersection.data_ptr(),
+        union.data_ptr(), _stream(a.device),
+    )  # fmt: skip
+    return intersection, union
+
+
+def pack(masks: torch.Tensor) -> Packed:
+    """Words, areas and boxes of dense masks [N, H, W]."""
+    masks = _bytes("mask_pack", "masks", masks)
+    n, height, width = masks.shape
+    words, area, box = empty_packed(masks, n, height, width)
+    _kernels("mask_pack", masks.device).cuda_pack(
+        masks.data_ptr(), n, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(), _stream(masks.device)
+    )
+    return words, area, box
+
+
+def unpack(words: torch.Tensor, width: int) -> torch.Tensor:
+    """Bool [N, H, width]."""
+    words = words.contiguous()
+    n, height = words.shape[:2]
+    masks = torch.empty((n, height, width), dtype=torch.bool, device=words.device)
+    _kernels("mask_unpack", words.device).cuda_unpack(
+        words.data_ptr(), n, height, width, masks.data_ptr(), _stream(words.device)
+    )
+    return masks
+
+
+def measure(words: torch.Tensor, width: int) -> Pair:
+    """Areas [N] and boxes [N, 4]."""
+    words = words.contiguous()
+    n, height = words.shape[:2]
+    _, area, box = empty_packed(words, n, 0, 0)
+    _kernels("mask_measure", words.device).cuda_measure(
+        words.data_ptr(), n, height, width, area.data_ptr(), box.data_ptr(), _stream(words.device)
+    )
+    return area, box
+
+
+def packed_counts(
+    a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
+) -> Pair:
+    """Counts [N] of pairs, or [N, M] of all pairs, of packed masks (words, area, box)."""
+    op = "mask_packed_counts"
+    _together(op, *a, *b, *ignore)
+    a, b, ignore = ([part.contiguous() for part in masks] for masks in (a, b, ignore))
+    n, m, size = a[0].shape[0], b[0].shape[0], a[0].shape[1] * a[0].shape[2]
+    skip = ignore[0] if ignore else None
+    step = 0 if skip is None or skip.shape[0] == 1 else size
+    intersection, union = empty_counts(a[0], (n, m) if matrix else (n,))
+    kernels, stream = _kernels(op, a[0].device), _stream(a[0].device)
+    if not matrix:
+        kernels.cuda_packed_counts(
+            a[0].data_ptr(), b[0].data_ptr(), _address(skip), step, n, size, intersection.data_ptr(),
+            union.data_ptr(), stream,
+        )  # fmt: skip
+        return intersection, union
+    kernels.cuda_matrix_counts(
+        a[0].data_ptr(), a[1].data_ptr(), n, b[0].data_ptr(), b[1].data_ptr(), m, _address(skip), step, size,
+        intersection.data_ptr(), union.data_ptr(), stream,
+    )  # fmt: skip
+    return intersection, union
+
+
+def dense_matrix(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
+    """Counts [N, M] of dense masks [N, H, W] with all packed ones: packed first, which costs one read of them."""
+    return packed_counts(list(pack(a)), b, [], width, True)
+
+
+# Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1]. An object with a vertex
+# that is not finite or beyond 1e7 is drawn as empty.
+
+_Polygons = tuple[int, int, int, int, int, int]
+
+
+def _polygons(
+    op: str, vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
+) -> tuple[list[torch.Tensor], _Polygons]:
+    """Contiguous tensors, which the caller keeps until the launch, and what the extension takes for them."""
+    _together(op, vertices, rings, objects)
+    for name, tensor, dtype in (
+        ("vertices", vertices, torch.float64),
+        ("rings", rings, torch.int64),
+        ("objects", objects, torch.int64),
+    ):
+        if tensor.dtype != dtype:
+            raise ValueError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
+    parts = [part.contiguous() for part in (vertices, rings, objects)]
+    v, r, o = parts
+    return parts, (v.data_ptr(), v.shape[0], r.data_ptr(), r.shape[0] - 1, o.data_ptr(), o.shape[0] - 1)
+
+
+def draw(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> Packed:
+    """Words, areas and boxes of N objects."""
+    kernels = _kernels("polygon_draw", vertices.device)
+    parts, polygons = _polygons("polygon_draw", vertices, rings, objects)
+    n = parts[2].shape[0] - 1
+    words, area, box = empty_packed(vertices, n, height, width)
+    scratch = torch.empty(5 * n * kernels.cuda_bands(height, width), dtype=torch.int32, device=vertices.device)
+    kernels.cuda_draw(
+        polygons, _RULES.index(rule), height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(),
+        scratch.data_ptr(), _stream(vertices.device),
+    )  # fmt: skip
+    return words, area, box
+
+
+def draw_dense(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
+) -> torch.Tensor:
+    """Bool [N, height, width]."""
+    kernels = _kernels("polygon_draw_dense", vertices.device)
+    parts, polygons = _polygons("polygon_draw_dense", vertices, rings, objects)
+    masks = torch.empty((parts[2].shape[0] - 1, height, width), dtype=torch.bool, device=vertices.device)
+    kernels.cuda_draw_dense(
+        polygons, _RULES.index(rule), height, width, masks.data_ptr(), _stream(vertices.device)
+    )  # fmt: skip
+    return masks
+
+
+def polygon_counts(
+    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
+    mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
+) -> Pair:  # fmt: skip
+    """Counts [N] of each object with its mask; 0 and 0 where mask_index is no mask."""
+    op = "polygon_counts"
+    kernels = _kernels(op, vertices.device)
+    parts, polygons = _polygons(op, vertices, rings, objects)
+    _together(op, vertices, *masks, *ignore, mask_index)
+    words = masks[0].contiguous()
+    index = None if mask_index is None else mask_index.contiguous()
+    skip = ignore[0].contiguous() if ignore else None
+    m, height, columns = words.shape
+    step = 0 if skip is None or skip.shape[0] == 1 else height * columns
+    intersection, union = empty_counts(vertices, (parts[2].shape[0] - 1,))
+    kernels.cuda_draw_counts(
+        polygons, _RULES.index(rule), height, width, words.data_ptr(), m, _address(index), _address(skip), step,
+        intersection.data_ptr(), union.data_ptr(), _stream(vertices.device),
+    )  # fmt: skip
+    return intersection, union
+
+
+def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
+    """Host tensors of 64-bit elements on `device`, in one copy from pinned memory that nobody waits for."""
+    flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
+    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=device.type == "cuda")
+    torch.cat(flat, out=staged)
+    there = torch.split(staged.to(device, non_blocking=True), [part.numel() for part in parts])
+    return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]
