@@ -16,6 +16,10 @@ constexpr int64_t kMaxPixels = int64_t{1} << 28;
 // Scratch kept from call to call by each thread is let go when it has grown beyond this (1 MiB).
 constexpr size_t kScratchWords = size_t{1} << 17;
 
+inline bool mask_size_fits(int64_t height, int64_t width) {
+  return height >= 0 && width >= 0 && height <= kMaxSide && width <= kMaxSide && height * width <= kMaxPixels;
+}
+
 // Throws std::invalid_argument for sizes below 0 or beyond the limits; `name` says whose size it is.
 void check_mask_size(const char* name, int64_t height, int64_t width);
 
@@ -59,6 +63,11 @@ void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore
 
 // The pixels that both masks have; nothing is read outside the meeting of their boxes.
 int64_t intersect(const MaskView& a, const MaskView& b);
+
+// Counts [n, b.n] of dense masks a [n, height, width] with packed ones: each is packed into a few pages that stay in
+// cache, and met with all of b before the next is read.
+void dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
+                         int64_t* uni);
 
 // Paired counts of packed masks, n of each. `ignore` may be null, hold one mask, or n.
 void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,

@@ -8,7 +8,7 @@
 namespace dpad {
 
 // Pixel x of a row is bit x % 64 of word x / 64; bits past the width are 0.
-inline int64_t words_for(int64_t pixels) { return (pixels + 63) / 64; }
+constexpr int64_t words_for(int64_t pixels) { return (pixels + 63) / 64; }
 
 struct Counts {
   int64_t intersection = 0;
@@ -48,6 +48,9 @@ struct MaskKernels {
   // n bytes of each; a pixel is set where its byte is not 0; ignore may be null.
   Counts (*dense_counts)(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n);
   void (*pack_row)(const uint8_t* row, int64_t width, uint64_t* words);
+  // Where the pixels of a run of n bytes change: positions whose pixel is not as the one before, which for the first is
+  // *last. Returns their number (n at most) and leaves the last pixel in *last.
+  int64_t (*changes)(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);

@@ -8,6 +8,11 @@
 namespace dpad {
 namespace {
 
+// How far ahead memory is asked for: the processor's own prefetcher stops at the end of a page.
+constexpr int64_t kAhead = 4096;
+
+inline void ask(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
+
 inline __mmask8 first_lanes(int64_t n) { return static_cast<__mmask8>(n >= 8 ? 0xff : (1u << n) - 1); }
 
 inline __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
@@ -37,6 +42,8 @@ int64_t count(const uint64_t* a, int64_t words) { return and_count(a, words, a, 
 Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
   Counts counts;
   for (int64_t i = 0; i < n; i += 64) {
+    ask(a + i);
+    ask(b + i);
     const __mmask64 inside = first_bytes(n - i);
     const __m512i va = _mm512_maskz_loadu_epi8(inside, a + i), vb = _mm512_maskz_loadu_epi8(inside, b + i);
     uint64_t on_a = _mm512_test_epi8_mask(va, va), on_b = _mm512_test_epi8_mask(vb, vb);
@@ -52,11 +59,25 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
   return counts;
 }
 
+inline uint64_t pack64(const uint8_t* bytes) {
+  ask(bytes);
+  const __m512i pixels = _mm512_loadu_si512(bytes);
+  return _mm512_test_epi8_mask(pixels, pixels);
+}
+
+inline uint64_t pack_few(const uint8_t* bytes, int64_t n) {
+  const __m512i pixels = _mm512_maskz_loadu_epi8(first_bytes(n), bytes);
+  return _mm512_test_epi8_mask(pixels, pixels);
+}
+
+int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {
+  return find_changes(bytes, n, last, positions, pack64, pack_few);
+}
+
 void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
-  for (int64_t x = 0; x < width; x += 64) {
-    const __m512i bytes = _mm512_maskz_loadu_epi8(first_bytes(width - x), row + x);
-    *words++ = _mm512_test_epi8_mask(bytes, bytes);
-  }
+  int64_t x = 0;
+  for (; x + 64 <= width; x += 64) *words++ = pack64(row + x);
+  if (x < width) *words = pack_few(row + x, width - x);
 }
 
 void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
@@ -67,6 +88,6 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 }  // namespace
 
 const MaskKernels kMaskKernelsAvx512 = {"avx512", and_count,  count,     dense_counts,
-                                        pack_row, unpack_row, fold_draw, fold_count};
+                                        pack_row, changes,    unpack_row, fold_draw, fold_count};
 
 }  // namespace dpad

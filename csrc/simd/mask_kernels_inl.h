@@ -41,13 +41,15 @@ inline void fold_down(const FoldPlane& plane, Row&& row) {
 
 template <typename Row>
 inline void fold_right(const FoldPlane& plane, Row&& row) {
+  uint64_t* const toggles = plane.toggles;
+  // All words at once, for vectors; then what each row carries from word to word.
+  for (int64_t i = 0; i < plane.rows * plane.words; ++i) toggles[i] = prefix_parity(toggles[i]);
   for (int64_t y = 0; y < plane.rows; ++y) {
-    uint64_t* here = plane.toggles + y * plane.words;
+    uint64_t* here = toggles + y * plane.words;
     uint64_t carry = 0;
     for (int64_t i = 0; i < plane.words; ++i) {
-      const uint64_t word = prefix_parity(here[i]) ^ carry;
-      carry = uint64_t{0} - (word >> 63);
-      here[i] = word;
+      here[i] ^= carry;
+      carry = uint64_t{0} - (here[i] >> 63);
     }
     if (plane.sets != nullptr) {
       uint64_t* sets = plane.sets + y * plane.words;
@@ -101,6 +103,25 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
   });
   target.area += area;
   target.intersection += intersection;
+}
+
+// The positions of `n` bytes' changes, 64 at a time; pack64 gives the pixels of 64 bytes, pack_few those of fewer.
+template <typename Pack64, typename PackFew>
+inline int64_t find_changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions, Pack64 pack64,
+                            PackFew pack_few) {
+  uint64_t before = *last;
+  int64_t found = 0;
+  for (int64_t i = 0; i < n; i += 64) {
+    const int64_t size = n - i < 64 ? n - i : 64;
+    const uint64_t bits = size == 64 ? pack64(bytes + i) : pack_few(bytes + i, size);
+    uint64_t changes = bits ^ (bits << 1 | before);
+    if (size < 64) changes &= (uint64_t{1} << size) - 1;
+    before = bits >> (size - 1) & 1;
+    for (; changes != 0; changes &= changes - 1)
+      positions[found++] = static_cast<uint32_t>(i + __builtin_ctzll(changes));
+  }
+  *last = before != 0;
+  return found;
 }
 
 inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {

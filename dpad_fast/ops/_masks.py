@@ -226,6 +226,36 @@ packed_counts: Any = register(
 )
 
 
+# Dense masks a [N, H, W] against all packed b, one after the other: the bits of `a` are never in memory all at once.
+
+
+def _dense_matrix_cpu(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
+    a, b = a.contiguous(), [part.contiguous() for part in b]
+    intersection, union = _dense_matrix_fake(a, b, width)
+    _extension.C.dense_matrix_counts(
+        a.data_ptr(), a.shape[0], _packed_args(*b), a.shape[1], width, torch.get_num_threads(),
+        intersection.data_ptr(), union.data_ptr(),
+    )  # fmt: skip
+    return intersection, union
+
+
+def _dense_matrix_torch(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
+    return _packed_counts_torch(list(_pack_torch(a)), b, [], width, True)
+
+
+def _dense_matrix_fake(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
+    return _empty_counts(a, (a.shape[0], b[0].shape[0]))
+
+
+dense_matrix: Any = register(
+    "mask_dense_matrix_counts",
+    "(Tensor a, Tensor[] b, int width) -> (Tensor, Tensor)",
+    cpu=_dense_matrix_cpu,
+    cuda=_dense_matrix_torch,
+    fake=_dense_matrix_fake,
+)
+
+
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
 
 

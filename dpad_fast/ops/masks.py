@@ -236,6 +236,10 @@ def mask_iou_matrix(
     Raises:
         ValueError: an argument is not as described.
     """
+    if not isinstance(a, PackedMasks) and ignore is None and crowd is None:
+        dense, packed_b = as_dense("a", a), as_packed("b", b)
+        _check_one_size(dense.shape[1], dense.shape[2], packed_b)
+        return iou_of_counts(*ops.dense_matrix(dense, packed_b.parts, packed_b.width), empty)
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
     intersection, union = _packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
@@ -290,14 +294,18 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
 def _packed_counts(
     a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | None, *, matrix: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if (a.height, a.width) != (b.height, b.width):
-        raise ValueError(f"a and b must have one size, got {a.height} x {a.width} and {b.height} x {b.width}")
+    _check_one_size(a.height, a.width, b)
     if not matrix and len(a) != len(b):
         raise ValueError(f"a and b must hold as many masks, got {len(a)} and {len(b)}")
     counts: tuple[torch.Tensor, torch.Tensor] = ops.packed_counts(
         a.parts, b.parts, ignore_parts(ignore, b, "one per mask of b"), a.width, matrix
     )
     return counts
+
+
+def _check_one_size(height: int, width: int, b: PackedMasks) -> None:
+    if (height, width) != (b.height, b.width):
+        raise ValueError(f"a and b must have one size, got {height} x {width} and {b.height} x {b.width}")
 
 
 def _as_bytes(name: str, masks: object) -> torch.Tensor:

@@ -55,7 +55,7 @@ void check_runs(const dpad::Rle& rle) {
   dpad::rle_to_columns(rle, columns.data());
   const dpad::Rle again = dpad::rle_from_columns(columns.data(), rle.height, rle.width);
   const std::string text = dpad::rle_to_string(again);
-  REQUIRE(dpad::rle_from_string("again", text.data(), text.size(), rle.height, rle.width).counts == again.counts);
+  REQUIRE(dpad::rle_from_string({"again", 0}, text.data(), text.size(), rle.height, rle.width).counts == again.counts);
 
   std::vector<uint64_t> words(static_cast<size_t>(rle.height * dpad::words_for(rle.width)), ~uint64_t{0});
   int64_t area = 0;
@@ -80,7 +80,7 @@ void check_runs(const dpad::Rle& rle) {
 
 void fuzz_string(Reader in) {
   const int64_t height = in.take<uint8_t>(), width = in.take<uint8_t>();
-  check_runs(dpad::rle_from_string("fuzz", in.text(), in.left(), height, width));
+  check_runs(dpad::rle_from_string({"fuzz", 0}, in.text(), in.left(), height, width));
 }
 
 void fuzz_counts(Reader in) {
@@ -94,7 +94,7 @@ void fuzz_counts(Reader in) {
     left -= count < (1 << 20) && count > -(1 << 20) ? count : 0;
   }
   counts.push_back(left);
-  check_runs(dpad::rle_from_counts("fuzz", counts.data(), counts.size(), height, width));
+  check_runs(dpad::rle_from_counts({"fuzz", 0}, counts.data(), counts.size(), height, width));
 }
 
 // Numbers near the image, on its grid, or any bits at all.

@@ -228,6 +228,8 @@ def test_registration():
     left, right = pack(a), pack(b)
     for args in ((a, b, None), (a, b, a), (a, b, a[0]), (a.transpose(1, 2), b.transpose(1, 2), None)):
         torch.library.opcheck(ops.dense_counts, args)
+    torch.library.opcheck(ops.dense_matrix, (a, right.parts, 70))
+    torch.library.opcheck(ops.dense_matrix, (a.transpose(1, 2), pack(b.transpose(1, 2)).parts, 20))
     torch.library.opcheck(ops.pack, (a,))
     torch.library.opcheck(ops.unpack, (left.words, 70))
     torch.library.opcheck(ops.measure, (left.words, 70))
@@ -263,6 +265,8 @@ def test_torch_forms_for_other_devices_agree():
             got = ops._packed_counts_torch(list(left), list(right), skip, 130, matrix)
             expected = ops.packed_counts(list(left), list(right), skip, 130, matrix)
             assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+    got, expected = ops._dense_matrix_torch(a, list(right), 130), ops.dense_matrix(a, list(right), 130)
+    assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
 
 
 def test_ten_thousand_masks_stay_small():
