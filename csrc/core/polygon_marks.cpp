@@ -69,8 +69,8 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     mark_coco(xy, n);
     if (end - first == 1) continue;
     // COCO joins rings by union, so each is drawn into sets_, which folding without flips then hands on.
-    mask_kernels().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true},
-                             {sets_.data(), words(), true});
+    FoldDraw target{sets_.data(), words(), true};
+    mask_kernels().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true}, target);
     merged_ = true;
   }
   return true;
@@ -172,6 +172,18 @@ void PolygonMarks::opencv_edge(Point a, Point b) {
   const Point& start = a.y < b.y ? p : q;
   const int64_t top = std::max<int64_t>(std::min(a.y, b.y), 0), bottom = std::min(std::max(a.y, b.y), height_);
   int64_t x = start.x * kOne + (top - start.y) * slope;
+  const int64_t last = x + (bottom - 1 - top) * slope;
+  if (std::min(x, last) >= 0 && std::max(x, last) < (width_ - 1) * kOne) {
+    // All in the image: nothing to ask on the way. A position right on a pixel adds it without a branch, too.
+    const int64_t step = right_ - left_;
+    int64_t row = (top - top_) * step - left_;
+    for (int64_t y = top; y < bottom; ++y, x += slope, row += step) {
+      const int64_t floor = x >> kShift, after = floor + 1;
+      sets_[static_cast<size_t>(row + (floor >> 6))] |= static_cast<uint64_t>((x & (kOne - 1)) == 0) << (floor & 63);
+      toggles_[static_cast<size_t>(row + (after >> 6))] ^= uint64_t{1} << (after & 63);
+    }
+    return;
+  }
   for (int64_t y = top; y < bottom; ++y, x += slope) {
     const int64_t floor = x >> kShift;
     if (floor >= width_) continue;
@@ -215,24 +227,23 @@ void PolygonMarks::opencv_line(Point a, Point b) {
   int64_t x = a.x, y = a.y;
   if (dy > dx) {
     int64_t error = dy - 2 * dx;
-    for (int64_t i = 0; i <= dy; ++i, y += down) {
-      set(x, y);
+    const int64_t step = down * (right_ - left_);
+    int64_t row = (y - top_) * (right_ - left_) - left_;
+    for (int64_t i = 0; i <= dy; ++i, row += step) {
+      sets_[static_cast<size_t>(row + (x >> 6))] |= uint64_t{1} << (x & 63);
       x += error < 0;
       error += (error < 0 ? 2 * dy : 0) - 2 * dx;
     }
     return;
   }
   int64_t error = dx - 2 * dy;
-  uint64_t bits = 0;  // of the word under way: a store per word, not per pixel
+  const int64_t step = down * (right_ - left_);
+  int64_t row = (y - top_) * (right_ - left_) - left_;
   for (; x <= b.x; ++x) {
-    bits |= uint64_t{1} << (x & 63);
-    const bool step = error < 0;
-    if (step || x == b.x || (x & 63) == 63) {
-      sets_[at(x, y)] |= bits;
-      bits = 0;
-    }
-    y += step ? down : 0;
-    error += (step ? 2 * dx : 0) - 2 * dy;
+    sets_[static_cast<size_t>(row + (x >> 6))] |= uint64_t{1} << (x & 63);
+    const int64_t steps = error < 0 ? -1 : 0;  // as a mask: where the line steps is as good as random
+    row += step & steps;
+    error += (2 * dx & steps) - 2 * dy;
   }
 }
 

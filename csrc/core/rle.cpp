@@ -24,38 +24,31 @@ void for_column_runs(const Rle& rle, Visit&& visit) {
   const int64_t height = rle.height;
   if (height == 0) return;
   int64_t x = 0, y = 0;
-  for (size_t i = 0; i < rle.counts.size(); ++i) {
-    int64_t left = rle.counts[i];
-    if (i % 2 == 0) {
-      y += left;
-      if (y < height) continue;
-      // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
-      if (y < 2 * height) {
-        ++x;
-        y -= height;
-      } else {
-        x += y / height;
-        y %= height;
-      }
-      continue;
+  for (size_t i = 0; i + 1 < rle.counts.size(); i += 2) {
+    y += rle.counts[i];
+    // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
+    if (y >= 2 * height) {
+      x += y / height;
+      y %= height;
+    } else if (y >= height) {
+      ++x;
+      y -= height;
     }
-    while (left > 0) {
-      const int64_t length = std::min(left, height - y);
-      visit(x, y, y + length);
-      left -= length;
-      y += length;
-      if (y == height) {
-        y = 0;
-        ++x;
-      }
+    int64_t left = rle.counts[i + 1];
+    for (; y + left > height; y = 0, ++x) {
+      visit(x, y, height);
+      left -= height - y;
     }
+    if (left > 0) visit(x, y, y + left);
+    y += left;
   }
 }
 
 // Marks where each run starts and ends and folds the marks down the rows: no pixel is visited.
 void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride) {
   const int64_t first = box.x1 / 64, rows = box.y2 - box.y1, words = words_for(box.x2) - first;
-  thread_local std::vector<uint64_t> marks;  // all 0 between calls: folding clears what it reads
+  thread_local std::vector<uint64_t> scratch;  // all 0 between calls: folding clears what it reads
+  std::vector<uint64_t>& marks = scratch;      // asked for once: finding a thread's own is a call
   if (marks.size() < static_cast<size_t>(rows * words)) marks.resize(static_cast<size_t>(rows * words), 0);
   for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
     uint64_t* column = marks.data() + (x / 64 - first);
@@ -63,7 +56,8 @@ void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride
     column[(begin - box.y1) * words] ^= bit;
     if (end < box.y2) column[(end - box.y1) * words] ^= bit;
   });
-  mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, {out, stride, false});
+  FoldDraw target{out, stride, false};
+  mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, target);
   if (marks.size() > kScratchWords) std::vector<uint64_t>().swap(marks);
 }
 
@@ -92,32 +86,30 @@ int64_t read_number(const ItemName& name, const char* text, size_t length, size_
 }  // namespace
 
 Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64_t height, int64_t width) {
+  constexpr size_t kChunk = 512;
   Rle rle{height, width, {}};
   rle.counts.resize(length);
-  uint32_t* counts = rle.counts.data();
+  uint32_t* const counts = rle.counts.data();
+  const MaskKernels& kernels = mask_kernels();
   const int64_t pixels = height * width;
   int64_t total = 0;
   size_t done = 0;
-  for (size_t i = 0; i < length;) {
-    // Nearly all numbers have one character or two; which of them is as good as random, so no branch asks.
-    const uint32_t low = static_cast<uint32_t>(static_cast<unsigned char>(text[i])) - 48;
-    const uint32_t high = i + 1 < length ? static_cast<uint32_t>(static_cast<unsigned char>(text[i + 1])) - 48 : 99;
-    const uint32_t more = low >> 5 & 1;
-    int64_t value;
-    if (low > 63 || (more & static_cast<uint32_t>(high > 31)) != 0) {
-      value = read_number(name, text, length, i);
-    } else {
-      const uint32_t bits = (low & 31) | ((high & 31) << 5 & (0 - more));
-      const uint32_t unused = 27 - 5 * more;
-      value = static_cast<int32_t>(bits << unused) >> unused;
-      i += 1 + more;
-    }
+  const auto add = [&](int64_t value) {
     const int64_t count = value + (done > 2 ? static_cast<int64_t>(counts[done - 2]) : 0);
     if (static_cast<uint64_t>(count) > static_cast<uint64_t>(pixels))
       reject(name, "counts[" + std::to_string(done) + "] is " + std::to_string(count) + ", expected 0 to " +
                        std::to_string(pixels));
     total += count;
     counts[done++] = static_cast<uint32_t>(count);
+  };
+  int16_t values[kChunk + 64];
+  for (size_t i = 0; i < length;) {
+    const size_t chunk = std::min(kChunk, length - i);
+    int64_t used = 0;
+    const int64_t found = kernels.short_numbers(text + i, static_cast<int64_t>(chunk), &used, values);
+    for (int64_t k = 0; k < found; ++k) add(values[k]);
+    i += static_cast<size_t>(used);
+    if (used < static_cast<int64_t>(chunk)) add(read_number(name, text, length, i));
   }
   rle.counts.resize(done);
   check_total(name, total, height, width);
@@ -265,26 +257,29 @@ void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
 }  // namespace
 
 CompactMask::CompactMask(const Rle& rle) {
-  thread_local std::vector<ColumnRun> runs;
-  runs.clear();
+  thread_local std::vector<ColumnRun> scratch;
+  std::vector<ColumnRun>& runs = scratch;  // asked for once: finding a thread's own is a call
+  const size_t most = rle.counts.size() / 2 + static_cast<size_t>(rle.width);
+  if (runs.size() < most) runs.resize(most);
+  ColumnRun* end_of_runs = runs.data();
   box = {rle.width, rle.height, 0, 0};
   for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
-    runs.push_back({static_cast<int32_t>(x), static_cast<int32_t>(begin), static_cast<int32_t>(end)});
+    *end_of_runs++ = {static_cast<int32_t>(x), static_cast<int32_t>(begin), static_cast<int32_t>(end)};
     area += end - begin;
     box.y1 = std::min(box.y1, begin);
     box.y2 = std::max(box.y2, end);
   });
-  if (runs.empty()) {
+  if (area == 0) {
     box = {};
     return;
   }
-  box.x1 = runs.front().x;
-  box.x2 = runs.back().x + 1;
+  box.x1 = runs[0].x;
+  box.x2 = end_of_runs[-1].x + 1;
   const int64_t first = box.y1 / 64, stride = words_for(box.y2) - first;
   words.resize(static_cast<size_t>((box.x2 - box.x1) * stride));
-  for (const ColumnRun& run : runs)
-    fill_bits(words.data() + (run.x - box.x1) * stride, run.begin - 64 * first, run.end - 64 * first);
-  if (runs.capacity() > kScratchWords) std::vector<ColumnRun>().swap(runs);
+  for (const ColumnRun* run = runs.data(); run != end_of_runs; ++run)
+    fill_bits(words.data() + (run->x - box.x1) * stride, run->begin - 64 * first, run->end - 64 * first);
+  if (runs.size() > kScratchWords) std::vector<ColumnRun>().swap(runs);
 }
 
 MaskView CompactMask::view() const {

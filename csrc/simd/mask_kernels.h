@@ -25,11 +25,14 @@ struct FoldPlane {
   bool down;
 };
 
-// What folding a plane yields: one row of words at a time, drawn, or counted against truth and never stored.
+// What folding a plane yields: drawn, or counted against truth and never stored.
 struct FoldDraw {
   uint64_t* out;  // row 0 of the window
   int64_t stride;
-  bool merge;  // OR into out instead of overwriting it
+  bool merge;                   // OR into out instead of overwriting it
+  uint64_t* columns = nullptr;  // one row of words, zeros; where given, gets every row's bits, and the rest is filled too
+  int64_t area = 0;
+  int64_t top = INT64_MAX, bottom = -1;  // first and last row that is not empty
 };
 struct FoldCount {
   const uint64_t* truth;   // row 0 of the window in the truth
@@ -51,8 +54,11 @@ struct MaskKernels {
   // Where the pixels of a run of n bytes change: positions whose pixel is not as the one before, which for the first is
   // *last. Returns their number (n at most) and leaves the last pixel in *last.
   int64_t (*changes)(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions);
+  // Reads numbers of one or two characters of a compressed RLE string, up to the first that is longer, cut off or not in
+  // the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
+  int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
-  void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
+  void (*fold_draw)(const FoldPlane& plane, FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);
 };
 

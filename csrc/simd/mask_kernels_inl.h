@@ -73,17 +73,27 @@ inline void fold(const FoldPlane& plane, Row&& row) {
     fold_right(plane, row);
 }
 
-void fold_draw(const FoldPlane& plane, const FoldDraw& target) {
+inline void fold_draw_rows(const FoldPlane& plane, FoldDraw& target) {
   fold(plane, [&](int64_t y, const uint64_t* words) {
     uint64_t* out = target.out + y * target.stride;
     if (target.merge)
       for (int64_t i = 0; i < plane.words; ++i) out[i] |= words[i];
     else
       for (int64_t i = 0; i < plane.words; ++i) out[i] = words[i];
+    if (target.columns == nullptr) return;
+    uint64_t any = 0;
+    for (int64_t i = 0; i < plane.words; ++i) {
+      target.columns[i] |= words[i];
+      target.area += POPCOUNT(words[i]);
+      any |= words[i];
+    }
+    if (any == 0) return;
+    if (target.bottom < 0) target.top = y;
+    target.bottom = y;
   });
 }
 
-void fold_count(const FoldPlane& plane, FoldCount& target) {
+inline void fold_count_rows(const FoldPlane& plane, FoldCount& target) {
   int64_t area = 0, intersection = 0;
   fold(plane, [&](int64_t y, const uint64_t* words) {
     const uint64_t* truth = target.truth + y * target.stride;
@@ -121,6 +131,23 @@ inline int64_t find_changes(const uint8_t* bytes, int64_t n, bool* last, uint32_
       positions[found++] = static_cast<uint32_t>(i + __builtin_ctzll(changes));
   }
   *last = before != 0;
+  return found;
+}
+
+inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_t* used, int16_t* values) {
+  int64_t at = 0, found = 0;
+  while (at < length) {
+    // Which of one character and two it is is as good as random, so no branch asks.
+    const uint32_t low = static_cast<uint32_t>(static_cast<unsigned char>(text[at])) - 48;
+    const uint32_t high = at + 1 < length ? static_cast<uint32_t>(static_cast<unsigned char>(text[at + 1])) - 48 : 99;
+    const uint32_t more = low >> 5 & 1;
+    if (low > 63 || (more & static_cast<uint32_t>(high > 31)) != 0) break;
+    const uint32_t bits = (low & 31) | ((high & 31) << 5 & (0 - more));
+    const uint32_t unused = 27 - 5 * more;
+    values[found++] = static_cast<int16_t>(static_cast<int32_t>(bits << unused) >> unused);
+    at += 1 + more;
+  }
+  *used = at;
   return found;
 }
 

@@ -45,7 +45,8 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsScalar = {"scalar", and_count,  count,     dense_counts_tail,
-                                        pack_row, changes,    unpack_row, fold_draw, fold_count};
+const MaskKernels kMaskKernelsScalar = {
+    "scalar",   and_count,      count,          dense_counts_tail, pack_row, changes, short_numbers_one_by_one,
+    unpack_row, fold_draw_rows, fold_count_rows};
 
 }  // namespace dpad
