@@ -40,7 +40,28 @@ Doubles as_array(py::handle ring, size_t object, size_t number) {
   return array;
 }
 
+template <typename T>
+bool copy_as(const py::array& array, std::vector<double>& out) {
+  if (!array.dtype().is(py::dtype::of<T>())) return false;
+  const T* const begin = static_cast<const T*>(array.data());
+  out.insert(out.end(), begin, begin + array.size());
+  return true;
+}
+
+// Arrays [n, 2] of the usual types, as they lie: NumPy's conversion costs more than drawing a small polygon.
+bool add_array(Gathered& out, py::handle ring) {
+  if (!py::isinstance<py::array>(ring)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(ring);
+  if (array.ndim() != 2 || array.shape(1) != 2 || (array.flags() & py::array::c_style) == 0) return false;
+  if (!copy_as<double>(array, out.vertices) && !copy_as<float>(array, out.vertices) &&
+      !copy_as<int32_t>(array, out.vertices) && !copy_as<int64_t>(array, out.vertices))
+    return false;
+  out.ring_starts.push_back(static_cast<int64_t>(out.vertices.size() / 2));
+  return true;
+}
+
 void add_ring(Gathered& out, py::handle ring, size_t object, size_t number) {
+  if (add_array(out, ring)) return;
   const Doubles array = as_array(ring, object, number);
   const bool pairs = array.ndim() == 2 && array.shape(1) == 2;
   const bool flat = array.ndim() == 1 && array.shape(0) % 2 == 0;

@@ -20,26 +20,23 @@ MaskView PackedView::view(int64_t i) const {
   return {words + i * mask_words() + b.y1 * stride() + b.x1 / 64, stride(), 0, b};
 }
 
+PixelBox box_of(const Extent& extent, int64_t words) {
+  if (extent.area == 0) return {};
+  int64_t left = 0, right = words - 1;
+  while (extent.columns[left] == 0) ++left;
+  while (extent.columns[right] == 0) --right;
+  return {left * 64 + __builtin_ctzll(extent.columns[left]), extent.top,
+          right * 64 + 64 - __builtin_clzll(extent.columns[right]), extent.bottom + 1};
+}
+
 void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area, PixelBox* box) {
-  const MaskKernels& kernels = mask_kernels();
   const int64_t stride = words_for(width);
-  *box = {};
-  *area = kernels.count(words, height * stride);
-  if (*area == 0) return;
-  const auto empty = [&](int64_t y) {
-    return std::all_of(words + y * stride, words + (y + 1) * stride, [](uint64_t word) { return word == 0; });
-  };
-  int64_t top = 0, bottom = height;
-  while (empty(top)) ++top;
-  while (empty(bottom - 1)) --bottom;
-  uint64_t columns[words_for(kMaxSide)];  // which columns hold a pixel
+  uint64_t columns[words_for(kMaxSide)];
   std::fill_n(columns, stride, uint64_t{0});
-  for (int64_t y = top; y < bottom; ++y)
-    for (int64_t i = 0; i < stride; ++i) columns[i] |= words[y * stride + i];
-  int64_t left = 0, right = stride - 1;
-  while (columns[left] == 0) ++left;
-  while (columns[right] == 0) --right;
-  *box = {left * 64 + __builtin_ctzll(columns[left]), top, right * 64 + 64 - __builtin_clzll(columns[right]), bottom};
+  Extent extent{columns};
+  mask_kernels().measure(words, height, stride, extent);
+  *area = extent.area;
+  *box = box_of(extent, stride);
 }
 
 namespace {

@@ -28,6 +28,9 @@ struct PixelBox {
   int64_t x1 = 0, y1 = 0, x2 = 0, y2 = 0;
 };
 
+// The box of what was measured, in a window of `words` words a row; counted from the window's first row and word.
+PixelBox box_of(const Extent& extent, int64_t words);
+
 // A mask's rows y1..y2 and the words of x1..x2 in them; `words` addresses row y1 at the word of x1. A stored row has
 // `stride` words, of which the first is word `origin` of the image's row.
 struct MaskView {

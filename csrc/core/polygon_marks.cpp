@@ -51,9 +51,9 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     x1 = std::min(x1, p[0]), x2 = std::max(x2, p[0]);
     y1 = std::min(y1, p[1]), y2 = std::max(y2, p[1]);
   }
+  inside_ = x1 >= 0 && y1 >= 0 && x2 < static_cast<double>(width_) && y2 < static_cast<double>(height_);
   // An edge that OpenCV clips is carried on from where it enters the image, and may stray beyond its vertices.
-  if (rule_ == PolygonRule::opencv &&
-      (x1 < 0 || y1 < 0 || x2 >= static_cast<double>(width_) || y2 >= static_cast<double>(height_))) {
+  if (rule_ == PolygonRule::opencv && !inside_) {
     x1 = 0;
     x2 = static_cast<double>(width_);
   }
@@ -69,8 +69,8 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     mark_coco(xy, n);
     if (end - first == 1) continue;
     // COCO joins rings by union, so each is drawn into sets_, which folding without flips then hands on.
-    FoldDraw target{sets_.data(), words(), true};
-    mask_kernels().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true}, target);
+    mask_kernels().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true},
+                             {sets_.data(), words(), true});
     merged_ = true;
   }
   return true;
@@ -165,7 +165,7 @@ void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
 // Sorted or not, a pixel is filled where an odd number of positions lie left of it, or where one falls right on it.
 void PolygonMarks::opencv_edge(Point a, Point b) {
   Point p = a, q = b;
-  if (clip(p, q)) opencv_line(p, q);
+  if (inside_ || clip(p, q)) opencv_line(p, q);
   if (a.y == b.y) return;
   if (p.y == q.y) p.y = a.y, q.y = b.y;
   const int64_t slope = (q.x - p.x) * kOne / (q.y - p.y);

@@ -28,17 +28,13 @@ void check_starts(const char* name, const int64_t* starts, int64_t n, int64_t to
 void draw(PolygonMarks& marks, uint64_t* words, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
           PixelBox* box) {
   columns.assign(static_cast<size_t>(marks.words()), 0);
-  FoldDraw target{words + marks.row() * stride + marks.word(), stride, false, columns.data()};
-  mask_kernels().fold_draw(marks.plane(), target);
-  *area = target.area;
-  *box = {};
-  if (target.area == 0) return;
-  size_t left = 0, right = columns.size() - 1;
-  while (columns[left] == 0) ++left;
-  while (columns[right] == 0) --right;
-  const int64_t x = marks.word() * 64;
-  *box = {x + static_cast<int64_t>(left) * 64 + __builtin_ctzll(columns[left]), marks.row() + target.top,
-          x + static_cast<int64_t>(right) * 64 + 64 - __builtin_clzll(columns[right]), marks.row() + target.bottom + 1};
+  Extent extent{columns.data()};
+  mask_kernels().fold_draw(marks.plane(), {words + marks.row() * stride + marks.word(), stride, false, &extent});
+  *area = extent.area;
+  *box = box_of(extent, marks.words());
+  if (*area == 0) return;
+  box->x1 += marks.word() * 64, box->x2 += marks.word() * 64;
+  box->y1 += marks.row(), box->y2 += marks.row();
 }
 
 }  // namespace
@@ -87,8 +83,7 @@ void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t widt
       if (!marks.mark(batch, i)) continue;
       const int64_t words = marks.words(), x = marks.word() * 64;
       bits.resize(static_cast<size_t>(marks.rows() * words));
-      FoldDraw target{bits.data(), words, false};
-      kernels.fold_draw(marks.plane(), target);
+      kernels.fold_draw(marks.plane(), {bits.data(), words, false});
       uint8_t* out = dense + (i * height + marks.row()) * width + x;
       for (int64_t y = 0; y < marks.rows(); ++y)
         kernels.unpack_row(bits.data() + y * words, std::min(words * 64, width - x), out + y * width);

@@ -56,8 +56,7 @@ void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride
     column[(begin - box.y1) * words] ^= bit;
     if (end < box.y2) column[(end - box.y1) * words] ^= bit;
   });
-  FoldDraw target{out, stride, false};
-  mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, target);
+  mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, {out, stride, false});
   if (marks.size() > kScratchWords) std::vector<uint64_t>().swap(marks);
 }
 

@@ -22,9 +22,7 @@ inline __mmask8 first_lanes(int64_t n) { return static_cast<__mmask8>(n >= 8 ? 0
 
 inline __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
 
-inline int64_t sum_lanes(__m512i v) {
-  return _mm512_reduce_add_epi64(v);
-}
+inline int64_t sum_lanes(__m512i v) { return _mm512_reduce_add_epi64(v); }
 
 inline __m512i and_popcount(const uint64_t* a, const uint64_t* b, __mmask8 lanes) {
   const __m512i both = _mm512_and_si512(_mm512_maskz_loadu_epi64(lanes, a), _mm512_maskz_loadu_epi64(lanes, b));
@@ -94,10 +92,10 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 // What short_numbers_one_by_one does, 64 characters at a time.
 int64_t short_numbers(const char* text, int64_t length, int64_t* used, int16_t* values) {
-  const __m512i iota = _mm512_set_epi8(62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43,
-                                       42, 41, 40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23,
-                                       22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0,
-                                       0);
+  const __m512i iota =
+      _mm512_set_epi8(62, 61, 60, 59, 58, 57, 56, 55, 54, 53, 52, 51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 41, 40, 39,
+                      38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15,
+                      14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0);
   const __m512i five = _mm512_set1_epi8(31);
   int64_t at = 0, found = 0;
   while (at < length) {
@@ -115,8 +113,10 @@ int64_t short_numbers(const char* text, int64_t length, int64_t* used, int16_t* 
     for (int half = 0; half < 2; ++half) {
       const __mmask32 two = static_cast<__mmask32>(second >> (32 * half));
       const __mmask32 here = static_cast<__mmask32>(ends >> (32 * half));
-      const __m512i last = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(bits, 1) : _mm512_castsi512_si256(bits));
-      const __m512i low = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(first, 1) : _mm512_castsi512_si256(first));
+      const __m512i last =
+          _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(bits, 1) : _mm512_castsi512_si256(bits));
+      const __m512i low =
+          _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(first, 1) : _mm512_castsi512_si256(first));
       const __m512i value = _mm512_or_si512(low, _mm512_mask_slli_epi16(last, two, last, 5));
       const __m512i unused = _mm512_mask_blend_epi16(two, _mm512_set1_epi16(11), _mm512_set1_epi16(6));
       const __m512i whole = _mm512_srav_epi16(_mm512_sllv_epi16(value, unused), unused);
@@ -147,18 +147,15 @@ inline __m512i prefix_parity_of_lanes(__m512i v, unsigned& carry) {
 }
 
 // Hands part(y, i, lanes, words) up to 8 words of a row at a time, those of one i from top to bottom or those of one y
-// from left to right.
+// from left to right. Nothing is stored on the way: a masked store holds up every load that comes near it.
 template <typename Part>
 inline void fold_parts(const FoldPlane& plane, Part&& part) {
-  const __m512i zero = _mm512_setzero_si512();
-  const int64_t words = plane.words;
+  const int64_t words = plane.words, size = plane.rows * words;
   for (int64_t i = 0; plane.down && i < words; i += 8) {
     const __mmask8 lanes = first_lanes(words - i);
-    __m512i column = zero;
+    __m512i column = _mm512_setzero_si512();
     for (int64_t y = 0; y < plane.rows; ++y) {
-      uint64_t* const at = plane.toggles + y * words + i;
-      column = _mm512_xor_si512(column, _mm512_maskz_loadu_epi64(lanes, at));
-      _mm512_mask_storeu_epi64(at, lanes, zero);
+      column = _mm512_xor_si512(column, _mm512_maskz_loadu_epi64(lanes, plane.toggles + y * words + i));
       part(y, i, lanes, column);
     }
   }
@@ -166,38 +163,77 @@ inline void fold_parts(const FoldPlane& plane, Part&& part) {
     unsigned carry = 0;
     for (int64_t i = 0; i < words; i += 8) {
       const __mmask8 lanes = first_lanes(words - i);
-      uint64_t* const at = plane.toggles + y * words + i;
-      __m512i row = prefix_parity_of_lanes(_mm512_maskz_loadu_epi64(lanes, at), carry);
-      _mm512_mask_storeu_epi64(at, lanes, zero);
-      if (plane.sets != nullptr) {
-        uint64_t* const sets = plane.sets + y * words + i;
-        row = _mm512_or_si512(row, _mm512_maskz_loadu_epi64(lanes, sets));
-        _mm512_mask_storeu_epi64(sets, lanes, zero);
-      }
+      __m512i row = prefix_parity_of_lanes(_mm512_maskz_loadu_epi64(lanes, plane.toggles + y * words + i), carry);
+      if (plane.sets != nullptr)
+        row = _mm512_or_si512(row, _mm512_maskz_loadu_epi64(lanes, plane.sets + y * words + i));
       const __mmask8 end = static_cast<__mmask8>(i + 8 >= words ? 1u << (words - 1 - i) : 0);
       row = _mm512_mask_and_epi64(row, end, row, _mm512_set1_epi64(static_cast<int64_t>(plane.last_mask)));
       part(y, i, lanes, _mm512_maskz_mov_epi64(lanes, row));
     }
   }
+  __builtin_memset(plane.toggles, 0, static_cast<size_t>(size) * sizeof(uint64_t));
+  if (plane.sets != nullptr && !plane.down)
+    __builtin_memset(plane.sets, 0, static_cast<size_t>(size) * sizeof(uint64_t));
 }
 
-void fold_draw(const FoldPlane& plane, FoldDraw& target) {
-  __m512i area = _mm512_setzero_si512();
-  fold_parts(plane, [&](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
-    uint64_t* const out = target.out + y * target.stride + i;
-    if (target.merge)
-      _mm512_mask_storeu_epi64(out, lanes, _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, out)));
+// Adds up an Extent; the columns of up to 16 words stay in registers.
+class Measuring {
+ public:
+  Measuring(Extent& extent, int64_t words) : extent_(extent), words_(words) {}
+
+  void add(int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
+    area_ = _mm512_add_epi64(area_, _mm512_popcnt_epi64(words));
+    if (i == 0)
+      first_ = _mm512_or_si512(first_, words);
+    else if (i == 8)
+      second_ = _mm512_or_si512(second_, words);
     else
-      _mm512_mask_storeu_epi64(out, lanes, words);
-    if (target.columns == nullptr) return;
-    uint64_t* const columns = target.columns + i;
-    _mm512_mask_storeu_epi64(columns, lanes, _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, columns)));
-    area = _mm512_add_epi64(area, _mm512_popcnt_epi64(words));
+      merge(i, lanes, words);
     if (_mm512_test_epi64_mask(words, words) == 0) return;
-    target.top = y < target.top ? y : target.top;
-    target.bottom = y > target.bottom ? y : target.bottom;
+    extent_.top = y < extent_.top ? y : extent_.top;
+    extent_.bottom = y > extent_.bottom ? y : extent_.bottom;
+  }
+
+  void finish() {
+    extent_.area += sum_lanes(area_);
+    merge(0, first_lanes(words_), first_);
+    if (words_ > 8) merge(8, first_lanes(words_ - 8), second_);
+  }
+
+ private:
+  void merge(int64_t i, __mmask8 lanes, __m512i words) {
+    uint64_t* const at = extent_.columns + i;
+    _mm512_mask_storeu_epi64(at, lanes, _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, at)));
+  }
+
+  Extent& extent_;
+  const int64_t words_;
+  __m512i area_ = _mm512_setzero_si512(), first_ = _mm512_setzero_si512(), second_ = _mm512_setzero_si512();
+};
+
+void measure(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent) {
+  Measuring measuring(extent, stride);
+  for (int64_t y = 0; y < rows; ++y)
+    for (int64_t i = 0; i < stride; i += 8) {
+      const __mmask8 lanes = first_lanes(stride - i);
+      measuring.add(y, i, lanes, _mm512_maskz_loadu_epi64(lanes, words + y * stride + i));
+    }
+  measuring.finish();
+}
+
+void fold_draw(const FoldPlane& plane, const FoldDraw& target) {
+  const auto draw = [&](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
+    uint64_t* const out = target.out + y * target.stride + i;
+    if (target.merge) words = _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, out));
+    _mm512_mask_storeu_epi64(out, lanes, words);
+  };
+  if (target.extent == nullptr) return fold_parts(plane, draw);
+  Measuring measuring(*target.extent, plane.words);
+  fold_parts(plane, [&](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
+    draw(y, i, lanes, words);
+    measuring.add(y, i, lanes, words);
   });
-  target.area += sum_lanes(area);
+  measuring.finish();
 }
 
 void fold_count(const FoldPlane& plane, FoldCount& target) {
@@ -216,7 +252,7 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsAvx512 = {"avx512", and_count,     count,      dense_counts, pack_row,
-                                        changes,  short_numbers, unpack_row, fold_draw,    fold_count};
+const MaskKernels kMaskKernelsAvx512 = {"avx512", and_count,     count,      measure,   dense_counts, pack_row,
+                                        changes,  short_numbers, unpack_row, fold_draw, fold_count};
 
 }  // namespace dpad

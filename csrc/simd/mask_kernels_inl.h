@@ -73,23 +73,30 @@ inline void fold(const FoldPlane& plane, Row&& row) {
     fold_right(plane, row);
 }
 
-inline void fold_draw_rows(const FoldPlane& plane, FoldDraw& target) {
+inline void measure_row(const uint64_t* words, int64_t n, int64_t y, Extent& extent) {
+  uint64_t any = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    extent.columns[i] |= words[i];
+    extent.area += POPCOUNT(words[i]);
+    any |= words[i];
+  }
+  if (any == 0) return;
+  if (extent.bottom < 0) extent.top = y;
+  extent.bottom = y;
+}
+
+inline void measure_rows(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent) {
+  for (int64_t y = 0; y < rows; ++y) measure_row(words + y * stride, stride, y, extent);
+}
+
+inline void fold_draw_rows(const FoldPlane& plane, const FoldDraw& target) {
   fold(plane, [&](int64_t y, const uint64_t* words) {
     uint64_t* out = target.out + y * target.stride;
     if (target.merge)
       for (int64_t i = 0; i < plane.words; ++i) out[i] |= words[i];
     else
       for (int64_t i = 0; i < plane.words; ++i) out[i] = words[i];
-    if (target.columns == nullptr) return;
-    uint64_t any = 0;
-    for (int64_t i = 0; i < plane.words; ++i) {
-      target.columns[i] |= words[i];
-      target.area += POPCOUNT(words[i]);
-      any |= words[i];
-    }
-    if (any == 0) return;
-    if (target.bottom < 0) target.top = y;
-    target.bottom = y;
+    if (target.extent != nullptr) measure_row(words, plane.words, y, *target.extent);
   });
 }
 

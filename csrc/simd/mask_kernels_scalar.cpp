@@ -35,8 +35,7 @@ void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
 }
 
 int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {
-  return find_changes(
-      bytes, n, last, positions, [](const uint8_t* at) { return pack_bytes(at, 64); }, pack_bytes);
+  return find_changes(bytes, n, last, positions, [](const uint8_t* at) { return pack_bytes(at, 64); }, pack_bytes);
 }
 
 void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
@@ -45,8 +44,8 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsScalar = {
-    "scalar",   and_count,      count,          dense_counts_tail, pack_row, changes, short_numbers_one_by_one,
-    unpack_row, fold_draw_rows, fold_count_rows};
+const MaskKernels kMaskKernelsScalar = {"scalar",          and_count,      count,          measure_rows,
+                                        dense_counts_tail, pack_row,       changes,        short_numbers_one_by_one,
+                                        unpack_row,        fold_draw_rows, fold_count_rows};
 
 }  // namespace dpad
