@@ -142,6 +142,9 @@ void bind_masks(py::module_& m) {
                                    int64_t height, int64_t width, int threads, Address intersection, Address uni) {
     count(&dpad::packed_matrix_counts, a, b, ignore, height, width, threads, intersection, uni);
   });
+  m.def("iou_ratios", [](Address intersection, Address uni, int64_t n, double empty, Address out) {
+    dpad::iou_ratios(at<const int64_t>(intersection), at<const int64_t>(uni), n, empty, at<double>(out));
+  });
   m.def("distance_squared", [](Address mask, int64_t height, int64_t width, Address out) {
     py::gil_scoped_release release;
     dpad::distance_squared(at<const uint8_t>(mask), height, width, at<int64_t>(out));

@@ -108,7 +108,7 @@ void for_rles(const std::vector<Source>& sources, const std::string& name, int t
   size_t bad = sources.size();
   std::string message;
   py::gil_scoped_release release;
-  dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 14, threads, [&](int64_t begin, int64_t end) {
+  dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 13, threads, [&](int64_t begin, int64_t end) {
     for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) try {
         use(i, decode(sources[i], {name.c_str(), static_cast<int64_t>(i)}));
       } catch (const std::invalid_argument& error) {

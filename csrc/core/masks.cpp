@@ -193,4 +193,9 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
   fill(kept.packed);
 }
 
+void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out) {
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = uni[i] == 0 ? empty : static_cast<double>(intersection[i]) / static_cast<double>(uni[i]);
+}
+
 }  // namespace dpad

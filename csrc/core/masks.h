@@ -79,6 +79,9 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                           int64_t* intersection, int64_t* uni);
 
+// out[i] = intersection[i] / uni[i], `empty` where the union is 0.
+void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out);
+
 // Squared Euclidean distance of each set pixel to the nearest one that is not, beyond the image included; 0 elsewhere.
 void distance_squared(const uint8_t* mask, int64_t height, int64_t width, int64_t* out);
 

@@ -211,14 +211,29 @@ class Measuring {
   __m512i area_ = _mm512_setzero_si512(), first_ = _mm512_setzero_si512(), second_ = _mm512_setzero_si512();
 };
 
+// Counts all, looks for the first and last row from both ends, and reads again only the rows between.
 void measure(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent) {
-  Measuring measuring(extent, stride);
-  for (int64_t y = 0; y < rows; ++y)
-    for (int64_t i = 0; i < stride; i += 8) {
-      const __mmask8 lanes = first_lanes(stride - i);
-      measuring.add(y, i, lanes, _mm512_maskz_loadu_epi64(lanes, words + y * stride + i));
-    }
-  measuring.finish();
+  const int64_t size = rows * stride;
+  extent.area += count(words, size);
+  if (extent.area == 0) return;
+  const auto any = [&](int64_t i) {
+    const __m512i v = _mm512_maskz_loadu_epi64(first_lanes(size - i), words + i);
+    return _mm512_test_epi64_mask(v, v);
+  };
+  int64_t first = 0, last = (size - 1) / 8 * 8;
+  while (any(first) == 0) first += 8;
+  while (any(last) == 0) last -= 8;
+  first += __builtin_ctz(any(first));
+  last += 31 - __builtin_clz(any(last));
+  extent.top = first / stride;
+  extent.bottom = last / stride;
+  for (int64_t i = 0; i < stride; i += 8) {
+    const __mmask8 lanes = first_lanes(stride - i);
+    __m512i columns = _mm512_maskz_loadu_epi64(lanes, extent.columns + i);
+    for (int64_t y = extent.top; y <= extent.bottom; ++y)
+      columns = _mm512_or_si512(columns, _mm512_maskz_loadu_epi64(lanes, words + y * stride + i));
+    _mm512_mask_storeu_epi64(extent.columns + i, lanes, columns);
+  }
 }
 
 void fold_draw(const FoldPlane& plane, const FoldDraw& target) {

@@ -256,6 +256,34 @@ dense_matrix: Any = register(
 )
 
 
+# Intersections and unions, int64 of one shape, to IoU.
+
+
+def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    intersection, union = intersection.contiguous(), union.contiguous()
+    out = torch.empty(union.shape, dtype=torch.float64)
+    _extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
+    return out
+
+
+def _ratio_torch(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    value = intersection.to(torch.float64) / union.clamp(min=1).to(torch.float64)
+    return torch.where(union == 0, empty, value)
+
+
+def _ratio_fake(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    return torch.empty(union.shape, dtype=torch.float64, device=union.device)
+
+
+ratio: Any = register(
+    "mask_ratio",
+    "(Tensor intersection, Tensor union, float empty) -> Tensor",
+    cpu=_ratio_cpu,
+    cuda=_ratio_torch,
+    fake=_ratio_fake,
+)
+
+
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
 
 

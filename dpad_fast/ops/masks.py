@@ -254,8 +254,8 @@ def mask_iou_matrix(
 
 def iou_of_counts(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
     """Intersection / union in float64, `empty` where the union is empty."""
-    ratio = intersection.to(torch.float64) / union.clamp(min=1).to(torch.float64)
-    return torch.where(union == 0, empty, ratio)
+    ratio: torch.Tensor = ops.ratio(intersection, union, float(empty))
+    return ratio
 
 
 def as_dense(name: str, masks: object) -> torch.Tensor:

@@ -233,6 +233,8 @@ def test_registration():
     torch.library.opcheck(ops.pack, (a,))
     torch.library.opcheck(ops.unpack, (left.words, 70))
     torch.library.opcheck(ops.measure, (left.words, 70))
+    torch.library.opcheck(ops.ratio, (*ops.dense_counts(a, b, None), 0.5))
+    torch.library.opcheck(ops.ratio, (left.area.expand(3, 4).T, right.area.expand(3, 4).T, 0.0))
     for skip in ([], right[:1].parts, right.parts):
         for matrix in (False, True):
             torch.library.opcheck(ops.packed_counts, (left.parts, right.parts, skip, 70, matrix))
@@ -265,6 +267,8 @@ def test_torch_forms_for_other_devices_agree():
             got = ops._packed_counts_torch(list(left), list(right), skip, 130, matrix)
             expected = ops.packed_counts(list(left), list(right), skip, 130, matrix)
             assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+    counts = ops.dense_counts(a, torch.zeros_like(a), None)
+    assert torch.equal(ops._ratio_torch(*counts, 0.25), ops.ratio(*counts, 0.25))
     got, expected = ops._dense_matrix_torch(a, list(right), 130), ops.dense_matrix(a, list(right), 130)
     assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
 
