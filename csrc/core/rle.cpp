@@ -244,13 +244,11 @@ struct ColumnRun {
 void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
   const int64_t first = begin >> 6, last = (end - 1) >> 6;
   const uint64_t from = ~uint64_t{0} << (begin & 63), to = ~uint64_t{0} >> (63 - ((end - 1) & 63));
-  if (first == last) {
-    column[first] |= from & to;
-    return;
-  }
-  column[first] |= from;
+  // Whether a run ends in the word where it starts is as good as random, so no branch asks.
+  const uint64_t apart = first == last ? 0 : ~uint64_t{0};
+  column[first] |= from & (to | apart);
   for (int64_t i = first + 1; i < last; ++i) column[i] = ~uint64_t{0};
-  column[last] |= to;
+  column[last] |= to & (from | apart);
 }
 
 }  // namespace
@@ -261,19 +259,16 @@ CompactMask::CompactMask(const Rle& rle) {
   const size_t most = rle.counts.size() / 2 + static_cast<size_t>(rle.width);
   if (runs.size() < most) runs.resize(most);
   ColumnRun* end_of_runs = runs.data();
-  box = {rle.width, rle.height, 0, 0};
+  int64_t pixels = 0, top = rle.height, bottom = 0;
   for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
     *end_of_runs++ = {static_cast<int32_t>(x), static_cast<int32_t>(begin), static_cast<int32_t>(end)};
-    area += end - begin;
-    box.y1 = std::min(box.y1, begin);
-    box.y2 = std::max(box.y2, end);
+    pixels += end - begin;
+    top = std::min(top, begin);
+    bottom = std::max(bottom, end);
   });
-  if (area == 0) {
-    box = {};
-    return;
-  }
-  box.x1 = runs[0].x;
-  box.x2 = end_of_runs[-1].x + 1;
+  area = pixels;
+  if (pixels == 0) return;
+  box = {runs[0].x, top, end_of_runs[-1].x + 1, bottom};
   const int64_t first = box.y1 / 64, stride = words_for(box.y2) - first;
   words.resize(static_cast<size_t>((box.x2 - box.x1) * stride));
   for (const ColumnRun* run = runs.data(); run != end_of_runs; ++run)

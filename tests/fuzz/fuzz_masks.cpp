@@ -2,6 +2,7 @@
 //
 // Bad input must end in std::invalid_argument and nothing else; good input must come out the same whichever way it is
 // taken: bytes, bits, runs and counts are compared with one another. `make fuzz` builds this with ASan and UBSan.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -73,13 +74,36 @@ void check_runs(const dpad::Rle& rle) {
   dpad::measure(words.data(), rle.height, rle.width, &measured_area, &measured);
   REQUIRE(measured_area == area && same(measured, box));
   const dpad::CompactMask compact(rle);
-  REQUIRE(dpad::intersect(compact.view(), compact.view()) == area);
+  REQUIRE(dpad::intersect(compact.view(), compact.view()) == area && same(compact.box, box));
+  const dpad::PackedView packed{words.data(), &area, &box, 1, rle.height, rle.width};
+  int64_t both = 0, either = 0;
+  dpad::dense_matrix_counts(drawn.data(), 1, packed, 1, &both, &either);
+  REQUIRE(both == area && either == area);
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, true)) == area);
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, false)) == area);
 }
 
+// The table in use against plain C++, on bytes that are text to one kernel and pixels to the other.
+void check_kernels(const Reader& in) {
+  const dpad::MaskKernels &fast = dpad::mask_kernels(), &plain = dpad::kMaskKernelsScalar;
+  const int64_t length = static_cast<int64_t>(in.left());
+  std::vector<int16_t> values(in.left() + 64), expected(values);
+  int64_t used = 0, expected_used = 0;
+  const int64_t found = fast.short_numbers(in.text(), length, &used, values.data());
+  REQUIRE(found == plain.short_numbers(in.text(), length, &expected_used, expected.data()) && used == expected_used);
+  REQUIRE(std::equal(values.begin(), values.begin() + found, expected.begin()));
+
+  const auto* bytes = reinterpret_cast<const uint8_t*>(in.text());
+  std::vector<uint32_t> places(in.left() + 1), expected_places(places);
+  bool last = length % 2 != 0, expected_last = last;
+  const int64_t changed = fast.changes(bytes, length, &last, places.data());
+  REQUIRE(changed == plain.changes(bytes, length, &expected_last, expected_places.data()) && last == expected_last);
+  REQUIRE(std::equal(places.begin(), places.begin() + changed, expected_places.begin()));
+}
+
 void fuzz_string(Reader in) {
   const int64_t height = in.take<uint8_t>(), width = in.take<uint8_t>();
+  check_kernels(in);
   check_runs(dpad::rle_from_string({"fuzz", 0}, in.text(), in.left(), height, width));
 }
 
