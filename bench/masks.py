@@ -74,8 +74,10 @@ def torch_pairs(threads: int) -> Callable[[], Any]:
 
 
 def coco_like(name: str, work: str) -> Build:
-    """`pycocotools.mask` or a library of the same functions: all pairs from its own RLE, from [N, H, W] ("dense"), from
-    its own order of pixels ("ordered"), or encoding."""
+    """`pycocotools.mask` or a library of the same functions, doing one work.
+
+    "own" is all pairs from its own RLE, "dense" from [N, H, W], "ordered" from its own order of pixels; or "encode".
+    """
 
     def build(threads: int) -> Callable[[], Any]:
         import importlib

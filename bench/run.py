@@ -1,10 +1,10 @@
 """Time ops against their peers: `python -m bench.run preprocess`.
 
-Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns, so
-that whatever else the machine does falls on all of them. A turn waits, awake, until the last contestant's threads have gone to
-sleep (a processor that slept as well would begin with its memory clocked down), calls three times to warm up (the first of
-them is `first ms`: what a call costs when others have had the caches) and once more, which p20, p50, p80 and the
-ratios are of.
+Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns,
+so that whatever else the machine does falls on all of them. A turn waits, awake, until the last contestant's threads
+have gone to sleep (a processor that slept as well would begin with its memory clocked down), calls three times to warm
+up (the first of them is `first ms`: what a call costs when others have had the caches) and once more, which p20, p50,
+p80 and the ratios are of.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from dpad_fast import _extension, info
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
-    "op", "case", "threads", "provider", "ours", "agreement", "first_ms", "p20_ms", "p50_ms", "p80_ms", "ratio", "clock",
-    "device",
+    "op", "case", "threads", "provider", "ours", "agreement", "first_ms", "p20_ms", "p50_ms", "p80_ms", "ratio",
+    "clock", "device",
 )  # fmt: skip
 SETTLE = 0.02  # seconds: OpenMP's threads go on spinning for a while after a call and would slow the next contestant
 WARM = 3  # untimed calls of a turn before the timed one, the first of them timed apart
@@ -141,8 +141,8 @@ def write(rows: list[dict[str, Any]], name: str) -> Path:
 
 def versions() -> str:
     names = (
-        "torch", "numpy", "pillow", "torchvision", "transformers", "open_clip_torch", "opencv-python-headless", "kornia",
-        "hf-processors-rs", "pycocotools", "faster-coco-eval", "hotcoco", "rlemasklib", "scikit-image",
+        "torch", "numpy", "pillow", "torchvision", "transformers", "open_clip_torch", "opencv-python-headless",
+        "kornia", "hf-processors-rs", "pycocotools", "faster-coco-eval", "hotcoco", "rlemasklib", "scikit-image",
     )  # fmt: skip
     found = []
     for name in names:

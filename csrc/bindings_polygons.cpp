@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings_masks.h"
@@ -91,16 +92,24 @@ void add_object(Gathered& out, py::handle object, size_t number) {
   out.object_starts.push_back(static_cast<int64_t>(out.ring_starts.size() - 1));
 }
 
+// Hands the vector's own memory to NumPy.
 template <typename T>
-py::array_t<T> to_array(const std::vector<T>& values) {
-  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+py::array_t<T> to_array(std::vector<T>&& values) {
+  auto* const owned = new std::vector<T>(std::move(values));
+  const py::capsule owner(owned, [](void* at) { delete static_cast<std::vector<T>*>(at); });
+  return py::array_t<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
 }
 
 py::tuple gather_polygons(py::sequence objects) {
   Gathered out;
+  size_t numbers = 0;
+  for (py::handle object : objects)
+    if (py::isinstance<py::array>(object)) numbers += static_cast<size_t>(py::cast<py::array>(object).size());
+  out.vertices.reserve(numbers);
   size_t number = 0;
   for (py::handle object : objects) add_object(out, object, number++);
-  return py::make_tuple(to_array(out.vertices), to_array(out.ring_starts), to_array(out.object_starts));
+  return py::make_tuple(to_array(std::move(out.vertices)), to_array(std::move(out.ring_starts)),
+                        to_array(std::move(out.object_starts)));
 }
 
 }  // namespace

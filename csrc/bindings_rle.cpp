@@ -207,27 +207,27 @@ bool boxes_meet(const dpad::PixelBox& a, const dpad::PixelBox& b) {
 }
 
 // IoU [m, n] in Fortran order, as pycocotools.mask.iou: a crowd's union is the detection's area, and -1 where masks of
-// different sizes have boxes that meet.
+// different sizes have boxes that meet. Detections are unpacked one at a time, so that only the truths' bits are kept.
 void rle_iou(py::sequence detections, py::sequence truths, int threads, Address crowd, Address out) {
-  const auto dt = bits_of(detections, "dt", threads), gt = bits_of(truths, "gt", threads);
-  const int64_t m = static_cast<int64_t>(dt.size()), n = static_cast<int64_t>(gt.size());
-  py::gil_scoped_release release;
-  dpad::for_masks(m, n * 512, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t d = begin; d < end; ++d)
-      for (int64_t g = 0; g < n; ++g) {
-        const Bits &a = *dt[static_cast<size_t>(d)], &b = *gt[static_cast<size_t>(g)];
-        double& cell = at<double>(out)[g * m + d];
-        cell = 0;
-        if (!boxes_meet(a.mask.box, b.mask.box)) continue;
-        if (a.height != b.height || a.width != b.width) {
-          cell = -1;
-          continue;
-        }
-        const int64_t both = dpad::intersect(a.mask.view(), b.mask.view());
-        const bool alone = at<const uint8_t>(crowd)[g] != 0;
-        if (both > 0)
-          cell = static_cast<double>(both) / static_cast<double>(a.mask.area + (alone ? 0 : b.mask.area - both));
+  const std::vector<Source> sources = read_all(detections, "dt");
+  const auto gt = bits_of(truths, "gt", threads);
+  const size_t m = sources.size();
+  for_rles(sources, "dt", threads, [&](size_t d, dpad::Rle&& rle) {
+    const dpad::CompactMask mask(rle);
+    for (size_t g = 0; g < gt.size(); ++g) {
+      const Bits& truth = *gt[g];
+      double& cell = at<double>(out)[g * m + d];
+      cell = 0;
+      if (!boxes_meet(mask.box, truth.mask.box)) continue;
+      if (rle.height != truth.height || rle.width != truth.width) {
+        cell = -1;
+        continue;
       }
+      const int64_t both = dpad::intersect(mask.view(), truth.mask.view());
+      const bool alone = at<const uint8_t>(crowd)[g] != 0;
+      if (both > 0)
+        cell = static_cast<double>(both) / static_cast<double>(mask.area + (alone ? 0 : truth.mask.area - both));
+    }
   });
 }
 

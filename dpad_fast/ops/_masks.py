@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dpad_fast import _extension
-from dpad_fast.ops._library import register
+from dpad_fast.ops._library import new_output, register
 
 Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -32,6 +32,12 @@ def _empty_packed(like: torch.Tensor, n: int, height: int, width: int) -> Packed
     shapes = ((n, height, words_for(width)), (n,), (n, 4))
     words, area, box = (torch.empty(shape, dtype=torch.int64, device=like.device) for shape in shapes)
     return words, area, box
+
+
+def new_packed(n: int, height: int, width: int) -> Packed:
+    """Words, area and box on the CPU, not set yet."""
+    words = new_output((n, height, words_for(width)), torch.int64)
+    return words, torch.empty(n, dtype=torch.int64), torch.empty((n, 4), dtype=torch.int64)
 
 
 def _empty_counts(like: torch.Tensor, shape: tuple[int, ...]) -> Pair:
@@ -91,7 +97,7 @@ dense_counts: Any = register(
 def _pack_cpu(masks: torch.Tensor) -> Packed:
     masks = masks.contiguous()
     n, height, width = masks.shape
-    words, area, box = _empty_packed(masks, n, height, width)
+    words, area, box = new_packed(n, height, width)
     _extension.C.pack_masks(
         masks.data_ptr(), n, height, width, torch.get_num_threads(), words.data_ptr(), area.data_ptr(), box.data_ptr()
     )  # fmt: skip
@@ -121,7 +127,7 @@ pack: Any = register(
 def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
     words = words.contiguous()
     n, height = words.shape[:2]
-    masks = torch.empty((n, height, width), dtype=torch.bool)
+    masks = new_output((n, height, width), torch.bool)
     _extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
     return masks
 
@@ -300,7 +306,7 @@ def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> Packed:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    words, area, box = _empty_packed(vertices, objects.shape[0] - 1, height, width)
+    words, area, box = new_packed(objects.shape[0] - 1, height, width)
     _extension.C.draw_polygons(
         _polygon_args(vertices, rings, objects),
         height,

@@ -105,9 +105,7 @@ class PackedMasks:
             ValueError: `rles` is empty, or rles[i] is malformed, does not add up, or has another size than rles[0].
         """
         height, width = _extension.C.rle_sizes(rles, "rles")
-        options: dict[str, Any] = {"dtype": torch.int64}
-        words = torch.empty((len(rles), height, ops.words_for(width)), **options)
-        area, box = torch.empty((len(rles),), **options), torch.empty((len(rles), 4), **options)
+        words, area, box = ops.new_packed(len(rles), height, width)
         threads = torch.get_num_threads()
         _extension.C.rle_words(rles, height, width, threads, words.data_ptr(), area.data_ptr(), box.data_ptr())
         return cls._of((words, area, box), width)
