@@ -2,8 +2,8 @@
 
 16 to 4,096 crops and 128 to 16,384 masks, in steps of four: time per item, and the memory that a call needs beyond its
 output. Each size runs in a process of its own, whose peak (VmHWM) is taken before and after; times are medians. The
-items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it costs per
-item to get memory for the output from the operating system and to write it once: large blocks go back after each call.
+items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it costs
+per item to get memory for the output from the operating system and to write it once: large blocks go back after use.
 """
 
 from __future__ import annotations
@@ -154,17 +154,17 @@ def rows(threads: int) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="threads (default: 1)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "ITEMS"), help="one case in this process, as JSON")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(one(args.one[0], int(args.one[1]), args.threads)))
+        print(json.dumps(one(args.one[0], int(args.one[1]), args.threads[0])))
         return 0
-    table = Table(title=f"cost per item, {args.threads} thread{'s' if args.threads > 1 else ''}", title_justify="left")
+    table = Table(title="cost per item", title_justify="left")
     for column in COLUMNS[:-1]:
         table.add_column(column.replace("_", " "), justify="left" if column == "op" else "right")
     found = []
-    for row in rows(args.threads):
+    for row in (row for threads in args.threads for row in rows(threads)):
         found.append(row)
         table.add_row(*(str(row[column]) for column in COLUMNS[:-1]))
     Console(width=120).print(table)

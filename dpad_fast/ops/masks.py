@@ -237,7 +237,8 @@ def mask_iou_matrix(
     if not isinstance(a, PackedMasks) and ignore is None and crowd is None:
         dense, packed_b = as_dense("a", a), as_packed("b", b)
         _check_one_size(dense.shape[1], dense.shape[2], packed_b)
-        return iou_of_counts(*ops.dense_matrix(dense, packed_b.parts, packed_b.width), empty)
+        intersection, union = ops.dense_matrix(dense, packed_b.parts, packed_b.width)
+        return iou_of_counts(intersection, union, empty)
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
     intersection, union = _packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
