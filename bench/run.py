@@ -2,9 +2,9 @@
 
 Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns,
 so that whatever else the machine does falls on all of them. A turn waits, awake, until the last contestant's threads
-have gone to sleep (a processor that slept as well would begin with its memory clocked down), calls three times to warm
-up (the first of them is `first ms`: what a call costs when others have had the caches) and once more, which p20, p50,
-p80 and the ratios are of.
+have gone to sleep (a processor that slept as well would begin with its memory clocked down), calls up to three times
+to warm up (the first of them is `first ms`: what a call costs when others have had the caches) and once more, which
+p20, p50, p80 and the ratios are of.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ COLUMNS = (
     "clock", "device",
 )  # fmt: skip
 SETTLE = 0.02  # seconds: OpenMP's threads go on spinning for a while after a call and would slow the next contestant
-WARM = 3  # untimed calls of a turn before the timed one, the first of them timed apart
+WARM = 3  # calls of a turn before the one that counts; one is enough where they take long
+LONG = 100  # milliseconds
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -70,7 +71,7 @@ def measure(
             while time.perf_counter() < settled:
                 pass
             taken = []
-            for _ in range(WARM + 1):
+            while len(taken) < 2 or (len(taken) <= WARM and sum(taken) < LONG):
                 start = clock()
                 call()
                 taken.append(1e3 * (clock() - start))
