@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP := $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench bench-cpu bench-gpu sanitize sanitize-cuda fuzz clean
+.PHONY: demo test lint format bench bench-cpu bench-gpu sanitize sanitize-cuda portable thorough fuzz clean
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/dpad-fast demo $(ARGS)
@@ -55,6 +55,16 @@ sanitize: $(VENV)/.stamp-train-dev
 # The GPU tests under compute-sanitizer, for memory errors and then for races; refuses where there is no GPU.
 sanitize-cuda: $(VENV)/.stamp-train-dev
 	tests/sanitize_cuda.sh $(BIN)/python $(ARGS)
+
+# The core without Python for this processor and for 64-bit Arm, under emulation, and whether both give the same.
+portable: $(VENV)/.stamp-train-dev
+	tests/portable.sh $(BIN)/cmake
+
+# The comparisons with Pillow, pycocotools, OpenCV and NumPy on ten times as many random cases as `make test` tries.
+CASES ?= 10
+thorough: $(VENV)/.stamp-train-dev
+	DPAD_FAST_CASES=$(CASES) $(BIN)/python -m pytest tests/ops/test_roi_clip_preprocess.py tests/ops/test_masks.py \
+	  tests/ops/test_polygons.py tests/test_coco_mask.py $(ARGS)
 
 # Coverage-guided fuzzing of polygons, RLE strings and boxes, with ASan and UBSan; needs clang++ with libFuzzer.
 FUZZ_SECONDS ?= 600

@@ -87,17 +87,22 @@ def iou_by(drawn: Build) -> Build:
     return build
 
 
-def coco_pairs(threads: int) -> Callable[[], Any]:
-    """Polygon to RLE, and the IoU of each pair of RLE."""
-    from pycocotools import mask
+def coco_pairs(name: str) -> Build:
+    """Polygon to RLE, and the IoU of each pair of RLE, by a library of COCO's functions."""
 
-    truths = mask.encode(np.asfortranarray(TRUTHS.transpose(1, 2, 0).astype(np.uint8)))
+    def build(threads: int) -> Callable[[], Any]:
+        import importlib
 
-    def pairs() -> Any:
-        rles = [mask.merge(mask.frPyObjects([flat], HEIGHT, WIDTH)) for flat in FLAT]
-        return np.array([mask.iou([rle], [truth], [0])[0, 0] for rle, truth in zip(rles, truths, strict=True)])
+        mask = importlib.import_module(name)
+        truths = mask.encode(np.asfortranarray(TRUTHS.transpose(1, 2, 0).astype(np.uint8)))
 
-    return pairs
+        def pairs() -> Any:
+            rles = [mask.merge(mask.frPyObjects([flat], HEIGHT, WIDTH)) for flat in FLAT]
+            return np.array([mask.iou([rle], [truth], [0])[0, 0] for rle, truth in zip(rles, truths, strict=True)])
+
+        return pairs
+
+    return build
 
 
 def ours(out: str, rule: str) -> Build:
@@ -114,9 +119,13 @@ def contests() -> Iterable[Contest]:
     packed = (Provider("dpad_fast, opencv, packed", ours("packed", "opencv")),)
     yield Contest("polygons", "packed, OpenCV's rule", packed, opencv_peers[:1], pixels, {"exact": 5.0})
     coco_dense = (Provider("dpad_fast, coco, dense", ours("dense", "coco")),)
-    yield Contest(
-        "polygons", "dense, COCO's rule", coco_dense, (Provider("pycocotools", coco("dense")),), pixels, {"exact": 5.0}
+    coco_peers = (
+        Provider("pycocotools", coco("dense")),
+        Provider("faster-coco-eval", coco("dense", "faster_coco_eval.core.mask")),
+        Provider("hotcoco", coco("dense", "hotcoco.mask")),
     )
+    yield Contest("polygons", "dense, COCO's rule", coco_dense, coco_peers[:1], pixels, {"exact": 5.0})
+    yield Contest("polygons", "dense, COCO's rule, all peers", coco_dense, coco_peers, pixels)
     rle = (Provider("dpad_fast, coco, rle", ours("rle", "coco")),)
     rle_peers = (
         Provider("pycocotools", coco("rle")),
@@ -130,7 +139,12 @@ def contests() -> Iterable[Contest]:
         (
             "coco",
             OUTLINES,
-            (Provider("pycocotools", coco_pairs), Provider("pycocotools to dense", iou_by(coco("dense")))),
+            (
+                Provider("pycocotools", coco_pairs("pycocotools.mask")),
+                Provider("faster-coco-eval", coco_pairs("faster_coco_eval.core.mask")),
+                Provider("hotcoco", coco_pairs("hotcoco.mask")),
+                Provider("pycocotools to dense", iou_by(coco("dense"))),
+            ),
         ),
     ):
         mine = (

@@ -1,7 +1,10 @@
 """Time ops against their peers: `python -m bench.run preprocess`.
 
-Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns, so
-that whatever else the machine does falls on all of them; times are medians with the 20th and 80th percentile.
+Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns,
+so that whatever else the machine does falls on all of them. A turn waits, awake, until the last contestant's threads
+have gone to sleep (a processor that slept as well would begin with its memory clocked down), calls up to three times
+to warm up (the first of them is `first ms`: what a call costs when others have had the caches) and once more, which
+p20, p50, p80 and the ratios are of.
 """
 
 from __future__ import annotations
@@ -22,10 +25,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
+from dpad_fast import _extension, info
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("op", "case", "threads", "provider", "ours", "agreement", "p20_ms", "p50_ms", "p80_ms", "ratio", "clock")
+COLUMNS = (
+    "op", "case", "threads", "provider", "ours", "agreement", "first_ms", "p20_ms", "p50_ms", "p80_ms", "ratio",
+    "clock", "device",
+)  # fmt: skip
 SETTLE = 0.02  # seconds: OpenMP's threads go on spinning for a while after a call and would slow the next contestant
+WARM = 3  # calls of a turn before the one that counts; one is enough where they take long
+LONG = 100  # milliseconds
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -50,17 +59,26 @@ def build(contest: registry.Contest, threads: int) -> tuple[dict[str, Callable[[
     return calls, agreement, problems
 
 
-def measure(calls: dict[str, Callable[[], Any]], runs: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Milliseconds of each run of each call, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def measure(
+    calls: dict[str, Callable[[], Any]], runs: int, clock: Callable[[], float]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Milliseconds of each call in turns: the first of a turn, and the one after the warm-up."""
+    first: dict[str, list[float]] = {name: [] for name in calls}
+    warm: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(runs + 1):
         for name, call in calls.items():
-            time.sleep(SETTLE)
-            start = clock()
-            call()
+            settled = time.perf_counter() + SETTLE
+            while time.perf_counter() < settled:
+                pass
+            taken = []
+            while len(taken) < 2 or (len(taken) <= WARM and sum(taken) < LONG):
+                start = clock()
+                call()
+                taken.append(1e3 * (clock() - start))
             if turn > 0:
-                times[name].append(1e3 * (clock() - start))
-    return times
+                first[name].append(taken[0])
+                warm[name].append(taken[-1])
+    return first, warm
 
 
 def percentile(values: list[float], fraction: float) -> float:
@@ -74,15 +92,17 @@ def rows_of(
     calls, agreement, problems = build(contest, threads)
     if problems:
         return [], problems
-    times = measure(calls, args.runs, CLOCKS[args.clock])
+    first, times = measure(calls, args.runs, CLOCKS[args.clock])
+    device = f"{info.cpu_model()}, {_extension.C.mask_kernels()}"
     best = statistics.median(times[contest.ours[0].name])
     names = {provider.name for provider in contest.ours}
     rows = []
     for name, values in times.items():
         middle = statistics.median(values)
-        numbers = [round(number, 4) for number in (percentile(values, 0.2), middle, percentile(values, 0.8))]
+        spread = (statistics.median(first[name]), percentile(values, 0.2), middle, percentile(values, 0.8))
+        numbers = [round(number, 4) for number in spread]
         head = (contest.op, contest.case, threads, name, name in names, agreement[name])
-        rows.append(dict(zip(COLUMNS, (*head, *numbers, round(middle / best, 3), args.clock), strict=True)))
+        rows.append(dict(zip(COLUMNS, (*head, *numbers, round(middle / best, 3), args.clock, device), strict=True)))
     return rows, []
 
 
@@ -102,10 +122,10 @@ def verdicts(contest: registry.Contest, rows: list[dict[str, Any]]) -> list[str]
 
 def show(console: Console, rows: list[dict[str, Any]], title: str) -> None:
     table = Table(title=title, title_justify="left")
-    for name in ("provider", "agreement", "p20 ms", "p50 ms", "p80 ms", "ratio"):
+    for name in ("provider", "agreement", "first ms", "p20 ms", "p50 ms", "p80 ms", "ratio"):
         table.add_column(name, justify="left" if name in ("provider", "agreement") else "right")
     for row in rows:
-        numbers = (f"{row[key]:.3f}" for key in ("p20_ms", "p50_ms", "p80_ms"))
+        numbers = (f"{row[key]:.3f}" for key in ("first_ms", "p20_ms", "p50_ms", "p80_ms"))
         table.add_row(row["provider"], row["agreement"], *numbers, f"{row['ratio']:.2f}")
     console.print(table)
 
@@ -121,7 +141,10 @@ def write(rows: list[dict[str, Any]], name: str) -> Path:
 
 
 def versions() -> str:
-    names = ("torch", "numpy", "pillow", "torchvision", "transformers", "open_clip_torch", "opencv-python-headless")
+    names = (
+        "torch", "numpy", "pillow", "torchvision", "transformers", "open_clip_torch", "opencv-python-headless",
+        "kornia", "hf-processors-rs", "pycocotools", "faster-coco-eval", "hotcoco", "rlemasklib", "scikit-image",
+    )  # fmt: skip
     found = []
     for name in names:
         try:

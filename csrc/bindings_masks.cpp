@@ -128,6 +128,12 @@ void bind_masks(py::module_& m) {
     dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step, n,
                             pixels, threads, at<int64_t>(intersection), at<int64_t>(uni));
   });
+  m.def("dense_matrix_counts", [](Address a, int64_t n, const PackedArgs& b, int64_t height, int64_t width, int threads,
+                                  Address intersection, Address uni) {
+    const dpad::PackedView truth = packed(b, height, width);
+    py::gil_scoped_release release;
+    dpad::dense_matrix_counts(at<const uint8_t>(a), n, truth, threads, at<int64_t>(intersection), at<int64_t>(uni));
+  });
   m.def("packed_pair_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
                                  int64_t height, int64_t width, int threads, Address intersection, Address uni) {
     count(&dpad::packed_pair_counts, a, b, ignore, height, width, threads, intersection, uni);
@@ -135,6 +141,9 @@ void bind_masks(py::module_& m) {
   m.def("packed_matrix_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
                                    int64_t height, int64_t width, int threads, Address intersection, Address uni) {
     count(&dpad::packed_matrix_counts, a, b, ignore, height, width, threads, intersection, uni);
+  });
+  m.def("iou_ratios", [](Address intersection, Address uni, int64_t n, double empty, Address out) {
+    dpad::iou_ratios(at<const int64_t>(intersection), at<const int64_t>(uni), n, empty, at<double>(out));
   });
   m.def("distance_squared", [](Address mask, int64_t height, int64_t width, Address out) {
     py::gil_scoped_release release;

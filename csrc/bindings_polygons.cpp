@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings_masks.h"
@@ -40,7 +41,28 @@ Doubles as_array(py::handle ring, size_t object, size_t number) {
   return array;
 }
 
+template <typename T>
+bool copy_as(const py::array& array, std::vector<double>& out) {
+  if (!array.dtype().is(py::dtype::of<T>())) return false;
+  const T* const begin = static_cast<const T*>(array.data());
+  out.insert(out.end(), begin, begin + array.size());
+  return true;
+}
+
+// Arrays [n, 2] of the usual types, as they lie: NumPy's conversion costs more than drawing a small polygon.
+bool add_array(Gathered& out, py::handle ring) {
+  if (!py::isinstance<py::array>(ring)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(ring);
+  if (array.ndim() != 2 || array.shape(1) != 2 || (array.flags() & py::array::c_style) == 0) return false;
+  if (!copy_as<double>(array, out.vertices) && !copy_as<float>(array, out.vertices) &&
+      !copy_as<int32_t>(array, out.vertices) && !copy_as<int64_t>(array, out.vertices))
+    return false;
+  out.ring_starts.push_back(static_cast<int64_t>(out.vertices.size() / 2));
+  return true;
+}
+
 void add_ring(Gathered& out, py::handle ring, size_t object, size_t number) {
+  if (add_array(out, ring)) return;
   const Doubles array = as_array(ring, object, number);
   const bool pairs = array.ndim() == 2 && array.shape(1) == 2;
   const bool flat = array.ndim() == 1 && array.shape(0) % 2 == 0;
@@ -70,16 +92,24 @@ void add_object(Gathered& out, py::handle object, size_t number) {
   out.object_starts.push_back(static_cast<int64_t>(out.ring_starts.size() - 1));
 }
 
+// Hands the vector's own memory to NumPy.
 template <typename T>
-py::array_t<T> to_array(const std::vector<T>& values) {
-  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+py::array_t<T> to_array(std::vector<T>&& values) {
+  auto* const owned = new std::vector<T>(std::move(values));
+  const py::capsule owner(owned, [](void* at) { delete static_cast<std::vector<T>*>(at); });
+  return py::array_t<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
 }
 
 py::tuple gather_polygons(py::sequence objects) {
   Gathered out;
+  size_t numbers = 0;
+  for (py::handle object : objects)
+    if (py::isinstance<py::array>(object)) numbers += static_cast<size_t>(py::cast<py::array>(object).size());
+  out.vertices.reserve(numbers);
   size_t number = 0;
   for (py::handle object : objects) add_object(out, object, number++);
-  return py::make_tuple(to_array(out.vertices), to_array(out.ring_starts), to_array(out.object_starts));
+  return py::make_tuple(to_array(std::move(out.vertices)), to_array(std::move(out.ring_starts)),
+                        to_array(std::move(out.object_starts)));
 }
 
 }  // namespace

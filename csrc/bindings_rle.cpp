@@ -35,28 +35,35 @@ struct Source {
   int64_t height = 0, width = 0;
 };
 
-int64_t side(py::handle size, int i, const std::string& name) {
+int64_t side(py::handle size, int i, const dpad::ItemName& name) {
   const py::object item = py::reinterpret_borrow<py::sequence>(size)[static_cast<size_t>(i)];
   const long long value = PyLong_Check(item.ptr()) || PyIndex_Check(item.ptr()) ? PyLong_AsLongLong(item.ptr()) : -1;
   if (PyErr_Occurred()) PyErr_Clear();
   if (value < 0)
-    throw py::value_error(name + ": size[" + std::to_string(i) + "] must be a whole number from 0 up, got " +
+    throw py::value_error(name.text() + ": size[" + std::to_string(i) + "] must be a whole number from 0 up, got " +
                           py::repr(item).cast<std::string>());
   return value;
 }
 
-Source read(py::handle item, const std::string& name) {
+// An item of a dictionary by a name that is made once, for as long as the process lives.
+PyObject* lookup(py::handle item, PyObject* key) {
+  return PyDict_Check(item.ptr()) ? PyDict_GetItem(item.ptr(), key) : nullptr;
+}
+
+Source read(py::handle item, const dpad::ItemName& name) {
+  static PyObject* const kCounts = PyUnicode_InternFromString("counts");
+  static PyObject* const kSize = PyUnicode_InternFromString("size");
   Source out;
-  PyObject* const counts = PyDict_Check(item.ptr()) ? PyDict_GetItemString(item.ptr(), "counts") : nullptr;
-  PyObject* const size = PyDict_Check(item.ptr()) ? PyDict_GetItemString(item.ptr(), "size") : nullptr;
+  PyObject *const counts = lookup(item, kCounts), *const size = lookup(item, kSize);
   if (counts == nullptr || size == nullptr)
-    throw py::value_error(name + " must be a dictionary with size and counts, got " +
+    throw py::value_error(name.text() + " must be a dictionary with size and counts, got " +
                           std::string(Py_TYPE(item.ptr())->tp_name));
   if (!PySequence_Check(size) || PySequence_Size(size) != 2)
-    throw py::value_error(name + ": size must be [height, width], got " + py::repr(size).cast<std::string>());
+    throw py::value_error(name.text() + ": size must be [height, width], got " + py::repr(size).cast<std::string>());
   out.height = side(size, 0, name);
   out.width = side(size, 1, name);
-  dpad::check_mask_size((name + ": size").c_str(), out.height, out.width);
+  if (!dpad::mask_size_fits(out.height, out.width))
+    dpad::check_mask_size((name.text() + ": size").c_str(), out.height, out.width);
   out.owner = py::reinterpret_borrow<py::object>(counts);
   if (PyBytes_Check(counts)) {
     out.text = PyBytes_AS_STRING(counts);
@@ -66,14 +73,14 @@ Source read(py::handle item, const std::string& name) {
     out.text = PyUnicode_AsUTF8AndSize(counts, &length);
     if (out.text == nullptr) {
       PyErr_Clear();
-      throw py::value_error(name + ": counts is not valid text");
+      throw py::value_error(name.text() + ": counts is not valid text");
     }
     out.length = static_cast<size_t>(length);
   } else {
     const auto numbers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(out.owner);
     if (!numbers || numbers.ndim() != 1) {
       PyErr_Clear();
-      throw py::value_error(name + ": counts must be bytes, a string or a list of whole numbers");
+      throw py::value_error(name.text() + ": counts must be bytes, a string or a list of whole numbers");
     }
     out.numbers.assign(numbers.data(), numbers.data() + numbers.size());
   }
@@ -83,12 +90,12 @@ Source read(py::handle item, const std::string& name) {
 std::vector<Source> read_all(py::sequence items, const std::string& name) {
   std::vector<Source> out;
   out.reserve(items.size());
-  size_t i = 0;
-  for (py::handle item : items) out.push_back(read(item, name + "[" + std::to_string(i++) + "]"));
+  int64_t i = 0;
+  for (py::handle item : items) out.push_back(read(item, {name.c_str(), i++}));
   return out;
 }
 
-dpad::Rle decode(const Source& source, const std::string& name) {
+dpad::Rle decode(const Source& source, const dpad::ItemName& name) {
   if (source.text != nullptr)
     return dpad::rle_from_string(name, source.text, source.length, source.height, source.width);
   return dpad::rle_from_counts(name, source.numbers.data(), source.numbers.size(), source.height, source.width);
@@ -101,9 +108,9 @@ void for_rles(const std::vector<Source>& sources, const std::string& name, int t
   size_t bad = sources.size();
   std::string message;
   py::gil_scoped_release release;
-  dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 14, threads, [&](int64_t begin, int64_t end) {
+  dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 13, threads, [&](int64_t begin, int64_t end) {
     for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) try {
-        use(i, decode(sources[i], name + "[" + std::to_string(i) + "]"));
+        use(i, decode(sources[i], {name.c_str(), static_cast<int64_t>(i)}));
       } catch (const std::invalid_argument& error) {
         const std::lock_guard<std::mutex> lock(guard);
         if (i < bad) bad = i, message = error.what();
@@ -200,27 +207,27 @@ bool boxes_meet(const dpad::PixelBox& a, const dpad::PixelBox& b) {
 }
 
 // IoU [m, n] in Fortran order, as pycocotools.mask.iou: a crowd's union is the detection's area, and -1 where masks of
-// different sizes have boxes that meet.
+// different sizes have boxes that meet. Detections are unpacked one at a time, so that only the truths' bits are kept.
 void rle_iou(py::sequence detections, py::sequence truths, int threads, Address crowd, Address out) {
-  const auto dt = bits_of(detections, "dt", threads), gt = bits_of(truths, "gt", threads);
-  const int64_t m = static_cast<int64_t>(dt.size()), n = static_cast<int64_t>(gt.size());
-  py::gil_scoped_release release;
-  dpad::for_masks(m, n * 4096, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t d = begin; d < end; ++d)
-      for (int64_t g = 0; g < n; ++g) {
-        const Bits &a = *dt[static_cast<size_t>(d)], &b = *gt[static_cast<size_t>(g)];
-        double& cell = at<double>(out)[g * m + d];
-        cell = 0;
-        if (!boxes_meet(a.mask.box, b.mask.box)) continue;
-        if (a.height != b.height || a.width != b.width) {
-          cell = -1;
-          continue;
-        }
-        const int64_t both = dpad::intersect(a.mask.view(), b.mask.view());
-        const bool alone = at<const uint8_t>(crowd)[g] != 0;
-        if (both > 0)
-          cell = static_cast<double>(both) / static_cast<double>(a.mask.area + (alone ? 0 : b.mask.area - both));
+  const std::vector<Source> sources = read_all(detections, "dt");
+  const auto gt = bits_of(truths, "gt", threads);
+  const size_t m = sources.size();
+  for_rles(sources, "dt", threads, [&](size_t d, dpad::Rle&& rle) {
+    const dpad::CompactMask mask(rle);
+    for (size_t g = 0; g < gt.size(); ++g) {
+      const Bits& truth = *gt[g];
+      double& cell = at<double>(out)[g * m + d];
+      cell = 0;
+      if (!boxes_meet(mask.box, truth.mask.box)) continue;
+      if (rle.height != truth.height || rle.width != truth.width) {
+        cell = -1;
+        continue;
       }
+      const int64_t both = dpad::intersect(mask.view(), truth.mask.view());
+      const bool alone = at<const uint8_t>(crowd)[g] != 0;
+      if (both > 0)
+        cell = static_cast<double>(both) / static_cast<double>(mask.area + (alone ? 0 : truth.mask.area - both));
+    }
   });
 }
 

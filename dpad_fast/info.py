@@ -81,7 +81,7 @@ def _built() -> dict[str, str]:
 
 def _cpu() -> dict[str, str]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    rows = {"model": _cpu_model(), "cores": f"{allowed} of {os.cpu_count()} are ours"}
+    rows = {"model": cpu_model(), "cores": f"{allowed} of {os.cpu_count()} are ours"}
     try:
         rows["instruction set used"] = str(_extension.load().simd_level())
     except ImportError:
@@ -90,7 +90,8 @@ def _cpu() -> dict[str, str]:
     return rows
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name as the operating system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -13,6 +13,11 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, tor
 """Absolute and relative tolerance against a float64 reference, for values around 1: a few units in the last place."""
 
 
+def cases(count: int) -> int:
+    """How many random cases a property is tried on: `count` times DPAD_FAST_CASES (1), as `make thorough` sets it."""
+    return count * int(os.environ.get("DPAD_FAST_CASES", "1"))
+
+
 def missing_cuda() -> str | None:
     """Why tests that need a GPU should be skipped.
 

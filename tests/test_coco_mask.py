@@ -13,6 +13,7 @@ from pycocotools import mask as theirs
 
 from dpad_fast import coco_mask as ours
 from dpad_fast.reference import rle as reference
+from dpad_fast.testing import cases
 
 # pycocotools 2.0.11 with NumPy 2: nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @st.composite
 def stacks(draw, min_size=1):
     """uint8 masks [H, W, N] in Fortran order."""
-    height, width = draw(st.integers(1, 80)), draw(st.integers(1, 80))
+    side = st.one_of(st.integers(1, 80), st.sampled_from([129, 200, 330]))
+    height, width = draw(side), draw(side)
     n = draw(st.integers(min_size, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     out = np.zeros((height, width, n), np.uint8, order="F")
@@ -58,7 +60,7 @@ def same(a, b):
 
 
 @given(stacks())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_encode_decode_area_box(masks):
     same(ours.encode(masks), theirs.encode(masks))
     same(ours.encode(masks[:, :, 0]), theirs.encode(masks[:, :, 0]))
@@ -73,7 +75,7 @@ def test_encode_decode_area_box(masks):
 
 
 @given(stacks(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_merge(masks, intersect):
     rles = theirs.encode(masks)
     same(ours.merge(rles, intersect), theirs.merge(rles, intersect))
@@ -82,7 +84,7 @@ def test_merge(masks, intersect):
 
 
 @given(stacks(min_size=2), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_iou_of_run_lengths(masks, data):
     rles = theirs.encode(masks)
     cut = data.draw(st.integers(1, len(rles) - 1))
@@ -93,7 +95,7 @@ def test_iou_of_run_lengths(masks, data):
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([0.001, 0.5, 5]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_iou_of_boxes(m, n, grid, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     dt, gt = ((np.round(rng.random((k, 4)) * 60 / grid) * grid - (9, 9, 0, 0)).tolist() for k in (m, n))
@@ -107,7 +109,7 @@ def test_iou_of_boxes(m, n, grid, data):
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_polygons(data):
     height, width = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -123,7 +125,7 @@ def test_polygons(data):
 
 
 @given(stacks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100), deadline=None)
 def test_uncompressed_run_lengths(masks):
     height, width = masks.shape[:2]
     plain = [
@@ -228,7 +230,7 @@ def test_bad_arguments_are_named(call, message):
 
 
 @given(st.binary(max_size=30), st.integers(0, 12), st.integers(0, 12))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=cases(500), deadline=None)
 def test_any_bytes_are_read_or_refused(counts, height, width):
     rle = {"size": [height, width], "counts": counts}
     try:

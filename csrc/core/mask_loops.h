@@ -12,7 +12,7 @@ namespace dpad {
 // write. Work that takes less than waking a thread stays with the caller.
 template <typename Body>
 void for_masks(int64_t n, int64_t bytes, int threads, Body&& body) {
-  constexpr int64_t kWorthAThread = 1 << 18;
+  constexpr int64_t kWorthAThread = 1 << 20;  // some 50 microseconds, as long as waking a thread takes
   const int64_t parts = std::min<int64_t>({n, 4 * static_cast<int64_t>(threads), n * bytes / kWorthAThread});
   if (threads < 2 || parts < 2) {
     if (n > 0) body(int64_t{0}, n);

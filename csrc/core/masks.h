@@ -16,6 +16,10 @@ constexpr int64_t kMaxPixels = int64_t{1} << 28;
 // Scratch kept from call to call by each thread is let go when it has grown beyond this (1 MiB).
 constexpr size_t kScratchWords = size_t{1} << 17;
 
+inline bool mask_size_fits(int64_t height, int64_t width) {
+  return height >= 0 && width >= 0 && height <= kMaxSide && width <= kMaxSide && height * width <= kMaxPixels;
+}
+
 // Throws std::invalid_argument for sizes below 0 or beyond the limits; `name` says whose size it is.
 void check_mask_size(const char* name, int64_t height, int64_t width);
 
@@ -23,6 +27,9 @@ void check_mask_size(const char* name, int64_t height, int64_t width);
 struct PixelBox {
   int64_t x1 = 0, y1 = 0, x2 = 0, y2 = 0;
 };
+
+// The box of what was measured, in a window of `words` words a row; counted from the window's first row and word.
+PixelBox box_of(const Extent& extent, int64_t words);
 
 // A mask's rows y1..y2 and the words of x1..x2 in them; `words` addresses row y1 at the word of x1. A stored row has
 // `stride` words, of which the first is word `origin` of the image's row.
@@ -60,12 +67,20 @@ void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore
 // The pixels that both masks have; nothing is read outside the meeting of their boxes.
 int64_t intersect(const MaskView& a, const MaskView& b);
 
+// Counts [n, b.n] of dense masks a [n, height, width] with packed ones: each is packed into a few pages that stay in
+// cache, and met with all of b before the next is read.
+void dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
+                         int64_t* uni);
+
 // Paired counts of packed masks, n of each. `ignore` may be null, hold one mask, or n.
 void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                         int64_t* intersection, int64_t* uni);
 // Counts [a.n, b.n] of every pair. `ignore` may be null, hold one mask, or b.n.
 void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                           int64_t* intersection, int64_t* uni);
+
+// out[i] = intersection[i] / uni[i], `empty` where the union is 0.
+void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out);
 
 // Squared Euclidean distance of each set pixel to the nearest one that is not, beyond the image included; 0 elsewhere.
 void distance_squared(const uint8_t* mask, int64_t height, int64_t width, int64_t* out);

@@ -51,9 +51,9 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     x1 = std::min(x1, p[0]), x2 = std::max(x2, p[0]);
     y1 = std::min(y1, p[1]), y2 = std::max(y2, p[1]);
   }
+  inside_ = x1 >= 0 && y1 >= 0 && x2 < static_cast<double>(width_) && y2 < static_cast<double>(height_);
   // An edge that OpenCV clips is carried on from where it enters the image, and may stray beyond its vertices.
-  if (rule_ == PolygonRule::opencv &&
-      (x1 < 0 || y1 < 0 || x2 >= static_cast<double>(width_) || y2 >= static_cast<double>(height_))) {
+  if (rule_ == PolygonRule::opencv && !inside_) {
     x1 = 0;
     x2 = static_cast<double>(width_);
   }
@@ -165,13 +165,25 @@ void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
 // Sorted or not, a pixel is filled where an odd number of positions lie left of it, or where one falls right on it.
 void PolygonMarks::opencv_edge(Point a, Point b) {
   Point p = a, q = b;
-  if (clip(p, q)) opencv_line(p, q);
+  if (inside_ || clip(p, q)) opencv_line(p, q);
   if (a.y == b.y) return;
   if (p.y == q.y) p.y = a.y, q.y = b.y;
   const int64_t slope = (q.x - p.x) * kOne / (q.y - p.y);
   const Point& start = a.y < b.y ? p : q;
   const int64_t top = std::max<int64_t>(std::min(a.y, b.y), 0), bottom = std::min(std::max(a.y, b.y), height_);
   int64_t x = start.x * kOne + (top - start.y) * slope;
+  const int64_t last = x + (bottom - 1 - top) * slope;
+  if (std::min(x, last) >= 0 && std::max(x, last) < (width_ - 1) * kOne) {
+    // All in the image: nothing to ask on the way. A position right on a pixel adds it without a branch, too.
+    const int64_t step = right_ - left_;
+    int64_t row = (top - top_) * step - left_;
+    for (int64_t y = top; y < bottom; ++y, x += slope, row += step) {
+      const int64_t floor = x >> kShift, after = floor + 1;
+      sets_[static_cast<size_t>(row + (floor >> 6))] |= static_cast<uint64_t>((x & (kOne - 1)) == 0) << (floor & 63);
+      toggles_[static_cast<size_t>(row + (after >> 6))] ^= uint64_t{1} << (after & 63);
+    }
+    return;
+  }
   for (int64_t y = top; y < bottom; ++y, x += slope) {
     const int64_t floor = x >> kShift;
     if (floor >= width_) continue;
@@ -215,24 +227,23 @@ void PolygonMarks::opencv_line(Point a, Point b) {
   int64_t x = a.x, y = a.y;
   if (dy > dx) {
     int64_t error = dy - 2 * dx;
-    for (int64_t i = 0; i <= dy; ++i, y += down) {
-      set(x, y);
+    const int64_t step = down * (right_ - left_);
+    int64_t row = (y - top_) * (right_ - left_) - left_;
+    for (int64_t i = 0; i <= dy; ++i, row += step) {
+      sets_[static_cast<size_t>(row + (x >> 6))] |= uint64_t{1} << (x & 63);
       x += error < 0;
       error += (error < 0 ? 2 * dy : 0) - 2 * dx;
     }
     return;
   }
   int64_t error = dx - 2 * dy;
-  uint64_t bits = 0;  // of the word under way: a store per word, not per pixel
+  const int64_t step = down * (right_ - left_);
+  int64_t row = (y - top_) * (right_ - left_) - left_;
   for (; x <= b.x; ++x) {
-    bits |= uint64_t{1} << (x & 63);
-    const bool step = error < 0;
-    if (step || x == b.x || (x & 63) == 63) {
-      sets_[at(x, y)] |= bits;
-      bits = 0;
-    }
-    y += step ? down : 0;
-    error += (step ? 2 * dx : 0) - 2 * dy;
+    sets_[static_cast<size_t>(row + (x >> 6))] |= uint64_t{1} << (x & 63);
+    const int64_t steps = error < 0 ? -1 : 0;  // as a mask: where the line steps is as good as random
+    row += step & steps;
+    error += (2 * dx & steps) - 2 * dy;
   }
 }
 

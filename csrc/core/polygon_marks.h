@@ -49,6 +49,7 @@ class PolygonMarks {
   int64_t height_, width_;
   PolygonRule rule_;
   int64_t top_ = 0, bottom_ = 0, left_ = 0, right_ = 0;  // rows and words of the window
+  bool inside_ = false;                                  // no vertex of the object lies outside of the image
   bool merged_ = false;                                  // several rings of the coco rule: the union is in sets_
   std::vector<uint64_t> toggles_, sets_;                 // all 0 between objects
 };

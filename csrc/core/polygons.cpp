@@ -24,37 +24,17 @@ void check_starts(const char* name, const int64_t* starts, int64_t n, int64_t to
                                 ", the number of items it divides");
 }
 
-// Writes the window's rows into a whole mask.
-void draw(PolygonMarks& marks, uint64_t* words, int64_t stride) {
-  mask_kernels().fold_draw(marks.plane(), {words + marks.row() * stride + marks.word(), stride, false});
-}
-
-// Box and area from the rows and words of a window, so that the empty rest of the mask is not read again.
-void measure_window(const PolygonMarks& marks, const uint64_t* words, int64_t stride, int64_t* area, PixelBox* box) {
-  const uint64_t* window = words + marks.row() * stride + marks.word();
-  int64_t top = marks.rows(), bottom = -1;
-  uint64_t left_bits = 0, right_bits = 0;
-  int64_t left = marks.words(), right = -1;
-  *area = mask_kernels().and_count(window, stride, window, stride, marks.rows(), marks.words());
-  *box = {};
+// Writes the window's rows into a whole mask, with its area and box, so that the empty rest is not read again.
+void draw(PolygonMarks& marks, uint64_t* words, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
+          PixelBox* box) {
+  columns.assign(static_cast<size_t>(marks.words()), 0);
+  Extent extent{columns.data()};
+  mask_kernels().fold_draw(marks.plane(), {words + marks.row() * stride + marks.word(), stride, false, &extent});
+  *area = extent.area;
+  *box = box_of(extent, marks.words());
   if (*area == 0) return;
-  for (int64_t i = 0; i < marks.words(); ++i) {
-    uint64_t column = 0;
-    for (int64_t y = 0; y < marks.rows(); ++y) column |= window[y * stride + i];
-    if (column == 0) continue;
-    if (right < 0) left = i, left_bits = column;
-    right = i, right_bits = column;
-  }
-  for (int64_t y = 0; y < marks.rows(); ++y) {
-    uint64_t any = 0;
-    for (int64_t i = 0; i < marks.words(); ++i) any |= window[y * stride + i];
-    if (any == 0) continue;
-    top = std::min(top, y);
-    bottom = y;
-  }
-  const int64_t x = marks.word() * 64;
-  *box = {x + left * 64 + __builtin_ctzll(left_bits), marks.row() + top,
-          x + right * 64 + 64 - __builtin_clzll(right_bits), marks.row() + bottom + 1};
+  box->x1 += marks.word() * 64, box->x2 += marks.word() * 64;
+  box->y1 += marks.row(), box->y2 += marks.row();
 }
 
 }  // namespace
@@ -82,14 +62,13 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
   const int64_t stride = words_for(width), size = height * stride;
   for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
+    std::vector<uint64_t> columns;
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * size;
       std::fill_n(out, size, uint64_t{0});
       area[i] = 0;
       box[i] = {};
-      if (!marks.mark(batch, i)) continue;
-      draw(marks, out, stride);
-      measure_window(marks, out, stride, area + i, box + i);
+      if (marks.mark(batch, i)) draw(marks, out, stride, columns, area + i, box + i);
     }
   });
 }
@@ -118,15 +97,12 @@ std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int6
   std::vector<Rle> rles(static_cast<size_t>(batch.n));
   for_masks(batch.n, 8 * height * stride, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
-    std::vector<uint64_t> words(static_cast<size_t>(height * stride), 0);
+    std::vector<uint64_t> words(static_cast<size_t>(height * stride), 0), columns;
     for (int64_t i = begin; i < end; ++i) {
       int64_t area = 0;
       PixelBox box;
       const bool any = marks.mark(batch, i);
-      if (any) {
-        draw(marks, words.data(), stride);
-        measure_window(marks, words.data(), stride, &area, &box);
-      }
+      if (any) draw(marks, words.data(), stride, columns, &area, &box);
       rles[static_cast<size_t>(i)] = rle_from_words(words.data(), height, width, box);
       if (any) std::fill_n(words.data() + marks.row() * stride, marks.rows() * stride, uint64_t{0});
     }

@@ -8,11 +8,11 @@ namespace dpad {
 
 namespace {
 
-[[noreturn]] void reject(const std::string& name, const std::string& what) {
-  throw std::invalid_argument(name + ": " + what);
+[[noreturn]] void reject(const ItemName& name, const std::string& what) {
+  throw std::invalid_argument(name.text() + ": " + what);
 }
 
-void check_total(const std::string& name, int64_t total, int64_t height, int64_t width) {
+void check_total(const ItemName& name, int64_t total, int64_t height, int64_t width) {
   if (total != height * width)
     reject(name, "counts add up to " + std::to_string(total) + ", expected " + std::to_string(height) + " x " +
                      std::to_string(width) + " = " + std::to_string(height * width));
@@ -24,38 +24,31 @@ void for_column_runs(const Rle& rle, Visit&& visit) {
   const int64_t height = rle.height;
   if (height == 0) return;
   int64_t x = 0, y = 0;
-  for (size_t i = 0; i < rle.counts.size(); ++i) {
-    int64_t left = rle.counts[i];
-    if (i % 2 == 0) {
-      y += left;
-      if (y < height) continue;
-      // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
-      if (y < 2 * height) {
-        ++x;
-        y -= height;
-      } else {
-        x += y / height;
-        y %= height;
-      }
-      continue;
+  for (size_t i = 0; i + 1 < rle.counts.size(); i += 2) {
+    y += rle.counts[i];
+    // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
+    if (y >= 2 * height) {
+      x += y / height;
+      y %= height;
+    } else if (y >= height) {
+      ++x;
+      y -= height;
     }
-    while (left > 0) {
-      const int64_t length = std::min(left, height - y);
-      visit(x, y, y + length);
-      left -= length;
-      y += length;
-      if (y == height) {
-        y = 0;
-        ++x;
-      }
+    int64_t left = rle.counts[i + 1];
+    for (; y + left > height; y = 0, ++x) {
+      visit(x, y, height);
+      left -= height - y;
     }
+    if (left > 0) visit(x, y, y + left);
+    y += left;
   }
 }
 
 // Marks where each run starts and ends and folds the marks down the rows: no pixel is visited.
 void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride) {
   const int64_t first = box.x1 / 64, rows = box.y2 - box.y1, words = words_for(box.x2) - first;
-  thread_local std::vector<uint64_t> marks;  // all 0 between calls: folding clears what it reads
+  thread_local std::vector<uint64_t> scratch;  // all 0 between calls: folding clears what it reads
+  std::vector<uint64_t>& marks = scratch;      // asked for once: finding a thread's own is a call
   if (marks.size() < static_cast<size_t>(rows * words)) marks.resize(static_cast<size_t>(rows * words), 0);
   for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
     uint64_t* column = marks.data() + (x / 64 - first);
@@ -69,38 +62,60 @@ void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride
 
 }  // namespace
 
-Rle rle_from_string(const std::string& name, const char* text, size_t length, int64_t height, int64_t width) {
+namespace {
+
+// One number of a compressed string, of any length; `at` moves behind it.
+int64_t read_number(const ItemName& name, const char* text, size_t length, size_t& at) {
+  uint64_t value = 0;
+  int shift = 0;
+  uint32_t bits = 0;
+  do {
+    if (at >= length) reject(name, "counts ends in the middle of a number");
+    bits = static_cast<uint32_t>(static_cast<unsigned char>(text[at])) - 48;
+    if (bits > 63) reject(name, "counts has a character outside '0'..'o' at position " + std::to_string(at));
+    if (shift > 35) reject(name, "counts has a number of more than 8 characters at position " + std::to_string(at));
+    value |= static_cast<uint64_t>(bits & 31) << shift;
+    shift += 5;
+    ++at;
+  } while (bits & 32);
+  if (bits & 16) value |= ~uint64_t{0} << shift;
+  return static_cast<int64_t>(value);
+}
+
+}  // namespace
+
+Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64_t height, int64_t width) {
+  constexpr size_t kChunk = 512;
   Rle rle{height, width, {}};
+  rle.counts.resize(length);
+  uint32_t* const counts = rle.counts.data();
+  const MaskKernels& kernels = mask_kernels();
   const int64_t pixels = height * width;
-  rle.counts.reserve(length / 2 + 1);
   int64_t total = 0;
-  for (size_t i = 0; i < length;) {
-    uint64_t value = 0;
-    int shift = 0;
-    uint32_t bits = 0;
-    do {
-      if (i >= length) reject(name, "counts ends in the middle of a number");
-      bits = static_cast<uint32_t>(static_cast<unsigned char>(text[i])) - 48;
-      if (bits > 63) reject(name, "counts has a character outside '0'..'o' at position " + std::to_string(i));
-      if (shift > 35) reject(name, "counts has a number of more than 8 characters at position " + std::to_string(i));
-      value |= static_cast<uint64_t>(bits & 31) << shift;
-      shift += 5;
-      ++i;
-    } while (bits & 32);
-    if (bits & 16) value |= ~uint64_t{0} << shift;
-    const size_t done = rle.counts.size();
-    const int64_t count = static_cast<int64_t>(value) + (done > 2 ? static_cast<int64_t>(rle.counts[done - 2]) : 0);
-    if (count < 0 || count > pixels)
+  size_t done = 0;
+  const auto add = [&](int64_t value) {
+    const int64_t count = value + (done > 2 ? static_cast<int64_t>(counts[done - 2]) : 0);
+    if (static_cast<uint64_t>(count) > static_cast<uint64_t>(pixels))
       reject(name, "counts[" + std::to_string(done) + "] is " + std::to_string(count) + ", expected 0 to " +
                        std::to_string(pixels));
     total += count;
-    rle.counts.push_back(static_cast<uint32_t>(count));
+    counts[done++] = static_cast<uint32_t>(count);
+  };
+  int16_t values[kChunk + 64];
+  for (size_t i = 0; i < length;) {
+    const size_t chunk = std::min(kChunk, length - i);
+    int64_t used = 0;
+    const int64_t found = kernels.short_numbers(text + i, static_cast<int64_t>(chunk), &used, values);
+    for (int64_t k = 0; k < found; ++k) add(values[k]);
+    i += static_cast<size_t>(used);
+    if (used < static_cast<int64_t>(chunk)) add(read_number(name, text, length, i));
   }
+  rle.counts.resize(done);
   check_total(name, total, height, width);
   return rle;
 }
 
-Rle rle_from_counts(const std::string& name, const int64_t* counts, size_t length, int64_t height, int64_t width) {
+Rle rle_from_counts(const ItemName& name, const int64_t* counts, size_t length, int64_t height, int64_t width) {
   Rle rle{height, width, {}};
   rle.counts.reserve(length);
   const int64_t pixels = height * width;
@@ -150,25 +165,19 @@ PixelBox rle_box(const Rle& rle) {
 }
 
 Rle rle_from_columns(const uint8_t* columns, int64_t height, int64_t width) {
+  constexpr int64_t kChunk = 4096;
   Rle rle{height, width, {}};
   const MaskKernels& kernels = mask_kernels();
   const int64_t pixels = height * width;
-  uint64_t last = 0;  // the pixel before this chunk
+  bool last = false;  // the pixel before this chunk
   int64_t start = 0;
-  uint64_t bits[64];
-  for (int64_t chunk = 0; chunk < pixels; chunk += 4096) {
-    const int64_t size = std::min<int64_t>(4096, pixels - chunk);
-    kernels.pack_row(columns + chunk, size, bits);
-    for (int64_t i = 0; i < words_for(size); ++i) {
-      const int64_t at = chunk + 64 * i;
-      uint64_t changes = bits[i] ^ (bits[i] << 1 | last);
-      if (pixels - at < 64) changes &= (uint64_t{1} << (pixels - at)) - 1;
-      for (; changes != 0; changes &= changes - 1) {
-        const int64_t here = at + __builtin_ctzll(changes);
-        rle.counts.push_back(static_cast<uint32_t>(here - start));
-        start = here;
-      }
-      last = bits[i] >> 63;
+  uint32_t changes[kChunk];
+  for (int64_t chunk = 0; chunk < pixels; chunk += kChunk) {
+    const int64_t found = kernels.changes(columns + chunk, std::min(kChunk, pixels - chunk), &last, changes);
+    for (int64_t i = 0; i < found; ++i) {
+      const int64_t here = chunk + changes[i];
+      rle.counts.push_back(static_cast<uint32_t>(here - start));
+      start = here;
     }
   }
   rle.counts.push_back(static_cast<uint32_t>(pixels - start));
@@ -224,13 +233,52 @@ void rle_to_words(const Rle& rle, uint64_t* words, int64_t* area, PixelBox* box)
   if (*area > 0) draw_box(rle, *box, words + box->y1 * stride + box->x1 / 64, stride);
 }
 
-CompactMask::CompactMask(const Rle& rle) : area(rle_area(rle)), box(rle_box(rle)) {
-  const int64_t stride = words_for(box.x2) - box.x1 / 64;
-  words.resize(static_cast<size_t>((box.y2 - box.y1) * stride));
-  if (area > 0) draw_box(rle, box, words.data(), stride);
+namespace {
+
+// A run within one column.
+struct ColumnRun {
+  int32_t x, begin, end;
+};
+
+// Sets bits begin..end of a column's words; there is at least one.
+void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
+  const int64_t first = begin >> 6, last = (end - 1) >> 6;
+  const uint64_t from = ~uint64_t{0} << (begin & 63), to = ~uint64_t{0} >> (63 - ((end - 1) & 63));
+  // Whether a run ends in the word where it starts is as good as random, so no branch asks.
+  const uint64_t apart = first == last ? 0 : ~uint64_t{0};
+  column[first] |= from & (to | apart);
+  for (int64_t i = first + 1; i < last; ++i) column[i] = ~uint64_t{0};
+  column[last] |= to & (from | apart);
 }
 
-MaskView CompactMask::view() const { return {words.data(), words_for(box.x2) - box.x1 / 64, box.x1 / 64, box}; }
+}  // namespace
+
+CompactMask::CompactMask(const Rle& rle) {
+  thread_local std::vector<ColumnRun> scratch;
+  std::vector<ColumnRun>& runs = scratch;  // asked for once: finding a thread's own is a call
+  const size_t most = rle.counts.size() / 2 + static_cast<size_t>(rle.width);
+  if (runs.size() < most) runs.resize(most);
+  ColumnRun* end_of_runs = runs.data();
+  int64_t pixels = 0, top = rle.height, bottom = 0;
+  for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
+    *end_of_runs++ = {static_cast<int32_t>(x), static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+    pixels += end - begin;
+    top = std::min(top, begin);
+    bottom = std::max(bottom, end);
+  });
+  area = pixels;
+  if (pixels == 0) return;
+  box = {runs[0].x, top, end_of_runs[-1].x + 1, bottom};
+  const int64_t first = box.y1 / 64, stride = words_for(box.y2) - first;
+  words.resize(static_cast<size_t>((box.x2 - box.x1) * stride));
+  for (const ColumnRun* run = runs.data(); run != end_of_runs; ++run)
+    fill_bits(words.data() + (run->x - box.x1) * stride, run->begin - 64 * first, run->end - 64 * first);
+  if (runs.size() > kScratchWords) std::vector<ColumnRun>().swap(runs);
+}
+
+MaskView CompactMask::view() const {
+  return {words.data(), words_for(box.y2) - box.y1 / 64, box.y1 / 64, {box.y1, box.x1, box.y2, box.x2}};
+}
 
 namespace {
 

@@ -8,7 +8,7 @@
 namespace dpad {
 
 // Pixel x of a row is bit x % 64 of word x / 64; bits past the width are 0.
-inline int64_t words_for(int64_t pixels) { return (pixels + 63) / 64; }
+constexpr int64_t words_for(int64_t pixels) { return (pixels + 63) / 64; }
 
 struct Counts {
   int64_t intersection = 0;
@@ -25,11 +25,19 @@ struct FoldPlane {
   bool down;
 };
 
-// What folding a plane yields: one row of words at a time, drawn, or counted against truth and never stored.
+// What a window of bits holds: `columns`, one row of words that comes in as zeros, gets the OR of all rows.
+struct Extent {
+  uint64_t* columns;
+  int64_t area = 0;
+  int64_t top = INT64_MAX, bottom = -1;  // first and last row that is not empty
+};
+
+// What folding a plane yields: drawn, or counted against truth and never stored.
 struct FoldDraw {
   uint64_t* out;  // row 0 of the window
   int64_t stride;
-  bool merge;  // OR into out instead of overwriting it
+  bool merge;                // OR into out instead of overwriting it
+  Extent* extent = nullptr;  // where given, measured on the way
 };
 struct FoldCount {
   const uint64_t* truth;   // row 0 of the window in the truth
@@ -45,9 +53,16 @@ struct MaskKernels {
   int64_t (*and_count)(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_t stride_b, int64_t rows,
                        int64_t words);
   int64_t (*count)(const uint64_t* a, int64_t words);
+  void (*measure)(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent);
   // n bytes of each; a pixel is set where its byte is not 0; ignore may be null.
   Counts (*dense_counts)(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n);
   void (*pack_row)(const uint8_t* row, int64_t width, uint64_t* words);
+  // Where the pixels of a run of n bytes change: positions whose pixel is not as the one before, which for the first is
+  // *last. Returns their number (n at most) and leaves the last pixel in *last.
+  int64_t (*changes)(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions);
+  // Reads numbers of one or two characters of a compressed RLE string, up to the first that is longer, cut off or not
+  // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
+  int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);

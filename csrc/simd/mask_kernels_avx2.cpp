@@ -9,6 +9,11 @@
 namespace dpad {
 namespace {
 
+// How far ahead memory is asked for: the processor's own prefetcher stops at the end of a page.
+constexpr int64_t kAhead = 4096;
+
+inline void ask(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
+
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 inline __m256i byte_popcount(__m256i v) {
@@ -117,6 +122,10 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
     const int64_t stop = whole - done < 255 ? whole : done + 255;
     __m256i not_both = zero, neither = zero;
     for (; done < stop; ++done) {
+      if (done % 2 == 0) {
+        ask(a + 32 * done);
+        ask(b + 32 * done);
+      }
       __m256i off_a = _mm256_cmpeq_epi8(load(a + 32 * done), zero);
       __m256i off_b = _mm256_cmpeq_epi8(load(b + 32 * done), zero);
       if (ignore != nullptr) {
@@ -143,9 +152,18 @@ inline uint64_t pack32(const uint8_t* bytes) {
   return static_cast<uint32_t>(~_mm256_movemask_epi8(off));
 }
 
+inline uint64_t pack64(const uint8_t* bytes) {
+  ask(bytes);
+  return pack32(bytes) | pack32(bytes + 32) << 32;
+}
+
+int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {
+  return find_changes(bytes, n, last, positions, pack64, pack_bytes);
+}
+
 void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
   int64_t x = 0;
-  for (; x + 64 <= width; x += 64) *words++ = pack32(row + x) | pack32(row + x + 32) << 32;
+  for (; x + 64 <= width; x += 64) *words++ = pack64(row + x);
   if (x < width) *words = pack_bytes(row + x, width - x);
 }
 
@@ -169,7 +187,8 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsAvx2 = {"avx2",   and_count,  count,     dense_counts,
-                                      pack_row, unpack_row, fold_draw, fold_count};
+const MaskKernels kMaskKernelsAvx2 = {"avx2",       and_count,      count,          measure_rows,
+                                      dense_counts, pack_row,       changes,        short_numbers_one_by_one,
+                                      unpack_row,   fold_draw_rows, fold_count_rows};
 
 }  // namespace dpad

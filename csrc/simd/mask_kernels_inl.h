@@ -41,13 +41,15 @@ inline void fold_down(const FoldPlane& plane, Row&& row) {
 
 template <typename Row>
 inline void fold_right(const FoldPlane& plane, Row&& row) {
+  uint64_t* const toggles = plane.toggles;
+  // All words at once, for vectors; then what each row carries from word to word.
+  for (int64_t i = 0; i < plane.rows * plane.words; ++i) toggles[i] = prefix_parity(toggles[i]);
   for (int64_t y = 0; y < plane.rows; ++y) {
-    uint64_t* here = plane.toggles + y * plane.words;
+    uint64_t* here = toggles + y * plane.words;
     uint64_t carry = 0;
     for (int64_t i = 0; i < plane.words; ++i) {
-      const uint64_t word = prefix_parity(here[i]) ^ carry;
-      carry = uint64_t{0} - (word >> 63);
-      here[i] = word;
+      here[i] ^= carry;
+      carry = uint64_t{0} - (here[i] >> 63);
     }
     if (plane.sets != nullptr) {
       uint64_t* sets = plane.sets + y * plane.words;
@@ -71,17 +73,34 @@ inline void fold(const FoldPlane& plane, Row&& row) {
     fold_right(plane, row);
 }
 
-void fold_draw(const FoldPlane& plane, const FoldDraw& target) {
+inline void measure_row(const uint64_t* words, int64_t n, int64_t y, Extent& extent) {
+  uint64_t any = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    extent.columns[i] |= words[i];
+    extent.area += POPCOUNT(words[i]);
+    any |= words[i];
+  }
+  if (any == 0) return;
+  if (extent.bottom < 0) extent.top = y;
+  extent.bottom = y;
+}
+
+inline void measure_rows(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent) {
+  for (int64_t y = 0; y < rows; ++y) measure_row(words + y * stride, stride, y, extent);
+}
+
+inline void fold_draw_rows(const FoldPlane& plane, const FoldDraw& target) {
   fold(plane, [&](int64_t y, const uint64_t* words) {
     uint64_t* out = target.out + y * target.stride;
     if (target.merge)
       for (int64_t i = 0; i < plane.words; ++i) out[i] |= words[i];
     else
       for (int64_t i = 0; i < plane.words; ++i) out[i] = words[i];
+    if (target.extent != nullptr) measure_row(words, plane.words, y, *target.extent);
   });
 }
 
-void fold_count(const FoldPlane& plane, FoldCount& target) {
+inline void fold_count_rows(const FoldPlane& plane, FoldCount& target) {
   int64_t area = 0, intersection = 0;
   fold(plane, [&](int64_t y, const uint64_t* words) {
     const uint64_t* truth = target.truth + y * target.stride;
@@ -101,6 +120,42 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
   });
   target.area += area;
   target.intersection += intersection;
+}
+
+// The positions of `n` bytes' changes, 64 at a time; pack64 gives the pixels of 64 bytes, pack_few those of fewer.
+template <typename Pack64, typename PackFew>
+inline int64_t find_changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions, Pack64 pack64,
+                            PackFew pack_few) {
+  uint64_t before = *last;
+  int64_t found = 0;
+  for (int64_t i = 0; i < n; i += 64) {
+    const int64_t size = n - i < 64 ? n - i : 64;
+    const uint64_t bits = size == 64 ? pack64(bytes + i) : pack_few(bytes + i, size);
+    uint64_t changes = bits ^ (bits << 1 | before);
+    if (size < 64) changes &= (uint64_t{1} << size) - 1;
+    before = bits >> (size - 1) & 1;
+    for (; changes != 0; changes &= changes - 1)
+      positions[found++] = static_cast<uint32_t>(i + __builtin_ctzll(changes));
+  }
+  *last = before != 0;
+  return found;
+}
+
+inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_t* used, int16_t* values) {
+  int64_t at = 0, found = 0;
+  while (at < length) {
+    // Which of one character and two it is is as good as random, so no branch asks.
+    const uint32_t low = static_cast<uint32_t>(static_cast<unsigned char>(text[at])) - 48;
+    const uint32_t high = at + 1 < length ? static_cast<uint32_t>(static_cast<unsigned char>(text[at + 1])) - 48 : 99;
+    const uint32_t more = low >> 5 & 1;
+    if (low > 63 || (more & static_cast<uint32_t>(high > 31)) != 0) break;
+    const uint32_t bits = (low & 31) | ((high & 31) << 5 & (0 - more));
+    const uint32_t unused = 27 - 5 * more;
+    values[found++] = static_cast<int16_t>(static_cast<int32_t>(bits << unused) >> unused);
+    at += 1 + more;
+  }
+  *used = at;
+  return found;
 }
 
 inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {

@@ -34,13 +34,18 @@ void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
   for (int64_t x = 0; x < width; x += 64) *words++ = pack_bytes(row + x, width - x < 64 ? width - x : 64);
 }
 
+int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {
+  return find_changes(bytes, n, last, positions, [](const uint8_t* at) { return pack_bytes(at, 64); }, pack_bytes);
+}
+
 void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
   for (int64_t x = 0; x < width; x += 64) unpack_bits(*words++, width - x < 64 ? width - x : 64, row + x);
 }
 
 }  // namespace
 
-const MaskKernels kMaskKernelsScalar = {"scalar", and_count,  count,     dense_counts_tail,
-                                        pack_row, unpack_row, fold_draw, fold_count};
+const MaskKernels kMaskKernelsScalar = {"scalar",          and_count,      count,          measure_rows,
+                                        dense_counts_tail, pack_row,       changes,        short_numbers_one_by_one,
+                                        unpack_row,        fold_draw_rows, fold_count_rows};
 
 }  // namespace dpad

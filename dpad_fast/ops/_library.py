@@ -4,9 +4,11 @@ Plain `Library.define` and `impl` rather than `custom_op`: the latter wraps ever
 which cost more than a whole group advantage; none of these ops has a gradient.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 _LIBRARY: Any = torch.library.Library("dpad_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -33,3 +35,15 @@ def register(
     torch.library.register_fake(f"dpad_fast::{name}", fake, lib=_LIBRARY)
     overload: torch._ops.OpOverload = getattr(torch.ops.dpad_fast, name).default
     return overload
+
+
+def new_output(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Memory on the CPU that is not set yet, for a result that is written once.
+
+    A large one comes from the operating system page by page, which for pages of 4 KB costs as much as computing a crop;
+    NumPy asks for pages of 2 MB where torch does not.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < 1 << 22:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)

@@ -12,7 +12,7 @@ import torch
 
 from dpad_fast import _extension
 from dpad_fast.ops import _cuda
-from dpad_fast.ops._library import register
+from dpad_fast.ops._library import new_output, register
 from dpad_fast.ops._packed import Packed as Packed
 from dpad_fast.ops._packed import Pair as Pair
 from dpad_fast.ops._packed import empty_counts as _empty_counts
@@ -24,6 +24,12 @@ _MaybeTensor = torch.Tensor | None
 
 def _pointer(tensor: _MaybeTensor) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def new_packed(n: int, height: int, width: int) -> Packed:
+    """Words, area and box on the CPU, not set yet."""
+    words = new_output((n, height, words_for(width)), torch.int64)
+    return words, torch.empty(n, dtype=torch.int64), torch.empty((n, 4), dtype=torch.int64)
 
 
 # Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
@@ -68,7 +74,7 @@ dense_counts: Any = register(
 def _pack_cpu(masks: torch.Tensor) -> Packed:
     masks = masks.contiguous()
     n, height, width = masks.shape
-    words, area, box = _empty_packed(masks, n, height, width)
+    words, area, box = new_packed(n, height, width)
     _extension.C.pack_masks(
         masks.data_ptr(), n, height, width, torch.get_num_threads(), words.data_ptr(), area.data_ptr(), box.data_ptr()
     )  # fmt: skip
@@ -87,7 +93,7 @@ pack: Any = register(
 def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
     words = words.contiguous()
     n, height = words.shape[:2]
-    masks = torch.empty((n, height, width), dtype=torch.bool)
+    masks = new_output((n, height, width), torch.bool)
     _extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
     return masks
 
@@ -160,6 +166,60 @@ packed_counts: Any = register(
 )
 
 
+# Dense masks a [N, H, W] against all packed b, one after the other: the bits of `a` are never in memory all at once.
+
+
+def _dense_matrix_cpu(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
+    a, b = a.contiguous(), [part.contiguous() for part in b]
+    intersection, union = _dense_matrix_fake(a, b, width)
+    _extension.C.dense_matrix_counts(
+        a.data_ptr(), a.shape[0], _packed_args(*b), a.shape[1], width, torch.get_num_threads(),
+        intersection.data_ptr(), union.data_ptr(),
+    )  # fmt: skip
+    return intersection, union
+
+
+def _dense_matrix_fake(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
+    return _empty_counts(a, (a.shape[0], b[0].shape[0]))
+
+
+dense_matrix: Any = register(
+    "mask_dense_matrix_counts",
+    "(Tensor a, Tensor[] b, int width) -> (Tensor, Tensor)",
+    cpu=_dense_matrix_cpu,
+    cuda=_cuda.dense_matrix,
+    fake=_dense_matrix_fake,
+)
+
+
+# Intersections and unions, int64 of one shape, to IoU.
+
+
+def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    intersection, union = intersection.contiguous(), union.contiguous()
+    out = torch.empty(union.shape, dtype=torch.float64)
+    _extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
+    return out
+
+
+def _ratio_torch(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    value = intersection.to(torch.float64) / union.clamp(min=1).to(torch.float64)
+    return torch.where(union == 0, empty, value)
+
+
+def _ratio_fake(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    return torch.empty(union.shape, dtype=torch.float64, device=union.device)
+
+
+ratio: Any = register(
+    "mask_ratio",
+    "(Tensor intersection, Tensor union, float empty) -> Tensor",
+    cpu=_ratio_cpu,
+    cuda=_ratio_torch,
+    fake=_ratio_fake,
+)
+
+
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
 
 
@@ -176,7 +236,7 @@ def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> Packed:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    words, area, box = _empty_packed(vertices, objects.shape[0] - 1, height, width)
+    words, area, box = new_packed(objects.shape[0] - 1, height, width)
     _extension.C.draw_polygons(
         _polygon_args(vertices, rings, objects),
         height,

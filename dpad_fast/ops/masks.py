@@ -105,9 +105,7 @@ class PackedMasks:
             ValueError: `rles` is empty, or rles[i] is malformed, does not add up, or has another size than rles[0].
         """
         height, width = _extension.C.rle_sizes(rles, "rles")
-        options: dict[str, Any] = {"dtype": torch.int64}
-        words = torch.empty((len(rles), height, ops.words_for(width)), **options)
-        area, box = torch.empty((len(rles),), **options), torch.empty((len(rles), 4), **options)
+        words, area, box = ops.new_packed(len(rles), height, width)
         threads = torch.get_num_threads()
         _extension.C.rle_words(rles, height, width, threads, words.data_ptr(), area.data_ptr(), box.data_ptr())
         return cls._of((words, area, box), width)
@@ -245,6 +243,11 @@ def mask_iou_matrix(
     Raises:
         ValueError: an argument is not as described.
     """
+    if not isinstance(a, PackedMasks) and ignore is None and crowd is None:
+        dense, packed_b = as_dense("a", a), as_packed("b", b)
+        _check_one_size(dense.shape[1], dense.shape[2], packed_b)
+        intersection, union = ops.dense_matrix(dense, packed_b.parts, packed_b.width)
+        return iou_of_counts(intersection, union, empty)
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
     intersection, union = _packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
@@ -259,8 +262,8 @@ def mask_iou_matrix(
 
 def iou_of_counts(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
     """Intersection / union in float64, `empty` where the union is empty."""
-    ratio = intersection.to(torch.float64) / union.clamp(min=1).to(torch.float64)
-    return torch.where(union == 0, empty, ratio)
+    ratio: torch.Tensor = ops.ratio(intersection, union, float(empty))
+    return ratio
 
 
 def as_dense(name: str, masks: object) -> torch.Tensor:
@@ -299,14 +302,18 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
 def _packed_counts(
     a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | None, *, matrix: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if (a.height, a.width) != (b.height, b.width):
-        raise ValueError(f"a and b must have one size, got {a.height} x {a.width} and {b.height} x {b.width}")
+    _check_one_size(a.height, a.width, b)
     if not matrix and len(a) != len(b):
         raise ValueError(f"a and b must hold as many masks, got {len(a)} and {len(b)}")
     counts: tuple[torch.Tensor, torch.Tensor] = ops.packed_counts(
         a.parts, b.parts, ignore_parts(ignore, b, "one per mask of b"), a.width, matrix
     )
     return counts
+
+
+def _check_one_size(height: int, width: int, b: PackedMasks) -> None:
+    if (height, width) != (b.height, b.width):
+        raise ValueError(f"a and b must have one size, got {height} x {width} and {b.height} x {b.width}")
 
 
 def _as_bytes(name: str, masks: object) -> torch.Tensor:

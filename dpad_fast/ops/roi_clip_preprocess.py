@@ -11,7 +11,7 @@ import torch
 
 from dpad_fast import _extension
 from dpad_fast.ops._images import as_pixels, uploaded
-from dpad_fast.ops._library import register
+from dpad_fast.ops._library import new_output, register
 
 RESIZES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -216,7 +216,7 @@ def _cpu(
     std: list[float],
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    out = torch.empty((boxes.shape[0], 3, size, size), dtype=dtype)
+    out = new_output((boxes.shape[0], 3, size, size), dtype)
     _cpu_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, out)
     return out
 

@@ -15,7 +15,7 @@ for source in "${sources[@]}"; do
   extra=()
   case $source in
     *_avx2.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2) ;;
-    *_avx512.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2 -mavx512{f,bw,dq,vl,vpopcntdq}) ;;
+    *_avx512.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2 -mavx512{f,bw,dq,vl,vpopcntdq,vbmi,vbmi2}) ;;
   esac
   "${CLANGXX:-clang++}" "${flags[@]}" "${extra[@]}" -c "$source" -o "$objects/$(basename "$source").o"
 done

@@ -2,6 +2,7 @@
 //
 // Bad input must end in std::invalid_argument and nothing else; good input must come out the same whichever way it is
 // taken: bytes, bits, runs and counts are compared with one another. `make fuzz` builds this with ASan and UBSan.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -55,7 +56,7 @@ void check_runs(const dpad::Rle& rle) {
   dpad::rle_to_columns(rle, columns.data());
   const dpad::Rle again = dpad::rle_from_columns(columns.data(), rle.height, rle.width);
   const std::string text = dpad::rle_to_string(again);
-  REQUIRE(dpad::rle_from_string("again", text.data(), text.size(), rle.height, rle.width).counts == again.counts);
+  REQUIRE(dpad::rle_from_string({"again", 0}, text.data(), text.size(), rle.height, rle.width).counts == again.counts);
 
   std::vector<uint64_t> words(static_cast<size_t>(rle.height * dpad::words_for(rle.width)), ~uint64_t{0});
   int64_t area = 0;
@@ -73,14 +74,37 @@ void check_runs(const dpad::Rle& rle) {
   dpad::measure(words.data(), rle.height, rle.width, &measured_area, &measured);
   REQUIRE(measured_area == area && same(measured, box));
   const dpad::CompactMask compact(rle);
-  REQUIRE(dpad::intersect(compact.view(), compact.view()) == area);
+  REQUIRE(dpad::intersect(compact.view(), compact.view()) == area && same(compact.box, box));
+  const dpad::PackedView packed{words.data(), &area, &box, 1, rle.height, rle.width};
+  int64_t both = 0, either = 0;
+  dpad::dense_matrix_counts(drawn.data(), 1, packed, 1, &both, &either);
+  REQUIRE(both == area && either == area);
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, true)) == area);
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, false)) == area);
 }
 
+// The table in use against plain C++, on bytes that are text to one kernel and pixels to the other.
+void check_kernels(const Reader& in) {
+  const dpad::MaskKernels &fast = dpad::mask_kernels(), &plain = dpad::kMaskKernelsScalar;
+  const int64_t length = static_cast<int64_t>(in.left());
+  std::vector<int16_t> values(in.left() + 64), expected(values);
+  int64_t used = 0, expected_used = 0;
+  const int64_t found = fast.short_numbers(in.text(), length, &used, values.data());
+  REQUIRE(found == plain.short_numbers(in.text(), length, &expected_used, expected.data()) && used == expected_used);
+  REQUIRE(std::equal(values.begin(), values.begin() + found, expected.begin()));
+
+  const auto* bytes = reinterpret_cast<const uint8_t*>(in.text());
+  std::vector<uint32_t> places(in.left() + 1), expected_places(places);
+  bool last = length % 2 != 0, expected_last = last;
+  const int64_t changed = fast.changes(bytes, length, &last, places.data());
+  REQUIRE(changed == plain.changes(bytes, length, &expected_last, expected_places.data()) && last == expected_last);
+  REQUIRE(std::equal(places.begin(), places.begin() + changed, expected_places.begin()));
+}
+
 void fuzz_string(Reader in) {
   const int64_t height = in.take<uint8_t>(), width = in.take<uint8_t>();
-  check_runs(dpad::rle_from_string("fuzz", in.text(), in.left(), height, width));
+  check_kernels(in);
+  check_runs(dpad::rle_from_string({"fuzz", 0}, in.text(), in.left(), height, width));
 }
 
 void fuzz_counts(Reader in) {
@@ -94,7 +118,7 @@ void fuzz_counts(Reader in) {
     left -= count < (1 << 20) && count > -(1 << 20) ? count : 0;
   }
   counts.push_back(left);
-  check_runs(dpad::rle_from_counts("fuzz", counts.data(), counts.size(), height, width));
+  check_runs(dpad::rle_from_counts({"fuzz", 0}, counts.data(), counts.size(), height, width));
 }
 
 // Numbers near the image, on its grid, or any bits at all.

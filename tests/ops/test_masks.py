@@ -16,8 +16,9 @@ from dpad_fast.ops import _masks as ops
 from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference import rle as reference_rle
+from dpad_fast.testing import cases
 
-SIDES = st.one_of(st.integers(1, 9), st.sampled_from([1, 31, 63, 64, 65, 127, 128, 129, 200]))
+SIDES = st.one_of(st.integers(1, 9), st.sampled_from([1, 31, 63, 64, 65, 127, 128, 129, 200, 700]))
 
 
 @st.composite
@@ -58,7 +59,7 @@ def pack(array):
 
 
 @given(pairs(), st.sampled_from([0.0, 1.0]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_paired_iou_is_numpys(case, empty):
     a, b, ignore = case
     expected = reference.mask_iou(a, b, ignore, empty)
@@ -69,7 +70,7 @@ def test_paired_iou_is_numpys(case, empty):
 
 
 @given(pairs(same_count=False), st.sampled_from([0.0, 1.0]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_all_pairs_iou_is_numpys(case, empty):
     a, b, ignore = case
     expected = reference.mask_iou_matrix(a, b, ignore, empty)
@@ -78,7 +79,7 @@ def test_all_pairs_iou_is_numpys(case, empty):
 
 
 @given(masks())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_packing_and_back(dense):
     packed = pack(dense)
     assert np.array_equal(packed.words.numpy(), reference.pack(dense))
@@ -95,7 +96,7 @@ def test_packing_and_back(dense):
 
 
 @given(masks())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_run_lengths_both_ways(dense):
     encoded = pack(dense).to_rle()
     assert encoded == [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in dense]
@@ -112,7 +113,7 @@ def test_run_lengths_both_ways(dense):
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 12), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_run_lengths_with_zero_runs_are_read(counts, height, data):
     width = -(-max(sum(counts), 1) // height)
     counts[data.draw(st.integers(0, len(counts) - 1))] += height * width - sum(counts)
@@ -125,7 +126,7 @@ def test_run_lengths_with_zero_runs_are_read(counts, height, data):
 
 
 @given(pairs(same_count=False), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 def test_crowd_is_cocos(case, data):
     a, b, _ = case
     if not len(a) or not len(b):
@@ -137,7 +138,7 @@ def test_crowd_is_cocos(case, data):
 
 
 @given(masks(n=1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 def test_distance_is_exact(dense):
     height, width = dense.shape[1:]
     pixels, out = np.ascontiguousarray(dense[0]), np.empty((height, width), np.int64)
@@ -172,16 +173,16 @@ def test_boxes_fill_the_pixels_whose_centres_they_hold():
     assert len(PackedMasks.from_boxes([], 6, 7)) == 0
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
 def test_each_instruction_set_agrees(level):
     """The level is read once, when the extension is first used, so it takes a process of its own."""
     script = (
         "import numpy as np, torch\n"
-        "from dpad_fast import _extension\n"
+        "from dpad_fast import _extension, coco_mask\n"
         "from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons\n"
-        "from dpad_fast.reference import masks as reference, polygons\n"
+        "from dpad_fast.reference import masks as reference, polygons, rle\n"
         "rng = np.random.default_rng(1)\n"
-        "for height, width in ((1, 1), (3, 63), (5, 64), (70, 65), (90, 200), (40, 700)):\n"
+        "for height, width in ((1, 1), (3, 63), (5, 64), (70, 65), (90, 200), (40, 700), (9, 1100), (300, 20)):\n"
         "    a, b = rng.random((2, 3, height, width)) < 0.5\n"
         "    a = a.astype(np.uint8) * rng.integers(1, 256, a.shape, np.uint8)\n"
         "    ignore = rng.random(b.shape) < 0.2\n"
@@ -190,6 +191,17 @@ def test_each_instruction_set_agrees(level):
         "    assert np.array_equal(mask_iou_matrix(a, b, ignore=ignore), reference.mask_iou_matrix(on, b, ignore))\n"
         "    packed = PackedMasks.from_dense(a)\n"
         "    assert np.array_equal(packed.to_dense().numpy(), on)\n"
+        "    assert np.array_equal(mask_iou_matrix(a, b), reference.mask_iou_matrix(on, b))\n"
+        "    assert np.array_equal(packed.box, reference.boxes(on))\n"
+        "    assert np.array_equal(packed.area, reference.area(on))\n"
+        "    on[1] = False\n"
+        "    on[1, height // 3 :, width // 4 : width // 2] = True\n"
+        "    counts = [rle.string_from_counts(rle.counts_from_mask(mask)) for mask in on]\n"
+        "    rles = [{'size': [height, width], 'counts': one} for one in counts]\n"
+        "    assert PackedMasks.from_dense(on).to_rle() == rles\n"
+        "    assert coco_mask.encode(np.asfortranarray(on.transpose(1, 2, 0))) == rles\n"
+        "    assert np.array_equal(PackedMasks.from_rle(rles).to_dense(), on)\n"
+        "    assert np.array_equal(coco_mask.iou(rles, rles, [0] * 3), reference.mask_iou_matrix(on, on))\n"
         "    ring = rng.random((9, 2)) * (width, height)\n"
         "    for rule in ('coco', 'opencv', 'center'):\n"
         "        expected = polygons.rasterize([ring], height, width, rule)[None]\n"
@@ -198,8 +210,9 @@ def test_each_instruction_set_agrees(level):
         "        assert np.array_equal(got, reference.mask_iou(expected, b[:1], ignore[:1]))\n"
         "print(_extension.C.mask_kernels())\n"
     )
-    if level == "avx2" and _extension.C.simd_level() == "scalar":
-        pytest.skip("this processor has no AVX2")
+    known = ["scalar", "avx2", "avx512"]
+    if known.index(level) > known.index(_extension.C.mask_kernels()):
+        pytest.skip(f"this processor, or DPAD_FAST_SIMD, has no {level} for masks")
     run = subprocess.run(
         [sys.executable, "-c", script], env={"DPAD_FAST_SIMD": level}, capture_output=True, text=True, check=False
     )
@@ -228,9 +241,13 @@ def test_registration():
     left, right = pack(a), pack(b)
     for args in ((a, b, None), (a, b, a), (a, b, a[0]), (a.transpose(1, 2), b.transpose(1, 2), None)):
         torch.library.opcheck(ops.dense_counts, args)
+    torch.library.opcheck(ops.dense_matrix, (a, right.parts, 70))
+    torch.library.opcheck(ops.dense_matrix, (a.transpose(1, 2), pack(b.transpose(1, 2)).parts, 20))
     torch.library.opcheck(ops.pack, (a,))
     torch.library.opcheck(ops.unpack, (left.words, 70))
     torch.library.opcheck(ops.measure, (left.words, 70))
+    torch.library.opcheck(ops.ratio, (*ops.dense_counts(a, b, None), 0.5))
+    torch.library.opcheck(ops.ratio, (left.area.expand(3, 4).T, right.area.expand(3, 4).T, 0.0))
     for skip in ([], right[:1].parts, right.parts):
         for matrix in (False, True):
             torch.library.opcheck(ops.packed_counts, (left.parts, right.parts, skip, 70, matrix))
@@ -247,6 +264,12 @@ def test_compiles_into_one_graph():
     compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
     for got, expected in zip(compiled(a, b), both(a, b), strict=True):
         assert torch.equal(got, expected)
+
+
+def test_the_ratio_of_other_devices_agrees():
+    """CUDA counts become IoU by device-neutral torch code, so it is checked here on the CPU."""
+    counts = torch.tensor([0, 3, 0]), torch.tensor([7, 3, 0])
+    assert torch.equal(ops._ratio_torch(*counts, 0.25), ops.ratio(*counts, 0.25))
 
 
 def test_ten_thousand_masks_stay_small():

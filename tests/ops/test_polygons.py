@@ -15,6 +15,7 @@ from dpad_fast.ops import _masks as ops
 from dpad_fast.ops.polygons import RULES, gather
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference.polygons import rasterize
+from dpad_fast.testing import cases
 
 # pycocotools 2.0.11 with NumPy 2: nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -70,7 +71,7 @@ def check(objects, height, width, rule, expected):
 
 
 @given(scenes(far=False))
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=cases(700), deadline=None)
 def test_coco_is_pycocotools(scene):
     height, width, objects = scene
     merged = [coco.merge(coco.frPyObjects([ring.ravel().tolist() for ring in item], height, width)) for item in objects]
@@ -78,7 +79,7 @@ def test_coco_is_pycocotools(scene):
 
 
 @given(scenes())
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=cases(700), deadline=None)
 def test_opencv_is_fillpoly_with_or_without_polylines(scene):
     height, width, objects = scene
     expected = np.zeros((len(objects), height, width), np.uint8)
@@ -92,7 +93,7 @@ def test_opencv_is_fillpoly_with_or_without_polylines(scene):
 
 
 @given(scenes())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_center_is_the_reference(scene):
     height, width, objects = scene
     expected = np.stack([rasterize(item, height, width, "center") for item in objects])
@@ -100,7 +101,7 @@ def test_center_is_the_reference(scene):
 
 
 @given(scenes(far=False), st.sampled_from(RULES), st.sampled_from([None, "shared", "each"]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_iou_is_that_of_the_drawn_mask(scene, rule, ignoring, data):
     height, width, objects = scene
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -117,7 +118,7 @@ def test_iou_is_that_of_the_drawn_mask(scene, rule, ignoring, data):
 
 
 @given(scenes(far=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100), deadline=None)
 def test_references_are_the_peers(scene):
     height, width, objects = scene
     for item in objects:
@@ -127,6 +128,25 @@ def test_references_are_the_peers(scene):
         flat = [ring.ravel().tolist() for ring in item]
         decoded = coco.decode(coco.merge(coco.frPyObjects(flat, height, width)))
         assert np.array_equal(rasterize(item, height, width, "coco"), decoded.astype(bool))
+
+
+@given(st.integers(1, 40), st.sampled_from([511, 513, 640, 1025, 1100]), st.integers(0, 2**32))
+@settings(max_examples=cases(100), deadline=None)
+def test_wide_images(height, width, seed):
+    """Windows of more words than a vector holds."""
+    rng = np.random.default_rng(seed)
+    rings = [ring_of(rng, height, width, [0.3, 1.0, 1.3]) for _ in range(3)]
+    canvas = np.zeros((3, height, width), np.uint8)
+    for mask, ring in zip(canvas, rings, strict=True):
+        cv2.fillPoly(mask, [ring.astype(np.int32)], 1)
+    check([ring.astype(np.int32) for ring in rings], height, width, "opencv", canvas.astype(bool))
+    flat = [ring.ravel().tolist() for ring in rings]
+    drawn = coco.decode(coco.frPyObjects(flat, height, width)).transpose(2, 0, 1).astype(bool)
+    check(flat, height, width, "coco", drawn)
+    truth = rng.random((3, height, width)) < 0.5
+    for rule, expected in (("opencv", canvas.astype(bool)), ("coco", drawn)):
+        given_rings = [ring.astype(np.int32) for ring in rings] if rule == "opencv" else flat
+        assert np.array_equal(polygon_iou(given_rings, truth, rule=rule), reference.mask_iou(expected, truth))
 
 
 def test_neighbours_share_no_centre_and_leave_none_out():

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dpad_fast.ops import roi_clip_preprocess
 from dpad_fast.reference import roi_clip_preprocess as reference
+from dpad_fast.testing import cases as times
 from dpad_fast.testing import poisoned_memory
 
 module = importlib.import_module("dpad_fast.ops.roi_clip_preprocess")
@@ -65,7 +66,7 @@ def cases(draw):
     return noise(height, width, seed=draw(st.integers(0, 9))), draw(st.sampled_from([box, None])), options
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=times(1500), deadline=None)
 @given(
     cases(), st.sampled_from(["hwc", "chw", "rgbx", "pil", "strided"]), st.sampled_from(["scalar", "avx2", "avx512"])
 )
@@ -87,7 +88,7 @@ def test_every_bit_is_pillows(case, form, level):
     assert np.array_equal(got[0].numpy(), want)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 @given(cases(), st.sampled_from(module.ORDERS))
 def test_reference_in_every_order_of_passes(case, order):
     pixels, box, options = case

@@ -1,0 +1,184 @@
+"""Does cost grow with the number of items and with nothing else? `python -m bench.linear`.
+
+16 to 4,096 crops and 128 to 16,384 masks, in steps of four: time per item, and the memory that a call needs beyond its
+output. Each size runs in a process of its own, whose peak (VmHWM) is taken before and after; times are medians. The
+items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it costs
+per item to get memory for the output from the operating system and to write it once: large blocks go back after use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.run import RESULTS
+from dpad_fast import _extension, info
+
+CROPS = (16, 64, 256, 1024, 4096)
+MASKS = (128, 512, 2048, 8192, 16384)
+COLUMNS = (
+    "op", "items", "threads", "us_per_item", "over_smallest", "bare_us", "output_mib", "beyond_output_mib", "device",
+)  # fmt: skip
+
+
+def crops(n: int) -> tuple[Callable[[], Any], int]:
+    from bench import preprocess
+    from dpad_fast.ops import roi_clip_preprocess
+
+    boxes, index = ([values[i % 16] for i in range(n)] for values in (preprocess.BOXES, preprocess.INDEX))
+    return lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index), n * 3 * 224 * 224 * 4
+
+
+def crops_into(n: int) -> tuple[Callable[[], Any], int]:
+    """The same into memory that the caller keeps."""
+    from bench import preprocess
+    from dpad_fast.ops import roi_clip_preprocess
+
+    boxes, index = ([values[i % 16] for i in range(n)] for values in (preprocess.BOXES, preprocess.INDEX))
+    out = torch.zeros(n, 3, 224, 224)
+    return lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index, out=out), 0
+
+
+def truths() -> Any:
+    from bench import scenes
+
+    return scenes.draw(scenes.blobs(1)[:16])
+
+
+def packed_pairs(n: int) -> tuple[Callable[[], Any], int]:
+    """All pairs of N packed masks with 16: the packed masks are there before."""
+    from bench import scenes
+    from dpad_fast.ops import PackedMasks, mask_iou_matrix
+
+    some = PackedMasks.from_dense(scenes.draw(scenes.blobs(0))).to_rle()
+    masks = PackedMasks.from_rle([some[i % 128] for i in range(n)])
+    against = PackedMasks.from_dense(truths())
+    return lambda: mask_iou_matrix(masks, against), n * 16 * 8
+
+
+def rle_pairs(n: int) -> tuple[Callable[[], Any], int]:
+    """The same from COCO's run lengths."""
+    from bench import scenes
+    from dpad_fast import coco_mask
+    from dpad_fast.ops import PackedMasks
+
+    some = PackedMasks.from_dense(scenes.draw(scenes.blobs(0))).to_rle()
+    rles, against = [some[i % 128] for i in range(n)], PackedMasks.from_dense(truths()).to_rle()
+    return lambda: coco_mask.iou(rles, against, [0] * 16), n * 16 * 8
+
+
+def polygons(n: int) -> tuple[Callable[[], Any], int]:
+    from bench import scenes
+    from dpad_fast.ops import rasterize_polygons
+
+    some = scenes.blobs(0)
+    outlines = [some[i % 128] for i in range(n)]
+    return lambda: rasterize_polygons(outlines, scenes.HEIGHT, scenes.WIDTH), n * scenes.HEIGHT * scenes.WIDTH // 8
+
+
+def against_one(n: int) -> tuple[Callable[[], Any], int]:
+    """IoU of N polygons with one of 16 masks each."""
+    from bench import scenes
+    from dpad_fast.ops import PackedMasks, polygon_iou
+
+    some, masks = scenes.blobs(0), PackedMasks.from_dense(truths())
+    outlines, index = [some[i % 128] for i in range(n)], torch.arange(n) % 16
+    return lambda: polygon_iou(outlines, masks, mask_index=index), n * 8
+
+
+CASES: dict[str, tuple[Callable[[int], tuple[Callable[[], Any], int]], tuple[int, ...]]] = {
+    "roi_clip_preprocess, out=": (crops_into, CROPS),
+    "roi_clip_preprocess": (crops, CROPS),
+    "mask_iou_matrix, packed": (packed_pairs, MASKS),
+    "coco_mask.iou, RLE": (rle_pairs, MASKS),
+    "rasterize_polygons, packed": (polygons, MASKS),
+    "polygon_iou": (against_one, MASKS),
+}
+
+
+def peak() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def one(name: str, n: int, threads: int) -> dict[str, float]:
+    """In a fresh process: microseconds per item, bytes of output, and how far the peak rose beyond them."""
+    torch.set_num_threads(threads)
+    make, sizes = CASES[name]
+    make(sizes[0])[0]()  # what every process needs once, such as the threads' scratch
+    call, output = make(n)
+    before = peak()
+    call()
+    risen = peak() - before
+    bare = [seconds(lambda: np.full(output, 1, np.uint8)) for _ in range(5)]
+    runs = []
+    began = time.perf_counter()
+    while len(runs) < 5 or (time.perf_counter() - began < 1.5 and len(runs) < 400):
+        runs.append(seconds(call))
+    us, bare_us = (1e6 * statistics.median(times) / n for times in (runs, bare))
+    return {"us": us, "bare": bare_us, "output": output, "beyond": max(risen - output, 0)}
+
+
+def rows(threads: int) -> Iterator[dict[str, Any]]:
+    device = f"{info.cpu_model()}, {_extension.C.mask_kernels()}"
+    for name, (_, sizes) in CASES.items():
+        smallest = 0.0
+        for n in sizes:
+            command = [sys.executable, "-m", "bench.linear", "--one", name, str(n), "--threads", str(threads)]
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            result = json.loads(run.stdout)
+            smallest = smallest or result["us"]
+            mebibytes = (result["output"] / 2**20, result["beyond"] / 2**20)
+            numbers = (result["us"], result["us"] / smallest, result["bare"], *mebibytes)
+            head, tail = (name, n, threads), (round(number, 3) for number in numbers)
+            yield dict(zip(COLUMNS, (*head, *tail, device), strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
+    parser.add_argument("--one", nargs=2, metavar=("CASE", "ITEMS"), help="one case in this process, as JSON")
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(args.one[0], int(args.one[1]), args.threads[0])))
+        return 0
+    table = Table(title="cost per item", title_justify="left")
+    for column in COLUMNS[:-1]:
+        table.add_column(column.replace("_", " "), justify="left" if column == "op" else "right")
+    found = []
+    for row in (row for threads in args.threads for row in rows(threads)):
+        found.append(row)
+        table.add_row(*(str(row[column]) for column in COLUMNS[:-1]))
+    Console(width=120).print(table)
+    worst = max(found, key=lambda row: row["over_smallest"])
+    print(
+        f"worst time per item over the smallest size's: {worst['over_smallest']:.2f} ({worst['op']}, {worst['items']})"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / "linear.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
