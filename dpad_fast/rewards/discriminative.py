@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -62,8 +63,10 @@ class Comparison:
     def run(self, jobs: list[Job], timings: dict[str, float]) -> dict[int, tuple[float, float, float] | str]:
         """Per job's index (reward, S1, S2), or the reason code why there is nothing to compare."""
         results: dict[int, tuple[float, float, float] | str] = {}
+        began = time.perf_counter()
         unique = list(dict.fromkeys(job.caption for job in jobs))
         ids = dict(zip(unique, self.encoder.tokens.encode(unique), strict=True))
+        began = _add(timings, "text", began)
         ready = []
         for job in jobs:
             reason = self._prepare(job, ids[job.caption])
@@ -71,6 +74,7 @@ class Comparison:
                 ready.append(job)
             else:
                 results[job.index] = reason
+        _add(timings, "geometry", began)
         if not ready:
             return results
         s1, s2 = self._similarities(ready, exact=self.encoder.precision == "float32", timings=timings)
@@ -182,6 +186,7 @@ class Comparison:
         places = list(dict.fromkeys(place for pair in pairs for place in pair))
         text = self.encoder.embed_texts(texts, exact=exact, timings=timings)
         image = self.encoder.embed_regions(self.pictures, places, exact=exact, timings=timings)
+        began = time.perf_counter()
         at_text = {window: i for i, window in enumerate(texts)}
         at_place = {place: i for i, place in enumerate(places)}
         at_pair = {pair: i for i, pair in enumerate(pairs)}
@@ -193,9 +198,16 @@ class Comparison:
             torch.tensor([at_pair[pair] for _, pair in rows]),
             shape="margin",
         )
-        if len(rows) == len(jobs):
-            return first, second
-        return _gather(jobs, first, second)
+        if len(rows) != len(jobs):
+            first, second = _gather(jobs, first, second)
+        _add(timings, "combine", began)
+        return first, second
+
+
+def _add(timings: dict[str, float], stage: str, began: float) -> float:
+    now = time.perf_counter()
+    timings[stage] = timings.get(stage, 0.0) + now - began
+    return now
 
 
 def _gather(jobs: Sequence[Job], first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
