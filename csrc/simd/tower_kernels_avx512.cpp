@@ -106,10 +106,20 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
 // writes half of them to the stack at every step and the kernel runs at half its speed. zmm0..23 are the accumulators
 // (row r, register c: 4 r + c), zmm24..27 a step of the panel, zmm28 the row's element. Both kinds of product read four
 // bytes of a row and 256 of the panel a step.
-#define ROW_STEP(op, row, c0, c1, c2, c3)                                                                          \
-  "vbroadcastss (%[a" #row "],%[i],4), %%zmm28\n\t" op " %%zmm24, %%zmm28, %%zmm" #c0 "\n\t" op                    \
+#define ROW_STEP(op, at, row, c0, c1, c2, c3)                                                                      \
+  "vbroadcastss " #at "*4(%[a" #row "],%[i],4), %%zmm28\n\t" op " %%zmm24, %%zmm28, %%zmm" #c0 "\n\t" op           \
   " %%zmm25, %%zmm28, %%zmm" #c1 "\n\t" op " %%zmm26, %%zmm28, %%zmm" #c2 "\n\t" op " %%zmm27, %%zmm28, %%zmm" #c3 \
   "\n\t"
+#define STEP(op, at)                                                                                               \
+  "vmovups " #at                                                                                                   \
+  "*256(%[panel]), %%zmm24\n\t"                                                                                    \
+  "vmovups " #at                                                                                                   \
+  "*256+64(%[panel]), %%zmm25\n\t"                                                                                 \
+  "vmovups " #at                                                                                                   \
+  "*256+128(%[panel]), %%zmm26\n\t"                                                                                \
+  "vmovups " #at "*256+192(%[panel]), %%zmm27\n\t" ROW_STEP(op, at, 0, 0, 1, 2, 3) ROW_STEP(op, at, 1, 4, 5, 6, 7) \
+      ROW_STEP(op, at, 2, 8, 9, 10, 11) ROW_STEP(op, at, 3, 12, 13, 14, 15) ROW_STEP(op, at, 4, 16, 17, 18, 19)    \
+          ROW_STEP(op, at, 5, 20, 21, 22, 23)
 #define CLEAR(c0, c1, c2, c3)                    \
   "vpxord %%zmm" #c0 ", %%zmm" #c0 ", %%zmm" #c0 \
   "\n\t"                                         \
@@ -128,30 +138,22 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   "xor %[i], %[i]\n\t"                                                                                           \
   ".p2align 5\n\t"                                                                                               \
   "1:\n\t"                                                                                                       \
-  "vmovups (%[panel]), %%zmm24\n\t"                                                                              \
-  "vmovups 64(%[panel]), %%zmm25\n\t"                                                                            \
-  "vmovups 128(%[panel]), %%zmm26\n\t"                                                                           \
-  "vmovups 192(%[panel]), %%zmm27\n\t"                                                                           \
-  ROW_STEP(op, 0, 0, 1, 2, 3)                                                                                    \
-  ROW_STEP(op, 1, 4, 5, 6, 7)                                                                                    \
-  ROW_STEP(op, 2, 8, 9, 10, 11)                                                                                  \
-  ROW_STEP(op, 3, 12, 13, 14, 15)                                                                                \
-  ROW_STEP(op, 4, 16, 17, 18, 19)                                                                                \
-  ROW_STEP(op, 5, 20, 21, 22, 23)                                                                                \
-  "add $256, %[panel]\n\t"                                                                                       \
-  "inc %[i]\n\t"                                                                                                 \
-  "cmp %[steps], %[i]\n\t"                                                                                       \
+  STEP(op, 0) STEP(op, 1) STEP(op, 2) STEP(op, 3) \
+  "add $1024, %[panel]\n\t" \
+  "add $4, %[i]\n\t" \
+  "cmp %[steps], %[i]\n\t" \
   "jne 1b\n\t"
 #define KEEP(convert, c, offset) \
   convert(c) "vaddps " #offset "(%[sums]), %%zmm" #c ", %%zmm" #c "\n\tvmovups %%zmm" #c ", " #offset "(%[sums])\n\t"
-#define KEEP_ROWS(convert)                                                                                            \
-  KEEP(convert, 0, 0)                                                                                                 \
-  KEEP(convert, 1, 64)                                                                                                \
-  KEEP(convert, 2, 128) KEEP(convert, 3, 192) KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384)       \
-      KEEP(convert, 7, 448) KEEP(convert, 8, 512) KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) \
-          KEEP(convert, 12, 768) KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960)                 \
-              KEEP(convert, 16, 1024) KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216)         \
-                  KEEP(convert, 20, 1280) KEEP(convert, 21, 1344) KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
+#define KEEP_ROWS(convert)                                                                                             \
+  KEEP(convert, 0, 0)                                                                                                  \
+  KEEP(convert, 1, 64)                                                                                                 \
+  KEEP(convert, 2, 128)                                                                                                \
+  KEEP(convert, 3, 192) KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448)        \
+      KEEP(convert, 8, 512) KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) KEEP(convert, 12, 768) \
+          KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960) KEEP(convert, 16, 1024)                 \
+              KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) KEEP(convert, 20, 1280)          \
+                  KEEP(convert, 21, 1344) KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
 #define FROM_INTEGERS(c) "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\t"
 #define FROM_FLOATS(c)
 #define TILE_REGISTERS                                                                                                \
@@ -165,7 +167,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
                  [a5] "r"(row[5]), [steps] "r"(steps), [sums] "r"(sums)                                    \
                : TILE_REGISTERS)
 
-// sums [6, kPanel] += six rows times `steps` (at least 1) steps of a panel.
+// sums [6, kPanel] += six rows times `steps` (a multiple of 4) steps of a panel.
 void tile(const int16_t* const* row, const int16_t* panel, int64_t steps, float* sums) {
   int64_t i;
   TILE("vpdpwssd", FROM_INTEGERS);
