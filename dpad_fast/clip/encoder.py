@@ -52,6 +52,7 @@ class ClipEncoder:
         forward: per precision in use ("float32", "reduced") what computes it, in words.
         margin: for "guarded", how far S1 - S2 (or S1) may be from its threshold before the completion is embedded again
             in float32; measured on this model. 0 otherwise.
+        image_margin: the same once the caption is in float32, so that only the picture's embedding is still reduced.
         threads: CPU threads; None: as many as torch uses when called.
         compared: completions compared under "guarded" so far.
         recomputed: those of them that were embedded again in float32.
@@ -80,7 +81,7 @@ class ClipEncoder:
         self.name, self.precision = name, precision
         self.preprocess, self.tokens = preprocess, tokens
         self.cache = EmbeddingCache() if cache is None else cache
-        self.margin = 0.0
+        self.margin = self.image_margin = 0.0
         self.compared = self.recomputed = 0
         self.threads = threads
         self._model = model.eval()
@@ -94,9 +95,9 @@ class ClipEncoder:
         self._forwards = make_forwards(model, self.device, precision, own, probe, preprocess.size)
         self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
         if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
-            from dpad_fast.clip.guard import measure_margin
+            from dpad_fast.clip.guard import measure_margins
 
-            self.margin = measure_margin(self)
+            self.margin, self.image_margin = measure_margins(self)
 
     @classmethod
     def from_transformers(
@@ -222,7 +223,8 @@ class ClipEncoder:
         """
         exact = self._exact(exact)
         began = time.perf_counter()
-        places = [(pictures[index].key, box) for index, box in regions]
+        content = self._content_keys(pictures, regions)
+        places = [(content[index], box) for index, box in regions]
         wanted = dict(zip(places, regions, strict=True))
         found = self._known_regions(list(wanted), exact)
         _add(timings, "preprocess", began)
@@ -246,6 +248,16 @@ class ClipEncoder:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
             digest.update(content.numpy().data)
         return digest.digest()
+
+    def _content_keys(
+        self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]
+    ) -> dict[int, Hashable]:
+        """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
+        used = list(dict.fromkeys(index for index, _ in regions))
+        if len(used) < 2 or self._threads() < 2:
+            return {index: pictures[index].key for index in used}
+        with ThreadPoolExecutor(self._threads(), "dpad-digest") as pool:
+            return dict(zip(used, pool.map(lambda index: pictures[index].key, used), strict=True))
 
     def _known_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
         """From memory, then from the file. What is known in float32 serves where less is asked for."""
