@@ -1,8 +1,11 @@
 #include "bindings_tower.h"
 
+#include <pybind11/stl.h>
+
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "core/tower.h"
 
@@ -25,42 +28,42 @@ dpad::Finish finish_named(const std::string& name) {
   throw std::invalid_argument("finish is unknown here: " + name);
 }
 
-dpad::RowsProblem rows_problem(int64_t rows, int64_t depth, Address weight, Address bias, float eps, int threads) {
-  return {rows, depth, at<const float>(weight), at<const float>(bias), eps, threads};
+// (columns, depth, packed, scale or 0, bias or 0)
+using LinearParts = std::tuple<int64_t, int64_t, Address, Address, Address>;
+// (weight or 0, bias or 0, eps)
+using NormParts = std::tuple<Address, Address, float>;
+
+dpad::Linear linear_of(const LinearParts& parts) {
+  const auto& [columns, depth, packed, scale, bias] = parts;
+  return {columns, depth, at<const void>(packed), at<const float>(scale), at<const float>(bias)};
 }
 
-void py_block_rows16(int64_t rows, int64_t depth, Address weight, Address bias, float eps, int threads, Address x,
-                     Address blocked, Address scale) {
-  py::gil_scoped_release release;
-  dpad::block_rows16(rows_problem(rows, depth, weight, bias, eps, threads), at<const float>(x), at<int16_t>(blocked),
-                     at<float>(scale));
+dpad::Norm norm_of(const NormParts& parts) {
+  const auto& [weight, bias, eps] = parts;
+  return {at<const float>(weight), at<const float>(bias), eps};
 }
 
-void py_block_rows32(int64_t rows, int64_t depth, Address weight, Address bias, float eps, int threads, Address x,
-                     Address blocked) {
+void py_layer_norm(Address x, int64_t rows, int64_t depth, const NormParts& norm, int threads, Address out) {
+  const dpad::Norm given = norm_of(norm);
   py::gil_scoped_release release;
-  dpad::block_rows32(rows_problem(rows, depth, weight, bias, eps, threads), at<const float>(x), at<float>(blocked));
+  dpad::layer_norm(at<const float>(x), rows, depth, given, threads, at<float>(out));
 }
 
-void py_layer_norm(int64_t rows, int64_t depth, Address weight, Address bias, float eps, int threads, Address x,
-                   Address out) {
+void py_linear(Address x, int64_t rows, const NormParts& norm, const LinearParts& layer, const std::string& finish,
+               int threads, Address out) {
+  const dpad::Linear given = linear_of(layer);
+  const dpad::Norm before = norm_of(norm);
+  const dpad::Finish after = finish_named(finish);
   py::gil_scoped_release release;
-  dpad::layer_norm(rows_problem(rows, depth, weight, bias, eps, threads), at<const float>(x), at<float>(out));
+  dpad::linear(at<const float>(x), rows, before, given, after, threads, at<float>(out));
 }
 
-void py_linear16(int64_t rows, int64_t columns, int64_t depth, Address q, Address row_scale, Address packed,
-                 Address scale, Address bias, const std::string& finish, int threads, Address out) {
-  const dpad::LinearProblem problem{rows, columns, depth, at<const float>(bias), finish_named(finish), threads};
+void py_mlp(Address x, int64_t rows, const NormParts& norm, const LinearParts& up, const LinearParts& down,
+            int threads) {
+  const dpad::Linear first = linear_of(up), second = linear_of(down);
+  const dpad::Norm before = norm_of(norm);
   py::gil_scoped_release release;
-  dpad::linear16(problem, at<const int16_t>(q), at<const float>(row_scale), at<const int16_t>(packed),
-                 at<const float>(scale), at<float>(out));
-}
-
-void py_linear32(int64_t rows, int64_t columns, int64_t depth, Address x, Address packed, Address bias,
-                 const std::string& finish, int threads, Address out) {
-  const dpad::LinearProblem problem{rows, columns, depth, at<const float>(bias), finish_named(finish), threads};
-  py::gil_scoped_release release;
-  dpad::linear32(problem, at<const float>(x), at<const float>(packed), at<float>(out));
+  dpad::mlp(at<float>(x), rows, before, first, second, threads);
 }
 
 void py_attention(int64_t sequences, Address path, Address offsets, Address first, Address last, int64_t heads,
@@ -85,7 +88,6 @@ void py_attention(int64_t sequences, Address path, Address offsets, Address firs
 void bind_tower(py::module_& m) {
   m.def("tower_level", &dpad::tower_level);
   m.def("packed_elements", &dpad::packed_elements);
-  m.def("blocked_elements", &dpad::blocked_elements);
   m.def("pack16", [](Address weight, int64_t columns, int64_t depth, Address packed, Address scale) {
     py::gil_scoped_release release;
     dpad::pack16(at<const float>(weight), columns, depth, at<int16_t>(packed), at<float>(scale));
@@ -94,10 +96,8 @@ void bind_tower(py::module_& m) {
     py::gil_scoped_release release;
     dpad::pack32(at<const float>(weight), columns, depth, at<float>(packed));
   });
-  m.def("block_rows16", &py_block_rows16);
-  m.def("block_rows32", &py_block_rows32);
   m.def("tower_layer_norm", &py_layer_norm);
-  m.def("linear16", &py_linear16);
-  m.def("linear32", &py_linear32);
+  m.def("tower_linear", &py_linear);
+  m.def("tower_mlp", &py_mlp);
   m.def("path_attention", &py_attention);
 }

@@ -28,60 +28,72 @@ class Scratch {
   std::unique_ptr<float, Free> data_;
 };
 
-// Runs one(row, scratch) on every row, some rows at a time.
-template <typename One>
-void each_row(const RowsProblem& p, const One& one) {
-  constexpr int64_t kGroup = 16;
-  const int64_t groups = up(p.rows, kGroup);
-  std::vector<Scratch> scratch;
-  for (int slot = 0; slot < parallel_slots(groups, p.threads); ++slot) scratch.emplace_back(p.depth);
-  parallel_for(groups, p.threads, [&](int64_t group, int slot) {
-    float* normed = scratch[static_cast<size_t>(slot)].get();
-    for (int64_t r = group * kGroup; r < std::min(p.rows, (group + 1) * kGroup); ++r) one(r, normed);
-  });
+// Rows are worked on in groups, each by one thread from the norm to the last product: what lies between stays in the
+// second-level cache, and the weights come by once for every group. As many groups for every thread, and whole tiles.
+int64_t group_rows(int64_t rows, int threads) {
+  constexpr int64_t kTile = 6;
+  const int64_t workers = parallel_slots(rows, threads);
+  const int64_t groups = up(up(rows, kGemmRows), workers) * workers;
+  return std::min(kGemmRows, up(up(rows, groups), kTile) * kTile);
 }
 
-// out = x W^T, by rows and panels; `multiply(block, a, panel, ...)` is the kernel of one block.
-template <typename Element, typename Multiply>
-void linear(const LinearProblem& p, const Element* blocked, const float* row_scale, const Element* packed,
-            const float* scale, float* out, const Multiply& multiply) {
-  constexpr int64_t kDepth = 256 / static_cast<int64_t>(sizeof(Element));
+// One thread's memory for products from at most kGemmRows rows of at most `depth` elements.
+struct Workspace {
+  explicit Workspace(int64_t depth)
+      : normed(depth),
+        blocked(kGemmRows * up(depth, kBlock16) * kBlock16),
+        sums(kGemmRows * kPanel),
+        scale(kGemmRows) {}
+  Scratch normed, blocked, sums, scale;
+};
+
+// The product of one group: rows x, already the group's, and their place in out; both contiguous.
+void group_linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, Workspace& work,
+                  float* out) {
   const TowerKernels& kernels = tower_kernels();
-  const int64_t panels = up(p.columns, kPanel), groups = up(p.rows, kGemmRows), blocks = up(p.depth, kDepth);
-  std::vector<Scratch> scratch;
-  for (int slot = 0; slot < parallel_slots(panels * groups, p.threads); ++slot)
-    scratch.emplace_back(kGemmRows * kPanel);
-  // Neighbouring items share a panel: it stays in the second-level cache while the rows pass by.
-  parallel_for(panels * groups, p.threads, [&](int64_t item, int slot) {
-    const int64_t panel = item / groups, row = item % groups * kGemmRows;
-    const int64_t rows = std::min(kGemmRows, p.rows - row), column = panel * kPanel;
-    const int64_t count = std::min(kPanel, p.columns - column);
-    float* sums = scratch[static_cast<size_t>(slot)].get();
-    float* place = out + row * p.columns + column;
-    for (int64_t b = 0; b < blocks; ++b)
-      multiply(blocked + (b * p.rows + row) * kDepth, packed + (panel * blocks + b) * kDepth * kPanel, rows, b == 0,
-               sums, b + 1 == blocks && count == kPanel ? place : nullptr, p.columns);
+  const bool reduced = layer.scale != nullptr;
+  const int64_t depth = reduced ? kBlock16 : kBlock32, blocks = up(layer.depth, depth);
+  auto* q = reinterpret_cast<int16_t*>(work.blocked.get());
+  float *plain = work.blocked.get(), *sums = work.sums.get();
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = x + r * layer.depth;
+    if (norm.weight != nullptr) {
+      kernels.layer_norm(row, norm.weight, norm.bias, layer.depth, norm.eps, work.normed.get());
+      row = work.normed.get();
+    }
+    if (reduced)
+      work.scale.get()[r] = kernels.quantise(row, layer.depth, q + r * depth, rows * depth);
+    else
+      kernels.arrange(row, layer.depth, plain + r * depth, rows * depth);
+  }
+  for (int64_t column = 0; column < layer.columns; column += kPanel) {
+    const int64_t count = std::min(kPanel, layer.columns - column), panel = column * blocks * depth;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const float* soon = b + 1 == blocks && count == kPanel ? out + column : nullptr;
+      if (reduced)
+        kernels.block16(q + b * rows * depth, static_cast<const int16_t*>(layer.packed) + panel + b * depth * kPanel,
+                        rows, b == 0, sums, soon, layer.columns);
+      else
+        kernels.block32(plain + b * rows * depth, static_cast<const float*>(layer.packed) + panel + b * depth * kPanel,
+                        rows, b == 0, sums, soon, layer.columns);
+    }
     for (int64_t r = 0; r < rows; ++r)
-      kernels.finish(sums + r * kPanel, row_scale != nullptr ? row_scale[row + r] : 1.0f,
-                     scale != nullptr ? scale + column : nullptr, p.bias != nullptr ? p.bias + column : nullptr, count,
-                     p.finish == Finish::quick_gelu, p.finish == Finish::add, place + r * p.columns);
-  });
+      kernels.finish(sums + r * kPanel, reduced ? work.scale.get()[r] : 1.0f, reduced ? layer.scale + column : nullptr,
+                     layer.bias != nullptr ? layer.bias + column : nullptr, count, finish == Finish::quick_gelu,
+                     finish == Finish::add, out + r * layer.columns + column);
+  }
 }
 
 }  // namespace
 
 int64_t packed_elements(int64_t columns, int64_t depth, bool reduced) {
-  return up(columns, kPanel) * kPanel * blocked_elements(1, depth, reduced);
-}
-
-int64_t blocked_elements(int64_t rows, int64_t depth, bool reduced) {
   const int64_t block = reduced ? kBlock16 : kBlock32;
-  return rows * up(depth, block) * block;
+  return up(columns, kPanel) * kPanel * up(depth, block) * block;
 }
 
 void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale) {
   const TowerKernels& kernels = tower_kernels();
-  const int64_t padded = blocked_elements(1, depth, true);
+  const int64_t padded = up(depth, kBlock16) * kBlock16;
   std::vector<int16_t> column(static_cast<size_t>(padded));
   std::fill_n(packed, packed_elements(columns, depth, true), static_cast<int16_t>(0));
   std::fill_n(scale, up(columns, kPanel) * kPanel, 0.0f);
@@ -94,45 +106,49 @@ void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed
 }
 
 void pack32(const float* weight, int64_t columns, int64_t depth, float* packed) {
-  const int64_t padded = blocked_elements(1, depth, false);
+  const int64_t padded = up(depth, kBlock32) * kBlock32;
   std::fill_n(packed, packed_elements(columns, depth, false), 0.0f);
   for (int64_t c = 0; c < columns; ++c)
     for (int64_t i = 0; i < depth; ++i)
       packed[c / kPanel * kPanel * padded + i * kPanel + c % kPanel] = weight[c * depth + i];
 }
 
-void block_rows16(const RowsProblem& p, const float* x, int16_t* blocked, float* scale) {
+void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out) {
   const TowerKernels& kernels = tower_kernels();
-  each_row(p, [&](int64_t r, float* normed) {
-    const float* row = x + r * p.depth;
-    if (p.weight != nullptr) kernels.layer_norm(row, p.weight, p.bias, p.depth, p.eps, normed);
-    scale[r] = kernels.quantise(p.weight != nullptr ? normed : row, p.depth, blocked + r * kBlock16, p.rows * kBlock16);
+  const int64_t group = group_rows(rows, threads);
+  parallel_for(up(rows, group), threads, [&](int64_t g, int) {
+    for (int64_t r = g * group; r < std::min(rows, (g + 1) * group); ++r)
+      kernels.layer_norm(x + r * depth, norm.weight, norm.bias, depth, norm.eps, out + r * depth);
   });
 }
 
-void block_rows32(const RowsProblem& p, const float* x, float* blocked) {
-  const TowerKernels& kernels = tower_kernels();
-  each_row(p, [&](int64_t r, float* normed) {
-    const float* row = x + r * p.depth;
-    if (p.weight != nullptr) kernels.layer_norm(row, p.weight, p.bias, p.depth, p.eps, normed);
-    kernels.arrange(p.weight != nullptr ? normed : row, p.depth, blocked + r * kBlock32, p.rows * kBlock32);
+void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
+            float* out) {
+  const int64_t group = group_rows(rows, threads), groups = up(rows, group);
+  std::vector<Workspace> work;
+  for (int slot = 0; slot < parallel_slots(groups, threads); ++slot) work.emplace_back(layer.depth);
+  parallel_for(groups, threads, [&](int64_t g, int slot) {
+    const int64_t row = g * group;
+    group_linear(x + row * layer.depth, std::min(group, rows - row), norm, layer, finish,
+                 work[static_cast<size_t>(slot)], out + row * layer.columns);
   });
 }
 
-void layer_norm(const RowsProblem& p, const float* x, float* out) {
-  const TowerKernels& kernels = tower_kernels();
-  each_row(p, [&](int64_t r, float*) {
-    kernels.layer_norm(x + r * p.depth, p.weight, p.bias, p.depth, p.eps, out + r * p.depth);
+void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const Linear& down, int threads) {
+  const int64_t group = group_rows(rows, threads), groups = up(rows, group);
+  std::vector<Workspace> work;
+  std::vector<Scratch> hidden;
+  for (int slot = 0; slot < parallel_slots(groups, threads); ++slot) {
+    work.emplace_back(std::max(up_layer.depth, down.depth));
+    hidden.emplace_back(kGemmRows * up_layer.columns);
+  }
+  parallel_for(groups, threads, [&](int64_t g, int slot) {
+    const auto s = static_cast<size_t>(slot);
+    float* rows_of = x + g * group * up_layer.depth;
+    const int64_t count = std::min(group, rows - g * group);
+    group_linear(rows_of, count, norm, up_layer, Finish::quick_gelu, work[s], hidden[s].get());
+    group_linear(hidden[s].get(), count, {nullptr, nullptr, 0.0f}, down, Finish::add, work[s], rows_of);
   });
-}
-
-void linear16(const LinearProblem& p, const int16_t* blocked, const float* row_scale, const int16_t* packed,
-              const float* scale, float* out) {
-  linear(p, blocked, row_scale, packed, scale, out, tower_kernels().block16);
-}
-
-void linear32(const LinearProblem& p, const float* blocked, const float* packed, float* out) {
-  linear(p, blocked, nullptr, packed, nullptr, out, tower_kernels().block32);
 }
 
 void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
@@ -144,12 +160,12 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
     longest = std::max(longest, p.offsets[s + 1] - p.offsets[s]);
     starts[static_cast<size_t>(s) + 1] = starts[static_cast<size_t>(s)] + p.last[s] - p.first[s];
   }
-  const int64_t padded = up(longest, 16) * 16, width = p.heads * p.dim;
+  const int64_t padded = up(longest, kKeyStep) * kKeyStep, width = p.heads * p.dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(p.dim));
   std::vector<Scratch> scratch;
   std::vector<std::vector<const float*>> values;
   for (int slot = 0; slot < parallel_slots(p.sequences, p.threads); ++slot) {
-    scratch.emplace_back((p.dim + 1) * padded);
+    scratch.emplace_back((p.dim + 4) * padded);
     values.emplace_back(static_cast<size_t>(longest));
   }
   parallel_for(p.sequences, p.threads, [&](int64_t s, int slot) {

@@ -9,38 +9,36 @@ namespace dpad {
 // What happens to x W^T + b: stored; through x * sigmoid(1.702 x); or added to what the output holds.
 enum class Finish { store, quick_gelu, add };
 
-// Elements of the arrays below, as 16-bit integers (reduced) or float32.
+// Elements of packed weights, as 16-bit integers (reduced) or float32.
 int64_t packed_elements(int64_t columns, int64_t depth, bool reduced);
-int64_t blocked_elements(int64_t rows, int64_t depth, bool reduced);
 
 // Weights [columns, depth] to panels; scale [columns rounded up to 64].
 void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale);
 void pack32(const float* weight, int64_t columns, int64_t depth, float* packed);
 
-// Rows x [rows, depth] for a product: [blocks, rows, 128] 16-bit integers and scale [rows], or [blocks, rows, 64]
-// floats. Through a layer norm first where `weight` is given (weight and bias [depth]).
-struct RowsProblem {
-  int64_t rows, depth;
+// A layer norm of rows, or none where weight is null.
+struct Norm {
   const float* weight;
   const float* bias;
   float eps;
-  int threads;
 };
-void block_rows16(const RowsProblem& p, const float* x, int16_t* blocked, float* scale);
-void block_rows32(const RowsProblem& p, const float* x, float* blocked);
-void layer_norm(const RowsProblem& p, const float* x, float* out);
 
-struct LinearProblem {
-  int64_t rows, columns, depth;
+// A packed linear layer: `packed` holds 16-bit integers where `scale` is given, and floats where it is null.
+struct Linear {
+  int64_t columns, depth;
+  const void* packed;
+  const float* scale;
   const float* bias;  // [columns] or null
-  Finish finish;
-  int threads;
 };
 
-// out [rows, columns].
-void linear16(const LinearProblem& p, const int16_t* blocked, const float* row_scale, const int16_t* packed,
-              const float* scale, float* out);
-void linear32(const LinearProblem& p, const float* blocked, const float* packed, float* out);
+void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out);
+
+// out [rows, columns] from x [rows, depth], through the norm first.
+void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
+            float* out);
+
+// x [rows, depth] += down(quick_gelu(up(norm(x)))), some rows at a time, so that what lies between stays in the cache.
+void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up, const Linear& down, int threads);
 
 // Sequences over shared rows. Sequence s has the rows path[offsets[s]..offsets[s + 1]); its queries are the positions
 // first[s]..last[s] of it, and the queries of all sequences, one after the other, are the rows of q and of out.

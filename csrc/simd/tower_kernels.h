@@ -15,6 +15,7 @@ namespace dpad {
 constexpr int64_t kPanel = 64;
 constexpr int64_t kBlock16 = 128;
 constexpr int64_t kBlock32 = 64;  // as many bytes
+constexpr int64_t kKeyStep = 32;
 // Rows of the left matrix that share one panel from the first-level cache.
 constexpr int64_t kGemmRows = 96;
 
@@ -43,7 +44,8 @@ struct TowerKernels {
   void (*finish)(const float* sums, float row_scale, const float* scale, const float* bias, int64_t count,
                  bool quick_gelu, bool add, float* out);
   // Attention of the queries [from, to) over `length` keys: keys_t [dim, padded], values[j] rows of dim floats. Query t
-  // sees keys 0..t if causal. q and out have rows `q_stride` and `out_stride` apart; `scores` holds `padded` floats.
+  // sees keys 0..t if causal. q and out have rows `q_stride` and `out_stride` apart; `padded` is a multiple of
+  // kKeyStep, and `scores` holds 4 * padded floats.
   void (*attend)(const float* q, int64_t q_stride, const float* keys_t, int64_t padded, const float* const* values,
                  int64_t length, int64_t dim, int64_t from, int64_t to, bool causal, float scale, float* scores,
                  float* out, int64_t out_stride);

@@ -145,14 +145,15 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   "jne 1b\n\t"
 #define KEEP(convert, c, offset) \
   convert(c) "vaddps " #offset "(%[sums]), %%zmm" #c ", %%zmm" #c "\n\tvmovups %%zmm" #c ", " #offset "(%[sums])\n\t"
-#define KEEP_ROWS(convert)                                                                                             \
-  KEEP(convert, 0, 0)                                                                                                  \
-  KEEP(convert, 1, 64)                                                                                                 \
-  KEEP(convert, 2, 128)                                                                                                \
-  KEEP(convert, 3, 192) KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448)        \
-      KEEP(convert, 8, 512) KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) KEEP(convert, 12, 768) \
-          KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960) KEEP(convert, 16, 1024)                 \
-              KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) KEEP(convert, 20, 1280)          \
+#define KEEP_ROWS(convert)                                                                                      \
+  KEEP(convert, 0, 0)                                                                                           \
+  KEEP(convert, 1, 64)                                                                                          \
+  KEEP(convert, 2, 128)                                                                                         \
+  KEEP(convert, 3, 192)                                                                                         \
+  KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448) KEEP(convert, 8, 512) \
+      KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) KEEP(convert, 12, 768)                \
+          KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960) KEEP(convert, 16, 1024)          \
+              KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) KEEP(convert, 20, 1280)   \
                   KEEP(convert, 21, 1344) KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
 #define FROM_INTEGERS(c) "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\t"
 #define FROM_FLOATS(c)
@@ -228,18 +229,41 @@ void finish(const float* sums, float row_scale, const float* scale, const float*
   }
 }
 
-// scores[j] for 64 keys at a time.
-void score_keys(const float* q, const float* keys_t, int64_t padded, int64_t seen, int64_t dim, float scale,
+// Four queries share what they load. Named sums, not arrays, for the compiler's sake as above.
+struct Sums8 {
+  __m512 a0, a1, b0, b1, c0, c1, d0, d1;
+};
+
+inline void multiply_two(Sums8& s, float a, float b, float c, float d, __m512 first, __m512 second) {
+  const __m512 va = _mm512_set1_ps(a), vb = _mm512_set1_ps(b), vc = _mm512_set1_ps(c), vd = _mm512_set1_ps(d);
+  s.a0 = _mm512_fmadd_ps(va, first, s.a0);
+  s.a1 = _mm512_fmadd_ps(va, second, s.a1);
+  s.b0 = _mm512_fmadd_ps(vb, first, s.b0);
+  s.b1 = _mm512_fmadd_ps(vb, second, s.b1);
+  s.c0 = _mm512_fmadd_ps(vc, first, s.c0);
+  s.c1 = _mm512_fmadd_ps(vc, second, s.c1);
+  s.d0 = _mm512_fmadd_ps(vd, first, s.d0);
+  s.d1 = _mm512_fmadd_ps(vd, second, s.d1);
+}
+
+// scores[i * padded + j] of four queries for the keys before `seen`, 32 keys at a time; padded is a multiple of 32.
+void score_keys(const float* const* q, const float* keys_t, int64_t padded, int64_t seen, int64_t dim, float scale,
                 float* scores) {
-  for (int64_t j = 0; j < seen; j += 64) {
-    const int count = static_cast<int>(std::min<int64_t>(4, (seen - j + 15) / 16));
-    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+  const __m512 by = _mm512_set1_ps(scale);
+  for (int64_t j = 0; j < seen; j += 32) {
+    Sums8 s{};
     for (int64_t d = 0; d < dim; ++d) {
-      const __m512 left = _mm512_set1_ps(q[d]);
       const float* keys = keys_t + d * padded + j;
-      for (int c = 0; c < count; ++c) sum[c] = _mm512_fmadd_ps(left, _mm512_loadu_ps(keys + 16 * c), sum[c]);
+      multiply_two(s, q[0][d], q[1][d], q[2][d], q[3][d], _mm512_loadu_ps(keys), _mm512_loadu_ps(keys + 16));
     }
-    for (int c = 0; c < count; ++c) _mm512_storeu_ps(scores + j + 16 * c, _mm512_mul_ps(sum[c], _mm512_set1_ps(scale)));
+    _mm512_storeu_ps(scores + j, _mm512_mul_ps(s.a0, by));
+    _mm512_storeu_ps(scores + j + 16, _mm512_mul_ps(s.a1, by));
+    _mm512_storeu_ps(scores + padded + j, _mm512_mul_ps(s.b0, by));
+    _mm512_storeu_ps(scores + padded + j + 16, _mm512_mul_ps(s.b1, by));
+    _mm512_storeu_ps(scores + 2 * padded + j, _mm512_mul_ps(s.c0, by));
+    _mm512_storeu_ps(scores + 2 * padded + j + 16, _mm512_mul_ps(s.c1, by));
+    _mm512_storeu_ps(scores + 3 * padded + j, _mm512_mul_ps(s.d0, by));
+    _mm512_storeu_ps(scores + 3 * padded + j + 16, _mm512_mul_ps(s.d1, by));
   }
 }
 
@@ -263,21 +287,29 @@ float soften(float* scores, int64_t seen) {
 void attend(const float* q, int64_t q_stride, const float* keys_t, int64_t padded, const float* const* values,
             int64_t length, int64_t dim, int64_t from, int64_t to, bool causal, float scale, float* scores, float* out,
             int64_t out_stride) {
-  for (int64_t t = from; t < to; ++t, q += q_stride, out += out_stride) {
-    const int64_t seen = causal ? t + 1 : length;
-    score_keys(q, keys_t, padded, seen, dim, scale, scores);
-    const __m512 share = _mm512_set1_ps(1.0f / soften(scores, seen));
-    for (int64_t d = 0; d < dim; d += 64) {
-      const int count = static_cast<int>(std::min<int64_t>(4, (dim - d + 15) / 16));
-      __mmask16 lanes[4];
-      for (int c = 0; c < count; ++c) lanes[c] = first_lanes(dim - d - 16 * c);
-      __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-      for (int64_t j = 0; j < seen; ++j) {
-        const __m512 weight = _mm512_set1_ps(scores[j]);
-        for (int c = 0; c < count; ++c)
-          sum[c] = _mm512_fmadd_ps(weight, _mm512_maskz_loadu_ps(lanes[c], values[j] + d + 16 * c), sum[c]);
+  for (int64_t t = from; t < to; t += 4, q += 4 * q_stride, out += 4 * out_stride) {
+    const int64_t count = std::min<int64_t>(4, to - t), most = causal ? t + count : length;
+    const float* queries[4];
+    for (int64_t i = 0; i < 4; ++i) queries[i] = q + std::min(i, count - 1) * q_stride;
+    score_keys(queries, keys_t, padded, most, dim, scale, scores);
+    float share[4];
+    for (int64_t i = 0; i < 4; ++i) {
+      const int64_t seen = causal ? std::min(t + i + 1, most) : length;
+      share[i] = 1.0f / soften(scores + i * padded, seen);
+      for (int64_t j = seen; j < most; ++j) scores[i * padded + j] = 0.0f;
+    }
+    for (int64_t d = 0; d < dim; d += 32) {
+      const __mmask16 low = first_lanes(dim - d), high = first_lanes(dim - d - 16);
+      Sums8 s{};
+      for (int64_t j = 0; j < most; ++j)
+        multiply_two(s, scores[j], scores[padded + j], scores[2 * padded + j], scores[3 * padded + j],
+                     _mm512_maskz_loadu_ps(low, values[j] + d), _mm512_maskz_loadu_ps(high, values[j] + d + 16));
+      const __m512 sums[4][2] = {{s.a0, s.a1}, {s.b0, s.b1}, {s.c0, s.c1}, {s.d0, s.d1}};
+      for (int64_t i = 0; i < count; ++i) {
+        const __m512 by = _mm512_set1_ps(share[i]);
+        _mm512_mask_storeu_ps(out + i * out_stride + d, low, _mm512_mul_ps(sums[i][0], by));
+        _mm512_mask_storeu_ps(out + i * out_stride + d + 16, high, _mm512_mul_ps(sums[i][1], by));
       }
-      for (int c = 0; c < count; ++c) _mm512_mask_storeu_ps(out + d + 16 * c, lanes[c], _mm512_mul_ps(sum[c], share));
     }
   }
 }

@@ -42,9 +42,13 @@ class Kernels(Protocol):
         ...
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, gelu: str = "", add: Tensor | None = None
+        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
-        """act(norm(x) W^T + b) of x [R, K], [R, N]; with `add` [R, N] the sum is left there."""
+        """norm(x) W^T + b of x [R, K], [R, N]; with `add` [R, N] the sum is left there."""
+        ...
+
+    def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
+        """x [R, K] += down(act(up(norm(x)))), in place."""
         ...
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
@@ -59,7 +63,8 @@ class Kernels(Protocol):
 class NativeKernels:
     """csrc/core/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
 
-    Not for two threads at once, and a result lives until the call after next that asks for one of its shape's role.
+    Not for two threads at once, and the result of `linear` or `attend` lives until the next call that gives as many
+    columns.
 
     Args:
         reduced: int16 products instead of float32.
@@ -87,35 +92,28 @@ class NativeKernels:
         return Prepared(columns, depth, packed, scale, bias)
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, gelu: str = "", add: Tensor | None = None
+        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
         """See `Kernels`."""
-        rows, depth = x.shape
-        native = _extension.C
-        out = self._buffer(f"out{layer.columns}", rows * layer.columns) if add is None else add
-        if add is None:
-            out = out.view(rows, layer.columns)
-        finish = "add" if add is not None else ("quick_gelu" if gelu == "quick_gelu" else "store")
-        arguments = (_address(layer.bias), finish, threads, out.data_ptr())
-        blocked = self._buffer(
-            "blocked", native.blocked_elements(rows, depth, self._reduced), torch.int16 if self._reduced else torch.float32
+        rows = len(x)
+        out = self._buffer(f"out{layer.columns}", rows * layer.columns).view(rows, -1) if add is None else add
+        finish = "store" if add is None else "add"
+        _extension.C.tower_linear(
+            x.data_ptr(), rows, _norm_parts(norm), _parts(layer), finish, threads, out.data_ptr()
         )
-        rows_of = (rows, depth, *_norm_arguments(norm), threads, x.data_ptr(), blocked.data_ptr())
-        shape = (rows, layer.columns, depth, blocked.data_ptr())
-        if layer.scale is not None:
-            scale = self._buffer("scale", rows)
-            native.block_rows16(*rows_of, scale.data_ptr())
-            native.linear16(*shape, scale.data_ptr(), layer.weight.data_ptr(), layer.scale.data_ptr(), *arguments)
+        return out
+
+    def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
+        """See `Kernels`."""
+        if activation == "quick_gelu":
+            _extension.C.tower_mlp(x.data_ptr(), len(x), _norm_parts(norm), _parts(up), _parts(down), threads)
         else:
-            native.block_rows32(*rows_of)
-            native.linear32(*shape, layer.weight.data_ptr(), *arguments)
-        return F.gelu(out) if gelu == "gelu" else out
+            self.linear(F.gelu(self.linear(x, up, threads, norm=norm)), down, threads, add=x)
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
         """See `Kernels`."""
         out = torch.empty_like(x)
-        native = _extension.C
-        native.tower_layer_norm(*x.shape, *_norm_arguments(norm), threads, x.data_ptr(), out.data_ptr())
+        _extension.C.tower_layer_norm(x.data_ptr(), *x.shape, _norm_parts(norm), threads, out.data_ptr())
         return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
@@ -163,7 +161,7 @@ class TorchKernels:
         return Prepared(*weight.shape, weight, None, bias)
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, gelu: str = "", add: Tensor | None = None
+        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
         """See `Kernels`."""
         if norm is not None:
@@ -173,9 +171,13 @@ class TorchKernels:
         else:
             out = F.linear(x.to(self._dtype), layer.weight).float()
             out = out if layer.bias is None else out.add_(layer.bias)
-        if gelu:
-            out = F.gelu(out) if gelu == "gelu" else out.mul_(torch.sigmoid(1.702 * out))
         return out if add is None else add.add_(out)
+
+    def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
+        """See `Kernels`."""
+        hidden = self.linear(x, up, threads, norm=norm)
+        hidden = F.gelu(hidden) if activation == "gelu" else hidden.mul_(torch.sigmoid(1.702 * hidden))
+        self.linear(hidden, down, threads, add=x)
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
         """See `Kernels`."""
@@ -221,12 +223,13 @@ def has_amx() -> bool:
     return bool(supported is not None and supported())
 
 
-def _norm_arguments(norm: Norm | None) -> tuple[int, int, float]:
+def _norm_parts(norm: Norm | None) -> tuple[int, int, float]:
     return (0, 0, 0.0) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
 
 
-def _address(value: Tensor | None) -> int:
-    return 0 if value is None else value.data_ptr()
+def _parts(layer: Prepared) -> tuple[int, int, int, int, int]:
+    scale, bias = (0 if value is None else value.data_ptr() for value in (layer.scale, layer.bias))
+    return layer.columns, layer.depth, layer.weight.data_ptr(), scale, bias
 
 
 def _present(value: Tensor | None) -> Tensor:

@@ -34,7 +34,7 @@ class Body:
     """The layers of one tower, prepared for some kernels."""
 
     def __init__(self, body: Transformer, kernels: Kernels) -> None:
-        self.kernels, self.heads, self.gelu = kernels, body.heads, body.activation
+        self.kernels, self.heads, self.activation = kernels, body.heads, body.activation
         self.layers = [self._prepare(layer, layer is body.layers[-1]) for layer in body.layers]
 
     def _prepare(self, layer: Layer, last: bool) -> _Layer:
@@ -68,8 +68,7 @@ class Body:
     def _rest(self, x: Tensor, qkv: Sequence[Tensor], layer: _Layer, paths: Paths, threads: int) -> None:
         attended = self.kernels.attend(*qkv, paths, self.heads, threads)
         self.kernels.linear(attended, layer.out, threads, add=x)
-        hidden = self.kernels.linear(x, layer.up, threads, norm=layer.norm2, gelu=self.gelu)
-        self.kernels.linear(hidden, layer.down, threads, add=x)
+        self.kernels.mlp(x, layer.norm2, layer.up, layer.down, self.activation, threads)
 
 
 class FastClip:
