@@ -150,11 +150,12 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   KEEP(convert, 1, 64)                                                                                          \
   KEEP(convert, 2, 128)                                                                                         \
   KEEP(convert, 3, 192)                                                                                         \
-  KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448) KEEP(convert, 8, 512) \
-      KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) KEEP(convert, 12, 768)                \
-          KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960) KEEP(convert, 16, 1024)          \
-              KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) KEEP(convert, 20, 1280)   \
-                  KEEP(convert, 21, 1344) KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
+  KEEP(convert, 4, 256)                                                                                         \
+  KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448) KEEP(convert, 8, 512) KEEP(convert, 9, 576) \
+      KEEP(convert, 10, 640) KEEP(convert, 11, 704) KEEP(convert, 12, 768) KEEP(convert, 13, 832)               \
+          KEEP(convert, 14, 896) KEEP(convert, 15, 960) KEEP(convert, 16, 1024) KEEP(convert, 17, 1088)         \
+              KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) KEEP(convert, 20, 1280) KEEP(convert, 21, 1344)   \
+                  KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
 #define FROM_INTEGERS(c) "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\t"
 #define FROM_FLOATS(c)
 #define TILE_REGISTERS                                                                                                \
@@ -182,6 +183,7 @@ void tile(const float* const* row, const float* panel, int64_t steps, float* sum
 template <typename Element>
 void block(const Element* a, const Element* panel, int64_t rows, bool first, float* sums, const float* soon,
            int64_t soon_stride) {
+  constexpr int64_t kBlockBytes = 64 * 4 * kPanel;
   constexpr int64_t kSteps = 64, kDepth = kSteps * 4 / static_cast<int64_t>(sizeof(Element));
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   if (first) std::fill_n(sums, tiles * kTileRows * kPanel, 0.0f);
@@ -191,6 +193,9 @@ void block(const Element* a, const Element* panel, int64_t rows, bool first, flo
     const auto* next = reinterpret_cast<const char*>(a + (t + 1) * kTileRows * kDepth);
     if (t + 1 < tiles)
       for (int line = 0; line < kTileRows * 4; ++line) _mm_prefetch(next + line * 64, _MM_HINT_T0);
+    // The panel's next block lies behind this one: a sixteenth of it with every tile.
+    const auto* ahead = reinterpret_cast<const char*>(panel) + kBlockBytes + t * (kBlockBytes / 16);
+    for (int line = 0; line < kBlockBytes / 16 / 64; ++line) _mm_prefetch(ahead + line * 64, _MM_HINT_T0);
     if (soon != nullptr)
       for (int64_t r = t * kTileRows; r < std::min((t + 1) * kTileRows, rows); ++r)
         for (int line = 0; line < 4; ++line) __builtin_prefetch(soon + r * soon_stride + line * 16, 1);
