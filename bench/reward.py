@@ -47,6 +47,7 @@ class Contestant:
         self.compared = self.recomputed = 0
 
     def __call__(self, work: ways.Work) -> df.ScoreBatch:
+        """Scores, from solution strings on, as a trainer would."""
         targets = [df.Target.parse(solution, image_size=(ways.WIDTH, ways.HEIGHT)) for solution in work.solutions]
         before = self.encoder.compared, self.encoder.recomputed
         batch = self.scorer.score(work.texts, targets, work.pictures)
@@ -113,7 +114,9 @@ def race(args: argparse.Namespace, console: Console) -> int:
     model, slow, fast = ways.make_clip()
     work = ways.make_work([ways.photograph(i) for i in range(ways.QUERIES)], ways.QUERIES * ways.GROUP, seed=0)
     made = encoders(model, slow, args.threads)
-    console.print(f"{cpu_name()}; torch {torch.__version__}; {args.threads} threads; kernels {_extension.C.tower_level()}")
+    console.print(
+        f"{cpu_name()}; torch {torch.__version__}; {args.threads} threads; kernels {_extension.C.tower_level()}"
+    )
     for name, encoder in made.items():
         margin = f", margin {encoder.margin:.1e}" if encoder.margin else ""
         console.print(f"  {name}: {encoder.forward}{margin}")
@@ -170,7 +173,8 @@ def report(
         goal = next((GOALS[key] for key in sorted(GOALS, key=len, reverse=True) if matches(name, key)), {})
         ratios = {"one at a time": middle["one at a time"], "hand-written": middle["hand-written, cold"]}
         met = ", ".join(
-            f"{'met' if ratios[way] / seconds >= least else 'NOT met'} ({least:g}x {way})" for way, least in goal.items()
+            f"{'met' if ratios[way] / seconds >= least else 'NOT met'} ({least:g}x {way})"
+            for way, least in goal.items()
         )
         table.add_row(
             name,
@@ -229,7 +233,9 @@ def plot(path: Path, contestants: dict[str, Contestant], floors: list[tuple[Any,
         left = [a + b for a, b in zip(left, widths, strict=True)]
     for i, name in enumerate(shown):
         row = floors[0] if name.startswith("float32") else floors[-1]
-        axes.plot([1000 * row[3 if "known" in name else 2]] * 2, [i - 0.4, i + 0.4], "k", label="floor" if not i else None)
+        axes.plot(
+            [1000 * row[3 if "known" in name else 2]] * 2, [i - 0.4, i + 0.4], "k", label="floor" if not i else None
+        )
     axes.set_xlabel("milliseconds for 128 completions")
     axes.invert_yaxis()
     axes.legend(fontsize=8)

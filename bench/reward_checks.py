@@ -114,7 +114,9 @@ def memory(args: argparse.Namespace, console: Console) -> int:
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
     loaded = _resident()
     table = Table("completions", "pictures", "s", "ms a completion", "peak above the model, MB")
-    console.print(f"packed weights and calibration: {(loaded - base) / 1e6:.0f} MB above the model's {base / 1e6:.0f} MB")
+    console.print(
+        f"packed weights and calibration: {(loaded - base) / 1e6:.0f} MB above the model's {base / 1e6:.0f} MB"
+    )
     sizes, worst = [n for n in (128, 1024, 8192) if n < args.memory] + [args.memory], 0.0
     for count in sizes:
         # Files' bytes, as a data set holds them: 8192 completions have 1024 pictures, 0.9 MB each when decoded.

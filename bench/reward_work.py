@@ -20,16 +20,18 @@ from dpad_fast.reference import released
 
 WIDTH, HEIGHT = 640, 480
 QUERIES, GROUP = 16, 8
-WORDS = (
-    "a the one two small large red green blue white black brown striped wooden metal plastic old new round square man "
-    "woman child dog cat horse bird car bus train bicycle boat table chair lamp bottle cup plate bowl knife window door "
-    "wall floor tree flower grass sky cloud street sign road bench fence house roof tower bridge river lake beach left "
-    "right top bottom middle corner front behind beside under above near far between inside outside next to of in on at "
-    "with without that which who is are stands sits lies hangs holds wears carries looks seen parked leaning standing "
-    "sitting lying object person animal vehicle furniture food drink fruit apple banana orange bread cake pizza phone "
-    "laptop keyboard book paper bag hat shoe shirt jacket umbrella ball kite board glove racket clock vase mirror towel "
-    "used for cutting eating sleeping riding boiling water warm cold bright dark empty full open closed broken clean"
-).split()
+VOCABULARY = (
+    "a the one two small large red green blue white black brown striped wooden metal plastic old new round square "
+    "man woman child dog cat horse bird car bus train bicycle boat table chair lamp bottle cup plate bowl knife "
+    "window door wall floor tree flower grass sky cloud street sign road bench fence house roof tower bridge "
+    "river lake beach left right top bottom middle corner front behind beside under above near far between inside "
+    "outside next to of in on at with without that which who is are stands sits lies hangs holds wears carries "
+    "looks seen parked leaning standing sitting lying object person animal vehicle furniture food drink fruit "
+    "apple banana orange bread cake pizza phone laptop keyboard book paper bag hat shoe shirt jacket umbrella "
+    "ball kite board glove racket clock vase mirror towel used for cutting eating sleeping riding boiling water "
+    "warm cold bright dark empty full open closed broken clean"
+)
+WORDS = VOCABULARY.split()
 
 
 @dataclass(frozen=True)

@@ -190,15 +190,16 @@ class ClipEncoder:
         """
         began = time.perf_counter()
         exact = self._exact(exact)
+        level = self._forwards[exact].precision
         unique = list(dict.fromkeys(ids))
-        found = {row: self.cache.get(("text", exact, row)) for row in unique}
+        found = {row: self.cache.get(("text", level, row)) for row in unique}
         missing = [row for row, value in found.items() if value is None]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
             values = self._unit(self._forwards[exact].texts(chunk, self._threads()))
             for row, value in zip(chunk, values, strict=True):
                 found[row] = value
-                self.cache.put(("text", exact, row), value)
+                self.cache.put(("text", level, row), value)
         _add(timings, "text", began)
         return torch.stack([_present(found[row]) for row in ids])
 
@@ -232,26 +233,35 @@ class ClipEncoder:
         chunks = [missing[start : start + _IMAGE_CHUNK] for start in range(0, len(missing), _IMAGE_CHUNK)]
         made = self._made_regions(pictures, [[wanted[place] for place in chunk] for chunk in chunks], exact, timings)
         for chunk, values in zip(chunks, made, strict=True):
-            fresh = {("image", exact, *place): value for place, value in zip(chunk, values, strict=True)}
-            for key, value in fresh.items():
-                self.cache.put(key, value)
-            self.cache.put_stored(fresh, self.digest if self.cache.store is not None else b"")
+            self._keep_regions(chunk, values, exact)
             found.update(zip(chunk, values, strict=True))
         return torch.stack([found[place] for place in places])
 
+    def remember_regions(self, places: Sequence[tuple[Hashable, Region]], embeddings: torch.Tensor) -> None:
+        """Puts float32 embeddings [K, D] that are known already into the cache, under pictures' keys and boxes."""
+        self._keep_regions(places, embeddings, True)
+
+    def _keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
+        fresh: dict[Hashable, torch.Tensor] = {
+            ("image", self._forwards[exact].precision, *place): value
+            for place, value in zip(places, values, strict=True)
+        }
+        for key, value in fresh.items():
+            self.cache.put(key, value)
+        if self.cache.store is not None:
+            self.cache.put_stored(fresh, self.digest)
+
     @cached_property
     def digest(self) -> bytes:
-        """Tells this model's embeddings of images from any other's: its weights, precisions and preprocessing."""
-        digest = hashlib.sha256(repr((self.preprocess, sorted(self.forward.items()))).encode())
+        """Tells this model's embeddings of images from any other's: its weights and its preprocessing."""
+        digest = hashlib.sha256(repr(self.preprocess).encode())
         for name, value in sorted(self._model.state_dict().items()):
             content = value.detach().to("cpu").contiguous().flatten().view(torch.uint8)
             digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
             digest.update(content.numpy().data)
         return digest.digest()
 
-    def _content_keys(
-        self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]
-    ) -> dict[int, Hashable]:
+    def _content_keys(self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]) -> dict[int, Hashable]:
         """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
         used = list(dict.fromkeys(index for index, _ in regions))
         if len(used) < 2 or self._threads() < 2:
@@ -262,8 +272,8 @@ class ClipEncoder:
     def _known_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
         """From memory, then from the file. What is known in float32 serves where less is asked for."""
         found: dict[Any, torch.Tensor] = {}
-        for level in (True,) if exact else (True, False):
-            rest = {("image", level, *place): place for place in places if place not in found}
+        for level in ("float32",) if exact else ("float32", self._forwards[False].precision):
+            rest: dict[Hashable, Any] = {("image", level, *place): place for place in places if place not in found}
             for key, place in rest.items():
                 value = self.cache.get(key)
                 if value is not None:

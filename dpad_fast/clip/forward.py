@@ -24,9 +24,15 @@ _SAME = 5e-6
 
 
 class Forward(Protocol):
-    """Embeddings, not normalised, float32 on the CPU."""
+    """Embeddings, not normalised, float32 on the CPU.
+
+    Attributes:
+        name: what computes them, in words.
+        precision: of the products: "float32", "bfloat16" or "int16".
+    """
 
     name: str
+    precision: str
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
         """Of N token id lists, [N, D]."""
@@ -57,7 +63,8 @@ class OwnForward:
         pad: int,
     ) -> None:
         weight = next(model.parameters())
-        self.name = f"{weight.dtype}, the model's own forward".removeprefix("torch.")
+        self.precision = str(weight.dtype).removeprefix("torch.")
+        self.name = f"{self.precision}, the model's own forward"
         self._model, self._text, self._image = model, text_features, image_features
         self._width, self._pad = width, pad
         self._device, self._dtype = weight.device, weight.dtype
@@ -102,6 +109,7 @@ class TowerForward:
     """This package's towers."""
 
     def __init__(self, clip: FastClip) -> None:
+        self.precision = clip.name
         self.name = f"{clip.name}, packed towers"
         self._clip = clip
 
@@ -118,7 +126,7 @@ class TowerForward:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """torch's own operations on `threads` threads, meanwhile."""
+    """Operations of torch itself on `threads` threads, meanwhile."""
     before = torch.get_num_threads()
     if before == threads:
         yield

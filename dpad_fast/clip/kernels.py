@@ -48,7 +48,7 @@ class Kernels(Protocol):
         ...
 
     def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
-        """x [R, K] += down(act(up(norm(x)))), in place."""
+        """Adds down(act(up(norm(x)))) to x [R, K], in place."""
         ...
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
@@ -98,9 +98,7 @@ class NativeKernels:
         rows = len(x)
         out = self._buffer(f"out{layer.columns}", rows * layer.columns).view(rows, -1) if add is None else add
         finish = "store" if add is None else "add"
-        _extension.C.tower_linear(
-            x.data_ptr(), rows, _norm_parts(norm), _parts(layer), finish, threads, out.data_ptr()
-        )
+        _extension.C.tower_linear(x.data_ptr(), rows, _norm_parts(norm), _parts(layer), finish, threads, out.data_ptr())
         return out
 
     def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
@@ -158,7 +156,7 @@ class TorchKernels:
         """Joins the weights."""
         weight = torch.cat([layer.weight for layer in layers]).to(self._dtype).contiguous()
         bias = None if layers[0].bias is None else torch.cat([_present(layer.bias) for layer in layers])
-        return Prepared(*weight.shape, weight, None, bias)
+        return Prepared(weight.shape[0], weight.shape[1], weight, None, bias)
 
     def linear(
         self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
@@ -194,11 +192,13 @@ class TorchKernels:
             last, which = lasts[members[0]], torch.tensor(members)
             rows = paths.path[paths.offsets[which, None] + torch.arange(length)]  # [n, length]
             asks = paths.queries[which, None] + torch.arange(last - first)  # [n, queries]
-            split = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q[asks], k[rows], v[rows]))
+            query, key, value = (
+                part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q[asks], k[rows], v[rows])
+            )
             mask = None
             if paths.causal and last - first > 1:
                 mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
-            out[asks] = F.scaled_dot_product_attention(*split, attn_mask=mask).transpose(1, 2).flatten(2)
+            out[asks] = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         return out
 
 

@@ -1,7 +1,7 @@
 """Token sequences packed without padding, where the prefixes that sequences share are one set of rows.
 
-Exact for a causal tower: what a token becomes depends on nothing but the tokens up to it, so equal prefixes become equal
-values, and nothing after the token that is read matters.
+Exact for a causal tower: what a token becomes depends on nothing but the tokens up to it, so equal prefixes become
+equal values, and nothing after the token that is read matters.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def pack_tokens(rows: Sequence[Sequence[int]]) -> Packed:
         first.append(shared)
         last.append(len(row))
         before = row
-    paths = Paths(*(torch.tensor(part, dtype=torch.int64) for part in (path, offsets, first, last)), causal=True)
-    return Packed(paths, torch.tensor(tokens), torch.tensor(positions))
+    paths = Paths(_whole(path), _whole(offsets), _whole(first), _whole(last), causal=True)
+    return Packed(paths, _whole(tokens), _whole(positions))
 
 
 def whole_sequences(count: int, length: int) -> Paths:
@@ -102,3 +102,7 @@ def whole_sequences(count: int, length: int) -> Paths:
     starts = torch.arange(count + 1) * length
     lengths = torch.full((count,), length)
     return Paths(torch.arange(count * length), starts, torch.zeros(count, dtype=torch.int64), lengths, causal=False)
+
+
+def _whole(values: Sequence[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64)

@@ -1,7 +1,8 @@
 """Embeddings on disk: one SQLite file that many processes may read and write, and that any of them may be killed in.
 
-A row holds a key, an embedding and a checksum over both, so that a flipped bit is never served. A file that SQLite finds
-damaged is thrown away and begun again, with one warning; whatever goes wrong with the disk costs time, never a reward.
+A row holds a key, an embedding and a checksum over both, so that a flipped bit is never served. A file that SQLite
+finds damaged is thrown away and begun again, with one warning; whatever goes wrong with the disk costs time, never a
+reward.
 """
 
 from __future__ import annotations

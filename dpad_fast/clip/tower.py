@@ -55,7 +55,8 @@ class Body:
         for layer in self.layers[:-1]:
             assert layer.qkv is not None
             qkv = self.kernels.linear(x, layer.qkv, threads, norm=layer.norm1)
-            self._rest(x, qkv.chunk(3, dim=1), layer, paths, threads)
+            query, key, value = qkv.chunk(3, dim=1)
+            self._rest(x, (query, key, value), layer, paths, threads)
         layer = self.layers[-1]
         assert layer.query is not None
         assert layer.key_value is not None
@@ -65,7 +66,7 @@ class Body:
         self._rest(x, (query, key, value), layer, paths.only_ends, threads)
         return x
 
-    def _rest(self, x: Tensor, qkv: Sequence[Tensor], layer: _Layer, paths: Paths, threads: int) -> None:
+    def _rest(self, x: Tensor, qkv: tuple[Tensor, Tensor, Tensor], layer: _Layer, paths: Paths, threads: int) -> None:
         attended = self.kernels.attend(*qkv, paths, self.heads, threads)
         self.kernels.linear(attended, layer.out, threads, add=x)
         self.kernels.mlp(x, layer.norm2, layer.up, layer.down, self.activation, threads)

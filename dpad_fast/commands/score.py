@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="transformers", help="transformers (default) or open_clip")
     parser.add_argument("--precision", default="guarded", help="guarded (default), float32 or bfloat16")
     parser.add_argument("--device", default="cpu", help="where the encoder runs (cpu)")
+    parser.add_argument("--cache", help="a folder that keeps the embeddings of images (see dpad-fast data embed)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +60,15 @@ def run(args: argparse.Namespace) -> int:
     chosen = _choose(rows, samples, args.data)
     encoder = None
     if config.needs_encoder:
-        encoder = df.load_encoder(args.encoder, backend=args.backend, device=args.device, precision=args.precision)
+        from dpad_fast.clip import EmbeddingCache
+
+        encoder = df.load_encoder(
+            args.encoder,
+            backend=args.backend,
+            device=args.device,
+            precision=args.precision,
+            cache=None if args.cache is None else EmbeddingCache(folder=args.cache),
+        )
     scorer = df.RewardScorer(config, encoder)
     batch = scorer.score(
         [row["completion"] for row in rows],
