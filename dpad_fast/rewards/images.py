@@ -53,6 +53,10 @@ class Picture:
             if isinstance(self._source, str | bytes):
                 content = self._source if isinstance(self._source, bytes) else self._read()
                 self._key = ("file", _digest(content))
+            elif isinstance(self._source, Image.Image) and _is_plain(self._source):
+                # What the branch below would give, at a third of the time: Pillow packs its pixels faster than torch.
+                shape = (self._source.height, self._source.width, 3)
+                self._key = ("pixels", shape, _digest(self._source.tobytes()))
             else:
                 pixels = self.pixels().contiguous()
                 self._key = ("pixels", tuple(pixels.shape), _digest(pixels.cpu().numpy().data))
@@ -121,6 +125,10 @@ def find_pictures(images: Sequence[Any], keys: Sequence[Hashable] | None) -> tup
             pictures.append(Picture(source, f"images[{i}]"))
         index.append(places[known])
     return pictures, index
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return image.mode == "RGB" and image.info.get("transparency") is None
 
 
 def _digest(content: Any) -> bytes:
