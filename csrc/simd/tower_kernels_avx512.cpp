@@ -106,6 +106,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
 // writes half of them to the stack at every step and the kernel runs at half its speed. zmm0..23 are the accumulators
 // (row r, register c: 4 r + c), zmm24..27 a step of the panel, zmm28 the row's element. Both kinds of product read four
 // bytes of a row and 256 of the panel a step.
+// clang-format off: it indents the strings further every time that it sees them.
 #define ROW_STEP(op, at, row, c0, c1, c2, c3)                                                                      \
   "vbroadcastss " #at "*4(%[a" #row "],%[i],4), %%zmm28\n\t" op " %%zmm24, %%zmm28, %%zmm" #c0 "\n\t" op           \
   " %%zmm25, %%zmm28, %%zmm" #c1 "\n\t" op " %%zmm26, %%zmm28, %%zmm" #c2 "\n\t" op " %%zmm27, %%zmm28, %%zmm" #c3 \
@@ -145,17 +146,13 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   "jne 1b\n\t"
 #define KEEP(convert, c, offset) \
   convert(c) "vaddps " #offset "(%[sums]), %%zmm" #c ", %%zmm" #c "\n\tvmovups %%zmm" #c ", " #offset "(%[sums])\n\t"
-#define KEEP_ROWS(convert)                                                                                      \
-  KEEP(convert, 0, 0)                                                                                           \
-  KEEP(convert, 1, 64)                                                                                          \
-  KEEP(convert, 2, 128)                                                                                         \
-  KEEP(convert, 3, 192)                                                                                         \
-  KEEP(convert, 4, 256)                                                                                         \
-  KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448) KEEP(convert, 8, 512) KEEP(convert, 9, 576) \
-      KEEP(convert, 10, 640) KEEP(convert, 11, 704) KEEP(convert, 12, 768) KEEP(convert, 13, 832)               \
-          KEEP(convert, 14, 896) KEEP(convert, 15, 960) KEEP(convert, 16, 1024) KEEP(convert, 17, 1088)         \
-              KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) KEEP(convert, 20, 1280) KEEP(convert, 21, 1344)   \
-                  KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
+#define KEEP_ROWS(convert) \
+  KEEP(convert, 0, 0) KEEP(convert, 1, 64) KEEP(convert, 2, 128) KEEP(convert, 3, 192) \
+  KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448) \
+  KEEP(convert, 8, 512) KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) \
+  KEEP(convert, 12, 768) KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960) \
+  KEEP(convert, 16, 1024) KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) \
+  KEEP(convert, 20, 1280) KEEP(convert, 21, 1344) KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
 #define FROM_INTEGERS(c) "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\t"
 #define FROM_FLOATS(c)
 #define TILE_REGISTERS                                                                                                \
@@ -168,6 +165,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
                : [a0] "r"(row[0]), [a1] "r"(row[1]), [a2] "r"(row[2]), [a3] "r"(row[3]), [a4] "r"(row[4]), \
                  [a5] "r"(row[5]), [steps] "r"(steps), [sums] "r"(sums)                                    \
                : TILE_REGISTERS)
+// clang-format on
 
 // sums [6, kPanel] += six rows times `steps` (a multiple of 4) steps of a panel.
 void tile(const int16_t* const* row, const int16_t* panel, int64_t steps, float* sums) {
