@@ -239,7 +239,7 @@ class ClipEncoder:
 
     def remember_regions(self, places: Sequence[tuple[Hashable, Region]], embeddings: torch.Tensor) -> None:
         """Puts float32 embeddings [K, D] that are known already into the cache, under pictures' keys and boxes."""
-        self._keep_regions(places, embeddings, True)
+        self._keep_regions(places, embeddings, self._exact(True))
 
     def _keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
         fresh: dict[Hashable, torch.Tensor] = {

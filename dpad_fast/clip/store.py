@@ -51,6 +51,7 @@ class EmbeddingStore:
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
+        self._inode = 0
         self._warned = False
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, torch.Tensor]:
@@ -114,7 +115,8 @@ class EmbeddingStore:
             return []
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._owner == os.getpid() and self.path.exists():
+        # Another process may have thrown a damaged file away: then this one's is no longer the file that others see.
+        if self._connection is not None and self._owner == os.getpid() and self._inode == _inode(self.path):
             return self._connection
         if self._owner == os.getpid():
             self._close()
@@ -128,6 +130,7 @@ class EmbeddingStore:
             f"CREATE TABLE IF NOT EXISTS {_TABLE} (id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, "
             "value BLOB NOT NULL, sum BLOB NOT NULL)"
         )
+        self._inode = _inode(self.path)
         return connection
 
     def _handle(self, error: sqlite3.Error) -> None:
@@ -155,6 +158,13 @@ class EmbeddingStore:
             with suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = None
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return -1
 
 
 def _pages(value: bytes) -> int:

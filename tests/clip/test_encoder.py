@@ -42,6 +42,27 @@ def test_batches_agree_with_one_at_a_time(tiny):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
+def test_length_buckets_of_a_model_that_runs_as_it_is(tiny):
+    import copy
+
+    model = copy.deepcopy(tiny[0])
+    model.text_model.register_forward_hook(lambda *_: None)  # so it is not a stock model any more
+    encoder = df.ClipEncoder.from_transformers(model, tiny[1])
+    assert encoder.forward == {"float32": "float32, the model's own forward"}
+    widths = []
+    run = encoder._forwards[True]._text
+    encoder._forwards[True]._text = lambda module, ids, lengths: widths.append(ids.shape) or run(module, ids, lengths)
+    texts = captions(300)
+    found, _ = embed(encoder, texts, [shared.picture()])
+    torch.testing.assert_close(found, _texts(tiny, texts), atol=1e-6, rtol=0)
+    assert len(widths) > 1
+    padded = sum(rows * width for rows, width in widths)
+    distinct = dict.fromkeys(encoder.tokens.encode(texts))
+    assert padded < 1.2 * sum(map(len, distinct))
+    guarded = df.ClipEncoder.from_transformers(model, tiny[1], precision="guarded")
+    assert set(guarded.forward) == {"float32", "reduced"}
+
+
 def test_end_token_inside_a_caption(tiny):
     texts = ["a red <|endoftext|> cat", "<|startoftext|> a cat", "a red cat near the table"]
     found, _ = embed(df.ClipEncoder.from_transformers(*tiny), texts, [shared.picture()])

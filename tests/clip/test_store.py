@@ -184,6 +184,18 @@ def test_bounded(tmp_path):
         EmbeddingStore(tmp_path, 5)
 
 
+def test_another_process_began_the_file_again(tmp_path):
+    first, second = EmbeddingStore(tmp_path), EmbeddingStore(tmp_path)
+    first.put({b"a": torch.ones(4)})
+    assert len(second) == 1
+    first._begin_again = lambda what: None  # it keeps its connection
+    with pytest.warns(RuntimeWarning, match="thrown away"):
+        second._begin_again("a test")
+    second.put({b"b": torch.ones(4)})
+    first.put({b"c": torch.ones(4)})
+    assert sorted(second.get([b"a", b"b", b"c"])) == [b"b", b"c"]
+
+
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(ValueError, match="cannot be used for embeddings"):
