@@ -8,6 +8,7 @@
 
 #include "bindings_masks.h"
 #include "bindings_resample.h"
+#include "bindings_tower.h"
 #include "core/advantage.h"
 #include "core/cpu_features.h"
 #include "core/discriminative.h"
@@ -118,4 +119,5 @@ PYBIND11_MODULE(_C, m) {
   bind_rle(m);
   bind_resample(m);
   bind_cuda(m);
+  bind_tower(m);
 }

@@ -49,7 +49,7 @@ COMMANDS: dict[str, Command] = {
         "dpad-fast bench --help",
     ),
     "data": Command(
-        "write or rebuild data: the shapes world, its checkpoints",
+        "write or rebuild data: the shapes world, its checkpoints; embed a data folder ahead",
         "dpad-fast data shapes --out shapes-data --count 64",
     ),
     "info": Command(

@@ -1,28 +1,41 @@
-"""A bounded in-memory cache of embeddings: the least recently used go first."""
+"""A bounded cache of embeddings: in memory, where the least recently used go first, and if asked on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from threading import Lock
 
 import torch
+
+from dpad_fast.clip.store import EmbeddingStore
 
 
 class EmbeddingCache:
     """Maps a key (content, box, precision) to one embedding. Safe to use from several threads.
 
     Args:
-        max_bytes: embeddings are dropped, oldest use first, beyond this; 0 keeps nothing.
+        max_bytes: embeddings are dropped from memory, oldest use first, beyond this; 0 keeps nothing.
+        folder: also keeps the embeddings of images in a file there, which other processes and later runs share; see
+            `dpad_fast.clip.store`. None: memory only.
+        folder_bytes: that file never grows beyond this.
     """
 
-    def __init__(self, max_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        max_bytes: int = 256 << 20,
+        folder: str | os.PathLike[str] | None = None,
+        folder_bytes: int = 1 << 30,
+    ) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be 0 or more, got {max_bytes}")
         self.max_bytes = max_bytes
         self.bytes = 0
         self.hits = 0
         self.misses = 0
+        self.store = None if folder is None else EmbeddingStore(folder, folder_bytes)
         self._entries: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self._lock = Lock()
 
@@ -30,7 +43,7 @@ class EmbeddingCache:
         return len(self._entries)
 
     def get(self, key: Hashable) -> torch.Tensor | None:
-        """The embedding, or None; counts a hit or a miss."""
+        """The embedding in memory, or None; counts a hit or a miss."""
         with self._lock:
             found = self._entries.get(key)
             if found is None:
@@ -41,7 +54,7 @@ class EmbeddingCache:
             return found
 
     def put(self, key: Hashable, embedding: torch.Tensor) -> None:
-        """Keeps a copy of `embedding`, [D]."""
+        """Keeps a copy of `embedding`, [D], in memory."""
         size = embedding.numel() * embedding.element_size()
         if size > self.max_bytes:
             return
@@ -55,8 +68,32 @@ class EmbeddingCache:
                 _, dropped = self._entries.popitem(last=False)
                 self.bytes -= dropped.numel() * dropped.element_size()
 
+    def get_stored(self, keys: Sequence[Hashable], owner: bytes) -> dict[Hashable, torch.Tensor]:
+        """Those of the keys that the file has, which are then in memory too.
+
+        Args:
+            keys: made of tuples, numbers, strings and bytes, so that their `repr` is the same in every process.
+            owner: a digest of the model and its preprocessing.
+        """
+        if self.store is None or not keys:
+            return {}
+        digests = {_digest(owner, key): key for key in keys}
+        found = {digests[digest]: value for digest, value in self.store.get(list(digests)).items()}
+        for key, value in found.items():
+            self.put(key, value)
+        return found
+
+    def put_stored(self, embeddings: Mapping[Hashable, torch.Tensor], owner: bytes) -> None:
+        """Keeps embeddings in the file, if there is one."""
+        if self.store is not None and embeddings:
+            self.store.put({_digest(owner, key): value for key, value in embeddings.items()})
+
     def clear(self) -> None:
-        """Drops everything."""
+        """Drops what is in memory; the file keeps what it has."""
         with self._lock:
             self._entries.clear()
             self.bytes = 0
+
+
+def _digest(owner: bytes, key: Hashable) -> bytes:
+    return hashlib.blake2b(repr(key).encode(), digest_size=20, key=owner[:64]).digest()

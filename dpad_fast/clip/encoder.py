@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 
 from dpad_fast.clip.cache import EmbeddingCache
+from dpad_fast.clip.forward import OwnForward, make_forwards, torch_threads
 from dpad_fast.clip.preprocess import Preprocess, Region
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
 # Chunks bound memory only: 64 regions of 224 x 224 are 39 MB of input and some 300 MB of ViT-B/32 activations.
 _IMAGE_CHUNK = 64
-_TEXT_CHUNK = 256
+_TEXT_CHUNK = 1024
 # Families whose text tower is causal and read at the first end token, so that shorter rows give the same values.
 _TRIMMED = ("clip",)
 # Families trained on captions padded to the full length, all of which is attended to.
 _FULL_LENGTH = ("siglip",)
+_PROBE = ("a photo of a cat", "two")
 
 
 class Picture(Protocol):
@@ -43,9 +47,13 @@ class ClipEncoder:
 
     Attributes:
         name: what to call it in messages.
-        precision: "float32", "bfloat16", or "guarded" (bfloat16, and float32 again near the threshold).
-        margin: for "guarded", how far S1 - S2 (or S1) in bfloat16 may be from its threshold before the completion is
-            embedded again in float32; measured on this model. 0 otherwise.
+        precision: "float32"; "bfloat16", which stands for the fastest products of this machine that are at least as
+            exact as bfloat16's; or "guarded": those, and float32 again near the threshold.
+        forward: per precision in use ("float32", "reduced") what computes it, in words.
+        margin: for "guarded", how far S1 - S2 (or S1) may be from its threshold before the completion is embedded again
+            in float32; measured on this model. 0 otherwise.
+        image_margin: the same once the caption is in float32, so that only the picture's embedding is still reduced.
+        threads: CPU threads; None: as many as torch uses when called.
         compared: completions compared under "guarded" so far.
         recomputed: those of them that were embedded again in float32.
         cache: embeddings by content, box and precision; `cache.clear()` frees them.
@@ -64,26 +72,32 @@ class ClipEncoder:
         device: str | torch.device | None = None,
         name: str = "clip",
         cache: EmbeddingCache | None = None,
+        threads: int | None = None,
     ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         self.name, self.precision = name, precision
         self.preprocess, self.tokens = preprocess, tokens
         self.cache = EmbeddingCache() if cache is None else cache
-        self.margin = 0.0
+        self.margin = self.image_margin = 0.0
         self.compared = self.recomputed = 0
-        self._text_features, self._image_features, self._trim = text_features, image_features, trim
-        model.eval()
+        self.threads = threads
+        self._model = model.eval()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
-        self._models: dict[bool, torch.nn.Module] = {}  # by whether exact
-        if precision != "bfloat16":
-            self._models[True] = _as(model, torch.float32, self.device)
-        if precision != "float32":
-            self._models[False] = _as(model, torch.bfloat16, self.device)
-        if precision == "guarded":
-            from dpad_fast.clip.guard import measure_margin
 
-            self.margin = measure_margin(self)
+        def own(copied: torch.nn.Module) -> OwnForward:
+            return OwnForward(copied, text_features, image_features, None if trim else tokens.context, tokens.pad)
+
+        probe = [ids for ids in tokens.encode(_PROBE) if not isinstance(ids, str)]
+        probe = [tokens.truncate(ids) for ids in probe]
+        self._forwards = make_forwards(model, self.device, precision, own, probe, preprocess.size)
+        self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
+        if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
+            from dpad_fast.clip.guard import measure_margins
+
+            self.margin, self.image_margin = measure_margins(self)
 
     @classmethod
     def from_transformers(
@@ -94,6 +108,7 @@ class ClipEncoder:
         precision: str = "float32",
         device: str | torch.device | None = None,
         cache: EmbeddingCache | None = None,
+        threads: int | None = None,
     ) -> ClipEncoder:
         """From a model and processor of transformers: CLIP, SigLIP, and others with `get_text_features`.
 
@@ -103,6 +118,7 @@ class ClipEncoder:
             precision: see the class.
             device: where it runs; None: where the model is. A model elsewhere is copied there.
             cache: a cache to share between encoders of the same model.
+            threads: CPU threads; None: as many as torch uses (under Ray that is one).
 
         Raises:
             ValueError: the processor does what `Preprocess` cannot express, or has no tokenizer; names what.
@@ -126,6 +142,7 @@ class ClipEncoder:
             device=device,
             name=getattr(model, "name_or_path", "") or family,
             cache=cache,
+            threads=threads,
         )
 
     @classmethod
@@ -138,6 +155,7 @@ class ClipEncoder:
         precision: str = "float32",
         device: str | torch.device | None = None,
         cache: EmbeddingCache | None = None,
+        threads: int | None = None,
     ) -> ClipEncoder:
         """From what open_clip's factory returns: the model, the evaluation transform and the tokenizer.
 
@@ -156,6 +174,7 @@ class ClipEncoder:
             device=device,
             name=f"open_clip {type(model).__name__}",
             cache=cache,
+            threads=threads,
         )
 
     def embed_texts(self, ids: Sequence[Ids], *, exact: bool = False, timings: dict[str, float] | None = None) -> Any:
@@ -171,14 +190,16 @@ class ClipEncoder:
         """
         began = time.perf_counter()
         exact = self._exact(exact)
+        level = self._forwards[exact].precision
         unique = list(dict.fromkeys(ids))
-        found = {row: self.cache.get(("text", exact, row)) for row in unique}
-        missing = sorted((row for row, value in found.items() if value is None), key=len)
+        found = {row: self.cache.get(("text", level, row)) for row in unique}
+        missing = [row for row, value in found.items() if value is None]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
-            for row, value in zip(chunk, self._run_texts(chunk, exact), strict=True):
+            values = self._unit(self._forwards[exact].texts(chunk, self._threads()))
+            for row, value in zip(chunk, values, strict=True):
                 found[row] = value
-                self.cache.put(("text", exact, row), value)
+                self.cache.put(("text", level, row), value)
         _add(timings, "text", began)
         return torch.stack([_present(found[row]) for row in ids])
 
@@ -202,65 +223,110 @@ class ClipEncoder:
             float32 [K, D] on the CPU.
         """
         exact = self._exact(exact)
-        keys = [("image", exact, pictures[index].key, box) for index, box in regions]
-        found = {key: self.cache.get(key) for key in dict.fromkeys(keys)}
-        wanted = dict(zip(keys, regions, strict=True))
-        missing = sorted((key for key, value in found.items() if value is None), key=lambda key: wanted[key][0])
-        for start in range(0, len(missing), _IMAGE_CHUNK):
-            chunk = missing[start : start + _IMAGE_CHUNK]
-            values = self._run_regions(pictures, [wanted[key] for key in chunk], exact, timings)
-            for key, value in zip(chunk, values, strict=True):
-                found[key] = value
-                self.cache.put(key, value)
-        return torch.stack([_present(found[key]) for key in keys])
+        began = time.perf_counter()
+        content = self._content_keys(pictures, regions)
+        places = [(content[index], box) for index, box in regions]
+        wanted = dict(zip(places, regions, strict=True))
+        found = self._known_regions(list(wanted), exact)
+        _add(timings, "preprocess", began)
+        missing = sorted((place for place in wanted if place not in found), key=lambda place: wanted[place][0])
+        chunks = [missing[start : start + _IMAGE_CHUNK] for start in range(0, len(missing), _IMAGE_CHUNK)]
+        made = self._made_regions(pictures, [[wanted[place] for place in chunk] for chunk in chunks], exact, timings)
+        for chunk, values in zip(chunks, made, strict=True):
+            self._keep_regions(chunk, values, exact)
+            found.update(zip(chunk, values, strict=True))
+        return torch.stack([found[place] for place in places])
 
-    def _exact(self, exact: bool) -> bool:
-        return exact and True in self._models if self.precision != "float32" else True
+    def remember_regions(self, places: Sequence[tuple[Hashable, Region]], embeddings: torch.Tensor) -> None:
+        """Puts float32 embeddings [K, D] that are known already into the cache, under pictures' keys and boxes."""
+        self._keep_regions(places, embeddings, self._exact(True))
 
-    def _run_texts(self, rows: Sequence[Ids], exact: bool) -> torch.Tensor:
-        lengths = torch.tensor([len(row) for row in rows])
-        width = int(lengths.max()) if self._trim else self.tokens.context
-        ids = torch.full((len(rows), width), self.tokens.pad, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        with torch.inference_mode():
-            values = self._text_features(self._models[exact], ids.to(self.device), lengths.to(self.device))
-        return self._unit(values)
+    def _keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
+        fresh: dict[Hashable, torch.Tensor] = {
+            ("image", self._forwards[exact].precision, *place): value
+            for place, value in zip(places, values, strict=True)
+        }
+        for key, value in fresh.items():
+            self.cache.put(key, value)
+        if self.cache.store is not None:
+            self.cache.put_stored(fresh, self.digest)
 
-    def _run_regions(
+    @cached_property
+    def digest(self) -> bytes:
+        """Tells this model's embeddings of images from any other's: its weights and its preprocessing."""
+        digest = hashlib.sha256(repr(self.preprocess).encode())
+        for name, value in sorted(self._model.state_dict().items()):
+            content = value.detach().to("cpu").contiguous().flatten().view(torch.uint8)
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(content.numpy().data)
+        return digest.digest()
+
+    def _content_keys(self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]) -> dict[int, Hashable]:
+        """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
+        used = list(dict.fromkeys(index for index, _ in regions))
+        if len(used) < 2 or self._threads() < 2:
+            return {index: pictures[index].key for index in used}
+        with ThreadPoolExecutor(self._threads(), "dpad-digest") as pool:
+            return dict(zip(used, pool.map(lambda index: pictures[index].key, used), strict=True))
+
+    def _known_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
+        """From memory, then from the file. What is known in float32 serves where less is asked for."""
+        found: dict[Any, torch.Tensor] = {}
+        for level in ("float32",) if exact else ("float32", self._forwards[False].precision):
+            rest: dict[Hashable, Any] = {("image", level, *place): place for place in places if place not in found}
+            for key, place in rest.items():
+                value = self.cache.get(key)
+                if value is not None:
+                    found[place] = value
+            if self.cache.store is not None:
+                unknown = [key for key, place in rest.items() if place not in found]
+                stored = self.cache.get_stored(unknown, self.digest)
+                found.update((rest[key], value) for key, value in stored.items())
+        return found
+
+    def _made_regions(
         self,
         pictures: Sequence[Picture],
-        regions: Sequence[tuple[int, Region]],
+        chunks: Sequence[Sequence[tuple[int, Region]]],
         exact: bool,
         timings: dict[str, float] | None,
+    ) -> Iterator[torch.Tensor]:
+        """Embeddings chunk by chunk; the next chunk is preprocessed while the model works on this one."""
+        if not chunks:
+            return
+        with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
+            inputs = ahead.submit(self._inputs, pictures, chunks[0], timings)
+            for following in (*chunks[1:], None):
+                ready = inputs.result()
+                if following is not None:
+                    inputs = ahead.submit(self._inputs, pictures, following, timings)
+                began = time.perf_counter()
+                unit = self._unit(self._forwards[exact].images(ready, self._threads()))
+                _add(timings, "image", began)
+                yield unit
+
+    def _inputs(
+        self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]], timings: dict[str, float] | None
     ) -> torch.Tensor:
         began = time.perf_counter()
         used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
         pixels = [pictures[index].pixels() for index in used]
-        inputs = self.preprocess(pixels, [box for _, box in regions], [used[index] for index, _ in regions])
+        with torch_threads(self._threads()):
+            inputs = self.preprocess(pixels, [box for _, box in regions], [used[index] for index, _ in regions])
         _add(timings, "preprocess", began)
-        began = time.perf_counter()
-        model = self._models[exact]
-        with torch.inference_mode():
-            values = self._image_features(model, inputs.to(self.device, next(model.parameters()).dtype))
-        unit = self._unit(values)
-        _add(timings, "image", began)
-        return unit
+        return inputs
+
+    def _exact(self, exact: bool) -> bool:
+        return True in self._forwards and (exact or False not in self._forwards)
+
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self.threads is None else self.threads
 
     def _unit(self, values: torch.Tensor) -> torch.Tensor:
-        values = values.detach().to("cpu", torch.float32)
         unit = torch.nn.functional.normalize(values, dim=-1)
         if not bool(torch.isfinite(unit).all()):
             raise ValueError(f"encoder {self.name!r} returned embeddings that are not finite; are its weights sound?")
         return unit
-
-
-def _as(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    weights = list(model.parameters())
-    if all(weight.dtype == dtype and weight.device == device for weight in weights):
-        return model
-    # A copy: the caller's model keeps its own dtype and place.
-    return copy.deepcopy(model).to(device=device, dtype=dtype)
 
 
 def _plain_text(model: Any, ids: torch.Tensor, _lengths: torch.Tensor) -> torch.Tensor:

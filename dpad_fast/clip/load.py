@@ -23,6 +23,7 @@ def load_encoder(
     device: str | torch.device = "cpu",
     precision: str = "guarded",
     cache: EmbeddingCache | None = None,
+    threads: int | None = None,
 ) -> ClipEncoder:
     """Loads a frozen CLIP-like model.
 
@@ -32,7 +33,8 @@ def load_encoder(
         backend: "transformers" or "open_clip".
         device: where it runs.
         precision: "float32", "bfloat16", or "guarded".
-        cache: see `ClipEncoder`.
+        cache: see `ClipEncoder`; `EmbeddingCache(folder=...)` keeps the embeddings of images on disk.
+        threads: CPU threads; None: as many as torch uses when called (under Ray that is one).
 
     Raises:
         ValueError: an unknown backend or precision, or a model that cannot be loaded; says what could be done.
@@ -47,9 +49,11 @@ def load_encoder(
     try:
         if backend == "transformers":
             model, processor = _transformers(name)
-            return ClipEncoder.from_transformers(model, processor, precision=precision, device=device, cache=cache)
+            return ClipEncoder.from_transformers(
+                model, processor, precision=precision, device=device, cache=cache, threads=threads
+            )
         parts = _open_clip(name)
-        return ClipEncoder.from_open_clip(*parts, precision=precision, device=device, cache=cache)
+        return ClipEncoder.from_open_clip(*parts, precision=precision, device=device, cache=cache, threads=threads)
     except (OSError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"encoder {name!r} cannot be loaded with backend {backend!r}: {_first_line(error)} "

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="transformers", help="transformers (default) or open_clip")
     parser.add_argument("--precision", default="guarded", help="guarded (default), float32 or bfloat16")
     parser.add_argument("--device", default="cpu", help="where the encoder runs (cpu)")
+    parser.add_argument("--cache", help="a folder that keeps the embeddings of images (see dpad-fast data embed)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,8 +65,16 @@ def run(args: argparse.Namespace) -> int:
     chosen = _choose(rows, samples, args.data)
     encoder = None
     if config.needs_encoder:
+        from dpad_fast.clip import EmbeddingCache
+
         with quiet():
-            encoder = df.load_encoder(args.encoder, backend=args.backend, device=args.device, precision=args.precision)
+            encoder = df.load_encoder(
+                args.encoder,
+                backend=args.backend,
+                device=args.device,
+                precision=args.precision,
+                cache=None if args.cache is None else EmbeddingCache(folder=args.cache),
+            )
         if args.encoder == "shapes":
             print(SHAPES_NOTE, file=sys.stderr)
     scorer = df.RewardScorer(config, encoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -62,8 +63,10 @@ class Comparison:
     def run(self, jobs: list[Job], timings: dict[str, float]) -> dict[int, tuple[float, float, float] | str]:
         """Per job's index (reward, S1, S2), or the reason code why there is nothing to compare."""
         results: dict[int, tuple[float, float, float] | str] = {}
+        began = time.perf_counter()
         unique = list(dict.fromkeys(job.caption for job in jobs))
         ids = dict(zip(unique, self.encoder.tokens.encode(unique), strict=True))
+        began = _add(timings, "text", began)
         ready = []
         for job in jobs:
             reason = self._prepare(job, ids[job.caption])
@@ -71,9 +74,11 @@ class Comparison:
                 ready.append(job)
             else:
                 results[job.index] = reason
+        _add(timings, "geometry", began)
         if not ready:
             return results
-        s1, s2 = self._similarities(ready, exact=self.encoder.precision == "float32", timings=timings)
+        exact = self.encoder.precision == "float32"
+        s1, s2 = self._similarities(ready, exact_text=exact, exact_image=exact, timings=timings)
         if self.encoder.precision == "guarded":
             self._guard(ready, s1, s2, timings)
         reward = apply_shape(s1, s2, self.config)
@@ -82,12 +87,23 @@ class Comparison:
         return results
 
     def _guard(self, jobs: list[Job], s1: torch.Tensor, s2: torch.Tensor, timings: dict[str, float]) -> None:
+        """Embeds again in float32 what may be decided otherwise: captions first, which are cheap, then pictures."""
+        encoder = self.encoder
+        encoder.compared += len(jobs)
+        near = self._near(s1, s2, encoder.margin)
+        encoder.recomputed += near.numel()
+        for exact_image in (False, True):
+            if exact_image:
+                near = near[self._near(s1[near], s2[near], encoder.image_margin)]
+            if near.numel():
+                again = [jobs[i] for i in near.tolist()]
+                s1[near], s2[near] = self._similarities(
+                    again, exact_text=True, exact_image=exact_image, timings=timings
+                )
+
+    def _near(self, s1: torch.Tensor, s2: torch.Tensor, margin: float) -> torch.Tensor:
         distance = s1 - self.config.tau if self.config.shape == "roi-threshold" else s1 - s2
-        near = torch.nonzero(distance.abs() <= self.encoder.margin).flatten()
-        self.encoder.compared += len(jobs)
-        self.encoder.recomputed += near.numel()
-        if near.numel():
-            s1[near], s2[near] = self._similarities([jobs[i] for i in near.tolist()], exact=True, timings=timings)
+        return torch.nonzero(distance.abs() <= margin).flatten()
 
     def _prepare(self, job: Job, ids: Ids | str) -> str | None:
         if isinstance(ids, str):
@@ -174,14 +190,15 @@ class Comparison:
         return self._masked[key]
 
     def _similarities(
-        self, jobs: Sequence[Job], *, exact: bool, timings: dict[str, float]
+        self, jobs: Sequence[Job], *, exact_text: bool, exact_image: bool, timings: dict[str, float]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """S1 and S2, float32 [J]: means over a caption's windows, S2 the largest over its contrasts."""
         texts = list(dict.fromkeys(window for job in jobs for window in job.windows))
         pairs = list(dict.fromkeys((job.roi, other) for job in jobs for other in job.contrasts))
         places = list(dict.fromkeys(place for pair in pairs for place in pair))
-        text = self.encoder.embed_texts(texts, exact=exact, timings=timings)
-        image = self.encoder.embed_regions(self.pictures, places, exact=exact, timings=timings)
+        text = self.encoder.embed_texts(texts, exact=exact_text, timings=timings)
+        image = self.encoder.embed_regions(self.pictures, places, exact=exact_image, timings=timings)
+        began = time.perf_counter()
         at_text = {window: i for i, window in enumerate(texts)}
         at_place = {place: i for i, place in enumerate(places)}
         at_pair = {pair: i for i, pair in enumerate(pairs)}
@@ -193,9 +210,16 @@ class Comparison:
             torch.tensor([at_pair[pair] for _, pair in rows]),
             shape="margin",
         )
-        if len(rows) == len(jobs):
-            return first, second
-        return _gather(jobs, first, second)
+        if len(rows) != len(jobs):
+            first, second = _gather(jobs, first, second)
+        _add(timings, "combine", began)
+        return first, second
+
+
+def _add(timings: dict[str, float], stage: str, began: float) -> float:
+    now = time.perf_counter()
+    timings[stage] = timings.get(stage, 0.0) + now - began
+    return now
 
 
 def _gather(jobs: Sequence[Job], first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

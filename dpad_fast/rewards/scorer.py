@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dpad_fast.rewards import geometry, matching
+from dpad_fast.rewards.background import Background, PendingScore
 from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
 from dpad_fast.rewards.discriminative import Comparison, Job
 from dpad_fast.rewards.format import answer_format, non_repeat, think_format
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
 
 _STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 _FORMAT = ("think_format", "answer_format")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A batch that is parsed and checked, and has its geometry terms."""
+
+    count: int
+    columns: dict[str, list[float]]
+    reasons: list[str | None]
+    jobs: list[Job]
+    pictures: list[Picture]
+    timings: dict[str, float]
 
 
 class RewardScorer:
@@ -43,6 +57,7 @@ class RewardScorer:
             )
         self.config = config
         self.encoder = encoder
+        self._background = Background()
 
     def score(
         self,
@@ -68,6 +83,37 @@ class RewardScorer:
         Raises:
             ValueError: a bad target, image or argument; names the index and the field.
         """
+        return self._finish(self._begin(completions, targets, images, image_keys, model_sizes))
+
+    def score_async(
+        self,
+        completions: Sequence[str],
+        targets: Sequence[Target | str],
+        images: Sequence[Any] | None = None,
+        image_keys: Sequence[Hashable] | None = None,
+        model_sizes: Sequence[Size] | None = None,
+    ) -> PendingScore:
+        """`score` in the background: returns at once, so that a trainer can go on generating.
+
+        Batches are scored in the order of the calls, and one is parsed while the encoder works on the one before it.
+        The encoder's `threads` says how many CPU threads it may use beside the caller's own work.
+
+        Returns:
+            A handle with `result(timeout)` and `done()`, which can be awaited; it raises what `score` would.
+        """
+        given = (list(completions) if not isinstance(completions, str) else completions, list(targets))
+        rest = [None if part is None else list(part) for part in (images, image_keys, model_sizes)]
+        return self._background.submit(lambda: self._begin(*given, *rest), self._finish)
+
+    def _begin(
+        self,
+        completions: Sequence[str],
+        targets: Sequence[Target | str],
+        images: Sequence[Any] | None,
+        image_keys: Sequence[Hashable] | None,
+        model_sizes: Sequence[Size] | None,
+    ) -> _Ready:
+        """Everything that needs no encoder."""
         timings = dict.fromkeys(_STAGES, 0.0)
         began = time.perf_counter()
         count = _check_lengths(completions, targets, images, model_sizes)
@@ -81,15 +127,24 @@ class RewardScorer:
                 picture.check()
         scales = find_spaces(self.config, truths, sizes, model_sizes)
         columns = self._columns(parsed, truths, scales)
-        began = _lap(timings, "geometry", began)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
-        similarity = {"roi": [float("nan")] * count, "aoi": [float("nan")] * count}
+        jobs: list[Job] = []
         if self.config.needs_encoder and count:
             jobs = self._jobs(parsed, truths, scales, columns, index if images is not None else None)
-            columns["discriminative"] = self._discriminate(jobs, pictures, count, similarity, reasons, timings)
+        _lap(timings, "geometry", began)
+        return _Ready(count, columns, reasons, jobs, pictures, timings)
+
+    def _finish(self, ready: _Ready) -> ScoreBatch:
+        """The encoder's part, and the sum."""
+        count, columns, timings = ready.count, ready.columns, ready.timings
+        similarity = {"roi": [float("nan")] * count, "aoi": [float("nan")] * count}
+        if self.config.needs_encoder and count:
+            columns["discriminative"] = self._discriminate(
+                ready.jobs, ready.pictures, count, similarity, ready.reasons, timings
+            )
         began = time.perf_counter()
-        batch = self._combine(columns, similarity, reasons, count, timings)
-        _lap(timings, "combine", began)
+        batch = self._combine(columns, similarity, ready.reasons, count, timings)
+        timings["combine"] += time.perf_counter() - began
         return batch
 
     def _target(self, target: Target | str, i: int) -> Target:

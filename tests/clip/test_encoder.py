@@ -42,6 +42,27 @@ def test_batches_agree_with_one_at_a_time(tiny):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
+def test_length_buckets_of_a_model_that_runs_as_it_is(tiny):
+    import copy
+
+    model = copy.deepcopy(tiny[0])
+    model.text_model.register_forward_hook(lambda *_: None)  # so it is not a stock model any more
+    encoder = df.ClipEncoder.from_transformers(model, tiny[1])
+    assert encoder.forward == {"float32": "float32, the model's own forward"}
+    widths = []
+    run = encoder._forwards[True]._text
+    encoder._forwards[True]._text = lambda module, ids, lengths: widths.append(ids.shape) or run(module, ids, lengths)
+    texts = captions(300)
+    found, _ = embed(encoder, texts, [shared.picture()])
+    torch.testing.assert_close(found, _texts(tiny, texts), atol=1e-6, rtol=0)
+    assert len(widths) > 1
+    padded = sum(rows * width for rows, width in widths)
+    distinct = dict.fromkeys(encoder.tokens.encode(texts))
+    assert padded < 1.2 * sum(map(len, distinct))
+    guarded = df.ClipEncoder.from_transformers(model, tiny[1], precision="guarded")
+    assert set(guarded.forward) == {"float32", "reduced"}
+
+
 def test_end_token_inside_a_caption(tiny):
     texts = ["a red <|endoftext|> cat", "<|startoftext|> a cat", "a red cat near the table"]
     found, _ = embed(df.ClipEncoder.from_transformers(*tiny), texts, [shared.picture()])
@@ -194,23 +215,67 @@ def test_reading_open_clips_transforms(mode):
         Preprocess.from_open_clip(lambda image: image)
 
 
-def test_guard_decides_as_float32(tiny):
+class Rough:
+    """A forward whose embeddings err as bfloat16's do, whatever the processor offers."""
+
+    precision = name = "rough"
+
+    def __init__(self, exact):
+        self.exact = exact
+
+    def texts(self, rows, threads):
+        return self.exact.texts(rows, threads).bfloat16().float()
+
+    def images(self, pixels, threads):
+        return self.exact.images(pixels, threads).bfloat16().float()
+
+
+def rough_encoder(tiny, monkeypatch):
+    from dpad_fast.clip import encoder as module
+
+    make = module.make_forwards
+
+    def made(*args):
+        forwards = make(*args)
+        return {True: forwards[True], False: Rough(forwards[True])}
+
+    monkeypatch.setattr(module, "make_forwards", made)
+    return df.ClipEncoder.from_transformers(*tiny, precision="guarded")
+
+
+def test_guard_decides_as_float32(tiny, monkeypatch):
     # A wide context of near ties: many captions against many pictures.
     texts = [shared.completion(caption=caption) for caption in captions(400, seed=5)]
     pictures = [shared.picture(i % 8) for i in range(400)]
     targets = [df.Target.parse(shared.SOLUTION)] * 400
+    rough = rough_encoder(tiny, monkeypatch)
+    monkeypatch.undo()
+    guarded, exact = (df.ClipEncoder.from_transformers(*tiny, precision=name) for name in ("guarded", "float32"))
+    for shape in ("binary", "roi-threshold"):
+        config = df.RewardConfig.preset("dpad", shape=shape, tau=0.2)
+        wanted = df.RewardScorer(config, exact).score(texts, targets, pictures).terms["discriminative"]
+        for encoder in (rough, guarded):
+            encoder.compared = encoder.recomputed = 0
+            found = df.RewardScorer(config, encoder).score(texts, targets, pictures)
+            assert torch.equal(found.terms["discriminative"], wanted)
+            assert encoder.compared == 400
+        assert 0 < rough.recomputed < 240
+        assert 0 < rough.image_margin < rough.margin < 0.05
+    assert guarded.margin <= rough.margin  # int16 products err less than bfloat16, and float32 not at all
 
-    def decide(precision):
-        for shape in ("binary", "roi-threshold"):
-            encoder = df.ClipEncoder.from_transformers(*tiny, precision=precision)
-            scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape=shape, tau=0.2), encoder)
-            yield scorer.score(texts, targets, pictures), encoder
 
-    for (exact, _), (guarded, encoder) in zip(decide("float32"), decide("guarded"), strict=True):
-        assert torch.equal(exact.terms["discriminative"], guarded.terms["discriminative"])
-        assert encoder.compared == 400
-        assert 0 < encoder.recomputed < 240
-        assert 0 < encoder.margin < 0.05
+def test_without_the_guard_the_rough_encoder_decides_otherwise(tiny, monkeypatch):
+    # What the guard is for: else the test above would prove nothing.
+    texts = [shared.completion(caption=caption) for caption in captions(400, seed=5)]
+    pictures = [shared.picture(i % 8) for i in range(400)]
+    targets = [df.Target.parse(shared.SOLUTION)] * 400
+    rough = rough_encoder(tiny, monkeypatch)
+    rough.margin = rough.image_margin = 0.0
+    monkeypatch.undo()
+    exact = df.ClipEncoder.from_transformers(*tiny)
+    config = df.RewardConfig.preset("dpad", shape="roi-threshold", tau=0.2)
+    first, second = (df.RewardScorer(config, encoder).score(texts, targets, pictures) for encoder in (rough, exact))
+    assert not torch.equal(first.similarity["roi"], second.similarity["roi"])
 
 
 def test_precisions_leave_the_callers_model_alone(tiny):

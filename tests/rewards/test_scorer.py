@@ -201,9 +201,10 @@ def test_equal_inputs_are_embedded_once(tiny):
     copies = [shared.picture(i % 2) for i in range(16)]  # distinct objects, two contents
     ran = []
     encoder = df.ClipEncoder.from_transformers(*tiny)
-    run_texts, run_regions = encoder._run_texts, encoder._run_regions
-    encoder._run_texts = lambda rows, exact: ran.append(("text", len(rows))) or run_texts(rows, exact)
-    encoder._run_regions = lambda *given: ran.append(("image", len(given[1]))) or run_regions(*given)
+    forward = encoder._forwards[True]
+    run_texts, run_images = forward.texts, forward.images
+    forward.texts = lambda rows, threads: ran.append(("text", len(rows))) or run_texts(rows, threads)
+    forward.images = lambda pixels, threads: ran.append(("image", len(pixels))) or run_images(pixels, threads)
     score(encoder, texts, images=copies)
     assert sorted(ran) == [("image", 4), ("text", 2)]
     ran.clear()

@@ -1,0 +1,63 @@
+// What a transformer tower is made of, over packed rows: no padding, and a prefix that captions share is one set of
+// rows.
+#pragma once
+
+#include <cstdint>
+
+namespace dpad {
+
+// What happens to x W^T + b: stored; through x * sigmoid(1.702 x); or added to what the output holds.
+enum class Finish { store, quick_gelu, add };
+
+// Elements of packed weights, as 16-bit integers (reduced) or float32.
+int64_t packed_elements(int64_t columns, int64_t depth, bool reduced);
+
+// Weights [columns, depth] to panels; scale [columns rounded up to 64].
+void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale);
+void pack32(const float* weight, int64_t columns, int64_t depth, float* packed);
+
+// A layer norm of rows, or none where weight is null.
+struct Norm {
+  const float* weight;
+  const float* bias;
+  float eps;
+};
+
+// A packed linear layer: `packed` holds 16-bit integers where `scale` is given, and floats where it is null.
+struct Linear {
+  int64_t columns, depth;
+  const void* packed;
+  const float* scale;
+  const float* bias;  // [columns] or null
+};
+
+void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out);
+
+// out [rows, columns] from x [rows, depth], through the norm first.
+void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
+            float* out);
+
+// x [rows, depth] += down(quick_gelu(up(norm(x)))), some rows at a time, so that what lies between stays in the cache.
+void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up, const Linear& down, int threads);
+
+// Sequences over shared rows. Sequence s has the rows path[offsets[s]..offsets[s + 1]); its queries are the positions
+// first[s]..last[s] of it, and the queries of all sequences, one after the other, are the rows of q and of out.
+struct AttentionProblem {
+  int64_t sequences;
+  const int64_t* path;
+  const int64_t* offsets;
+  const int64_t* first;
+  const int64_t* last;
+  int64_t heads, dim;
+  bool causal;
+  int threads;
+};
+
+// q [Q, ...] with rows q_stride apart, k and v with rows kv_stride apart; out [Q, heads * dim].
+void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
+               int64_t kv_stride, float* out);
+
+// "avx512-vnni" or "scalar".
+const char* tower_level();
+
+}  // namespace dpad

@@ -1,0 +1,206 @@
+"""How an encoder gets from token ids and pixels to embeddings: the model's own forward, or this package's towers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from dpad_fast.clip.kernels import choose_kernels, has_amx
+from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.tower import FastClip
+from dpad_fast.clip.weights import read_weights
+
+TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+ImageFeatures = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+# Rows of one width that the model sees together: bounds memory, and how much a short caption is padded.
+_TOKENS = 4096
+# The largest difference of unit embeddings between the towers and the model itself. Another order of additions makes
+# some 1e-7; a model that is not what its type says makes a thousand times more than this.
+_SAME = 5e-6
+
+
+class Forward(Protocol):
+    """Embeddings, not normalised, float32 on the CPU.
+
+    Attributes:
+        name: what computes them, in words.
+        precision: of the products: "float32", "bfloat16" or "int16".
+    """
+
+    name: str
+    precision: str
+
+    def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
+        """Of N token id lists, [N, D]."""
+        ...
+
+    def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
+        """Of K preprocessed images [K, 3, side, side], [K, D]."""
+        ...
+
+
+class OwnForward:
+    """The model's own forward.
+
+    Args:
+        model: on the device and in the precision that it is to run in.
+        text_features: from ids [n, width] and lengths [n].
+        image_features: from pixels.
+        width: of padded rows; None where rows may be as short as their longest, because the tower is causal.
+        pad: what fills shorter rows.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        text_features: TextFeatures,
+        image_features: ImageFeatures,
+        width: int | None,
+        pad: int,
+    ) -> None:
+        weight = next(model.parameters())
+        self.precision = str(weight.dtype).removeprefix("torch.")
+        self.name = f"{self.precision}, the model's own forward"
+        self._model, self._text, self._image = model, text_features, image_features
+        self._width, self._pad = width, pad
+        self._device, self._dtype = weight.device, weight.dtype
+
+    def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
+        """In buckets of similar length."""
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        parts = []
+        with torch.inference_mode(), torch_threads(threads):
+            for bucket in self._buckets(rows, order):
+                lengths = torch.tensor([len(rows[i]) for i in bucket])
+                width = int(lengths.max()) if self._width is None else self._width
+                ids = torch.full((len(bucket), width), self._pad, dtype=torch.long)
+                for row, i in enumerate(bucket):
+                    ids[row, : len(rows[i])] = torch.tensor(rows[i])
+                found = self._text(self._model, ids.to(self._device), lengths.to(self._device))
+                parts.append(found.detach().to("cpu", torch.float32))
+        back = torch.empty(len(rows), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(rows))
+        return torch.cat(parts)[back]
+
+    def _buckets(self, rows: Sequence[Ids], order: list[int]) -> Iterator[list[int]]:
+        bucket: list[int] = []
+        for i in order:  # shortest first, so that the newcomer is the widest
+            width = len(rows[i]) if self._width is None else self._width
+            longer = self._width is None and bool(bucket) and width > 1.25 * len(rows[bucket[0]]) + 1
+            # Many captions of a kind are worth a call of their own; a few are cheaper padded.
+            if bucket and ((len(bucket) + 1) * width > _TOKENS or (longer and len(bucket) >= 16)):
+                yield bucket
+                bucket = []
+            bucket.append(i)
+        yield bucket
+
+    def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
+        """All in one batch."""
+        with torch.inference_mode(), torch_threads(threads):
+            found = self._image(self._model, pixels.to(self._device, self._dtype))
+        return found.detach().to("cpu", torch.float32)
+
+
+class TowerForward:
+    """This package's towers."""
+
+    def __init__(self, clip: FastClip) -> None:
+        self.precision = clip.name
+        self.name = f"{clip.name}, packed towers"
+        self._clip = clip
+
+    def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
+        """Packed."""
+        with torch.inference_mode(), torch_threads(threads):
+            return self._clip.texts(rows, threads)
+
+    def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
+        """In chunks."""
+        with torch.inference_mode(), torch_threads(threads):
+            return self._clip.images(pixels.to("cpu", torch.float32), threads)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Operations of torch itself on `threads` threads, meanwhile."""
+    before = torch.get_num_threads()
+    if before == threads:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_forwards(
+    model: torch.nn.Module,
+    device: torch.device,
+    precision: str,
+    own: Callable[[torch.nn.Module], OwnForward],
+    probe: Sequence[Ids],
+    side: int,
+) -> dict[bool, Forward]:
+    """By whether it is exact (float32): the forwards that a precision needs.
+
+    "guarded" gets both; where nothing on this machine is faster than float32 they are the same one.
+
+    Args:
+        model: the caller's; it is left as it is.
+        device: where to run.
+        precision: "float32", "bfloat16" or "guarded".
+        own: makes the model's own forward of a copy.
+        probe: captions to compare the towers with the model on.
+        side: of a preprocessed image.
+    """
+    forwards: dict[bool, Forward] = {}
+    weights = read_weights(model) if device.type == "cpu" else None
+    if weights is not None:
+        exact = choose_kernels(False)
+        assert exact is not None, "float32 kernels are there on any processor"
+        towers = TowerForward(FastClip(weights, exact))
+        if _agree(towers, own(_as(model, torch.float32, device)), probe, side):
+            reduced = choose_kernels(True) if precision != "float32" else None
+            forwards[True] = towers
+            forwards[False] = towers if reduced is None else TowerForward(FastClip(weights, reduced))
+            return _needed(forwards, precision)
+    if precision != "bfloat16":
+        forwards[True] = own(_as(model, torch.float32, device))
+    if precision != "float32":
+        # Without AMX a bfloat16 product is no faster than float32's on any CPU that this was measured on.
+        slow = precision == "guarded" and device.type == "cpu" and not has_amx()
+        forwards[False] = forwards[True] if slow else own(_as(model, torch.bfloat16, device))
+    return forwards
+
+
+def _needed(forwards: dict[bool, Forward], precision: str) -> dict[bool, Forward]:
+    wanted = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}[precision]
+    return {exact: forwards[exact] for exact in wanted}
+
+
+def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 3, side, side, generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        pairs = [(f.texts(probe, threads), f.images(pixels, threads)) for f in (towers, own)]
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not fit: not the model that it looked like
+        return False
+    for mine, theirs in zip(*pairs, strict=True):
+        difference = torch.nn.functional.normalize(mine, dim=-1) - torch.nn.functional.normalize(theirs, dim=-1)
+        if not bool((difference.abs() <= _SAME).all()):  # false for NaN too
+            return False
+    return True
+
+
+def _as(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
+    weights = list(model.parameters())
+    if all(weight.dtype == dtype and weight.device == device for weight in weights):
+        return model
+    # A copy: the caller's model keeps its own dtype and place.
+    return copy.deepcopy(model).to(device=device, dtype=dtype)

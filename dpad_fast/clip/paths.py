@@ -1,0 +1,108 @@
+"""Token sequences packed without padding, where the prefixes that sequences share are one set of rows.
+
+Exact for a causal tower: what a token becomes depends on nothing but the tokens up to it, so equal prefixes become
+equal values, and nothing after the token that is read matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+
+@dataclass(frozen=True)
+class Paths:
+    """S sequences over R shared rows.
+
+    Attributes:
+        path: int64 [sum of lengths], the rows of each sequence in order.
+        offsets: int64 [S + 1], where each sequence starts in `path`.
+        first: int64 [S], the first position of each sequence that is a query.
+        last: int64 [S], the position after its last query.
+        causal: whether a position sees only those up to it.
+    """
+
+    path: torch.Tensor
+    offsets: torch.Tensor
+    first: torch.Tensor
+    last: torch.Tensor
+    causal: bool
+
+    @property
+    def count(self) -> int:
+        """S."""
+        return int(self.first.numel())
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Length of each sequence."""
+        lengths: list[int] = self.offsets.diff().tolist()
+        return lengths
+
+    @cached_property
+    def queries(self) -> torch.Tensor:
+        """int64 [S + 1], where the queries of each sequence start among all queries."""
+        zero = torch.zeros(1, dtype=torch.int64)
+        return torch.cat([zero, (self.last - self.first).cumsum(0)])
+
+    @cached_property
+    def ends(self) -> torch.Tensor:
+        """int64 [S], the last row of each sequence."""
+        return self.path[self.offsets[1:] - 1]
+
+    @cached_property
+    def only_ends(self) -> Paths:
+        """The same sequences with their last position as the only query."""
+        last = self.offsets.diff()
+        return Paths(self.path, self.offsets, last - 1, last, self.causal)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Packed token sequences: `paths`, and int64 [R] `tokens` and `positions` of the rows."""
+
+    paths: Paths
+    tokens: torch.Tensor
+    positions: torch.Tensor
+
+
+def pack_tokens(rows: Sequence[Sequence[int]]) -> Packed:
+    """Packs sequences that are in lexicographic order, as `sorted` leaves them, so that shared prefixes are neighbours.
+
+    Args:
+        rows: S different sequences of at least one token.
+    """
+    tokens: list[int] = []
+    positions: list[int] = []
+    path: list[int] = []
+    offsets, first, last = [0], [], []
+    before: Sequence[int] = ()
+    way: list[int] = []
+    for row in rows:
+        shared, most = 0, min(len(before), len(row) - 1)
+        while shared < most and before[shared] == row[shared]:
+            shared += 1
+        way = way[:shared] + list(range(len(tokens), len(tokens) + len(row) - shared))
+        tokens.extend(row[shared:])
+        positions.extend(range(shared, len(row)))
+        path.extend(way)
+        offsets.append(len(path))
+        first.append(shared)
+        last.append(len(row))
+        before = row
+    paths = Paths(_whole(path), _whole(offsets), _whole(first), _whole(last), causal=True)
+    return Packed(paths, _whole(tokens), _whole(positions))
+
+
+def whole_sequences(count: int, length: int) -> Paths:
+    """`count` sequences of `length` rows of their own, every position seeing every other."""
+    starts = torch.arange(count + 1) * length
+    lengths = torch.full((count,), length)
+    return Paths(torch.arange(count * length), starts, torch.zeros(count, dtype=torch.int64), lengths, causal=False)
+
+
+def _whole(values: Sequence[int]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64)

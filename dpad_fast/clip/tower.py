@@ -1,0 +1,143 @@
+"""A CLIP's two towers over packed rows: no padding, shared prefixes once, and of the last layer only what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import torch
+
+from dpad_fast.clip.kernels import Kernels, Prepared
+from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.weights import Affine, ClipWeights, Layer, Norm, Transformer
+
+Tensor = torch.Tensor
+# Rows that are worked on together: enough for the products to run at full speed; memory grows with it (100 MB here).
+_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class _Layer:
+    norm1: Norm
+    qkv: Prepared | None  # all but the last layer
+    query: Prepared | None  # the last layer: of the rows that are read
+    key_value: Prepared | None
+    out: Prepared
+    norm2: Norm
+    up: Prepared
+    down: Prepared
+
+
+class Body:
+    """The layers of one tower, prepared for some kernels."""
+
+    def __init__(self, body: Transformer, kernels: Kernels) -> None:
+        self.kernels, self.heads, self.activation = kernels, body.heads, body.activation
+        self.layers = [self._prepare(layer, layer is body.layers[-1]) for layer in body.layers]
+
+    def _prepare(self, layer: Layer, last: bool) -> _Layer:
+        prepare = self.kernels.prepare
+        return _Layer(
+            layer.norm1,
+            None if last else prepare([layer.query, layer.key, layer.value]),
+            prepare([layer.query]) if last else None,
+            prepare([layer.key, layer.value]) if last else None,
+            prepare([layer.out]),
+            layer.norm2,
+            prepare([layer.up]),
+            prepare([layer.down]),
+        )
+
+    def __call__(self, x: Tensor, paths: Paths, ends: Tensor, threads: int) -> Tensor:
+        """Rows x [R, C], which are overwritten, to what the rows `ends` [S] become after the last layer, [S, C]."""
+        for layer in self.layers[:-1]:
+            assert layer.qkv is not None
+            qkv = self.kernels.linear(x, layer.qkv, threads, norm=layer.norm1)
+            query, key, value = qkv.chunk(3, dim=1)
+            self._rest(x, (query, key, value), layer, paths, threads)
+        layer = self.layers[-1]
+        assert layer.query is not None
+        assert layer.key_value is not None
+        key, value = self.kernels.linear(x, layer.key_value, threads, norm=layer.norm1).chunk(2, dim=1)
+        x = x[ends]
+        query = self.kernels.linear(x, layer.query, threads, norm=layer.norm1)
+        self._rest(x, (query, key, value), layer, paths.only_ends, threads)
+        return x
+
+    def _rest(self, x: Tensor, qkv: tuple[Tensor, Tensor, Tensor], layer: _Layer, paths: Paths, threads: int) -> None:
+        attended = self.kernels.attend(*qkv, paths, self.heads, threads)
+        self.kernels.linear(attended, layer.out, threads, add=x)
+        self.kernels.mlp(x, layer.norm2, layer.up, layer.down, self.activation, threads)
+
+
+class FastClip:
+    """Both towers of a CLIP with some kernels. Calls from several threads take turns."""
+
+    def __init__(self, weights: ClipWeights, kernels: Kernels) -> None:
+        self.name = kernels.name
+        self._kernels, self._weights = kernels, weights
+        self._text, self._image = Body(weights.text.body, kernels), Body(weights.image.body, kernels)
+        self._patch = kernels.prepare([weights.image.patch])
+        self._projections = [kernels.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
+        self._lock = Lock()
+
+    def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
+        """Embeddings, not normalised, of N token id lists: float32 [N, D]."""
+        cut = [self._cut(row) for row in rows]
+        order = sorted(set(cut))
+        found: dict[Ids, int] = {}
+        parts = []
+        start = 0
+        while start < len(order):
+            stop, count = start, 0
+            while stop < len(order) and (stop == start or count + len(order[stop]) <= _ROWS):
+                count += len(order[stop])
+                stop += 1
+            found.update((row, i) for i, row in enumerate(order[start:stop], start))
+            with self._lock:
+                parts.append(self._some_texts(order[start:stop], threads))
+            start = stop
+        return torch.cat(parts)[[found[row] for row in cut]]
+
+    def images(self, pixels: Tensor, threads: int) -> Tensor:
+        """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D]."""
+        step = max(1, _ROWS // self._weights.image.positions.shape[0])
+        parts = []
+        for start in range(0, len(pixels), step):
+            with self._lock:
+                parts.append(self._some_images(pixels[start : start + step], threads))
+        return torch.cat(parts)
+
+    def _cut(self, row: Ids) -> Ids:
+        """Up to the token that is read."""
+        end = self._weights.text.end
+        if end is None:
+            return row[: row.index(max(row)) + 1]
+        return row[: row.index(end) + 1] if end in row else row[:1]
+
+    def _some_texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
+        tower, packed = self._weights.text, pack_tokens(rows)
+        x = tower.tokens[packed.tokens] + tower.positions[packed.positions]
+        x = self._text(x, packed.paths, packed.paths.ends, threads)
+        return self._project(x, tower.norm, self._projections[0], threads)
+
+    def _some_images(self, pixels: Tensor, threads: int) -> Tensor:
+        tower, count = self._weights.image, len(pixels)
+        grid = pixels.shape[-1] // tower.side
+        patches = pixels.reshape(count, 3, grid, tower.side, grid, tower.side).permute(0, 2, 4, 1, 3, 5)
+        rows = self._kernels.linear(patches.reshape(count * grid * grid, -1), self._patch, threads)
+        x = torch.empty(count, grid * grid + 1, rows.shape[1])
+        torch.add(rows.view(count, grid * grid, -1), tower.positions[1:], out=x[:, 1:])
+        x[:, 0] = tower.first + tower.positions[0]
+        length = x.shape[1]
+        x = self._kernels.normalise(x.view(count * length, -1), tower.norm_in, threads)
+        first = torch.arange(count) * length
+        # Without an order every position is as good a query; the rows that are read are the class tokens.
+        x = self._image(x, whole_sequences(count, length), first, threads)
+        return self._project(x, tower.norm, self._projections[1], threads)
+
+    def _project(self, x: Tensor, norm: Norm, projection: Prepared, threads: int) -> Tensor:
+        # A copy: the result may lie in a buffer that the next call overwrites.
+        return self._kernels.linear(x, projection, threads, norm=norm).clone()

@@ -1,0 +1,51 @@
+"""Scoring beside other work: two threads, so that one batch is parsed while the encoder works on the one before it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from dpad_fast.types import ScoreBatch
+
+Prepared = TypeVar("Prepared")
+
+
+class PendingScore:
+    """A batch that is being scored. `result()` waits for it; inside `async def`, `await` does.
+
+    What went wrong, such as the `ValueError` of a bad target, is raised there.
+    """
+
+    def __init__(self, future: Future[ScoreBatch]) -> None:
+        self._future = future
+
+    def result(self, timeout: float | None = None) -> ScoreBatch:
+        """Waits for the scores; after `timeout` seconds a TimeoutError."""
+        return self._future.result(timeout)
+
+    def done(self) -> bool:
+        """Whether `result` would return at once."""
+        return self._future.done()
+
+    def __await__(self) -> Generator[Any, None, ScoreBatch]:
+        return asyncio.wrap_future(self._future).__await__()
+
+
+class Background:
+    """Runs jobs of two stages in order, the first stage of one beside the second stage of another."""
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._stages: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
+
+    def submit(self, prepare: Callable[[], Prepared], finish: Callable[[Prepared], ScoreBatch]) -> PendingScore:
+        """Queues one job; a job that fails in its first stage never gets to the second."""
+        if self._stages is None or self._process != os.getpid():  # threads do not survive a fork
+            self._stages = (ThreadPoolExecutor(1, "dpad-parse"), ThreadPoolExecutor(1, "dpad-encode"))
+            self._process = os.getpid()
+        first, second = self._stages
+        prepared = first.submit(prepare)
+        return PendingScore(second.submit(lambda: finish(prepared.result())))
