@@ -13,9 +13,10 @@ namespace dpad::gpu {
 // A body says how many of its blocks a multiprocessor should hold, which is how many registers a thread may have.
 template <typename Body>
 __global__ void __launch_bounds__(Body::kThreads, Body::kBlocks) run_body(const typename Body::Args args) {
-  __shared__ typename Body::Shared shared;
+  // Bytes, so that no constructor runs: a late thread's would undo what an early thread has written.
+  __shared__ alignas(16) unsigned char memory[sizeof(typename Body::Shared)];
   DeviceBlock block;
-  Body::run(block, shared, args, static_cast<int64_t>(blockIdx.x));
+  Body::run(block, *reinterpret_cast<typename Body::Shared*>(memory), args, static_cast<int64_t>(blockIdx.x));
 }
 
 // Launches on the caller's device and stream, and keeps the first error. The thread's current device is put back.

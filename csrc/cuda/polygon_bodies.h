@@ -18,7 +18,7 @@ struct Polygons {
 };
 
 constexpr int kBandWords = 2048;  // words of 32 bits in each of a band's two planes: 16 KiB a block
-constexpr int kBandRows = 64;     // more bands than that would leave multiprocessors idle on small batches
+constexpr int kBandRows = 64;     // taller bands would leave multiprocessors idle on small batches
 constexpr int kDrawThreads = 128;
 constexpr int kManyVertices = 256;
 constexpr double kFarthest = 1e7;
@@ -92,12 +92,14 @@ struct BandDrawer {
     return clamped<int64_t>(polygons.ring_starts[ring], 0, polygons.vertex_count);
   }
 
+  // Ring by ring, so that whatever the starts are, nothing is marked that was not looked at.
   DPAD_HD bool has_bad_vertex(int thread) const {
-    if (first_ring == last_ring) return false;
     bool bad = false;
-    const int64_t end = 2 * vertex_start(last_ring);
-    for (int64_t i = 2 * vertex_start(first_ring) + thread; i < end; i += kThreads)
-      bad |= !(fabs(polygons.vertices[i]) <= kFarthest);
+    for (int64_t ring = first_ring; ring < last_ring; ++ring) {
+      const int64_t end = 2 * vertex_start(ring + 1);
+      for (int64_t i = 2 * vertex_start(ring) + thread; i < end; i += kThreads)
+        bad |= !(fabs(polygons.vertices[i]) <= kFarthest);
+    }
     return bad;
   }
 

@@ -77,11 +77,12 @@ def library() -> ctypes.CDLL:
         f"-DDPAD_FAST_SANITIZE={sanitize}",
     )
     where = (f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}")
+    plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # `make sanitize` sets it
     for command in (
         [cmake, "-S", str(ROOT), "-B", str(build), *options, *where],
         [cmake, "--build", str(build), "--target", "dpad_cuda_bodies"],
     ):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=plain, check=False, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return ctypes.CDLL(str(build / "libdpad_cuda_bodies.so"))
 

@@ -124,6 +124,9 @@ def test_what_only_a_kernel_could_find_wrong_is_empty(rule: str) -> None:
     ):
         area = _cuda.draw(vertices, torch.tensor(rings), torch.tensor(objects), 12, 12, rule)[1]
         assert 0 <= int(area[0]) <= 144
+    hidden = torch.cat([vertices, torch.full((4, 2), float("nan"), dtype=torch.float64)])
+    area = _cuda.draw(hidden, torch.tensor([0, 8, 4]), torch.tensor([0, 2]), 12, 12, rule)[1]
+    assert int(area[0]) == 0  # starts that fall: the first ring reaches behind the object's last
 
 
 @pytest.mark.usefixtures("kernels")

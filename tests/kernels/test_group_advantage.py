@@ -109,7 +109,7 @@ def test_many_rows_of_ragged_groups(device: torch.device) -> None:
 
 
 def test_a_thousand_rows(device: torch.device) -> None:
-    """In groups of neighbours: with ids, each of 125 programs would look at all rows, which takes the interpreter long."""
+    """In groups of neighbours: with ids, 125 programs would each look at all rows, and the interpreter is slow."""
     rewards, _ = rows(1000, 1)
     out = launch(device, rewards[:, 0], None, 8, "std")
     torch.testing.assert_close(out, reference(rewards, 8, eps=1e-4).float(), rtol=2e-6, atol=2e-6)
