@@ -1,18 +1,17 @@
 """Does cost grow with the number of items and with nothing else? `python -m bench.linear`.
 
 16 to 4,096 crops and 128 to 16,384 masks, in steps of four: time per item, and the memory that a call needs beyond its
-output. Each size runs in a process of its own, whose peak (VmHWM) is taken before and after; times are medians. The
-items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it costs
-per item to get memory for the output from the operating system and to write it once: large blocks go back after use.
+output. Each size runs in a forked process of its own, whose peak (VmHWM) is taken before and after; times are medians.
+The items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it
+costs per item to get memory for the output from the operating system and to write it once: large blocks go back.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from rich.table import Table
 from bench.run import RESULTS
 from dpad_fast import _extension, info
 
+FORK = multiprocessing.get_context("fork")
 CROPS = (16, 64, 256, 1024, 4096)
 MASKS = (128, 512, 2048, 8192, 16384)
 COLUMNS = (
@@ -131,10 +131,20 @@ def one(name: str, n: int, threads: int) -> dict[str, float]:
     bare = [seconds(lambda: np.full(output, 1, np.uint8)) for _ in range(5)]
     runs = []
     began = time.perf_counter()
-    while len(runs) < 5 or (time.perf_counter() - began < 1.5 and len(runs) < 400):
+    while len(runs) < 3 or (time.perf_counter() - began < 0.7 and len(runs) < 400):
         runs.append(seconds(call))
     us, bare_us = (1e6 * statistics.median(times) / n for times in (runs, bare))
     return {"us": us, "bare": bare_us, "output": output, "beyond": max(risen - output, 0)}
+
+
+def in_a_child(name: str, n: int, threads: int) -> dict[str, float]:
+    ours, theirs = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=lambda: theirs.send(one(name, n, threads)))
+    child.start()
+    theirs.close()
+    result: dict[str, float] = ours.recv()  # EOFError where the child failed: it has said why
+    child.join()
+    return result
 
 
 def rows(threads: int) -> Iterator[dict[str, Any]]:
@@ -142,9 +152,7 @@ def rows(threads: int) -> Iterator[dict[str, Any]]:
     for name, (_, sizes) in CASES.items():
         smallest = 0.0
         for n in sizes:
-            command = [sys.executable, "-m", "bench.linear", "--one", name, str(n), "--threads", str(threads)]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-            result = json.loads(run.stdout)
+            result = in_a_child(name, n, threads)
             smallest = smallest or result["us"]
             mebibytes = (result["output"] / 2**20, result["beyond"] / 2**20)
             numbers = (result["us"], result["us"] / smallest, result["bare"], *mebibytes)
@@ -155,11 +163,7 @@ def rows(threads: int) -> Iterator[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
-    parser.add_argument("--one", nargs=2, metavar=("CASE", "ITEMS"), help="one case in this process, as JSON")
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(one(args.one[0], int(args.one[1]), args.threads[0])))
-        return 0
     table = Table(title="cost per item", title_justify="left")
     for column in COLUMNS[:-1]:
         table.add_column(column.replace("_", " "), justify="left" if column == "op" else "right")
