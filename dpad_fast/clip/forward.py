@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dpad_fast.clip.kernels import choose_kernels, has_amx
+from dpad_fast.clip.kernels import TorchKernels, choose_kernels, has_amx
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower import FastClip
 from dpad_fast.clip.weights import read_weights
@@ -161,11 +161,13 @@ def make_forwards(
     forwards: dict[bool, Forward] = {}
     weights = read_weights(model) if device.type == "cpu" else None
     if weights is not None:
-        exact = choose_kernels(False)
+        reduced = choose_kernels(True) if precision != "float32" else None
+        # Beside a reduced tower float32 is for the few near the threshold: torch's products, as fast, take the model's
+        # own weights as they are, where ours would pack half a gigabyte of copies.
+        exact = choose_kernels(False) if reduced is None else TorchKernels(torch.float32)
         assert exact is not None, "float32 kernels are there on any processor"
         towers = TowerForward(FastClip(weights, exact))
         if _agree(towers, own(_as(model, torch.float32, device)), probe, side):
-            reduced = choose_kernels(True) if precision != "float32" else None
             forwards[True] = towers
             forwards[False] = towers if reduced is None else TowerForward(FastClip(weights, reduced))
             return _needed(forwards, precision)

@@ -153,8 +153,9 @@ class TorchKernels:
         self._dtype = dtype
 
     def prepare(self, layers: list[Affine]) -> Prepared:
-        """Joins the weights."""
-        weight = torch.cat([layer.weight for layer in layers]).to(self._dtype).contiguous()
+        """Joins the weights; a layer of its own is not copied."""
+        weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
+        weight = weight.to(self._dtype).contiguous()
         bias = None if layers[0].bias is None else torch.cat([_present(layer.bias) for layer in layers])
         return Prepared(weight.shape[0], weight.shape[1], weight, None, bias)
 
