@@ -67,7 +67,7 @@ portable: $(VENV)/.stamp-train-dev
 # The comparisons with Pillow, pycocotools, OpenCV and NumPy on ten times as many random cases as `make test` tries.
 CASES ?= 10
 thorough: $(VENV)/.stamp-train-dev
-	DPAD_FAST_CASES=$(CASES) $(BIN)/python -m pytest tests/ops/test_roi_clip_preprocess.py tests/ops/test_masks.py \
+	DPAD_FAST_CASES=$(CASES) $(BIN)/python -m pytest tests/ops/test_roi_clip_preprocess*.py tests/ops/test_masks.py \
 	  tests/ops/test_polygons.py tests/test_coco_mask.py $(ARGS)
 
 # Coverage-guided fuzzing of polygons, RLE strings and boxes, with ASan and UBSan; needs clang++ with libFuzzer.
