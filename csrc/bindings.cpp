@@ -118,6 +118,7 @@ PYBIND11_MODULE(_C, m) {
   bind_polygons(m);
   bind_rle(m);
   bind_resample(m);
+  bind_output(m);
   bind_cuda(m);
   bind_tower(m);
 }

@@ -67,19 +67,20 @@ dpad::PolygonBatch polygons(const PolygonArgs& args) {
   return batch;
 }
 
+// zeros: the output is all 0 already.
 void py_draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads,
-                      Address words, Address area, Address box) {
+                      bool zeros, Address words, Address area, Address box) {
   const dpad::PolygonRule chosen = rule_named(rule);
   py::gil_scoped_release release;
-  dpad::draw_polygons(polygons(args), height, width, chosen, threads, at<uint64_t>(words), at<int64_t>(area),
+  dpad::draw_polygons(polygons(args), height, width, chosen, threads, zeros, at<uint64_t>(words), at<int64_t>(area),
                       at<dpad::PixelBox>(box));
 }
 
 void py_draw_polygons_dense(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule,
-                            int threads, Address dense) {
+                            int threads, bool zeros, Address dense) {
   const dpad::PolygonRule chosen = rule_named(rule);
   py::gil_scoped_release release;
-  dpad::draw_polygons_dense(polygons(args), height, width, chosen, threads, at<uint8_t>(dense));
+  dpad::draw_polygons_dense(polygons(args), height, width, chosen, threads, zeros, at<uint8_t>(dense));
 }
 
 void py_polygon_counts(const PolygonArgs& args, const std::string& rule, const PackedArgs& masks, int64_t height,

@@ -166,6 +166,34 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
   });
 }
 
+namespace {
+
+// Asks for the words of a mask's box in as many steps as there are pairs to count meanwhile: many masks lie in memory,
+// where the processor's own prefetcher starts anew with every box.
+class Fetch {
+ public:
+  Fetch(const MaskView& mask, int64_t steps) {
+    if (mask.box.y1 >= mask.box.y2) return;
+    const int64_t words = (mask.box.y2 - mask.box.y1 - 1) * mask.stride + words_for(mask.box.x2) - mask.box.x1 / 64;
+    at_ = mask.words;
+    left_ = words;
+    step_ = (words / steps + kLine) / kLine * kLine;
+  }
+
+  void some() {
+    for (int64_t i = 0; i < std::min(left_, step_); i += kLine) __builtin_prefetch(at_ + i);
+    at_ += std::min(left_, step_);
+    left_ -= std::min(left_, step_);
+  }
+
+ private:
+  static constexpr int64_t kLine = 8;  // words
+  const uint64_t* at_ = nullptr;
+  int64_t left_ = 0, step_ = 0;
+};
+
+}  // namespace
+
 void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                           int64_t* intersection, int64_t* uni) {
   if (ignore != nullptr && ignore->n == 1) {
@@ -179,7 +207,9 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
     for_masks(a.n, truth.n * boxes / std::max<int64_t>(a.n, 1), threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const MaskView mask = a.view(i);
+        Fetch next(i + 1 < end ? a.view(i + 1) : MaskView{}, std::max<int64_t>(truth.n, 1));
         for (int64_t j = 0; j < truth.n; ++j) {
+          next.some();
           const int64_t both = intersect(mask, truth.view(j));
           const int64_t hidden = ignore == nullptr ? 0 : intersect(mask, ignore->view(j));
           intersection[i * truth.n + j] = both;

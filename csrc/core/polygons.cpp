@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/clear.h"
 #include "core/mask_loops.h"
 #include "core/polygon_marks.h"
 
@@ -23,6 +24,25 @@ void check_starts(const char* name, const int64_t* starts, int64_t n, int64_t to
     throw std::invalid_argument(std::string(name) + " must rise from 0 to " + std::to_string(total) +
                                 ", the number of items it divides");
 }
+
+// Clears masks before they are drawn. Outputs that no cache holds are cleared past the caches where nothing is drawn:
+// ordinary stores would first read every line from memory.
+struct Clearing {
+  bool done;  // all 0 already
+  int64_t bytes;
+
+  // One mask of `height` rows, of which those in [top, bottom) are about to be written.
+  void clear(void* mask, int64_t height, int64_t top, int64_t bottom, int64_t row_bytes) const {
+    if (done) return;
+    auto* const at = static_cast<uint8_t*>(mask);
+    if (bytes <= kBeyondCaches) return clear_bytes(at, height * row_bytes);
+    uint8_t* const rows = at + top * row_bytes;
+    fetch_to_write(rows, (bottom - top) * row_bytes);  // while the stores past the caches are on their way
+    clear_past_caches(at, top * row_bytes);
+    clear_past_caches(at + bottom * row_bytes, (height - bottom) * row_bytes);
+    clear_bytes(rows, (bottom - top) * row_bytes);
+  }
+};
 
 // Writes the window's rows into a whole mask, with its area and box, so that the empty rest is not read again.
 void draw(PolygonMarks& marks, uint64_t* words, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
@@ -57,34 +77,42 @@ void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings) 
   }
 }
 
-void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
+void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads, bool zeros,
                    uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(width), size = height * stride;
+  const Clearing clearing{zeros, 8 * batch.n * size};
   for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> columns;
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * size;
-      std::fill_n(out, size, uint64_t{0});
       area[i] = 0;
       box[i] = {};
-      if (marks.mark(batch, i)) draw(marks, out, stride, columns, area + i, box + i);
+      const bool any = marks.mark(batch, i);
+      const int64_t top = any ? marks.row() : 0, bottom = any ? top + marks.rows() : 0;
+      clearing.clear(out, height, top, bottom, 8 * stride);
+      if (any) draw(marks, out, stride, columns, area + i, box + i);
     }
   });
 }
 
 void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
-                         uint8_t* dense) {
+                         bool zeros, uint8_t* dense) {
   const MaskKernels& kernels = mask_kernels();
+  const Clearing clearing{zeros, batch.n * height * width};
   for_masks(batch.n, height * width, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> bits;
     for (int64_t i = begin; i < end; ++i) {
-      if (!marks.mark(batch, i)) continue;
+      uint8_t* const mask = dense + i * height * width;
+      const bool any = marks.mark(batch, i);
+      const int64_t top = any ? marks.row() : 0, bottom = any ? top + marks.rows() : 0;
+      clearing.clear(mask, height, top, bottom, width);
+      if (!any) continue;
       const int64_t words = marks.words(), x = marks.word() * 64;
       bits.resize(static_cast<size_t>(marks.rows() * words));
       kernels.fold_draw(marks.plane(), {bits.data(), words, false});
-      uint8_t* out = dense + (i * height + marks.row()) * width + x;
+      uint8_t* out = mask + top * width + x;
       for (int64_t y = 0; y < marks.rows(); ++y)
         kernels.unpack_row(bits.data() + y * words, std::min(words * 64, width - x), out + y * width);
     }

@@ -27,12 +27,13 @@ struct PolygonBatch {
 // starts that do not fit `vertices` and `rings`.
 void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings);
 
-// Fills words [n, height, words_for(width)], area [n] and box [n].
-void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
+// Fills words [n, height, words_for(width)], area [n] and box [n]. Where `zeros` says that the words are all 0 already,
+// what no polygon touches is never written.
+void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads, bool zeros,
                    uint64_t* words, int64_t* area, PixelBox* box);
-// Sets pixels to 1 in dense [n, height, width], which comes in as zeros: what no polygon touches is never written.
+// The same in bytes, 1 in a polygon and 0 elsewhere: dense [n, height, width].
 void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
-                         uint8_t* dense);
+                         bool zeros, uint8_t* dense);
 std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule,
                                  int threads);
 

@@ -8,8 +8,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
+
+from dpad_fast import _extension
+
+LARGE = 1 << 22
+"""From how many bytes on an output's memory is kept between calls."""
 
 _LIBRARY: Any = torch.library.Library("dpad_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -38,12 +42,17 @@ def register(
 
 
 def new_output(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Memory on the CPU that is not set yet, for a result that is written once.
+    """Memory on the CPU that is not set yet, for a result that is written once."""
+    return new_output_or_zeros(shape, dtype)[0]
 
-    A large one comes from the operating system page by page, which for pages of 4 KB costs as much as computing a crop;
-    NumPy asks for pages of 2 MB where torch does not.
+
+def new_output_or_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
+    """The same, and whether it is all 0 already, as what comes from the operating system is.
+
+    A large one is kept for the next call when its last tensor dies (`dpad_fast.ops.memory`).
     """
     size = math.prod(shape) * dtype.itemsize
-    if size < 1 << 22:
-        return torch.empty(shape, dtype=dtype)
-    return torch.from_numpy(np.empty(size, np.uint8)).view(dtype).view(shape)
+    if size < LARGE:
+        return torch.empty(shape, dtype=dtype), False
+    output = _extension.C.Output(size)
+    return torch.frombuffer(output, dtype=dtype).view(shape), output.zeros

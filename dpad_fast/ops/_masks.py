@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from dpad_fast import _extension
 from dpad_fast.ops import _cuda
-from dpad_fast.ops._library import new_output, register
+from dpad_fast.ops._library import new_output, new_output_or_zeros, register
 from dpad_fast.ops._packed import Packed as Packed
 from dpad_fast.ops._packed import Pair as Pair
 from dpad_fast.ops._packed import empty_counts as _empty_counts
@@ -236,13 +235,16 @@ def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> Packed:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    words, area, box = new_packed(objects.shape[0] - 1, height, width)
+    n = objects.shape[0] - 1
+    words, zeros = new_output_or_zeros((n, height, words_for(width)), torch.int64)
+    area, box = torch.empty(n, dtype=torch.int64), torch.empty((n, 4), dtype=torch.int64)
     _extension.C.draw_polygons(
         _polygon_args(vertices, rings, objects),
         height,
         width,
         rule,
         torch.get_num_threads(),
+        zeros,
         words.data_ptr(),
         area.data_ptr(),
         box.data_ptr(),
@@ -269,10 +271,9 @@ def _draw_dense_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    # NumPy's zeros come from calloc: pages that no polygon touches are never written, which torch.zeros would do.
-    masks = torch.from_numpy(np.zeros((objects.shape[0] - 1, height, width), np.bool_))
+    masks, zeros = new_output_or_zeros((objects.shape[0] - 1, height, width), torch.bool)
     _extension.C.draw_polygons_dense(
-        _polygon_args(vertices, rings, objects), height, width, rule, torch.get_num_threads(), masks.data_ptr()
+        _polygon_args(vertices, rings, objects), height, width, rule, torch.get_num_threads(), zeros, masks.data_ptr()
     )  # fmt: skip
     return masks
 

@@ -151,11 +151,11 @@ void fuzz_polygons(Reader in) {
 
   const size_t size = static_cast<size_t>(height * dpad::words_for(width));
   std::vector<uint64_t> words(size * static_cast<size_t>(n), ~uint64_t{0});
-  std::vector<uint8_t> dense(static_cast<size_t>(n * height * width)), unpacked(dense.size());
+  std::vector<uint8_t> dense(static_cast<size_t>(n * height * width), 7), unpacked(dense.size());
   std::vector<int64_t> area(static_cast<size_t>(n)), intersection(area), uni(area);
   std::vector<PixelBox> box(static_cast<size_t>(n));
-  dpad::draw_polygons(batch, height, width, rule, 1, words.data(), area.data(), box.data());
-  dpad::draw_polygons_dense(batch, height, width, rule, 1, dense.data());
+  dpad::draw_polygons(batch, height, width, rule, 1, false, words.data(), area.data(), box.data());
+  dpad::draw_polygons_dense(batch, height, width, rule, 1, false, dense.data());
   dpad::unpack_masks(words.data(), n, height, width, 1, unpacked.data());
   REQUIRE(dense == unpacked);
   const std::vector<dpad::Rle> rles = dpad::polygons_to_rle(batch, height, width, rule, 1);
@@ -180,8 +180,8 @@ void fuzz_box(Reader in) {
   const int64_t rings[2] = {0, 4}, objects[2] = {0, 1};
   const dpad::PolygonBatch batch{vertices, rings, objects, 1};
   dpad::check_polygons(batch, 4, 1);
-  std::vector<uint8_t> dense(static_cast<size_t>(height * width));
-  dpad::draw_polygons_dense(batch, height, width, dpad::PolygonRule::center, 1, dense.data());
+  std::vector<uint8_t> dense(static_cast<size_t>(height * width), 7);
+  dpad::draw_polygons_dense(batch, height, width, dpad::PolygonRule::center, 1, false, dense.data());
   const double x1 = std::fmin(c[0], c[2]), x2 = std::fmax(c[0], c[2]), y1 = std::fmin(c[1], c[3]),
                y2 = std::fmax(c[1], c[3]);
   for (int64_t y = 0; y < height; ++y)

@@ -1,0 +1,33 @@
+// Memory for large results, kept from call to call: the operating system clears every page that it hands out, which for
+// a large result costs as much as computing it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dpad {
+
+struct OutputBlock {
+  uint8_t* data = nullptr;  // begins a page of 2 MiB
+  size_t bytes = 0;         // whole pages of 2 MiB
+  uint64_t era = 0;         // how many forks lie before it
+  bool zeros = false;       // straight from the operating system, so all 0
+};
+
+// A block of at least `bytes`, its contents unknown unless `zeros` says so. Throws std::bad_alloc.
+OutputBlock take_output(size_t bytes);
+// For the next call, where the limit allows it; else back to the operating system. A block that a forked child has from
+// its parent goes back: writing to it would copy its pages.
+void give_back_output(const OutputBlock& block) noexcept;
+
+// Blocks that wait for the next call hold `kept` bytes together, never more than `limit`. They are marked as free
+// (MADV_FREE), so that the system takes their pages where memory runs short. The limit is DPAD_FAST_KEEP_MB, in MiB, or
+// an eighth of the memory but 4 GiB at most; setting it lets go what is beyond.
+struct OutputMemory {
+  size_t kept;
+  size_t limit;
+};
+OutputMemory output_memory();
+void limit_output_memory(size_t limit);
+
+}  // namespace dpad
