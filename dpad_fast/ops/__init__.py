@@ -7,6 +7,7 @@ was loaded is sure to be the function. None of the modules imports triton; GPU c
 from dpad_fast.ops.discriminative_reward import discriminative_reward
 from dpad_fast.ops.group_advantage import group_advantage
 from dpad_fast.ops.masks import PackedMasks, mask_iou, mask_iou_matrix
+from dpad_fast.ops.memory import kept_memory, limit_kept_memory
 from dpad_fast.ops.polygons import polygon_iou, rasterize_polygons
 from dpad_fast.ops.roi_clip_preprocess import roi_clip_preprocess
 
@@ -14,6 +15,8 @@ __all__ = [
     "PackedMasks",
     "discriminative_reward",
     "group_advantage",
+    "kept_memory",
+    "limit_kept_memory",
     "mask_iou",
     "mask_iou_matrix",
     "polygon_iou",

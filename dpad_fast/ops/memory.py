@@ -1,0 +1,45 @@
+"""The memory of large results on the CPU, which is kept between calls.
+
+The operating system clears every page that it hands out, which for a large result costs as much as computing it. So
+the memory of a result of 4 MiB and more, in pages of 2 MiB, waits for the next call once its last tensor has died. What
+waits is at most an eighth of the machine's memory, and 4 GiB, or `DPAD_FAST_KEEP_MB` MiB where that is set (0: none);
+it never exceeds what results have held at one time, and on Linux it is marked as free (`MADV_FREE`), so that the
+system takes it where memory runs short. A forked child starts with none.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dpad_fast import _extension
+
+
+class KeptMemory(NamedTuple):
+    """What is kept between calls.
+
+    Attributes:
+        kept: bytes that wait for the next call.
+        limit: bytes that may.
+    """
+
+    kept: int
+    limit: int
+
+
+def kept_memory() -> KeptMemory:
+    """How much memory waits for the next call, and how much may."""
+    return KeptMemory(*_extension.C.output_memory())
+
+
+def limit_kept_memory(limit: int) -> None:
+    """Set how much memory may wait for the next call, and let go at once what is beyond; 0 lets go all of it.
+
+    Args:
+        limit: bytes.
+
+    Raises:
+        ValueError: `limit` is negative or no integer.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 1 << 63:
+        raise ValueError(f"limit must be a number of bytes from 0 up, got {limit!r}")
+    _extension.C.limit_output_memory(limit)
