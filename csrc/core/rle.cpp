@@ -233,26 +233,6 @@ void rle_to_words(const Rle& rle, uint64_t* words, int64_t* area, PixelBox* box)
   if (*area > 0) draw_box(rle, *box, words + box->y1 * stride + box->x1 / 64, stride);
 }
 
-namespace {
-
-// A run within one column.
-struct ColumnRun {
-  int32_t x, begin, end;
-};
-
-// Sets bits begin..end of a column's words; there is at least one.
-void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
-  const int64_t first = begin >> 6, last = (end - 1) >> 6;
-  const uint64_t from = ~uint64_t{0} << (begin & 63), to = ~uint64_t{0} >> (63 - ((end - 1) & 63));
-  // Whether a run ends in the word where it starts is as good as random, so no branch asks.
-  const uint64_t apart = first == last ? 0 : ~uint64_t{0};
-  column[first] |= from & (to | apart);
-  for (int64_t i = first + 1; i < last; ++i) column[i] = ~uint64_t{0};
-  column[last] |= to & (from | apart);
-}
-
-}  // namespace
-
 CompactMask::CompactMask(const Rle& rle) {
   thread_local std::vector<ColumnRun> scratch;
   std::vector<ColumnRun>& runs = scratch;  // asked for once: finding a thread's own is a call
@@ -270,9 +250,8 @@ CompactMask::CompactMask(const Rle& rle) {
   if (pixels == 0) return;
   box = {runs[0].x, top, end_of_runs[-1].x + 1, bottom};
   const int64_t first = box.y1 / 64, stride = words_for(box.y2) - first;
-  words.resize(static_cast<size_t>((box.x2 - box.x1) * stride));
-  for (const ColumnRun* run = runs.data(); run != end_of_runs; ++run)
-    fill_bits(words.data() + (run->x - box.x1) * stride, run->begin - 64 * first, run->end - 64 * first);
+  words.resize(static_cast<size_t>((box.x2 - box.x1) * stride + kColumnSlack));
+  mask_kernels().fill_columns(runs.data(), end_of_runs - runs.data(), {box.x1, 64 * first, stride, words.data()});
   if (runs.size() > kScratchWords) std::vector<ColumnRun>().swap(runs);
 }
 

@@ -48,7 +48,7 @@ Rle rle_from_words(const uint64_t* words, int64_t height, int64_t width, const P
 // The bits of a mask's box only, column by column as the runs come: a run is a few words to fill, and all-pairs
 // counting stays in cache.
 struct CompactMask {
-  std::vector<uint64_t> words;  // [columns of the box, words of its rows]
+  std::vector<uint64_t> words;  // [columns of the box, words of its rows], and kColumnSlack
   int64_t area = 0;
   PixelBox box;
 

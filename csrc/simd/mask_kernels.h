@@ -47,6 +47,18 @@ struct FoldCount {
   int64_t intersection = 0;
 };
 
+// Pixels begin..end of column x; at least one.
+struct ColumnRun {
+  int32_t x, begin, end;
+};
+// Bits column by column: column `x` first, its pixel `y` in bit 0, `stride` words to a column and kColumnSlack behind
+// the last. They come in as zeros; what is behind a column may be written as long as it comes later.
+struct ColumnBits {
+  int64_t x, y, stride;
+  uint64_t* words;
+};
+constexpr int64_t kColumnSlack = 8;
+
 struct MaskKernels {
   const char* name;
   // sum of popcount(a & b) over a window of rows x words.
@@ -66,6 +78,8 @@ struct MaskKernels {
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);
+  // Sets the pixels of n runs, which go from left to right.
+  void (*fill_columns)(const ColumnRun* runs, int64_t n, const ColumnBits& bits);
 };
 
 extern const MaskKernels kMaskKernelsScalar;

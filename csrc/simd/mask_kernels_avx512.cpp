@@ -265,9 +265,32 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
   target.intersection += sum_lanes(both);
 }
 
+// A column of up to 512 pixels is one register, stored when the next begins: nothing is read, and no branch asks in
+// which word a run ends.
+void fill_columns(const ColumnRun* runs, int64_t n, const ColumnBits& bits) {
+  if (bits.stride > kColumnSlack) return fill_columns_one_by_one(runs, n, bits);
+  const __m512i ones = _mm512_set1_epi64(-1), zero = _mm512_setzero_si512();
+  const __m512i starts =
+      _mm512_add_epi64(_mm512_set_epi64(448, 384, 320, 256, 192, 128, 64, 0), _mm512_set1_epi64(bits.y));
+  const auto from = [&](int64_t y) {  // all bits from pixel y on: shifts of 64 and more leave none
+    return _mm512_sllv_epi64(ones, _mm512_max_epi64(_mm512_sub_epi64(_mm512_set1_epi64(y), starts), zero));
+  };
+  __m512i column = zero;
+  int32_t x = n > 0 ? runs[0].x : 0;
+  for (int64_t i = 0; i < n; ++i) {
+    if (runs[i].x != x) {
+      _mm512_storeu_si512(bits.words + (x - bits.x) * bits.stride, column);
+      column = zero;
+      x = runs[i].x;
+    }
+    column = _mm512_or_si512(column, _mm512_andnot_si512(from(runs[i].end), from(runs[i].begin)));
+  }
+  if (n > 0) _mm512_storeu_si512(bits.words + (x - bits.x) * bits.stride, column);
+}
+
 }  // namespace
 
 const MaskKernels kMaskKernelsAvx512 = {"avx512", and_count,     count,      measure,   dense_counts, pack_row,
-                                        changes,  short_numbers, unpack_row, fold_draw, fold_count};
+                                        changes,  short_numbers, unpack_row, fold_draw, fold_count,   fill_columns};
 
 }  // namespace dpad

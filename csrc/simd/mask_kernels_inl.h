@@ -158,6 +158,22 @@ inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_
   return found;
 }
 
+// Sets bits begin..end of a column's words; there is at least one.
+inline void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
+  const int64_t first = begin >> 6, last = (end - 1) >> 6;
+  const uint64_t from = ~uint64_t{0} << (begin & 63), to = ~uint64_t{0} >> (63 - ((end - 1) & 63));
+  // Whether a run ends in the word where it starts is as good as random, so no branch asks.
+  const uint64_t apart = first == last ? 0 : ~uint64_t{0};
+  column[first] |= from & (to | apart);
+  for (int64_t i = first + 1; i < last; ++i) column[i] = ~uint64_t{0};
+  column[last] |= to & (from | apart);
+}
+
+inline void fill_columns_one_by_one(const ColumnRun* runs, int64_t n, const ColumnBits& bits) {
+  for (const ColumnRun* run = runs; run != runs + n; ++run)
+    fill_bits(bits.words + (run->x - bits.x) * bits.stride, run->begin - bits.y, run->end - bits.y);
+}
+
 inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {
   uint64_t word = 0;
   for (int64_t i = 0; i < n; ++i) word |= static_cast<uint64_t>(bytes[i] != 0) << i;
