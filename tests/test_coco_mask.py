@@ -161,6 +161,20 @@ def test_boxes_of_runs_over_column_ends():
     assert ours.toBbox({"size": [3, 3], "counts": b"504"}).tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("height", [63, 64, 65, 448, 449, 511, 512, 513, 577, 1100])
+def test_iou_of_boxes_as_tall_as_a_register_and_taller(height):
+    rng = np.random.default_rng(height)
+    masks = np.zeros((height, 9, 12), np.uint8, order="F")
+    for i in range(12):
+        y = sorted(rng.integers(0, height + 1, 2))
+        masks[y[0] : y[1], i % 4 : 9 - i % 3, i] = 1
+    masks[:, ::2, 10] = 1  # columns without a pixel in between
+    masks[:, :, 11] = rng.random((height, 9)) < 0.5  # many runs to a column
+    rles = theirs.encode(masks)
+    crowd = [i % 2 for i in range(12)]
+    same(ours.iou(rles, rles, crowd), theirs.iou(rles, rles, crowd))
+
+
 def test_crowd_union_is_the_detection():
     big, small = np.zeros((2, 10, 10), np.uint8)
     big[:, :] = 1
