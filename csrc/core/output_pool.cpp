@@ -26,6 +26,9 @@ namespace {
 
 constexpr size_t kPage = size_t{2} << 20;
 constexpr size_t kMostKept = size_t{4} << 30;
+// So much is kept without being marked as free: marking interrupts every processor that runs a thread of this process,
+// once for each page.
+constexpr size_t kUnmarked = size_t{256} << 20;
 
 size_t whole_pages(size_t bytes) {
   if (bytes > SIZE_MAX - 2 * kPage) throw std::bad_alloc();
@@ -55,7 +58,7 @@ void unmap(const OutputBlock& block) {
   munmap(block.data, block.bytes);
 }
 
-void lend_to_system([[maybe_unused]] const OutputBlock& block) {
+void mark_as_free([[maybe_unused]] const OutputBlock& block) {
 #if defined(__linux__) && defined(MADV_FREE)
   madvise(block.data, block.bytes, MADV_FREE);
 #endif
@@ -72,7 +75,7 @@ uint8_t* map(size_t bytes) {
   return static_cast<uint8_t*>(::operator new(bytes, std::align_val_t(kPage), std::nothrow));
 }
 void unmap(const OutputBlock& block) { ::operator delete(block.data, std::align_val_t(kPage)); }
-void lend_to_system(const OutputBlock&) {}
+void mark_as_free(const OutputBlock&) {}
 size_t memory() { return 0; }  // without MADV_FREE kept memory would be lost to others: keep none unless asked to
 
 #endif
@@ -136,7 +139,7 @@ class OutputPool {
         old.push_back(block);
       } else {
         drop_beyond(limit_ - block.bytes, old);
-        lend_to_system(block);
+        if (kept_ + block.bytes > kUnmarked) mark_as_free(block);
         idle_.push_back(block);
         kept_ += block.bytes;
       }

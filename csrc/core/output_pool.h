@@ -20,9 +20,9 @@ OutputBlock take_output(size_t bytes);
 // its parent goes back: writing to it would copy its pages.
 void give_back_output(const OutputBlock& block) noexcept;
 
-// Blocks that wait for the next call hold `kept` bytes together, never more than `limit`. They are marked as free
-// (MADV_FREE), so that the system takes their pages where memory runs short. The limit is DPAD_FAST_KEEP_MB, in MiB, or
-// an eighth of the memory but 4 GiB at most; setting it lets go what is beyond.
+// Blocks that wait for the next call hold `kept` bytes together, never more than `limit`. Those beyond 256 MiB are
+// marked as free (MADV_FREE), so that the system takes their pages where memory runs short. The limit is
+// DPAD_FAST_KEEP_MB, in MiB, or an eighth of the memory but 4 GiB at most; setting it lets go what is beyond.
 struct OutputMemory {
   size_t kept;
   size_t limit;
