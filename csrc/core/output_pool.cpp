@@ -99,9 +99,10 @@ class OutputPool {
       const std::lock_guard<std::mutex> guard(lock_);
       const auto end = idle_.end();
       auto best = end;
-      // More than twice as large is not lent: a small result that lives long would hold it all.
+      // More than twice as large is not lent: a small result that lives long would hold it all. Of equals the one that
+      // was given back last, which the caches may still hold.
       for (auto it = idle_.begin(); it != end; ++it)
-        if (it->bytes >= bytes && it->bytes / 2 <= bytes && (best == end || it->bytes < best->bytes)) best = it;
+        if (it->bytes >= bytes && it->bytes / 2 <= bytes && (best == end || it->bytes <= best->bytes)) best = it;
       if (best != end) {
         found = *best;
         kept_ -= best->bytes;

@@ -1,5 +1,5 @@
-// Memory for large results, kept from call to call: the operating system clears every page that it hands out, which for
-// a large result costs as much as computing it.
+// Memory for large results, kept from call to call: the operating system clears every page that it hands out, which can
+// cost more than computing what is written there.
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,10 @@
 """The memory of large results on the CPU, which is kept between calls.
 
-The operating system clears every page that it hands out, which for a large result costs as much as computing it. So
+The operating system clears every page that it hands out, which can cost more than computing what is written there. So
 the memory of a result of 4 MiB and more, in pages of 2 MiB, waits for the next call once its last tensor has died. What
-waits is at most an eighth of the machine's memory, and 4 GiB, or `DPAD_FAST_KEEP_MB` MiB where that is set (0: none);
-it never exceeds what results have held at one time, and on Linux what is beyond 256 MiB is marked as free
-(`MADV_FREE`), so that the system takes it where memory runs short. A forked child starts with none.
+waits is at most an eighth of the machine's memory, and 4 GiB, or `DPAD_FAST_KEEP_MB` MiB where that is set (0: none).
+On Linux what is beyond 256 MiB is marked as free (`MADV_FREE`), so that the system takes it where memory runs short. A
+forked child starts with none.
 """
 
 from __future__ import annotations

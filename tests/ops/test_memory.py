@@ -75,6 +75,26 @@ def test_kept_memory_never_exceeds_the_limit():
     assert kept_memory().kept == 0
 
 
+def test_of_equal_blocks_the_last_one_comes_back_first():
+    outputs = [bytes_of(LARGE) for _ in range(3)]
+    addresses = [out.data_ptr() for out in outputs]
+    while outputs:
+        outputs.pop(0)
+    assert [bytes_of(LARGE).data_ptr() for _ in range(2)] == [addresses[2]] * 2
+
+
+def test_more_than_is_kept_unmarked():
+    limit_kept_memory(512 * MIB)
+    outputs = [bytes_of(160 * MIB, i) for i in range(2)]
+    addresses = {out.data_ptr() for out in outputs}
+    outputs.clear()  # the second one is marked as free, as more than 256 MiB are kept
+    assert kept_memory().kept == 320 * MIB
+    outputs = [bytes_of(160 * MIB, i + 5) for i in range(2)]
+    assert {out.data_ptr() for out in outputs} == addresses
+    for i, out in enumerate(outputs):
+        assert bool((out == i + 5).all())
+
+
 @pytest.mark.parametrize("limit", [-1, 1.5, True, "1", 1 << 63])
 def test_a_limit_that_is_none(limit):
     with pytest.raises(ValueError, match="limit must be a number of bytes"):
