@@ -25,31 +25,17 @@ void check_starts(const char* name, const int64_t* starts, int64_t n, int64_t to
                                 ", the number of items it divides");
 }
 
-// Clears masks before they are drawn. Outputs that no cache holds are cleared past the caches where nothing is drawn:
-// ordinary stores would first read every line from memory.
-struct Clearing {
-  bool done;  // all 0 already
-  int64_t bytes;
+uint8_t* bytes_at(uint64_t* words) { return reinterpret_cast<uint8_t*>(words); }
 
-  // One mask of `height` rows, of which those in [top, bottom) are about to be written.
-  void clear(void* mask, int64_t height, int64_t top, int64_t bottom, int64_t row_bytes) const {
-    if (done) return;
-    auto* const at = static_cast<uint8_t*>(mask);
-    if (bytes <= kBeyondCaches) return clear_bytes(at, height * row_bytes);
-    uint8_t* const rows = at + top * row_bytes;
-    fetch_to_write(rows, (bottom - top) * row_bytes);  // while the stores past the caches are on their way
-    clear_past_caches(at, top * row_bytes);
-    clear_past_caches(at + bottom * row_bytes, (height - bottom) * row_bytes);
-    clear_bytes(rows, (bottom - top) * row_bytes);
-  }
-};
+bool beyond_caches(int64_t bytes) { return bytes > kBeyondCaches; }
 
-// Writes the window's rows into a whole mask, with its area and box, so that the empty rest is not read again.
-void draw(PolygonMarks& marks, uint64_t* words, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
+// Writes the window's rows into a mask of which `rows` is the window's first row, with its area and box, so that the
+// empty rest is not read again.
+void draw(PolygonMarks& marks, uint64_t* rows, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
           PixelBox* box) {
   columns.assign(static_cast<size_t>(marks.words()), 0);
   Extent extent{columns.data()};
-  mask_kernels().fold_draw(marks.plane(), {words + marks.row() * stride + marks.word(), stride, false, &extent});
+  mask_kernels().fold_draw(marks.plane(), {rows + marks.word(), stride, false, &extent});
   *area = extent.area;
   *box = box_of(extent, marks.words());
   if (*area == 0) return;
@@ -80,18 +66,28 @@ void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings) 
 void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads, bool zeros,
                    uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(width), size = height * stride;
-  const Clearing clearing{zeros, 8 * batch.n * size};
+  const bool past = !zeros && beyond_caches(8 * batch.n * size);
   for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
-    std::vector<uint64_t> columns;
+    std::vector<uint64_t> columns, window;
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * size;
       area[i] = 0;
       box[i] = {};
       const bool any = marks.mark(batch, i);
-      const int64_t top = any ? marks.row() : 0, bottom = any ? top + marks.rows() : 0;
-      clearing.clear(out, height, top, bottom, 8 * stride);
-      if (any) draw(marks, out, stride, columns, area + i, box + i);
+      const int64_t top = any ? marks.row() * stride : 0, count = any ? marks.rows() * stride : 0;
+      if (past) {
+        // No cache will hold the output until it is read, and an ordinary store would read every line from memory
+        // first.
+        window.assign(static_cast<size_t>(count), 0);
+        if (any) draw(marks, window.data(), stride, columns, area + i, box + i);
+        clear_past_caches(bytes_at(out), 8 * top);
+        copy_past_caches(bytes_at(out + top), bytes_at(window.data()), 8 * count);
+        clear_past_caches(bytes_at(out + top + count), 8 * (size - top - count));
+        continue;
+      }
+      if (!zeros) std::fill_n(out, size, uint64_t{0});
+      if (any) draw(marks, out + top, stride, columns, area + i, box + i);
     }
   });
 }
@@ -99,7 +95,7 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
 void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
                          bool zeros, uint8_t* dense) {
   const MaskKernels& kernels = mask_kernels();
-  const Clearing clearing{zeros, batch.n * height * width};
+  const bool past = !zeros && beyond_caches(batch.n * height * width);
   for_masks(batch.n, height * width, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> bits;
@@ -107,7 +103,11 @@ void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t widt
       uint8_t* const mask = dense + i * height * width;
       const bool any = marks.mark(batch, i);
       const int64_t top = any ? marks.row() : 0, bottom = any ? top + marks.rows() : 0;
-      clearing.clear(mask, height, top, bottom, width);
+      if (past) {
+        clear_past_caches(mask, top * width);
+        clear_past_caches(mask + bottom * width, (height - bottom) * width);
+      }
+      if (!zeros) clear_bytes(mask + (past ? top * width : 0), (past ? bottom - top : height) * width);
       if (!any) continue;
       const int64_t words = marks.words(), x = marks.word() * 64;
       bits.resize(static_cast<size_t>(marks.rows() * words));
@@ -130,7 +130,7 @@ std::vector<Rle> polygons_to_rle(const PolygonBatch& batch, int64_t height, int6
       int64_t area = 0;
       PixelBox box;
       const bool any = marks.mark(batch, i);
-      if (any) draw(marks, words.data(), stride, columns, &area, &box);
+      if (any) draw(marks, words.data() + marks.row() * stride, stride, columns, &area, &box);
       rles[static_cast<size_t>(i)] = rle_from_words(words.data(), height, width, box);
       if (any) std::fill_n(words.data() + marks.row() * stride, marks.rows() * stride, uint64_t{0});
     }
