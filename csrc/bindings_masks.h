@@ -1,4 +1,5 @@
-// Python names for masks, run lengths, polygons, output memory and CUDA kernels; apart because bindings.cpp would grow too long.
+// Python names for masks, run lengths, polygons, output memory and CUDA kernels; apart because bindings.cpp would grow
+// too long.
 #pragma once
 
 #include <pybind11/pybind11.h>
