@@ -29,13 +29,23 @@ class Scratch {
 };
 
 // Rows are worked on in groups, each by one thread from the norm to the last product: what lies between stays in the
-// second-level cache, and the weights come by once for every group. As many groups for every thread, and whole tiles.
-int64_t group_rows(int64_t rows, int threads) {
-  constexpr int64_t kTile = 6;
-  const int64_t workers = parallel_slots(rows, threads);
-  const int64_t groups = up(up(rows, kGemmRows), workers) * workers;
-  return std::min(kGemmRows, up(up(rows, groups), kTile) * kTile);
-}
+// second-level cache, and the weights come by once for every group. As many groups for every thread, of whole tiles,
+// and none more than a tile larger than another, so that threads end together.
+class Groups {
+ public:
+  Groups(int64_t rows, int threads) : rows_(rows), tiles_(up(rows, kTile)) {
+    const int64_t workers = parallel_slots(tiles_, threads);
+    count_ = std::min(tiles_, up(up(rows, kGemmRows), workers) * workers);
+  }
+  int64_t count() const { return count_; }
+  int64_t start(int64_t group) const { return std::min(rows_, tiles_ * group / count_ * kTile); }
+  int64_t size(int64_t group) const { return start(group + 1) - start(group); }
+
+ private:
+  static constexpr int64_t kTile = 6;
+  static_assert(kGemmRows % kTile == 0, "a group of whole tiles has room");
+  int64_t rows_, tiles_, count_;
+};
 
 // A group of rows as products want them: block by block, in 16-bit integers with a scale for every row of every block,
 // or as floats.
@@ -161,49 +171,49 @@ void pack32(const float* weight, int64_t columns, int64_t depth, float* packed) 
 
 void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out) {
   const TowerKernels& kernels = tower_kernels();
-  const int64_t group = group_rows(rows, threads);
-  parallel_for(up(rows, group), threads, [&](int64_t g, int) {
-    for (int64_t r = g * group; r < std::min(rows, (g + 1) * group); ++r)
+  const Groups groups(rows, threads);
+  parallel_for(groups.count(), threads, [&](int64_t g, int) {
+    for (int64_t r = groups.start(g); r < groups.start(g + 1); ++r)
       kernels.layer_norm(x + r * depth, norm.weight, norm.bias, depth, norm.eps, out + r * depth);
   });
 }
 
 void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
             float* out) {
-  const int64_t group = group_rows(rows, threads), groups = up(rows, group);
+  const Groups groups(rows, threads);
   struct Workspace {
     Blocked blocked;
     Scratch normed, sums;
   };
   std::vector<Workspace> work;
-  for (int slot = 0; slot < parallel_slots(groups, threads); ++slot)
+  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
     work.push_back({{layer.depth, layer.scale != nullptr}, Scratch(layer.depth), Scratch(kGemmRows * kPanel)});
-  parallel_for(groups, threads, [&](int64_t g, int slot) {
+  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
     Workspace& mine = work[static_cast<size_t>(slot)];
-    const int64_t row = g * group, count = std::min(group, rows - row);
+    const int64_t row = groups.start(g), count = groups.size(g);
     fill(x + row * layer.depth, count, layer.depth, norm, mine.normed.get(), mine.blocked);
     group_linear(mine.blocked, count, layer, finish, mine.sums.get(), out + row * layer.columns);
   });
 }
 
 void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const Linear& down, int threads) {
-  const int64_t group = group_rows(rows, threads), groups = up(rows, group);
+  const Groups groups(rows, threads);
   const bool reduced = up_layer.scale != nullptr;
   struct Workspace {
     Blocked blocked, hidden;
     Scratch normed, sums, plain;
   };
   std::vector<Workspace> work;
-  for (int slot = 0; slot < parallel_slots(groups, threads); ++slot)
+  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
     work.push_back({{up_layer.depth, reduced},
                     {up_layer.columns, reduced},
                     Scratch(up_layer.depth),
                     Scratch(2 * kGemmRows * kPanel),
                     Scratch(reduced ? 0 : kGemmRows * up_layer.columns)});
-  parallel_for(groups, threads, [&](int64_t g, int slot) {
+  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
     Workspace& mine = work[static_cast<size_t>(slot)];
-    float* rows_of = x + g * group * up_layer.depth;
-    const int64_t count = std::min(group, rows - g * group);
+    float* rows_of = x + groups.start(g) * up_layer.depth;
+    const int64_t count = groups.size(g);
     fill(rows_of, count, up_layer.depth, norm, mine.normed.get(), mine.blocked);
     if (reduced) {
       group_hidden(mine.blocked, count, up_layer, mine.sums.get(), mine.hidden);
