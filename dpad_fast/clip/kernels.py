@@ -185,22 +185,29 @@ class TorchKernels:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
         """One call for all sequences of one length and as many queries."""
         out = torch.empty_like(q)
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, (length, first) in enumerate(zip(paths.lengths, paths.first.tolist(), strict=True)):
-            groups.setdefault((length, first), []).append(i)
-        lasts = paths.last.tolist()
-        for (length, first), members in groups.items():
-            last, which = lasts[members[0]], torch.tensor(members)
-            rows = paths.path[paths.offsets[which, None] + torch.arange(length)]  # [n, length]
-            asks = paths.queries[which, None] + torch.arange(last - first)  # [n, queries]
+        for rows, asks, mask in paths.kept("groups", lambda: _groups(paths)):
             query, key, value = (
                 part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q[asks], k[rows], v[rows])
             )
-            mask = None
-            if paths.causal and last - first > 1:
-                mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
             out[asks] = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         return out
+
+
+def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Sequences of one length and as many queries: rows of keys [n, length] and queries [n, q], mask [q, length]."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (length, first) in enumerate(zip(paths.lengths, paths.first.tolist(), strict=True)):
+        groups.setdefault((length, first), []).append(i)
+    lasts, made = paths.last.tolist(), []
+    for (length, first), members in groups.items():
+        last, which = lasts[members[0]], torch.tensor(members)
+        rows = paths.path[paths.offsets[which, None] + torch.arange(length)]
+        asks = paths.queries[which, None] + torch.arange(last - first)
+        mask = None
+        if paths.causal and last - first > 1:
+            mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
+        made.append((rows, asks, mask))
+    return made
 
 
 def choose_kernels(reduced: bool) -> Kernels | None:
