@@ -1,6 +1,7 @@
 """The arithmetic of a transformer tower on packed rows: this package's own kernels, or torch's.
 
-All take and return float32; what differs is the precision of the matrix products. "int16": rows and weights are scaled
+All take and return float32 (those of varlen.py, for a GPU, leave bfloat16 between two products); what differs is the
+precision of the matrix products. "int16": rows and weights are scaled
 to 16-bit integers, by their norms so that 32-bit sums cannot overflow, and multiplied exactly (csrc/simd/
 tower_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's, at twice the speed of float32 where
 AVX-512 VNNI is there. Residuals, norms, softmax and activations are float32 in every case.
