@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -264,6 +265,19 @@ def test_an_installation_is_tried_before_it_is_used(monkeypatch):
     assert varlen.choose_gpu_kernels(torch.bfloat16, CPU, heads).attention == "padded attention"
     for name, call in bad.items():
         assert not varlen.attends(GpuKernels(torch.bfloat16, call), torch.bfloat16, CPU, 2, 16), name
+
+
+def test_what_can_be_imported_is_offered(monkeypatch):
+    there = SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func, varlen_attn=varlen_attn)
+    for modules, names in (
+        ((None, None), []),
+        ((there, None), ["flash-attn"]),
+        ((None, there), ["torch's variable-length attention"]),
+        ((there, there), ["flash-attn", "torch's variable-length attention"]),
+    ):
+        for name, module in zip(("flash_attn", "torch.nn.attention.varlen"), modules, strict=True):
+            monkeypatch.setitem(sys.modules, name, module)  # None: as if it were not installed
+        assert [name for name, _ in varlen.installed()] == names
 
 
 def test_real_signatures_are_those_of_the_stand_ins():
