@@ -1,6 +1,7 @@
 """The arithmetic of a transformer tower on packed rows: this package's own kernels, or torch's.
 
-All take and return float32; what differs is the precision of the matrix products. "int16": rows and weights are scaled
+All take and return float32 (those of varlen.py, for a GPU, leave bfloat16 between two products); what differs is the
+precision of the matrix products. "int16": rows and weights are scaled
 to 16-bit integers, by their norms so that 32-bit sums cannot overflow, and multiplied exactly (csrc/simd/
 tower_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's, at twice the speed of float32 where
 AVX-512 VNNI is there. Residuals, norms, softmax and activations are float32 in every case.
@@ -185,22 +186,29 @@ class TorchKernels:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
         """One call for all sequences of one length and as many queries."""
         out = torch.empty_like(q)
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, (length, first) in enumerate(zip(paths.lengths, paths.first.tolist(), strict=True)):
-            groups.setdefault((length, first), []).append(i)
-        lasts = paths.last.tolist()
-        for (length, first), members in groups.items():
-            last, which = lasts[members[0]], torch.tensor(members)
-            rows = paths.path[paths.offsets[which, None] + torch.arange(length)]  # [n, length]
-            asks = paths.queries[which, None] + torch.arange(last - first)  # [n, queries]
+        for rows, asks, mask in paths.kept("groups", lambda: _groups(paths)):
             query, key, value = (
                 part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q[asks], k[rows], v[rows])
             )
-            mask = None
-            if paths.causal and last - first > 1:
-                mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
             out[asks] = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         return out
+
+
+def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Sequences of one length and as many queries: rows of keys [n, length] and queries [n, q], mask [q, length]."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (length, first) in enumerate(zip(paths.lengths, paths.first.tolist(), strict=True)):
+        groups.setdefault((length, first), []).append(i)
+    lasts, made = paths.last.tolist(), []
+    for (length, first), members in groups.items():
+        last, which = lasts[members[0]], torch.tensor(members)
+        rows = paths.path[paths.offsets[which, None] + torch.arange(length)]
+        asks = paths.queries[which, None] + torch.arange(last - first)
+        mask = None
+        if paths.causal and last - first > 1:
+            mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
+        made.append((rows, asks, mask))
+    return made
 
 
 def choose_kernels(reduced: bool) -> Kernels | None:
