@@ -175,7 +175,7 @@ def make_forwards(
         reduced = choose_kernels(True) if precision != "float32" else None
         # Beside a reduced tower float32 is for the few near the threshold: torch's products, as fast, take the model's
         # own weights as they are, where ours would pack half a gigabyte of copies.
-        exact = choose_kernels(False) if reduced is None else TorchKernels(torch.float32)
+        exact = choose_kernels(False) if reduced is None else TorchKernels(torch.float32, join=False)
         assert exact is not None, "float32 kernels are there on any processor"
         towers = TowerForward(FastClip(weights, exact))
         if _agree(towers, own(_as(model, torch.float32, device)), probe, side):

@@ -24,13 +24,17 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Prepared:
-    """A linear layer as one kind of kernels wants it: `scale` is None but for int16."""
+    """A linear layer as one kind of kernels wants it: `scale` is None but for int16.
+
+    `apart` holds layers of one input that were left as they are; `weight` and `bias` are then the first one's.
+    """
 
     columns: int
     depth: int
     weight: Tensor
     scale: Tensor | None
     bias: Tensor | None
+    apart: tuple[Affine, ...] = ()
 
 
 class Kernels(Protocol):
@@ -147,14 +151,21 @@ class TorchKernels:
 
     Args:
         dtype: of the operands of the products; sums and results are float32.
+        join: whether layers of one input become one product. If not, float32 weights are used where they are, which
+            saves a copy of a quarter of the model.
     """
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, join: bool = True) -> None:
         self.name = str(dtype).removeprefix("torch.")
-        self._dtype = dtype
+        self._dtype, self._join = dtype, join
 
     def prepare(self, layers: list[Affine]) -> Prepared:
-        """Joins the weights; a layer of its own is not copied."""
+        """Joins the weights, if asked to; a layer of its own is not copied."""
+        if len(layers) > 1 and not self._join and all(layer.weight.dtype == self._dtype for layer in layers):
+            columns = sum(len(layer.weight) for layer in layers)
+            return Prepared(
+                columns, layers[0].weight.shape[1], layers[0].weight, None, layers[0].bias, apart=tuple(layers)
+            )
         weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
         weight = weight.to(self._dtype).contiguous()
         bias = None if layers[0].bias is None else torch.cat([_present(layer.bias) for layer in layers])
@@ -166,7 +177,9 @@ class TorchKernels:
         """See `Kernels`."""
         if norm is not None:
             x = self.normalise(x, norm, threads)
-        if self._dtype == torch.float32:
+        if layer.apart:
+            out = torch.cat([F.linear(x, part.weight, part.bias) for part in layer.apart], dim=1)
+        elif self._dtype == torch.float32:
             out = F.linear(x, layer.weight, layer.bias)
         else:
             out = F.linear(x.to(self._dtype), layer.weight).float()
