@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/digest.h"
 #include "core/resample.h"
 
 namespace py = pybind11;
@@ -105,4 +106,8 @@ void py_preprocess(const std::vector<ImageTuple>& images, std::uintptr_t boxes, 
 void bind_resample(py::module_& m) {
   m.def("lent_pixels", &lent_pixels);
   m.def("roi_clip_preprocess", &py_preprocess);
+  m.def("digest_pixels", [](std::uintptr_t pixels, int64_t count, int64_t step) {
+    py::gil_scoped_release release;
+    return dpad::digest_pixels(reinterpret_cast<const uint8_t*>(pixels), count, step);
+  });
 }

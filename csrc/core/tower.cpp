@@ -29,58 +29,102 @@ class Scratch {
 };
 
 // Rows are worked on in groups, each by one thread from the norm to the last product: what lies between stays in the
-// second-level cache, and the weights come by once for every group. As many groups for every thread, and whole tiles.
-int64_t group_rows(int64_t rows, int threads) {
-  constexpr int64_t kTile = 6;
-  const int64_t workers = parallel_slots(rows, threads);
-  const int64_t groups = up(up(rows, kGemmRows), workers) * workers;
-  return std::min(kGemmRows, up(up(rows, groups), kTile) * kTile);
-}
+// second-level cache, and the weights come by once for every group. As many groups for every thread, of whole tiles,
+// and none more than a tile larger than another, so that threads end together.
+class Groups {
+ public:
+  Groups(int64_t rows, int threads) : rows_(rows), tiles_(up(rows, kTile)) {
+    const int64_t workers = parallel_slots(tiles_, threads);
+    count_ = std::min(tiles_, up(up(rows, kGemmRows), workers) * workers);
+  }
+  int64_t count() const { return count_; }
+  int64_t start(int64_t group) const { return std::min(rows_, tiles_ * group / count_ * kTile); }
+  int64_t size(int64_t group) const { return start(group + 1) - start(group); }
 
-// One thread's memory for products from at most kGemmRows rows of at most `depth` elements.
-struct Workspace {
-  explicit Workspace(int64_t depth)
-      : normed(depth),
-        blocked(kGemmRows * up(depth, kBlock16) * kBlock16),
-        sums(kGemmRows * kPanel),
-        scale(kGemmRows) {}
-  Scratch normed, blocked, sums, scale;
+ private:
+  static constexpr int64_t kTile = 6;
+  static_assert(kGemmRows % kTile == 0, "a group of whole tiles has room");
+  int64_t rows_, tiles_, count_;
 };
 
-// The product of one group: rows x, already the group's, and their place in out; both contiguous.
-void group_linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, Workspace& work,
-                  float* out) {
+// A group of rows as products want them: block by block, in 16-bit integers with a scale for every row of every block,
+// or as floats.
+struct Blocked {
+  Blocked(int64_t depth, bool reduced)
+      : reduced(reduced),
+        block(reduced ? kBlock16 : kBlock32),
+        blocks(up(depth, block)),
+        data(kGemmRows * blocks * block / (reduced ? 2 : 1)),
+        scales(reduced ? kGemmRows * blocks : 0) {}
+  int16_t* integers() const { return reinterpret_cast<int16_t*>(data.get()); }
+  float* scale(int64_t b) const { return scales.get() + b * kGemmRows; }
+
+  bool reduced;
+  int64_t block, blocks;
+  Scratch data, scales;
+};
+
+// rows x, through the norm first, to blocks.
+void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* normed, Blocked& out) {
   const TowerKernels& kernels = tower_kernels();
-  const bool reduced = layer.scale != nullptr;
-  const int64_t depth = reduced ? kBlock16 : kBlock32, blocks = up(layer.depth, depth);
-  auto* q = reinterpret_cast<int16_t*>(work.blocked.get());
-  float *plain = work.blocked.get(), *sums = work.sums.get();
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* row = x + r * layer.depth;
+  for (int64_t r = 0; r < rows; ++r, x += depth) {
+    const float* row = x;
     if (norm.weight != nullptr) {
-      kernels.layer_norm(row, norm.weight, norm.bias, layer.depth, norm.eps, work.normed.get());
-      row = work.normed.get();
+      kernels.layer_norm(row, norm.weight, norm.bias, depth, norm.eps, normed);
+      row = normed;
     }
-    if (reduced)
-      work.scale.get()[r] = kernels.quantise(row, layer.depth, q + r * depth, rows * depth);
+    if (out.reduced)
+      kernels.quantise(row, depth, out.integers() + r * kBlock16, rows * kBlock16, out.scale(0) + r, kGemmRows);
     else
-      kernels.arrange(row, layer.depth, plain + r * depth, rows * depth);
+      kernels.arrange(row, depth, out.data.get() + r * kBlock32, rows * kBlock32);
   }
+}
+
+// Sums of `rows` rows with one panel of weights. `soon`: where the four cache lines of each row are written next, or
+// null; one is asked for with each of the last four blocks.
+void multiply(const Blocked& a, int64_t rows, const Linear& layer, int64_t column, float* sums, const float* soon) {
+  const TowerKernels& kernels = tower_kernels();
+  const int64_t panel = column * a.blocks * a.block, step = a.block * kPanel;
+  for (int64_t b = 0; b < a.blocks; ++b) {
+    const int64_t line = b - (a.blocks - 4);
+    const float* next = soon != nullptr && line >= 0 ? soon + line * 16 : nullptr;
+    if (a.reduced)
+      kernels.block16(a.integers() + b * rows * kBlock16, a.scale(b),
+                      static_cast<const int16_t*>(layer.packed) + panel + b * step, rows, b == 0, sums, next,
+                      layer.columns);
+    else
+      kernels.block32(a.data.get() + b * rows * kBlock32, static_cast<const float*>(layer.packed) + panel + b * step,
+                      rows, b == 0, sums, next, layer.columns);
+  }
+}
+
+const float* from(const float* values, int64_t column) { return values == nullptr ? nullptr : values + column; }
+
+// The product of one group, [rows, layer.columns].
+void group_linear(const Blocked& a, int64_t rows, const Linear& layer, Finish finish, float* sums, float* out) {
+  const TowerKernels& kernels = tower_kernels();
   for (int64_t column = 0; column < layer.columns; column += kPanel) {
-    const int64_t count = std::min(kPanel, layer.columns - column), panel = column * blocks * depth;
-    for (int64_t b = 0; b < blocks; ++b) {
-      const float* soon = b + 1 == blocks && count == kPanel ? out + column : nullptr;
-      if (reduced)
-        kernels.block16(q + b * rows * depth, static_cast<const int16_t*>(layer.packed) + panel + b * depth * kPanel,
-                        rows, b == 0, sums, soon, layer.columns);
-      else
-        kernels.block32(plain + b * rows * depth, static_cast<const float*>(layer.packed) + panel + b * depth * kPanel,
-                        rows, b == 0, sums, soon, layer.columns);
-    }
+    const int64_t count = std::min(kPanel, layer.columns - column);
+    multiply(a, rows, layer, column, sums, count == kPanel ? out + column : nullptr);
     for (int64_t r = 0; r < rows; ++r)
-      kernels.finish(sums + r * kPanel, reduced ? work.scale.get()[r] : 1.0f, reduced ? layer.scale + column : nullptr,
-                     layer.bias != nullptr ? layer.bias + column : nullptr, count, finish == Finish::quick_gelu,
-                     finish == Finish::add, out + r * layer.columns + column);
+      kernels.finish(sums + r * kPanel, from(layer.scale, column), from(layer.bias, column), count,
+                     finish == Finish::quick_gelu, finish == Finish::add, out + r * layer.columns + column);
+  }
+}
+
+// x * sigmoid(1.702 x) of the product of one group, a block of columns at a time, straight to what the next product
+// wants: as floats it would be larger than the second-level cache has room for.
+void group_hidden(const Blocked& a, int64_t rows, const Linear& layer, float* sums, Blocked& hidden) {
+  const TowerKernels& kernels = tower_kernels();
+  float* right = sums + kGemmRows * kPanel;
+  for (int64_t column = 0; column < layer.columns; column += kBlock16) {
+    const int64_t count = std::min(kBlock16, layer.columns - column), b = column / kBlock16;
+    multiply(a, rows, layer, column, sums, nullptr);
+    if (count > kPanel) multiply(a, rows, layer, column + kPanel, right, nullptr);
+    for (int64_t r = 0; r < rows; ++r)
+      hidden.scale(b)[r] =
+          kernels.finish_block16(sums + r * kPanel, right + r * kPanel, layer.scale + column, from(layer.bias, column),
+                                 count, hidden.integers() + (b * rows + r) * kBlock16);
   }
 }
 
@@ -93,15 +137,27 @@ int64_t packed_elements(int64_t columns, int64_t depth, bool reduced) {
 
 void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale) {
   const TowerKernels& kernels = tower_kernels();
-  const int64_t padded = up(depth, kBlock16) * kBlock16;
-  std::vector<int16_t> column(static_cast<size_t>(padded));
+  const int64_t blocks = up(depth, kBlock16), padded = blocks * kBlock16;
+  std::vector<int16_t> rounded(kBlock16);
+  std::vector<float> worth(static_cast<size_t>(blocks)), column(static_cast<size_t>(padded), 0.0f);
   std::fill_n(packed, packed_elements(columns, depth, true), static_cast<int16_t>(0));
   std::fill_n(scale, up(columns, kPanel) * kPanel, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
-    scale[c] = kernels.quantise(weight + c * depth, depth, column.data(), kBlock16);
+    // One scale for all blocks of a column: the coarsest, so that none overflows. NaN if any element is not finite.
+    float coarsest = 0.0f;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t start = b * kBlock16;
+      kernels.quantise(weight + c * depth + start, std::min(kBlock16, depth - start), rounded.data(), kBlock16,
+                       &worth[static_cast<size_t>(b)], 1);
+      if (!(worth[static_cast<size_t>(b)] <= coarsest)) coarsest = worth[static_cast<size_t>(b)];
+    }
+    scale[c] = coarsest;
+    if (!(coarsest > 0.0f)) continue;
     int16_t* panel = packed + c / kPanel * kPanel * padded;
-    for (int64_t i = 0; i < padded; ++i)
-      panel[i / 2 * kPanel * 2 + c % kPanel * 2 + i % 2] = column[static_cast<size_t>(i)];
+    const float by = 1.0f / coarsest;
+    for (int64_t i = 0; i < depth; ++i)
+      panel[i / 2 * kPanel * 2 + c % kPanel * 2 + i % 2] =
+          static_cast<int16_t>(std::nearbyint(weight[c * depth + i] * by));
   }
 }
 
@@ -115,39 +171,57 @@ void pack32(const float* weight, int64_t columns, int64_t depth, float* packed) 
 
 void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out) {
   const TowerKernels& kernels = tower_kernels();
-  const int64_t group = group_rows(rows, threads);
-  parallel_for(up(rows, group), threads, [&](int64_t g, int) {
-    for (int64_t r = g * group; r < std::min(rows, (g + 1) * group); ++r)
+  const Groups groups(rows, threads);
+  parallel_for(groups.count(), threads, [&](int64_t g, int) {
+    for (int64_t r = groups.start(g); r < groups.start(g + 1); ++r)
       kernels.layer_norm(x + r * depth, norm.weight, norm.bias, depth, norm.eps, out + r * depth);
   });
 }
 
 void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
             float* out) {
-  const int64_t group = group_rows(rows, threads), groups = up(rows, group);
+  const Groups groups(rows, threads);
+  struct Workspace {
+    Blocked blocked;
+    Scratch normed, sums;
+  };
   std::vector<Workspace> work;
-  for (int slot = 0; slot < parallel_slots(groups, threads); ++slot) work.emplace_back(layer.depth);
-  parallel_for(groups, threads, [&](int64_t g, int slot) {
-    const int64_t row = g * group;
-    group_linear(x + row * layer.depth, std::min(group, rows - row), norm, layer, finish,
-                 work[static_cast<size_t>(slot)], out + row * layer.columns);
+  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
+    work.push_back({{layer.depth, layer.scale != nullptr}, Scratch(layer.depth), Scratch(kGemmRows * kPanel)});
+  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
+    Workspace& mine = work[static_cast<size_t>(slot)];
+    const int64_t row = groups.start(g), count = groups.size(g);
+    fill(x + row * layer.depth, count, layer.depth, norm, mine.normed.get(), mine.blocked);
+    group_linear(mine.blocked, count, layer, finish, mine.sums.get(), out + row * layer.columns);
   });
 }
 
 void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const Linear& down, int threads) {
-  const int64_t group = group_rows(rows, threads), groups = up(rows, group);
+  const Groups groups(rows, threads);
+  const bool reduced = up_layer.scale != nullptr;
+  struct Workspace {
+    Blocked blocked, hidden;
+    Scratch normed, sums, plain;
+  };
   std::vector<Workspace> work;
-  std::vector<Scratch> hidden;
-  for (int slot = 0; slot < parallel_slots(groups, threads); ++slot) {
-    work.emplace_back(std::max(up_layer.depth, down.depth));
-    hidden.emplace_back(kGemmRows * up_layer.columns);
-  }
-  parallel_for(groups, threads, [&](int64_t g, int slot) {
-    const auto s = static_cast<size_t>(slot);
-    float* rows_of = x + g * group * up_layer.depth;
-    const int64_t count = std::min(group, rows - g * group);
-    group_linear(rows_of, count, norm, up_layer, Finish::quick_gelu, work[s], hidden[s].get());
-    group_linear(hidden[s].get(), count, {nullptr, nullptr, 0.0f}, down, Finish::add, work[s], rows_of);
+  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
+    work.push_back({{up_layer.depth, reduced},
+                    {up_layer.columns, reduced},
+                    Scratch(up_layer.depth),
+                    Scratch(2 * kGemmRows * kPanel),
+                    Scratch(reduced ? 0 : kGemmRows * up_layer.columns)});
+  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
+    Workspace& mine = work[static_cast<size_t>(slot)];
+    float* rows_of = x + groups.start(g) * up_layer.depth;
+    const int64_t count = groups.size(g);
+    fill(rows_of, count, up_layer.depth, norm, mine.normed.get(), mine.blocked);
+    if (reduced) {
+      group_hidden(mine.blocked, count, up_layer, mine.sums.get(), mine.hidden);
+    } else {
+      group_linear(mine.blocked, count, up_layer, Finish::quick_gelu, mine.sums.get(), mine.plain.get());
+      fill(mine.plain.get(), count, down.depth, {nullptr, nullptr, 0.0f}, nullptr, mine.hidden);
+    }
+    group_linear(mine.hidden, count, down, Finish::add, mine.sums.get(), rows_of);
   });
 }
 
@@ -175,11 +249,9 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
     float* scores = keys + p.dim * padded;
     std::vector<const float*>& rows = values[static_cast<size_t>(slot)];
     for (int64_t h = 0; h < p.heads; ++h) {
-      for (int64_t j = 0; j < padded; ++j) {
-        const float* key = j < length ? k + path[j] * kv_stride + h * p.dim : nullptr;
-        for (int64_t d = 0; d < p.dim; ++d) keys[d * padded + j] = key != nullptr ? key[d] : 0.0f;
-        if (j < length) rows[static_cast<size_t>(j)] = v + path[j] * kv_stride + h * p.dim;
-      }
+      for (int64_t j = 0; j < length; ++j) rows[static_cast<size_t>(j)] = k + path[j] * kv_stride + h * p.dim;
+      kernels.turn_keys(rows.data(), length, p.dim, padded, keys);
+      for (int64_t j = 0; j < length; ++j) rows[static_cast<size_t>(j)] = v + path[j] * kv_stride + h * p.dim;
       kernels.attend(q + row * q_stride + h * p.dim, q_stride, keys, padded, rows.data(), length, p.dim, p.first[s],
                      p.last[s], p.causal, scale, scores, out + row * width + h * p.dim, width);
     }

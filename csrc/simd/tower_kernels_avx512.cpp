@@ -26,10 +26,11 @@ __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1u << std::max<int64_t>(count, 0)) - 1);
 }
 
-// e^x to about 1 ulp for x <= 88; 0 far below.
+// e^x to about 1 ulp; x beyond +-80 counts as 80. Neither the result nor its reciprocal is a denormal number, which
+// would cost as much as a hundred others.
 __m512 exponential(__m512 x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(-126.0f * 0.69314718f));
-  x = _mm512_min_ps(x, _mm512_set1_ps(88.0f));
+  x = _mm512_max_ps(x, _mm512_set1_ps(-80.0f));
+  x = _mm512_min_ps(x, _mm512_set1_ps(80.0f));
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)),
                                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
@@ -44,36 +45,68 @@ __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-float quantise(const float* x, int64_t k, int16_t* out, int64_t stride) {
-  const int64_t blocks = (k + kBlock16 - 1) / kBlock16;
-  __m512 largest = _mm512_setzero_ps();
-  float most = 0.0f;
-  bool finite = true;
-  for (int64_t b = 0; b < blocks; ++b) {
-    __m512 squares = _mm512_setzero_ps();
-    for (int64_t i = b * kBlock16; i < std::min(k, (b + 1) * kBlock16); i += 16) {
-      const __m512 value = _mm512_maskz_loadu_ps(first_lanes(k - i), x + i);
-      squares = _mm512_fmadd_ps(value, value, squares);
-      largest = _mm512_max_ps(largest, _mm512_abs_ps(value));
-    }
-    const float sum = _mm512_reduce_add_ps(squares);
-    finite = finite && std::isfinite(sum);
-    most = std::max(most, sum);
+// 1 / x to about 1 ulp: an estimate of 14 bits and a step of Newton's take a third of a division's time.
+__m512 reciprocal(__m512 x) {
+  const __m512 estimate = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(estimate, _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(2.0f)));
+}
+
+// Four vectors at a time, of which those past the end are zeros: a sum or a maximum of its own for each hides latency.
+struct Four {
+  __m512 v[4];
+};
+
+inline Four load_four(const float* x, int64_t left) {
+  if (left >= 64)
+    return {{_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), _mm512_loadu_ps(x + 32), _mm512_loadu_ps(x + 48)}};
+  Four four;
+  for (int i = 0; i < 4; ++i) four.v[i] = _mm512_maskz_loadu_ps(first_lanes(left - 16 * i), x + 16 * i);
+  return four;
+}
+
+inline __m512 total(const Four& f) {
+  return _mm512_add_ps(_mm512_add_ps(f.v[0], f.v[1]), _mm512_add_ps(f.v[2], f.v[3]));
+}
+
+// One block of a row in registers: two fours.
+static_assert(kBlock16 == 128, "a block is two fours");
+
+// What the block may be multiplied by; 0 for one of zeros, NaN where an element is not finite.
+inline float block_scale(const Four& a, const Four& b) {
+  Four squares, largest;
+  for (int j = 0; j < 4; ++j) {
+    squares.v[j] = _mm512_fmadd_ps(a.v[j], a.v[j], _mm512_mul_ps(b.v[j], b.v[j]));
+    largest.v[j] = _mm512_max_ps(_mm512_abs_ps(a.v[j]), _mm512_abs_ps(b.v[j]));
   }
-  const float norm = std::sqrt(most);
-  const bool empty = !finite || norm < 1e-18f;
-  const float scale = empty ? 0.0f : std::min(kBlockNorm / norm, kLargest16 / _mm512_reduce_max_ps(largest));
-  const __m512 by = _mm512_set1_ps(scale);
-  const __m512i limit = _mm512_set1_epi32(32767);
-  for (int64_t i = 0; i < blocks * kBlock16; i += 16) {
-    const __mmask16 lanes = empty ? static_cast<__mmask16>(0) : first_lanes(k - i);
-    __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + i), by));
-    value = _mm512_max_epi32(_mm512_min_epi32(value, limit), _mm512_sub_epi32(_mm512_setzero_si512(), limit));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i / kBlock16 * stride + i % kBlock16),
-                        _mm512_cvtepi32_epi16(value));
+  const float sum = _mm512_reduce_add_ps(total(squares));
+  if (!std::isfinite(sum)) return std::numeric_limits<float>::quiet_NaN();
+  const float norm = std::sqrt(sum);
+  if (norm < kNothing16) return 0.0f;
+  const __m512 top =
+      _mm512_max_ps(_mm512_max_ps(largest.v[0], largest.v[1]), _mm512_max_ps(largest.v[2], largest.v[3]));
+  return std::min(kBlockNorm / norm, kLargest16 / _mm512_reduce_max_ps(top));
+}
+
+// Stores the block times `by`, rounded; returns what one step is worth. Zeros where `by` is 0 or NaN.
+inline float store_block(const Four& a, const Four& b, float by, int16_t* out) {
+  const bool sound = by > 0.0f;
+  const __m512 factor = _mm512_set1_ps(by);
+  for (int j = 0; j < 4; ++j) {
+    // The limits of block_scale leave nothing to saturate. A NaN or 0 times an infinity would be stored as anything.
+    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a.v[j], factor));
+    const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(b.v[j], factor));
+    const __mmask16 kept = sound ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>(0);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * j), _mm512_maskz_cvtsepi32_epi16(kept, low));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 64 + 16 * j), _mm512_maskz_cvtsepi32_epi16(kept, high));
   }
-  if (!finite) return std::numeric_limits<float>::quiet_NaN();
-  return empty ? 0.0f : 1.0f / scale;
+  return sound ? 1.0f / by : by;
+}
+
+void quantise(const float* x, int64_t k, int16_t* out, int64_t stride, float* scale, int64_t scale_stride) {
+  for (int64_t i = 0; i < k; i += kBlock16, out += stride, scale += scale_stride) {
+    const Four a = load_four(x + i, k - i), b = load_four(x + i + 64, k - i - 64);
+    *scale = store_block(a, b, block_scale(a, b), out);
+  }
 }
 
 void arrange(const float* x, int64_t k, float* out, int64_t stride) {
@@ -83,16 +116,21 @@ void arrange(const float* x, int64_t k, float* out, int64_t stride) {
 }
 
 void layer_norm(const float* x, const float* weight, const float* bias, int64_t k, float eps, float* y) {
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t i = 0; i < k; i += 16) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(first_lanes(k - i), x + i));
-  const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / static_cast<float>(k));
-  __m512 squares = _mm512_setzero_ps();
-  for (int64_t i = 0; i < k; i += 16) {
-    const __mmask16 lanes = first_lanes(k - i);
-    const __m512 centred = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i), mean);
-    squares = _mm512_fmadd_ps(centred, centred, squares);
+  Four sums{}, squares{};
+  for (int64_t i = 0; i < k; i += 64) {
+    const Four value = load_four(x + i, k - i);
+    for (int j = 0; j < 4; ++j) sums.v[j] = _mm512_add_ps(sums.v[j], value.v[j]);
   }
-  const __m512 inverse = _mm512_set1_ps(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / static_cast<float>(k) + eps));
+  const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(total(sums)) / static_cast<float>(k));
+  for (int64_t i = 0; i < k; i += 64) {
+    const Four value = load_four(x + i, k - i);
+    for (int j = 0; j < 4; ++j) {
+      const __m512 centred = _mm512_maskz_sub_ps(first_lanes(k - i - 16 * j), value.v[j], mean);
+      squares.v[j] = _mm512_fmadd_ps(centred, centred, squares.v[j]);
+    }
+  }
+  const float variance = _mm512_reduce_add_ps(total(squares)) / static_cast<float>(k);
+  const __m512 inverse = _mm512_set1_ps(1.0f / std::sqrt(variance + eps));
   for (int64_t i = 0; i < k; i += 16) {
     const __mmask16 lanes = first_lanes(k - i);
     const __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), mean), inverse);
@@ -139,97 +177,140 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   "xor %[i], %[i]\n\t"                                                                                           \
   ".p2align 5\n\t"                                                                                               \
   "1:\n\t"                                                                                                       \
+  "prefetcht0 (%[ahead])\n\tprefetcht0 (%[next])\n\tprefetcht0 64(%[next])\n\t" \
   STEP(op, 0) STEP(op, 1) STEP(op, 2) STEP(op, 3) \
   "add $1024, %[panel]\n\t" \
+  "add $64, %[ahead]\n\t" \
+  "add $128, %[next]\n\t" \
   "add $4, %[i]\n\t" \
-  "cmp %[steps], %[i]\n\t" \
+  "cmp $64, %[i]\n\t" \
   "jne 1b\n\t"
-#define KEEP(convert, c, offset) \
-  convert(c) "vaddps " #offset "(%[sums]), %%zmm" #c ", %%zmm" #c "\n\tvmovups %%zmm" #c ", " #offset "(%[sums])\n\t"
-#define KEEP_ROWS(convert) \
-  KEEP(convert, 0, 0) KEEP(convert, 1, 64) KEEP(convert, 2, 128) KEEP(convert, 3, 192) \
-  KEEP(convert, 4, 256) KEEP(convert, 5, 320) KEEP(convert, 6, 384) KEEP(convert, 7, 448) \
-  KEEP(convert, 8, 512) KEEP(convert, 9, 576) KEEP(convert, 10, 640) KEEP(convert, 11, 704) \
-  KEEP(convert, 12, 768) KEEP(convert, 13, 832) KEEP(convert, 14, 896) KEEP(convert, 15, 960) \
-  KEEP(convert, 16, 1024) KEEP(convert, 17, 1088) KEEP(convert, 18, 1152) KEEP(convert, 19, 1216) \
-  KEEP(convert, 20, 1280) KEEP(convert, 21, 1344) KEEP(convert, 22, 1408) KEEP(convert, 23, 1472)
-#define FROM_INTEGERS(c) "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\t"
-#define FROM_FLOATS(c)
+// What becomes of a register of sums: scaled by its row (zmm24..29) or not, and added to what is there or not.
+#define SCALED(c, row, offset) \
+  "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\tvfmadd213ps " #offset "(%[sums]), %%zmm" #row ", %%zmm" #c "\n\t"
+#define SCALED_FIRST(c, row, offset) \
+  "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\tvmulps %%zmm" #row ", %%zmm" #c ", %%zmm" #c "\n\t"
+#define PLAIN(c, row, offset) "vaddps " #offset "(%[sums]), %%zmm" #c ", %%zmm" #c "\n\t"
+#define PLAIN_FIRST(c, row, offset)
+#define KEEP(how, c, row, offset) how(c, row, offset) "vmovups %%zmm" #c ", " #offset "(%[sums])\n\t"
+#define KEEP_ROWS(how) \
+  KEEP(how, 0, 24, 0) KEEP(how, 1, 24, 64) KEEP(how, 2, 24, 128) KEEP(how, 3, 24, 192) \
+  KEEP(how, 4, 25, 256) KEEP(how, 5, 25, 320) KEEP(how, 6, 25, 384) KEEP(how, 7, 25, 448) \
+  KEEP(how, 8, 26, 512) KEEP(how, 9, 26, 576) KEEP(how, 10, 26, 640) KEEP(how, 11, 26, 704) \
+  KEEP(how, 12, 27, 768) KEEP(how, 13, 27, 832) KEEP(how, 14, 27, 896) KEEP(how, 15, 27, 960) \
+  KEEP(how, 16, 28, 1024) KEEP(how, 17, 28, 1088) KEEP(how, 18, 28, 1152) KEEP(how, 19, 28, 1216) \
+  KEEP(how, 20, 29, 1280) KEEP(how, 21, 29, 1344) KEEP(how, 22, 29, 1408) KEEP(how, 23, 29, 1472)
+#define LOAD_SCALES \
+  "vbroadcastss (%[scale]), %%zmm24\n\tvbroadcastss 4(%[scale]), %%zmm25\n\tvbroadcastss 8(%[scale]), %%zmm26\n\t" \
+  "vbroadcastss 12(%[scale]), %%zmm27\n\tvbroadcastss 16(%[scale]), %%zmm28\n\tvbroadcastss 20(%[scale]), %%zmm29\n\t"
+#define NO_SCALES
 #define TILE_REGISTERS                                                                                                \
   "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5", "zmm6", "zmm7", "zmm8", "zmm9", "zmm10", "zmm11", "zmm12", "zmm13", \
       "zmm14", "zmm15", "zmm16", "zmm17", "zmm18", "zmm19", "zmm20", "zmm21", "zmm22", "zmm23", "zmm24", "zmm25",     \
-      "zmm26", "zmm27", "zmm28", "cc", "memory"
-#define TILE(op, convert)                                                                                  \
-  asm volatile(TILE_LOOP(op) KEEP_ROWS(convert)                                                            \
-               : [panel] "+r"(panel), [i] "=&r"(i)                                                         \
+      "zmm26", "zmm27", "zmm28", "zmm29", "cc", "memory"
+#define TILE(op, scales, how)                                                                              \
+  asm volatile(TILE_LOOP(op) scales KEEP_ROWS(how)                                                         \
+               : [panel] "+&r"(panel), [i] "=&r"(i), [ahead] "+&r"(ahead), [next] "+&r"(next)                                                         \
                : [a0] "r"(row[0]), [a1] "r"(row[1]), [a2] "r"(row[2]), [a3] "r"(row[3]), [a4] "r"(row[4]), \
-                 [a5] "r"(row[5]), [steps] "r"(steps), [sums] "r"(sums)                                    \
+                 [a5] "r"(row[5]), [scale] "r"(scale), [sums] "r"(sums)                \
                : TILE_REGISTERS)
 // clang-format on
 
-// sums [6, kPanel] += six rows times `steps` (a multiple of 4) steps of a panel.
-void tile(const int16_t* const* row, const int16_t* panel, int64_t steps, float* sums) {
+// sums [6, kPanel] += six rows times the 64 steps of a panel's block; `first`: = instead of +=. The products of
+// integers are multiplied by scale [6] before. `ahead` and `next` are fetched, a line and two at every fourth step.
+void tile(const int16_t* const* row, const float* scale, const int16_t* panel, const char* ahead, const char* next,
+          bool first, float* sums) {
   int64_t i;
-  TILE("vpdpwssd", FROM_INTEGERS);
+  if (first)
+    TILE("vpdpwssd", LOAD_SCALES, SCALED_FIRST);
+  else
+    TILE("vpdpwssd", LOAD_SCALES, SCALED);
 }
 
-void tile(const float* const* row, const float* panel, int64_t steps, float* sums) {
+void tile(const float* const* row, const float* scale, const float* panel, const char* ahead, const char* next,
+          bool first, float* sums) {
   int64_t i;
-  TILE("vfmadd231ps", FROM_FLOATS);
+  if (first)
+    TILE("vfmadd231ps", NO_SCALES, PLAIN_FIRST);
+  else
+    TILE("vfmadd231ps", NO_SCALES, PLAIN);
 }
 
 template <typename Element>
-void block(const Element* a, const Element* panel, int64_t rows, bool first, float* sums, const float* soon,
-           int64_t soon_stride) {
+void block(const Element* a, const float* scale, const Element* panel, int64_t rows, bool first, float* sums,
+           const float* soon, int64_t soon_stride) {
   constexpr int64_t kBlockBytes = 64 * 4 * kPanel;
-  constexpr int64_t kSteps = 64, kDepth = kSteps * 4 / static_cast<int64_t>(sizeof(Element));
+  constexpr int64_t kDepth = kBlockBytes / kPanel / static_cast<int64_t>(sizeof(Element));
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  if (first) std::fill_n(sums, tiles * kTileRows * kPanel, 0.0f);
   for (int64_t t = 0; t < tiles; ++t) {
     const Element* row[kTileRows];  // past the end the last row again: kGemmRows has room for its sums
     for (int r = 0; r < kTileRows; ++r) row[r] = a + std::min(t * kTileRows + r, rows - 1) * kDepth;
+    // Asked for while this tile is computed, a few lines at every step, because the core can wait for 16 at a time
+    // only: the next tile's rows, and a sixteenth of the panel's next block, which lies behind this one.
     const auto* next = reinterpret_cast<const char*>(a + (t + 1) * kTileRows * kDepth);
-    if (t + 1 < tiles)
-      for (int line = 0; line < kTileRows * 4; ++line) _mm_prefetch(next + line * 64, _MM_HINT_T0);
-    // The panel's next block lies behind this one: a sixteenth of it with every tile.
     const auto* ahead = reinterpret_cast<const char*>(panel) + kBlockBytes + t * (kBlockBytes / 16);
-    for (int line = 0; line < kBlockBytes / 16 / 64; ++line) _mm_prefetch(ahead + line * 64, _MM_HINT_T0);
     if (soon != nullptr)
       for (int64_t r = t * kTileRows; r < std::min((t + 1) * kTileRows, rows); ++r)
-        for (int line = 0; line < 4; ++line) __builtin_prefetch(soon + r * soon_stride + line * 16, 1);
-    tile(row, panel, kSteps, sums + t * kTileRows * kPanel);
+        __builtin_prefetch(soon + r * soon_stride, 1);
+    tile(row, scale + t * kTileRows, panel, ahead, next, first, sums + t * kTileRows * kPanel);
   }
 }
 
-void block16(const int16_t* a, const int16_t* panel, int64_t rows, bool first, float* sums, const float* soon,
-             int64_t soon_stride) {
-  block(a, panel, rows, first, sums, soon, soon_stride);
+void block16(const int16_t* a, const float* scale, const int16_t* panel, int64_t rows, bool first, float* sums,
+             const float* soon, int64_t soon_stride) {
+  block(a, scale, panel, rows, first, sums, soon, soon_stride);
 }
 
 void block32(const float* a, const float* panel, int64_t rows, bool first, float* sums, const float* soon,
              int64_t soon_stride) {
-  block(a, panel, rows, first, sums, soon, soon_stride);
+  block(a, static_cast<const float*>(nullptr), panel, rows, first, sums, soon, soon_stride);
 }
 
 static_assert(kBlock16 * sizeof(int16_t) == 256 && kBlock32 * sizeof(float) == 256, "64 steps of four bytes");
 static_assert(kGemmRows % kTileRows == 0, "sums has whole tiles");
 static_assert(kPanel == 64, "a tile is four registers wide");
 
-void finish(const float* sums, float row_scale, const float* scale, const float* bias, int64_t count, bool quick_gelu,
-            bool add, float* out) {
+// x * sigmoid(1.702 x)
+inline __m512 quick_gelu_of(__m512 x) {
+  const __m512 power = exponential(_mm512_mul_ps(x, _mm512_set1_ps(-1.702f)));
+  return _mm512_mul_ps(x, reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power)));
+}
+
+inline __m512 scaled_and_shifted(__m512 sums, const float* scale, const float* bias, __mmask16 lanes) {
+  if (scale != nullptr) sums = _mm512_mul_ps(sums, _mm512_maskz_loadu_ps(lanes, scale));
+  return bias == nullptr ? sums : _mm512_add_ps(sums, _mm512_maskz_loadu_ps(lanes, bias));
+}
+
+void finish(const float* sums, const float* scale, const float* bias, int64_t count, bool quick_gelu, bool add,
+            float* out) {
   for (int64_t c = 0; c < count; c += 16) {
     const __mmask16 lanes = first_lanes(count - c);
     __m512 value = _mm512_maskz_loadu_ps(lanes, sums + c);
-    if (scale != nullptr)
-      value = _mm512_mul_ps(value, _mm512_mul_ps(_mm512_set1_ps(row_scale), _mm512_maskz_loadu_ps(lanes, scale + c)));
-    if (bias != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(lanes, bias + c));
-    if (quick_gelu) {
-      const __m512 power = exponential(_mm512_mul_ps(value, _mm512_set1_ps(-1.702f)));
-      value = _mm512_div_ps(value, _mm512_add_ps(_mm512_set1_ps(1.0f), power));
-    }
+    value =
+        scaled_and_shifted(value, scale == nullptr ? nullptr : scale + c, bias == nullptr ? nullptr : bias + c, lanes);
+    if (quick_gelu) value = quick_gelu_of(value);
     if (add) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(lanes, out + c));
     _mm512_mask_storeu_ps(out + c, lanes, value);
   }
+}
+
+inline Four hidden_four(const float* sums, const float* scale, const float* bias, int64_t count) {
+  Four four;
+  for (int j = 0; j < 4; ++j) {
+    const __mmask16 lanes = first_lanes(count - 16 * j);
+    const __m512 value = scaled_and_shifted(_mm512_maskz_loadu_ps(lanes, sums + 16 * j), scale + 16 * j,
+                                            bias == nullptr ? nullptr : bias + 16 * j, lanes);
+    four.v[j] = quick_gelu_of(value);
+  }
+  return four;
+}
+
+float finish_block16(const float* left, const float* right, const float* scale, const float* bias, int64_t count,
+                     int16_t* out) {
+  static_assert(2 * kPanel == kBlock16, "a block is two panels wide");
+  const Four a = hidden_four(left, scale, bias, count);
+  const Four b = hidden_four(right, scale + kPanel, bias == nullptr ? nullptr : bias + kPanel, count - kPanel);
+  return store_block(a, b, block_scale(a, b), out);
 }
 
 // Four queries share what they load. Named sums, not arrays, for the compiler's sake as above.
@@ -249,16 +330,79 @@ inline void multiply_two(Sums8& s, float a, float b, float c, float d, __m512 fi
   s.d1 = _mm512_fmadd_ps(vd, second, s.d1);
 }
 
-// scores[i * padded + j] of four queries for the keys before `seen`, 32 keys at a time; padded is a multiple of 32.
+inline void multiply_one(Sums8& s, float a, float b, float c, float d, __m512 first) {
+  s.a0 = _mm512_fmadd_ps(_mm512_set1_ps(a), first, s.a0);
+  s.b0 = _mm512_fmadd_ps(_mm512_set1_ps(b), first, s.b0);
+  s.c0 = _mm512_fmadd_ps(_mm512_set1_ps(c), first, s.c0);
+  s.d0 = _mm512_fmadd_ps(_mm512_set1_ps(d), first, s.d0);
+}
+
+// Sixteen rows of sixteen floats to columns: pairs, then fours, then quarters of the registers change places.
+inline void transpose16(__m512 (&r)[16]) {
+  __m512 t[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]);
+    const __m512d c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+    r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
+    t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xDD);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88);
+    r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xDD);
+    r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88);
+    r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xDD);
+  }
+}
+
+void turn_keys(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t) {
+  for (int64_t j = 0; j < length; j += 16)
+    for (int64_t d = 0; d < dim; d += 16) {
+      const __mmask16 lanes = first_lanes(dim - d);
+      __m512 r[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) r[i] = _mm512_maskz_loadu_ps(lanes, keys[std::min(j + i, length - 1)] + d);
+      transpose16(r);
+      float* out = keys_t + d * padded + j;
+      const int64_t count = std::min<int64_t>(16, dim - d);
+      if (count == 16) {
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) _mm512_storeu_ps(out + i * padded, r[i]);
+      } else {
+        for (int64_t i = 0; i < count; ++i) _mm512_storeu_ps(out + i * padded, r[i]);
+      }
+    }
+}
+
+// scores[i * padded + j] of four queries for the keys before `seen`, 32 keys at a time, of the last perhaps 16; padded
+// is a multiple of 32.
 void score_keys(const float* const* q, const float* keys_t, int64_t padded, int64_t seen, int64_t dim, float scale,
                 float* scores) {
   const __m512 by = _mm512_set1_ps(scale);
   for (int64_t j = 0; j < seen; j += 32) {
     Sums8 s{};
-    for (int64_t d = 0; d < dim; ++d) {
-      const float* keys = keys_t + d * padded + j;
-      multiply_two(s, q[0][d], q[1][d], q[2][d], q[3][d], _mm512_loadu_ps(keys), _mm512_loadu_ps(keys + 16));
-    }
+    const float* keys = keys_t + j;
+    if (seen - j <= 16)
+      for (int64_t d = 0; d < dim; ++d, keys += padded)
+        multiply_one(s, q[0][d], q[1][d], q[2][d], q[3][d], _mm512_loadu_ps(keys));
+    else
+      for (int64_t d = 0; d < dim; ++d, keys += padded)
+        multiply_two(s, q[0][d], q[1][d], q[2][d], q[3][d], _mm512_loadu_ps(keys), _mm512_loadu_ps(keys + 16));
     _mm512_storeu_ps(scores + j, _mm512_mul_ps(s.a0, by));
     _mm512_storeu_ps(scores + j + 16, _mm512_mul_ps(s.a1, by));
     _mm512_storeu_ps(scores + padded + j, _mm512_mul_ps(s.b0, by));
@@ -319,6 +463,7 @@ void attend(const float* q, int64_t q_stride, const float* keys_t, int64_t padde
 
 }  // namespace
 
-const TowerKernels kTowerAvx512 = {quantise, layer_norm, arrange, block16, block32, finish, attend};
+const TowerKernels kTowerAvx512 = {quantise, layer_norm,     arrange,   block16, block32,
+                                   finish,   finish_block16, turn_keys, attend};
 
 }  // namespace dpad

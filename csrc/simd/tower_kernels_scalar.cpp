@@ -10,29 +10,28 @@
 namespace dpad {
 namespace {
 
-float quantise(const float* x, int64_t k, int16_t* out, int64_t stride) {
-  const int64_t blocks = (k + kBlock16 - 1) / kBlock16;
-  float largest = 0.0f, norm = 0.0f;
-  bool finite = true;
-  for (int64_t b = 0; b < blocks; ++b) {
-    float squares = 0.0f;
-    for (int64_t i = b * kBlock16; i < std::min(k, (b + 1) * kBlock16); ++i) {
-      squares += x[i] * x[i];
-      largest = std::max(largest, std::fabs(x[i]));
-    }
-    finite = finite && std::isfinite(squares);
-    norm = std::max(norm, squares);
+// One block, of which `count` elements are there.
+float quantise_block(const float* x, int64_t count, int16_t* out) {
+  float largest = 0.0f, squares = 0.0f;
+  for (int64_t i = 0; i < count; ++i) {
+    squares += x[i] * x[i];
+    largest = std::max(largest, std::fabs(x[i]));
   }
-  norm = std::sqrt(norm);
-  const bool empty = !finite || norm < 1e-18f;
-  const float scale = empty ? 0.0f : std::min(kBlockNorm / norm, kLargest16 / largest);
-  for (int64_t i = 0; i < blocks * kBlock16; ++i) {
-    const float value = empty || i >= k ? 0.0f : std::nearbyint(x[i] * scale);
-    out[i / kBlock16 * stride + i % kBlock16] =
-        static_cast<int16_t>(std::min(kLargest16, std::max(-kLargest16, value)));
+  const bool finite = std::isfinite(squares);
+  const float norm = std::sqrt(squares);
+  const bool empty = !finite || norm < kNothing16;
+  const float by = empty ? 0.0f : std::min(kBlockNorm / norm, kLargest16 / largest);
+  for (int64_t i = 0; i < kBlock16; ++i) {
+    const float value = empty || i >= count ? 0.0f : std::nearbyint(x[i] * by);
+    out[i] = static_cast<int16_t>(std::min(kLargest16, std::max(-kLargest16, value)));
   }
   if (!finite) return std::numeric_limits<float>::quiet_NaN();
-  return empty ? 0.0f : 1.0f / scale;
+  return empty ? 0.0f : 1.0f / by;
+}
+
+void quantise(const float* x, int64_t k, int16_t* out, int64_t stride, float* scale, int64_t scale_stride) {
+  for (int64_t i = 0; i < k; i += kBlock16, out += stride, scale += scale_stride)
+    *scale = quantise_block(x + i, std::min(kBlock16, k - i), out);
 }
 
 void layer_norm(const float* x, const float* weight, const float* bias, int64_t k, float eps, float* y) {
@@ -49,7 +48,8 @@ void arrange(const float* x, int64_t k, float* out, int64_t stride) {
   for (int64_t i = 0; i < blocks * kBlock32; ++i) out[i / kBlock32 * stride + i % kBlock32] = i < k ? x[i] : 0.0f;
 }
 
-void block16(const int16_t* a, const int16_t* panel, int64_t rows, bool first, float* sums, const float*, int64_t) {
+void block16(const int16_t* a, const float* scale, const int16_t* panel, int64_t rows, bool first, float* sums,
+             const float*, int64_t) {
   for (int64_t r = 0; r < rows; ++r, a += kBlock16) {
     int32_t exact[kPanel] = {};
     for (int64_t i = 0; i < kBlock16 / 2; ++i) {
@@ -58,7 +58,7 @@ void block16(const int16_t* a, const int16_t* panel, int64_t rows, bool first, f
       for (int64_t c = 0; c < kPanel; ++c) exact[c] += even * pairs[2 * c] + odd * pairs[2 * c + 1];
     }
     float* row = sums + r * kPanel;
-    for (int64_t c = 0; c < kPanel; ++c) row[c] = (first ? 0.0f : row[c]) + static_cast<float>(exact[c]);
+    for (int64_t c = 0; c < kPanel; ++c) row[c] = (first ? 0.0f : row[c]) + scale[r] * static_cast<float>(exact[c]);
   }
 }
 
@@ -72,14 +72,31 @@ void block32(const float* a, const float* panel, int64_t rows, bool first, float
   }
 }
 
-void finish(const float* sums, float row_scale, const float* scale, const float* bias, int64_t count, bool quick_gelu,
-            bool add, float* out) {
+float quick_gelu_of(float x) { return x / (1.0f + std::exp(-1.702f * x)); }
+
+void finish(const float* sums, const float* scale, const float* bias, int64_t count, bool quick_gelu, bool add,
+            float* out) {
   for (int64_t c = 0; c < count; ++c) {
-    float value = scale == nullptr ? sums[c] : sums[c] * (row_scale * scale[c]);
+    float value = scale == nullptr ? sums[c] : sums[c] * scale[c];
     if (bias != nullptr) value += bias[c];
-    if (quick_gelu) value = value / (1.0f + std::exp(-1.702f * value));
+    if (quick_gelu) value = quick_gelu_of(value);
     out[c] = add ? out[c] + value : value;
   }
+}
+
+float finish_block16(const float* left, const float* right, const float* scale, const float* bias, int64_t count,
+                     int16_t* out) {
+  float block[kBlock16];
+  for (int64_t c = 0; c < count; ++c) {
+    const float value = (c < kPanel ? left[c] : right[c - kPanel]) * scale[c];
+    block[c] = quick_gelu_of(bias == nullptr ? value : value + bias[c]);
+  }
+  return quantise_block(block, count, out);
+}
+
+void turn_keys(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t) {
+  for (int64_t j = 0; j < length; ++j)
+    for (int64_t d = 0; d < dim; ++d) keys_t[d * padded + j] = keys[j][d];
 }
 
 void attend(const float* q, int64_t q_stride, const float* keys_t, int64_t padded, const float* const* values,
@@ -102,7 +119,8 @@ void attend(const float* q, int64_t q_stride, const float* keys_t, int64_t padde
 
 }  // namespace
 
-const TowerKernels kTowerScalar = {quantise, layer_norm, arrange, block16, block32, finish, attend};
+const TowerKernels kTowerScalar = {quantise, layer_norm,     arrange,   block16, block32,
+                                   finish,   finish_block16, turn_keys, attend};
 
 bool has_tower_avx512() {
 #if defined(__x86_64__) && defined(__GNUC__)

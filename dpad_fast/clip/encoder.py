@@ -6,7 +6,9 @@ import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -294,25 +296,38 @@ class ClipEncoder:
         """Embeddings chunk by chunk; the next chunk is preprocessed while the model works on this one."""
         if not chunks:
             return
+        # Handed over, because the thread ahead would be on a stream of its own, and its regions not ready on this one.
+        on_gpu = self.device.type == "cuda" and find_spec("triton") is not None
+        stream = torch.cuda.current_stream(self.device) if on_gpu else None
         with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
-            inputs = ahead.submit(self._inputs, pictures, chunks[0], timings)
+            inputs = ahead.submit(self._inputs, pictures, chunks[0], timings, stream)
             for following in (*chunks[1:], None):
                 ready = inputs.result()
                 if following is not None:
-                    inputs = ahead.submit(self._inputs, pictures, following, timings)
+                    inputs = ahead.submit(self._inputs, pictures, following, timings, stream)
                 began = time.perf_counter()
                 unit = self._unit(self._forwards[exact].images(ready, self._threads()))
                 _add(timings, "image", began)
                 yield unit
 
     def _inputs(
-        self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]], timings: dict[str, float] | None
+        self,
+        pictures: Sequence[Picture],
+        regions: Sequence[tuple[int, Region]],
+        timings: dict[str, float] | None,
+        stream: torch.cuda.Stream | None,
     ) -> torch.Tensor:
+        """Regions as the model takes them; made on the GPU where `stream` is one of it."""
         began = time.perf_counter()
         used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
         pixels = [pictures[index].pixels() for index in used]
-        with torch_threads(self._threads()):
-            inputs = self.preprocess(pixels, [box for _, box in regions], [used[index] for index, _ in regions])
+        boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
+        with torch_threads(self._threads()), nullcontext() if stream is None else torch.cuda.stream(stream):
+            device = None
+            if stream is not None:  # what lies on another GPU goes along; the op takes only the host's and its own
+                device = stream.device
+                pixels = [image if image.device.type == "cpu" else image.to(device) for image in pixels]
+            inputs = self.preprocess(pixels, boxes, numbers, device)
         _add(timings, "preprocess", began)
         return inputs
 

@@ -12,7 +12,8 @@ import torch
 from dpad_fast.clip.kernels import TorchKernels, choose_kernels, has_amx
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower import FastClip
-from dpad_fast.clip.weights import read_weights
+from dpad_fast.clip.varlen import choose_gpu_kernels
+from dpad_fast.clip.weights import ClipWeights, read_weights
 
 TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 ImageFeatures = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
@@ -21,6 +22,11 @@ _TOKENS = 4096
 # The largest difference of unit embeddings between the towers and the model itself. Another order of additions makes
 # some 1e-7; a model that is not what its type says makes a thousand times more than this.
 _SAME = 5e-6
+# By precision, which forwards are needed: exact ones (True), reduced ones, or both.
+_WANTED = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}
+# The same between a GPU's towers and the CPU's, by precision: above what rounding makes, to bfloat16 or to the TF32
+# that the caller may have allowed, and far below what wrong weights, masks or rows make.
+_GPU_SAME = {"float32": 1e-2, "bfloat16": 5e-2}
 
 
 class Forward(Protocol):
@@ -106,11 +112,16 @@ class OwnForward:
 
 
 class TowerForward:
-    """This package's towers."""
+    """This package's towers.
 
-    def __init__(self, clip: FastClip) -> None:
+    Args:
+        clip: both of them.
+        note: what else to say of them in the name.
+    """
+
+    def __init__(self, clip: FastClip, note: str = "") -> None:
         self.precision = clip.name
-        self.name = f"{clip.name}, packed towers"
+        self.name = f"{clip.name}, packed towers{note}"
         self._clip = clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
@@ -121,7 +132,7 @@ class TowerForward:
     def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
         """In chunks."""
         with torch.inference_mode(), torch_threads(threads):
-            return self._clip.images(pixels.to("cpu", torch.float32), threads)
+            return self._clip.images(pixels.to(self._clip.device, torch.float32), threads)
 
 
 @contextmanager
@@ -164,13 +175,17 @@ def make_forwards(
         reduced = choose_kernels(True) if precision != "float32" else None
         # Beside a reduced tower float32 is for the few near the threshold: torch's products, as fast, take the model's
         # own weights as they are, where ours would pack half a gigabyte of copies.
-        exact = choose_kernels(False) if reduced is None else TorchKernels(torch.float32)
+        exact = choose_kernels(False) if reduced is None else TorchKernels(torch.float32, join=False)
         assert exact is not None, "float32 kernels are there on any processor"
         towers = TowerForward(FastClip(weights, exact))
         if _agree(towers, own(_as(model, torch.float32, device)), probe, side):
             forwards[True] = towers
             forwards[False] = towers if reduced is None else TowerForward(FastClip(weights, reduced))
             return _needed(forwards, precision)
+    if device.type == "cuda":
+        forwards = _on_gpu(model, device, precision, own, probe, side)
+        if forwards:
+            return forwards
     if precision != "bfloat16":
         forwards[True] = own(_as(model, torch.float32, device))
     if precision != "float32":
@@ -180,12 +195,49 @@ def make_forwards(
     return forwards
 
 
+def _on_gpu(
+    model: torch.nn.Module,
+    device: torch.device,
+    precision: str,
+    own: Callable[[torch.nn.Module], OwnForward],
+    probe: Sequence[Ids],
+    side: int,
+) -> dict[bool, Forward]:
+    """The packed towers on a GPU, as `make_forwards`; nothing where the model is another one, or the GPU cannot.
+
+    That the towers are the model is found out on the CPU: there float32 is float32, where a GPU's convolutions, and
+    products if the caller said so, are of TF32 and hide a small difference.
+    """
+    weights = read_weights(model, device)
+    if weights is None:
+        return {}
+    here = _as(model, torch.float32, torch.device("cpu"))
+    known = read_weights(here)
+    assert known is not None, "a copy has what the model has"
+    truth = TowerForward(FastClip(known, TorchKernels(torch.float32)))
+    if not _agree(truth, own(here), probe, side):
+        return {}
+    forwards: dict[bool, Forward] = {}
+    for exact in _WANTED[precision]:
+        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device)
+        if not _agree(made, truth, probe, side, _GPU_SAME[made.precision]):
+            return {}
+        forwards[exact] = made
+    return forwards
+
+
+def _gpu_tower(weights: ClipWeights, dtype: torch.dtype, device: torch.device) -> TowerForward:
+    towers = (weights.text, weights.image)
+    heads = [(tower.body.heads, len(tower.norm.weight) // tower.body.heads) for tower in towers]
+    kernels = choose_gpu_kernels(dtype, device, heads)
+    return TowerForward(FastClip(weights, kernels), f", {kernels.attention}")
+
+
 def _needed(forwards: dict[bool, Forward], precision: str) -> dict[bool, Forward]:
-    wanted = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}[precision]
-    return {exact: forwards[exact] for exact in wanted}
+    return {exact: forwards[exact] for exact in _WANTED[precision]}
 
 
-def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int) -> bool:
+def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same: float = _SAME) -> bool:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 3, side, side, generator=generator)
     threads = torch.get_num_threads()
@@ -195,7 +247,7 @@ def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int) -> bo
         return False
     for mine, theirs in zip(*pairs, strict=True):
         difference = torch.nn.functional.normalize(mine, dim=-1) - torch.nn.functional.normalize(theirs, dim=-1)
-        if not bool((difference.abs() <= _SAME).all()):  # false for NaN too
+        if not bool((difference.abs() <= same).all()):  # false for NaN too
             return False
     return True
 

@@ -1,6 +1,7 @@
 """The arithmetic of a transformer tower on packed rows: this package's own kernels, or torch's.
 
-All take and return float32; what differs is the precision of the matrix products. "int16": rows and weights are scaled
+All take and return float32 (those of varlen.py, for a GPU, leave bfloat16 between two products); what differs is the
+precision of the matrix products. "int16": rows and weights are scaled
 to 16-bit integers, by their norms so that 32-bit sums cannot overflow, and multiplied exactly (csrc/simd/
 tower_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's, at twice the speed of float32 where
 AVX-512 VNNI is there. Residuals, norms, softmax and activations are float32 in every case.
@@ -23,13 +24,17 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Prepared:
-    """A linear layer as one kind of kernels wants it: `scale` is None but for int16."""
+    """A linear layer as one kind of kernels wants it: `scale` is None but for int16.
+
+    `apart` holds layers of one input that were left as they are; `weight` and `bias` are then the first one's.
+    """
 
     columns: int
     depth: int
     weight: Tensor
     scale: Tensor | None
     bias: Tensor | None
+    apart: tuple[Affine, ...] = ()
 
 
 class Kernels(Protocol):
@@ -146,14 +151,21 @@ class TorchKernels:
 
     Args:
         dtype: of the operands of the products; sums and results are float32.
+        join: whether layers of one input become one product. If not, float32 weights are used where they are, which
+            saves a copy of a quarter of the model.
     """
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, join: bool = True) -> None:
         self.name = str(dtype).removeprefix("torch.")
-        self._dtype = dtype
+        self._dtype, self._join = dtype, join
 
     def prepare(self, layers: list[Affine]) -> Prepared:
-        """Joins the weights; a layer of its own is not copied."""
+        """Joins the weights, if asked to; a layer of its own is not copied."""
+        if len(layers) > 1 and not self._join and all(layer.weight.dtype == self._dtype for layer in layers):
+            columns = sum(len(layer.weight) for layer in layers)
+            return Prepared(
+                columns, layers[0].weight.shape[1], layers[0].weight, None, layers[0].bias, apart=tuple(layers)
+            )
         weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
         weight = weight.to(self._dtype).contiguous()
         bias = None if layers[0].bias is None else torch.cat([_present(layer.bias) for layer in layers])
@@ -165,7 +177,9 @@ class TorchKernels:
         """See `Kernels`."""
         if norm is not None:
             x = self.normalise(x, norm, threads)
-        if self._dtype == torch.float32:
+        if layer.apart:
+            out = torch.cat([F.linear(x, part.weight, part.bias) for part in layer.apart], dim=1)
+        elif self._dtype == torch.float32:
             out = F.linear(x, layer.weight, layer.bias)
         else:
             out = F.linear(x.to(self._dtype), layer.weight).float()
@@ -185,22 +199,29 @@ class TorchKernels:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
         """One call for all sequences of one length and as many queries."""
         out = torch.empty_like(q)
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, (length, first) in enumerate(zip(paths.lengths, paths.first.tolist(), strict=True)):
-            groups.setdefault((length, first), []).append(i)
-        lasts = paths.last.tolist()
-        for (length, first), members in groups.items():
-            last, which = lasts[members[0]], torch.tensor(members)
-            rows = paths.path[paths.offsets[which, None] + torch.arange(length)]  # [n, length]
-            asks = paths.queries[which, None] + torch.arange(last - first)  # [n, queries]
+        for rows, asks, mask in paths.kept("groups", lambda: _groups(paths)):
             query, key, value = (
                 part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (q[asks], k[rows], v[rows])
             )
-            mask = None
-            if paths.causal and last - first > 1:
-                mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
             out[asks] = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         return out
+
+
+def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Sequences of one length and as many queries: rows of keys [n, length] and queries [n, q], mask [q, length]."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (length, first) in enumerate(zip(paths.lengths, paths.first.tolist(), strict=True)):
+        groups.setdefault((length, first), []).append(i)
+    lasts, made = paths.last.tolist(), []
+    for (length, first), members in groups.items():
+        last, which = lasts[members[0]], torch.tensor(members)
+        rows = paths.path[paths.offsets[which, None] + torch.arange(length)]
+        asks = paths.queries[which, None] + torch.arange(last - first)
+        mask = None
+        if paths.causal and last - first > 1:
+            mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
+        made.append((rows, asks, mask))
+    return made
 
 
 def choose_kernels(reduced: bool) -> Kernels | None:

@@ -6,9 +6,10 @@ equal values, and nothing after the token that is read matters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -30,6 +31,13 @@ class Paths:
     first: torch.Tensor
     last: torch.Tensor
     causal: bool
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` makes of these paths, made once: every layer of a tower asks for the same."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     @property
     def count(self) -> int:

@@ -32,8 +32,17 @@ class Preprocess:
     std: tuple[float, float, float]
     center: str = "floor"
 
-    def __call__(self, images: Sequence[Any], boxes: Sequence[Region], image_index: Sequence[int]) -> torch.Tensor:
-        """Float32 [K, 3, size, size] of K regions; images are uint8 [H, W, 3], None means the whole image."""
+    def __call__(
+        self,
+        images: Sequence[Any],
+        boxes: Sequence[Region],
+        image_index: Sequence[int],
+        device: torch.device | None = None,
+    ) -> torch.Tensor:
+        """Float32 [K, 3, size, size] of K regions; images are uint8 [H, W, 3], None means the whole image.
+
+        With `device` the images are sent there as they are, and the regions are made there.
+        """
         from dpad_fast.ops.roi_clip_preprocess import roi_clip_preprocess
 
         return roi_clip_preprocess(
@@ -47,6 +56,7 @@ class Preprocess:
             std=self.std,
             dtype=torch.float32,
             center=self.center,
+            device=device,
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import torch
@@ -12,10 +12,13 @@ from dpad_fast.clip.kernels import Kernels, Prepared
 from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.weights import Affine, ClipWeights, Layer, Norm, Transformer
+from dpad_fast.ops._cuda import upload
 
 Tensor = torch.Tensor
 # Rows that are worked on together: enough for the products to run at full speed; memory grows with it (100 MB here).
 _ROWS = 2048
+# On a GPU more are needed to keep it busy. By their shapes 16,384 rows of ViT-B are 0.4 GB in bfloat16, 0.8 in float32.
+_GPU_ROWS = 16384
 
 
 @dataclass(frozen=True)
@@ -77,38 +80,45 @@ class FastClip:
 
     def __init__(self, weights: ClipWeights, kernels: Kernels) -> None:
         self.name = kernels.name
-        self._kernels, self._weights = kernels, weights
+        self.device = weights.text.tokens.device
         self._text, self._image = Body(weights.text.body, kernels), Body(weights.image.body, kernels)
+        # The layers are in the bodies, as the kernels want them; kept here too they would be a second copy.
+        text = replace(weights.text, body=replace(weights.text.body, layers=()))
+        image = replace(weights.image, body=replace(weights.image.body, layers=()))
+        self._kernels, self._weights = kernels, ClipWeights(text, image)
         self._patch = kernels.prepare([weights.image.patch])
         self._projections = [kernels.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
         self._lock = Lock()
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
-        """Embeddings, not normalised, of N token id lists: float32 [N, D]."""
+        """Embeddings, not normalised, of N token id lists: float32 [N, D] on the CPU."""
         cut = [self._cut(row) for row in rows]
         order = sorted(set(cut))
         found: dict[Ids, int] = {}
         parts = []
-        start = 0
+        start, most = 0, self._most()
         while start < len(order):
             stop, count = start, 0
-            while stop < len(order) and (stop == start or count + len(order[stop]) <= _ROWS):
+            while stop < len(order) and (stop == start or count + len(order[stop]) <= most):
                 count += len(order[stop])
                 stop += 1
             found.update((row, i) for i, row in enumerate(order[start:stop], start))
             with self._lock:
                 parts.append(self._some_texts(order[start:stop], threads))
             start = stop
-        return torch.cat(parts)[[found[row] for row in cut]]
+        return torch.cat(parts).cpu()[[found[row] for row in cut]]
 
     def images(self, pixels: Tensor, threads: int) -> Tensor:
-        """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D]."""
-        step = max(1, _ROWS // self._weights.image.positions.shape[0])
+        """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D] on the CPU."""
+        step = max(1, self._most() // self._weights.image.positions.shape[0])
         parts = []
         for start in range(0, len(pixels), step):
             with self._lock:
                 parts.append(self._some_images(pixels[start : start + step], threads))
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()
+
+    def _most(self) -> int:
+        return _ROWS if self.device.type == "cpu" else _GPU_ROWS
 
     def _cut(self, row: Ids) -> Ids:
         """Up to the token that is read."""
@@ -119,8 +129,9 @@ class FastClip:
 
     def _some_texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
         tower, packed = self._weights.text, pack_tokens(rows)
-        x = tower.tokens[packed.tokens] + tower.positions[packed.positions]
-        x = self._text(x, packed.paths, packed.paths.ends, threads)
+        there = (packed.tokens, packed.positions, packed.paths.ends)
+        tokens, positions, ends = there if self.device.type == "cpu" else upload(there, self.device)
+        x = self._text(tower.tokens[tokens] + tower.positions[positions], packed.paths, ends, threads)
         return self._project(x, tower.norm, self._projections[0], threads)
 
     def _some_images(self, pixels: Tensor, threads: int) -> Tensor:
@@ -128,16 +139,16 @@ class FastClip:
         grid = pixels.shape[-1] // tower.side
         patches = pixels.reshape(count, 3, grid, tower.side, grid, tower.side).permute(0, 2, 4, 1, 3, 5)
         rows = self._kernels.linear(patches.reshape(count * grid * grid, -1), self._patch, threads)
-        x = torch.empty(count, grid * grid + 1, rows.shape[1])
+        x = torch.empty(count, grid * grid + 1, rows.shape[1], device=self.device)
         torch.add(rows.view(count, grid * grid, -1), tower.positions[1:], out=x[:, 1:])
         x[:, 0] = tower.first + tower.positions[0]
         length = x.shape[1]
         x = self._kernels.normalise(x.view(count * length, -1), tower.norm_in, threads)
-        first = torch.arange(count) * length
+        first = torch.arange(count, device=self.device) * length
         # Without an order every position is as good a query; the rows that are read are the class tokens.
         x = self._image(x, whole_sequences(count, length), first, threads)
         return self._project(x, tower.norm, self._projections[1], threads)
 
     def _project(self, x: Tensor, norm: Norm, projection: Prepared, threads: int) -> Tensor:
         # A copy: the result may lie in a buffer that the next call overwrites.
-        return self._kernels.linear(x, projection, threads, norm=norm).clone()
+        return self._kernels.linear(x, projection, threads, norm=norm).to(torch.float32, copy=True)

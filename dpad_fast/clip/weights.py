@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -85,8 +85,13 @@ class ClipWeights:
     image: ImageTower
 
 
-def read_weights(model: Any) -> ClipWeights | None:
-    """The weights of a stock CLIP of transformers or open_clip; None for any other model, or one that was changed."""
+def read_weights(model: Any, device: torch.device | str = "cpu") -> ClipWeights | None:
+    """The weights of a stock CLIP of transformers or open_clip; None for any other model, or one that was changed.
+
+    Args:
+        model: is left as it is. What is float32 on `device` already is not copied.
+        device: where the weights shall be.
+    """
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return None
     if any(not p.is_floating_point() for p in model.parameters()):
@@ -94,16 +99,28 @@ def read_weights(model: Any) -> ClipWeights | None:
     name = (type(model).__module__.split(".")[0], type(model).__name__)
     try:
         if name == ("transformers", "CLIPModel"):
-            return _from_transformers(model)
-        if name == ("open_clip", "CLIP"):
-            return _from_open_clip(model)
+            found = _from_transformers(model)
+        elif name == ("open_clip", "CLIP"):
+            found = _from_open_clip(model)
+        else:
+            return None
     except (AttributeError, TypeError, IndexError):  # a release that builds its CLIP from other parts
         return None
-    return None
+    return None if found is None else _moved(found, torch.device(device))
 
 
 def _float(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", torch.float32).contiguous()
+    return value.detach().to(torch.float32).contiguous()
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if isinstance(part, tuple):
+        return tuple(_moved(item, device) for item in part)
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{field.name: _moved(getattr(part, field.name), device) for field in fields(part)})
+    return part
 
 
 def _affine(module: Any) -> Affine:

@@ -17,6 +17,7 @@ KERNELS = {
     "float32": (lambda: NativeKernels(False), 3e-6),
     "int16": (lambda: NativeKernels(True), 2e-3),
     "torch float32": (lambda: TorchKernels(torch.float32), 3e-6),
+    "torch float32, weights where they are": (lambda: TorchKernels(torch.float32, join=False), 3e-6),
     "torch bfloat16": (lambda: TorchKernels(torch.bfloat16), 3e-2),
 }
 

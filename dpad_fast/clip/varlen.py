@@ -1,0 +1,268 @@
+"""Attention over packed rows on a GPU: one call for sequences of all lengths, and no wait for the GPU between layers.
+
+In half precision the call is flash-attn's where that is installed, else torch's own (2.10 and later). Either is tried
+on the device first, against `padded_attention`, with shared prefixes: an installation that was built for another GPU,
+that does not know the heads' width, or that aligns the causal mask otherwise is passed over. In float32, and where
+neither is to be had, `padded_attention` serves: few calls of `scaled_dot_product_attention` over sequences of similar
+length. Only attention is padded then; the products, where the time goes, see packed rows in every case.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from dpad_fast.clip.kernels import Prepared, TorchKernels
+from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.weights import Affine, Norm
+from dpad_fast.ops._cuda import upload
+
+Tensor = torch.Tensor
+# Sequences whose lengths differ by less than this are padded together.
+_STEP = 16
+# The largest relative error of a row by which one half-precision attention may differ from another. Rounding makes
+# some 1e-2; a mask that is aligned otherwise, or rows of another sequence, make about 1.
+_SAME = 5e-2
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Paths as variable-length attention takes them, on the device.
+
+    Attributes:
+        keys: int64 [sum of lengths], the rows of keys and values of one sequence after the other; None where the rows
+            are that already.
+        starts_q: int32 [S + 1], where the queries of each sequence start.
+        starts_k: int32 [S + 1], where its keys start.
+        longest_q: the most queries of a sequence.
+        longest_k: the most keys of a sequence.
+        causal: whether the last query sees all keys of its sequence, the one before it all but one, and so on.
+    """
+
+    keys: Tensor | None
+    starts_q: Tensor
+    starts_k: Tensor
+    longest_q: int
+    longest_k: int
+    causal: bool
+
+
+Varlen = Callable[[Tensor, Tensor, Tensor, Ragged], Tensor]
+"""Attention of queries [Q, heads, D] over keys and values [K, heads, D], laid out as a `Ragged` says; [Q, heads, D]."""
+
+
+def ragged(paths: Paths, device: torch.device) -> Ragged:
+    """Describes paths, which lie on the host, for variable-length attention on `device`.
+
+    Raises:
+        ValueError: causal paths whose queries do not end where their sequence does.
+    """
+    lengths = paths.offsets.diff()
+    if paths.causal and not torch.equal(paths.last, lengths):
+        at = int((paths.last != lengths).nonzero()[0])
+        raise ValueError(f"last[{at}] must be its sequence's length {int(lengths[at])}, got {int(paths.last[at])}")
+    longest_q = int((paths.last - paths.first).max())
+    apart = torch.equal(paths.path, torch.arange(len(paths.path)))
+    starts_q, starts_k, *keys = upload((paths.queries, paths.offsets, *(() if apart else (paths.path,))), device)
+    return Ragged(
+        keys[0] if keys else None,
+        starts_q.to(torch.int32),
+        starts_k.to(torch.int32),
+        longest_q,
+        int(lengths.max()),
+        paths.causal and longest_q > 1,  # one query, the last, sees everything in either case
+    )
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Sequences of similar length: rows of keys [n, K] and queries [n, Q], and which are seen, bool [n, 1, Q, K]."""
+
+    keys: Tensor
+    queries: Tensor
+    seen: Tensor | None
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Paths in buckets of similar length, on the device; `order` [Q] finds the queries in what the buckets give."""
+
+    buckets: tuple[_Bucket, ...]
+    order: Tensor
+
+
+def padded(paths: Paths, device: torch.device) -> Padded:
+    """Describes paths, which lie on the host, for `padded_attention` on `device`."""
+    lengths, counts = paths.offsets.diff(), paths.last - paths.first
+    steps = (lengths - 1) // _STEP
+    buckets, asked, places, start = [], [], [], 0
+    for step in sorted(set(steps.tolist())):
+        members = (steps == step).nonzero().flatten()
+        length, count = lengths[members, None], counts[members, None]
+        # What fills a row up is its last element again: valid memory, and no softmax over nothing.
+        key = torch.arange(int(length.max())).minimum(length - 1)
+        query = torch.arange(int(count.max())).minimum(count - 1)
+        rows = paths.path[paths.offsets[members, None] + key]
+        asks = paths.queries[members, None] + query
+        position = paths.first[members, None] + query if paths.causal else (length - 1).expand_as(query)
+        complete = bool((position == key.shape[1] - 1).all())
+        rows, asks_there, position = upload((rows, asks, position), device)
+        seen = torch.arange(key.shape[1], device=device) <= position[:, None, :, None]
+        buckets.append(_Bucket(rows, asks_there, None if complete else seen))
+        real = (torch.arange(query.shape[1]) < count).flatten().nonzero().flatten()
+        asked.append(asks.flatten()[real])
+        places.append(start + real)
+        start += query.numel()
+    (order,) = upload((torch.cat(places)[torch.cat(asked).argsort()],), device)
+    return Padded(tuple(buckets), order)
+
+
+def padded_attention(q: Tensor, k: Tensor, v: Tensor, part: Padded) -> Tensor:
+    """Attention of queries [Q, heads, D] over shared keys and values [R, heads, D]; [Q, heads, D]."""
+    found = []
+    for bucket in part.buckets:
+        query, key, value = (
+            rows[which].transpose(1, 2) for rows, which in ((q, bucket.queries), (k, bucket.keys), (v, bucket.keys))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bucket.seen)
+        found.append(attended.transpose(1, 2).flatten(0, 1))
+    return torch.cat(found)[part.order]
+
+
+class GpuKernels(TorchKernels):
+    """torch's products on packed rows of any device, and attention in few calls.
+
+    Unlike others these leave bfloat16 what only the next product or attention reads; residuals, norms and softmax are
+    float32 all the same.
+
+    Args:
+        dtype: of the operands of the products, float32 or bfloat16.
+        varlen: variable-length attention in that dtype; None: `padded_attention`.
+        attention: what to call it.
+    """
+
+    def __init__(self, dtype: torch.dtype, varlen: Varlen | None = None, attention: str = "padded attention") -> None:
+        super().__init__(dtype)
+        self.attention = attention
+        self._varlen = varlen
+
+    def prepare(self, layers: list[Affine]) -> Prepared:
+        """Joins the weights; the bias is of the products' type too, so that it is added inside of the product."""
+        made = super().prepare(layers)
+        bias = None if made.bias is None else made.bias.to(self._dtype)
+        return Prepared(made.columns, made.depth, made.weight, made.scale, bias)
+
+    def linear(
+        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
+    ) -> Tensor:
+        """See `Kernels`; without `add` the result is of the products' type."""
+        if norm is not None:
+            x = self.normalise(x, norm, threads)
+        out = F.linear(x.to(self._dtype), layer.weight, layer.bias)
+        return out if add is None else add.add_(out)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
+        """See `Kernels`. What describes the paths is made once, for all layers."""
+        query, key, value = (part.view(len(part), heads, -1) for part in (q, k, v))
+        if self._varlen is None:
+            described: Padded = paths.kept(("padded", q.device), lambda: padded(paths, q.device))
+            return padded_attention(query, key, value, described).flatten(1)
+        part: Ragged = paths.kept(("ragged", q.device), lambda: ragged(paths, q.device))
+        if part.keys is not None:
+            key, value = key[part.keys], value[part.keys]
+        return self._varlen(query, key, value, part).flatten(1)
+
+
+def from_flash_attn(function: Callable[..., Any]) -> Varlen:
+    """Wraps `flash_attn_varlen_func`; causal masks are aligned to the last query and key since flash-attn 2.1."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, part: Ragged) -> Tensor:
+        found: Tensor = function(
+            q,
+            k,
+            v,
+            cu_seqlens_q=part.starts_q,
+            cu_seqlens_k=part.starts_k,
+            max_seqlen_q=part.longest_q,
+            max_seqlen_k=part.longest_k,
+            causal=part.causal,
+        )
+        return found
+
+    return attend
+
+
+def from_torch(function: Callable[..., Any]) -> Varlen:
+    """Wraps `torch.nn.attention.varlen.varlen_attn`: of torch 2.10, with `is_causal`, or later, with `window_size`."""
+    flagged = "is_causal" in inspect.signature(function).parameters
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, part: Ragged) -> Tensor:
+        causal: dict[str, Any] = {"window_size": (-1, 0) if part.causal else (-1, -1)}
+        if flagged:
+            causal = {"is_causal": part.causal}
+        sizes = part.starts_q, part.starts_k, part.longest_q, part.longest_k
+        found: Tensor = function(q, k, v, *sizes, **causal)
+        return found
+
+    return attend
+
+
+def installed() -> Iterator[tuple[str, Varlen]]:
+    """Variable-length attention that can be imported, the preferred one first."""
+    # An installation that was built against another torch fails to load with any of these.
+    broken = (ImportError, OSError, RuntimeError)
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except broken:
+        pass
+    else:
+        yield "flash-attn", from_flash_attn(flash_attn_varlen_func)
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except broken:
+        pass
+    else:
+        yield "torch's variable-length attention", from_torch(varlen_attn)
+
+
+def choose_gpu_kernels(dtype: torch.dtype, device: torch.device, heads: Sequence[tuple[int, int]]) -> GpuKernels:
+    """The fastest kernels of a GPU that give what they should.
+
+    Args:
+        dtype: float32 or bfloat16.
+        device: where they are to run.
+        heads: per tower the number of heads and the width of one.
+    """
+    if dtype != torch.float32:  # flash attention is for half precision
+        for name, varlen in installed():
+            kernels = GpuKernels(dtype, varlen, name)
+            if all(attends(kernels, dtype, device, *tower) for tower in heads):
+                return kernels
+    return GpuKernels(dtype)
+
+
+def attends(kernels: GpuKernels, dtype: torch.dtype, device: torch.device, heads: int, width: int) -> bool:
+    """Whether attention of `kernels` is what `padded_attention` gives, on shared prefixes and on whole sequences."""
+    generator = torch.Generator().manual_seed(0)
+    sequences = [(1, *range(2, 9), *range(20, 20 + more)) for more in (1, 3, 40)]
+    text = pack_tokens(sorted([(1,), (1, 2), (1, 3, 4), *sequences, (7,)])).paths
+    image = whole_sequences(2, 150)
+    try:
+        for paths in (text, text.only_ends, image, image.only_ends):
+            rows = int(paths.path.max()) + 1
+            qkv = torch.randn(rows, 3 * heads * width, generator=generator).to(device, dtype)
+            q, k, v = qkv.chunk(3, dim=1)
+            q = q[: int(paths.queries[-1])]
+            expected = GpuKernels(dtype).attend(q, k, v, paths, heads, 1).float()
+            found = kernels.attend(q, k, v, paths, heads, 1).float()
+            error = (found - expected).norm(dim=1) / expected.norm(dim=1)
+            if not bool((error <= _SAME).all()):  # false for NaN too
+                return False
+    except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError):
+        return False  # an older GPU, heads of a width that there is no kernel for, a signature of another release
+    return True
