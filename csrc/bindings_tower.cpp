@@ -23,7 +23,6 @@ T* at(Address address) {
 
 dpad::Finish finish_named(const std::string& name) {
   if (name == "store") return dpad::Finish::store;
-  if (name == "quick_gelu") return dpad::Finish::quick_gelu;
   if (name == "add") return dpad::Finish::add;
   throw std::invalid_argument("finish is unknown here: " + name);
 }

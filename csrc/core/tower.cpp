@@ -107,24 +107,32 @@ void group_linear(const Blocked& a, int64_t rows, const Linear& layer, Finish fi
     const int64_t count = std::min(kPanel, layer.columns - column);
     multiply(a, rows, layer, column, sums, count == kPanel ? out + column : nullptr);
     for (int64_t r = 0; r < rows; ++r)
-      kernels.finish(sums + r * kPanel, from(layer.scale, column), from(layer.bias, column), count,
-                     finish == Finish::quick_gelu, finish == Finish::add, out + r * layer.columns + column);
+      kernels.finish(sums + r * kPanel, from(layer.scale, column), from(layer.bias, column), count, false,
+                     finish == Finish::add, out + r * layer.columns + column);
   }
 }
 
 // x * sigmoid(1.702 x) of the product of one group, a block of columns at a time, straight to what the next product
-// wants: as floats it would be larger than the second-level cache has room for.
+// wants: in rows of their own the floats would be larger than the second-level cache has room for.
 void group_hidden(const Blocked& a, int64_t rows, const Linear& layer, float* sums, Blocked& hidden) {
   const TowerKernels& kernels = tower_kernels();
   float* right = sums + kGemmRows * kPanel;
-  for (int64_t column = 0; column < layer.columns; column += kBlock16) {
-    const int64_t count = std::min(kBlock16, layer.columns - column), b = column / kBlock16;
+  for (int64_t b = 0; b < hidden.blocks; ++b) {
+    const int64_t column = b * hidden.block, count = std::min(hidden.block, layer.columns - column);
+    const float* bias = from(layer.bias, column);
     multiply(a, rows, layer, column, sums, nullptr);
     if (count > kPanel) multiply(a, rows, layer, column + kPanel, right, nullptr);
-    for (int64_t r = 0; r < rows; ++r)
-      hidden.scale(b)[r] =
-          kernels.finish_block16(sums + r * kPanel, right + r * kPanel, layer.scale + column, from(layer.bias, column),
-                                 count, hidden.integers() + (b * rows + r) * kBlock16);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* left = sums + r * kPanel;
+      if (hidden.reduced) {
+        hidden.scale(b)[r] = kernels.finish_block16(left, right + r * kPanel, layer.scale + column, bias, count,
+                                                    hidden.integers() + (b * rows + r) * kBlock16);
+      } else {
+        float* out = hidden.data.get() + (b * rows + r) * kBlock32;
+        kernels.finish(left, nullptr, bias, count, true, false, out);
+        std::fill(out + count, out + kBlock32, 0.0f);
+      }
+    }
   }
 }
 
@@ -201,26 +209,20 @@ void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const
   const bool reduced = up_layer.scale != nullptr;
   struct Workspace {
     Blocked blocked, hidden;
-    Scratch normed, sums, plain;
+    Scratch normed, sums;
   };
   std::vector<Workspace> work;
   for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
     work.push_back({{up_layer.depth, reduced},
                     {up_layer.columns, reduced},
                     Scratch(up_layer.depth),
-                    Scratch(2 * kGemmRows * kPanel),
-                    Scratch(reduced ? 0 : kGemmRows * up_layer.columns)});
+                    Scratch(2 * kGemmRows * kPanel)});
   parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
     Workspace& mine = work[static_cast<size_t>(slot)];
     float* rows_of = x + groups.start(g) * up_layer.depth;
     const int64_t count = groups.size(g);
     fill(rows_of, count, up_layer.depth, norm, mine.normed.get(), mine.blocked);
-    if (reduced) {
-      group_hidden(mine.blocked, count, up_layer, mine.sums.get(), mine.hidden);
-    } else {
-      group_linear(mine.blocked, count, up_layer, Finish::quick_gelu, mine.sums.get(), mine.plain.get());
-      fill(mine.plain.get(), count, down.depth, {nullptr, nullptr, 0.0f}, nullptr, mine.hidden);
-    }
+    group_hidden(mine.blocked, count, up_layer, mine.sums.get(), mine.hidden);
     group_linear(mine.hidden, count, down, Finish::add, mine.sums.get(), rows_of);
   });
 }

@@ -6,8 +6,8 @@
 
 namespace dpad {
 
-// What happens to x W^T + b: stored; through x * sigmoid(1.702 x); or added to what the output holds.
-enum class Finish { store, quick_gelu, add };
+// What happens to x W^T + b: stored, or added to what the output holds.
+enum class Finish { store, add };
 
 // Elements of packed weights, as 16-bit integers (reduced) or float32.
 int64_t packed_elements(int64_t columns, int64_t depth, bool reduced);
