@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from dpad_fast import _extension
 from dpad_fast.clip.paths import Paths
 from dpad_fast.clip.weights import Affine, Norm
+from dpad_fast.ops._library import new_output
 
 Tensor = torch.Tensor
 
@@ -115,7 +116,7 @@ class NativeKernels:
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
         """See `Kernels`."""
-        out = torch.empty_like(x)
+        out = new_output(tuple(x.shape), x.dtype)
         _extension.C.tower_layer_norm(x.data_ptr(), *x.shape, _norm_parts(norm), threads, out.data_ptr())
         return out
 

@@ -13,6 +13,7 @@ from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.weights import Affine, ClipWeights, Layer, Norm, Transformer
 from dpad_fast.ops._cuda import upload
+from dpad_fast.ops._library import new_output
 
 Tensor = torch.Tensor
 # Rows that are worked on together: enough for the products to run at full speed; memory grows with it (100 MB here).
@@ -131,15 +132,19 @@ class FastClip:
         tower, packed = self._weights.text, pack_tokens(rows)
         there = (packed.tokens, packed.positions, packed.paths.ends)
         tokens, positions, ends = there if self.device.type == "cpu" else upload(there, self.device)
-        x = self._text(tower.tokens[tokens] + tower.positions[positions], packed.paths, ends, threads)
+        x = self._memory(len(tokens), tower.tokens.shape[1])
+        torch.add(tower.tokens[tokens], tower.positions[positions], out=x)
+        x = self._text(x, packed.paths, ends, threads)
         return self._project(x, tower.norm, self._projections[0], threads)
 
     def _some_images(self, pixels: Tensor, threads: int) -> Tensor:
         tower, count = self._weights.image, len(pixels)
         grid = pixels.shape[-1] // tower.side
         patches = pixels.reshape(count, 3, grid, tower.side, grid, tower.side).permute(0, 2, 4, 1, 3, 5)
-        rows = self._kernels.linear(patches.reshape(count * grid * grid, -1), self._patch, threads)
-        x = torch.empty(count, grid * grid + 1, rows.shape[1], device=self.device)
+        flat = self._memory(count * grid * grid, 3 * tower.side**2)
+        flat.view(patches.shape).copy_(patches)
+        rows = self._kernels.linear(flat, self._patch, threads)
+        x = self._memory(count, grid * grid + 1, rows.shape[1])
         torch.add(rows.view(count, grid * grid, -1), tower.positions[1:], out=x[:, 1:])
         x[:, 0] = tower.first + tower.positions[0]
         length = x.shape[1]
@@ -148,6 +153,16 @@ class FastClip:
         # Without an order every position is as good a query; the rows that are read are the class tokens.
         x = self._image(x, whole_sequences(count, length), first, threads)
         return self._project(x, tower.norm, self._projections[1], threads)
+
+    def _memory(self, *shape: int) -> Tensor:
+        """Float32 memory for as long as a call, not from torch's heap.
+
+        There the embeddings that are kept would soon stand between the holes that it leaves, and a large batch would
+        hold several hundred megabytes more.
+        """
+        if self.device.type == "cpu":
+            return new_output(shape, torch.float32)
+        return torch.empty(shape, device=self.device)
 
     def _project(self, x: Tensor, norm: Norm, projection: Prepared, threads: int) -> Tensor:
         # A copy: the result may lie in a buffer that the next call overwrites.
