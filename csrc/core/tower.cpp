@@ -147,7 +147,7 @@ void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed
   const TowerKernels& kernels = tower_kernels();
   const int64_t blocks = up(depth, kBlock16), padded = blocks * kBlock16;
   std::vector<int16_t> rounded(kBlock16);
-  std::vector<float> worth(static_cast<size_t>(blocks)), column(static_cast<size_t>(padded), 0.0f);
+  std::vector<float> worth(static_cast<size_t>(blocks));
   std::fill_n(packed, packed_elements(columns, depth, true), static_cast<int16_t>(0));
   std::fill_n(scale, up(columns, kPanel) * kPanel, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
