@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import dpad_fast as df
 from bench import reward_work as ways
-from dpad_fast.clip.kernels import NativeKernels
+from dpad_fast.clip.kernels import NativeKernels, has_amx
 from dpad_fast.clip.weights import Affine
 
 # The shapes of ViT-B/32's layers over 32 images, and of the text tower over some 2,000 tokens.
@@ -38,7 +38,9 @@ def rates(threads: int) -> dict[str, float]:
     """GFLOP/s of each kind of product, over the layers' shapes."""
     found: dict[str, list[float]] = {}
     generator = torch.Generator().manual_seed(0)
-    kernels = {"float32, this package": NativeKernels(False), "int16, this package": NativeKernels(True)}
+    kernels = {"float32, this package": NativeKernels("float32"), "int16, this package": NativeKernels("int16")}
+    if has_amx():
+        kernels |= {"float32 on AMX": NativeKernels("digits3"), "int16 on AMX": NativeKernels("digits2")}
     for rows, depth, columns in SHAPES:
         x, weight = torch.randn(rows, depth, generator=generator), torch.randn(columns, depth, generator=generator)
         bias = torch.zeros(columns)

@@ -27,14 +27,23 @@ dpad::Finish finish_named(const std::string& name) {
   throw std::invalid_argument("finish is unknown here: " + name);
 }
 
-// (columns, depth, packed, scale or 0, bias or 0)
-using LinearParts = std::tuple<int64_t, int64_t, Address, Address, Address>;
+dpad::Products products_named(const std::string& name) {
+  if (name == "float32") return dpad::Products::float32;
+  if (name == "int16") return dpad::Products::int16;
+  if (name == "digits2") return dpad::Products::digits2;
+  if (name == "digits3") return dpad::Products::digits3;
+  throw std::invalid_argument("products are unknown here: " + name);
+}
+
+// (products, stored digits or 0, columns, depth, packed, scale or 0, bias or 0)
+using LinearParts = std::tuple<std::string, int, int64_t, int64_t, Address, Address, Address>;
 // (weight or 0, bias or 0, eps)
 using NormParts = std::tuple<Address, Address, float>;
 
 dpad::Linear linear_of(const LinearParts& parts) {
-  const auto& [columns, depth, packed, scale, bias] = parts;
-  return {columns, depth, at<const void>(packed), at<const float>(scale), at<const float>(bias)};
+  const auto& [products, digits, columns, depth, packed, scale, bias] = parts;
+  return {products_named(products), digits, columns, depth, at<const void>(packed), at<const float>(scale),
+          at<const float>(bias)};
 }
 
 dpad::Norm norm_of(const NormParts& parts) {
@@ -94,6 +103,11 @@ void bind_tower(py::module_& m) {
   m.def("pack32", [](Address weight, int64_t columns, int64_t depth, Address packed) {
     py::gil_scoped_release release;
     dpad::pack32(at<const float>(weight), columns, depth, at<float>(packed));
+  });
+  m.def("digit_bytes", &dpad::digit_bytes);
+  m.def("pack_digits", [](Address weight, int64_t columns, int64_t depth, int digits, Address packed, Address scale) {
+    py::gil_scoped_release release;
+    dpad::pack_digits(at<const float>(weight), columns, depth, digits, at<int8_t>(packed), at<float>(scale));
   });
   m.def("tower_layer_norm", &py_layer_norm);
   m.def("tower_linear", &py_linear);

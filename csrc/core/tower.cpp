@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/scratch.h"
+#include "core/tower_digits.h"
+#include "simd/digit_kernels.h"
 #include "simd/tower_kernels.h"
 
 namespace dpad {
@@ -14,19 +15,7 @@ namespace {
 
 int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step; }
 
-// Floats at the start of a cache line, so that no vector load straddles two.
-class Scratch {
- public:
-  explicit Scratch(int64_t floats)
-      : data_(static_cast<float*>(::operator new(static_cast<size_t>(floats) * sizeof(float), std::align_val_t(64)))) {}
-  float* get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(float* data) const { ::operator delete(data, std::align_val_t(64)); }
-  };
-  std::unique_ptr<float, Free> data_;
-};
+using Floats = Scratch<float>;
 
 // Rows are worked on in groups, each by one thread from the norm to the last product: what lies between stays in the
 // second-level cache, and the weights come by once for every group. As many groups for every thread, of whole tiles,
@@ -61,7 +50,7 @@ struct Blocked {
 
   bool reduced;
   int64_t block, blocks;
-  Scratch data, scales;
+  Floats data, scales;
 };
 
 // rows x, through the norm first, to blocks.
@@ -188,14 +177,15 @@ void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, i
 
 void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
             float* out) {
+  if (layer.stored_digits > 0) return digit_linear(x, rows, norm, layer, finish, false, threads, out);
   const Groups groups(rows, threads);
   struct Workspace {
     Blocked blocked;
-    Scratch normed, sums;
+    Floats normed, sums;
   };
   std::vector<Workspace> work;
   for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
-    work.push_back({{layer.depth, layer.scale != nullptr}, Scratch(layer.depth), Scratch(kGemmRows * kPanel)});
+    work.push_back({{layer.depth, layer.products == Products::int16}, Floats(layer.depth), Floats(kGemmRows * kPanel)});
   parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
     Workspace& mine = work[static_cast<size_t>(slot)];
     const int64_t row = groups.start(g), count = groups.size(g);
@@ -205,18 +195,19 @@ void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer,
 }
 
 void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const Linear& down, int threads) {
+  if (up_layer.stored_digits > 0) return digit_mlp(x, rows, norm, up_layer, down, threads);
   const Groups groups(rows, threads);
-  const bool reduced = up_layer.scale != nullptr;
+  const bool reduced = up_layer.products == Products::int16;
   struct Workspace {
     Blocked blocked, hidden;
-    Scratch normed, sums;
+    Floats normed, sums;
   };
   std::vector<Workspace> work;
   for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
     work.push_back({{up_layer.depth, reduced},
                     {up_layer.columns, reduced},
-                    Scratch(up_layer.depth),
-                    Scratch(2 * kGemmRows * kPanel)});
+                    Floats(up_layer.depth),
+                    Floats(2 * kGemmRows * kPanel)});
   parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
     Workspace& mine = work[static_cast<size_t>(slot)];
     float* rows_of = x + groups.start(g) * up_layer.depth;
@@ -238,7 +229,7 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
   }
   const int64_t padded = up(longest, kKeyStep) * kKeyStep, width = p.heads * p.dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(p.dim));
-  std::vector<Scratch> scratch;
+  std::vector<Floats> scratch;
   std::vector<std::vector<const float*>> values;
   for (int slot = 0; slot < parallel_slots(p.sequences, p.threads); ++slot) {
     scratch.emplace_back((p.dim + 4) * padded);
@@ -260,6 +251,6 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
   });
 }
 
-const char* tower_level() { return has_tower_avx512() ? "avx512-vnni" : "scalar"; }
+const char* tower_level() { return has_amx() ? "amx" : has_tower_avx512() ? "avx512-vnni" : "scalar"; }
 
 }  // namespace dpad

@@ -9,12 +9,18 @@ namespace dpad {
 // What happens to x W^T + b: stored, or added to what the output holds.
 enum class Finish { store, add };
 
-// Elements of packed weights, as 16-bit integers (reduced) or float32.
+// What the products of a layer are made of: floats; 16-bit integers with a scale for every 128 of a row; or numbers in
+// two or three digits of 8 bits, csrc/simd/digit_kernels.h.
+enum class Products { float32, int16, digits2, digits3 };
+
+// Elements of packed weights, as 16-bit integers (reduced) or float32; and bytes of them in digits.
 int64_t packed_elements(int64_t columns, int64_t depth, bool reduced);
+int64_t digit_bytes(int64_t columns, int64_t depth, int digits);
 
 // Weights [columns, depth] to panels; scale [columns rounded up to 64].
 void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale);
 void pack32(const float* weight, int64_t columns, int64_t depth, float* packed);
+void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits, int8_t* packed, float* scale);
 
 // A layer norm of rows, or none where weight is null.
 struct Norm {
@@ -23,12 +29,14 @@ struct Norm {
   float eps;
 };
 
-// A packed linear layer: `packed` holds 16-bit integers where `scale` is given, and floats where it is null.
+// A packed linear layer. Weights of three stored digits serve products of two as well.
 struct Linear {
+  Products products;
+  int stored_digits;  // 0 where products are not of digits
   int64_t columns, depth;
   const void* packed;
-  const float* scale;
-  const float* bias;  // [columns] or null
+  const float* scale;  // null for floats
+  const float* bias;   // [columns] or null
 };
 
 void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out);
@@ -57,7 +65,7 @@ struct AttentionProblem {
 void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
                int64_t kv_stride, float* out);
 
-// "avx512-vnni" or "scalar".
+// "amx", "avx512-vnni" or "scalar".
 const char* tower_level();
 
 }  // namespace dpad

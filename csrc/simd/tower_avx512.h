@@ -40,6 +40,28 @@ inline __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
+// 1 / x to about 1 ulp: an estimate of 14 bits and a step of Newton's take a third of a division's time.
+inline __m512 reciprocal(__m512 x) {
+  const __m512 estimate = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(estimate, _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(2.0f)));
+}
+
+// x * sigmoid(1.702 x), sigmoid to about 2 ulp. e^(-1.702 x) is 2^t, and 2 to the power of what t is above its floor a
+// polynomial with the least largest relative error, 8e-8.
+inline __m512 quick_gelu_of(__m512 x) {
+  // Above 126 the reciprocal would be a denormal number, or that of an infinity.
+  const __m512 t = _mm512_min_ps(_mm512_mul_ps(x, _mm512_set1_ps(-2.45546696f)), _mm512_set1_ps(126.0f));
+  const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 p = _mm512_set1_ps(1.8671301659e-3f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.0170297772e-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5799912661e-2f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4016444385e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9315129519e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  const __m512 power = _mm512_scalef_ps(p, t);
+  return _mm512_mul_ps(x, reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power)));
+}
+
 // csrc/simd/tower_attention_avx512.cpp; see TowerKernels.
 void turn_keys_avx512(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
 void attend_avx512(const float* q, int64_t q_stride, const float* keys_t, int64_t padded, const float* const* values,

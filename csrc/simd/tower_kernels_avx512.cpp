@@ -11,12 +11,6 @@ namespace {
 
 constexpr int kTileRows = 6;
 
-// 1 / x to about 1 ulp: an estimate of 14 bits and a step of Newton's take a third of a division's time.
-__m512 reciprocal(__m512 x) {
-  const __m512 estimate = _mm512_rcp14_ps(x);
-  return _mm512_mul_ps(estimate, _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(2.0f)));
-}
-
 // Four vectors at a time, of which those past the end are zeros: a sum or a maximum of its own for each hides latency.
 struct Four {
   __m512 v[4];
@@ -235,12 +229,6 @@ void block32(const float* a, const float* panel, int64_t rows, bool first, float
 static_assert(kBlock16 * sizeof(int16_t) == 256 && kBlock32 * sizeof(float) == 256, "64 steps of four bytes");
 static_assert(kGemmRows % kTileRows == 0, "sums has whole tiles");
 static_assert(kPanel == 64, "a tile is four registers wide");
-
-// x * sigmoid(1.702 x)
-inline __m512 quick_gelu_of(__m512 x) {
-  const __m512 power = exponential(_mm512_mul_ps(x, _mm512_set1_ps(-1.702f)));
-  return _mm512_mul_ps(x, reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power)));
-}
 
 inline __m512 scaled_and_shifted(__m512 sums, const float* scale, const float* bias, __mmask16 lanes) {
   if (scale != nullptr) sums = _mm512_mul_ps(sums, _mm512_maskz_loadu_ps(lanes, scale));

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dpad_fast.clip.kernels import TorchKernels, choose_kernels, has_amx
+from dpad_fast.clip.kernels import NativeKernels, TorchKernels, has_amx, has_avx512
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower import FastClip
 from dpad_fast.clip.varlen import choose_gpu_kernels
@@ -120,8 +120,8 @@ class TowerForward:
     """
 
     def __init__(self, clip: FastClip, note: str = "") -> None:
-        self.precision = clip.name
-        self.name = f"{clip.name}, packed towers{note}"
+        self.precision = clip.kernels.name
+        self.name = f"{clip.kernels.products}, packed towers{note}"
         self._clip = clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
@@ -169,19 +169,14 @@ def make_forwards(
         probe: captions to compare the towers with the model on.
         side: of a preprocessed image.
     """
-    forwards: dict[bool, Forward] = {}
     weights = read_weights(model) if device.type == "cpu" else None
     if weights is not None:
-        reduced = choose_kernels(True) if precision != "float32" else None
-        # Beside a reduced tower float32 is for the few near the threshold: torch's products, as fast, take the model's
-        # own weights as they are, where ours would pack half a gigabyte of copies.
-        exact = choose_kernels(False) if reduced is None else TorchKernels(torch.float32, join=False)
-        assert exact is not None, "float32 kernels are there on any processor"
-        towers = TowerForward(FastClip(weights, exact))
-        if _agree(towers, own(_as(model, torch.float32, device)), probe, side):
-            forwards[True] = towers
-            forwards[False] = towers if reduced is None else TowerForward(FastClip(weights, reduced))
-            return _needed(forwards, precision)
+        probed = own(_as(model, torch.float32, device))
+        for towers in _cpu_towers(weights, precision):
+            made: dict[bool, Forward] = {exact: TowerForward(clip) for exact, clip in towers.items()}
+            if _agree(made[True], probed, probe, side):
+                return _needed(made, precision)
+    forwards: dict[bool, Forward] = {}
     if device.type == "cuda":
         forwards = _on_gpu(model, device, precision, own, probe, side)
         if forwards:
@@ -193,6 +188,21 @@ def make_forwards(
         slow = precision == "guarded" and device.type == "cpu" and not has_amx()
         forwards[False] = forwards[True] if slow else own(_as(model, torch.bfloat16, device))
     return forwards
+
+
+def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, FastClip]]:
+    """The towers of this processor by whether they are exact, the fastest first."""
+    if has_amx() and precision != "bfloat16":
+        exact = FastClip(weights, NativeKernels("digits3"))
+        yield {True: exact, False: exact.sharing(NativeKernels("digits2"))}
+    if precision == "float32" or not has_avx512():
+        exact = FastClip(weights, NativeKernels("float32") if has_avx512() else TorchKernels())
+        yield {True: exact, False: exact}
+    else:
+        # Beside int16, float32 is for the few near the threshold: torch's products, as fast, take the model's own
+        # weights as they are, where ours would pack half a gigabyte of copies.
+        exact = FastClip(weights, TorchKernels(join=False))
+        yield {True: exact, False: FastClip(weights, NativeKernels("digits2" if has_amx() else "int16"))}
 
 
 def _on_gpu(
@@ -214,7 +224,7 @@ def _on_gpu(
     here = _as(model, torch.float32, torch.device("cpu"))
     known = read_weights(here)
     assert known is not None, "a copy has what the model has"
-    truth = TowerForward(FastClip(known, TorchKernels(torch.float32)))
+    truth = TowerForward(FastClip(known, TorchKernels()))
     if not _agree(truth, own(here), probe, side):
         return {}
     forwards: dict[bool, Forward] = {}

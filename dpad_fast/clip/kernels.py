@@ -1,10 +1,11 @@
 """The arithmetic of a transformer tower on packed rows: this package's own kernels, or torch's.
 
 All take and return float32 (those of varlen.py, for a GPU, leave bfloat16 between two products); what differs is the
-precision of the matrix products. "int16": rows and weights are scaled
-to 16-bit integers, by their norms so that 32-bit sums cannot overflow, and multiplied exactly (csrc/simd/
-tower_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's, at twice the speed of float32 where
-AVX-512 VNNI is there. Residuals, norms, softmax and activations are float32 in every case.
+precision of the matrix products, and what multiplies. "int16": rows and weights are scaled to 16-bit integers and
+multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower_kernels.h) or by AMX in two digits of 8 bits
+(csrc/simd/digit_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
+AMX in three digits, 24 bits as a float32 has, with the error of torch's own product. Residuals, norms, softmax and
+activations are float32 in every case.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Prepared:
-    """A linear layer as one kind of kernels wants it: `scale` is None but for int16.
+    """A linear layer as one kind of kernels wants it: `scale` is None for floats, `digits` is 0 but for AMX.
 
     `apart` holds layers of one input that were left as they are; `weight` and `bias` are then the first one's.
     """
@@ -36,12 +37,19 @@ class Prepared:
     scale: Tensor | None
     bias: Tensor | None
     apart: tuple[Affine, ...] = ()
+    digits: int = 0
 
 
 class Kernels(Protocol):
-    """What a tower is computed with."""
+    """What a tower is computed with.
+
+    Attributes:
+        name: the precision of its products.
+        products: the same and what multiplies, in words.
+    """
 
     name: str
+    products: str
 
     def prepare(self, layers: list[Affine]) -> Prepared:
         """Linear layers of one input as one."""
@@ -66,6 +74,16 @@ class Kernels(Protocol):
         ...
 
 
+# By kind of product: its precision, and what multiplies, in words.
+_PRODUCTS = {
+    "float32": ("float32", "float32"),
+    "int16": ("int16", "int16"),
+    "digits2": ("int16", "int16 on AMX"),
+    "digits3": ("float32", "float32 on AMX"),
+}
+_DIGITS = {"digits2": 2, "digits3": 3}
+
+
 class NativeKernels:
     """csrc/core/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
 
@@ -73,29 +91,31 @@ class NativeKernels:
     columns.
 
     Args:
-        reduced: int16 products instead of float32.
+        products: "float32" or "int16", by AVX-512 or plain C++; "digits3" (float32) or "digits2" (int16), by AMX or, as
+            slowly as one can, plain C++.
     """
 
-    def __init__(self, reduced: bool) -> None:
-        self.name = "int16" if reduced else "float32"
-        self._reduced = reduced
+    def __init__(self, products: str) -> None:
+        self.name, self.products = _PRODUCTS[products]
+        self._kind = products
         self._buffers: dict[str, Tensor] = {}
 
     def prepare(self, layers: list[Affine]) -> Prepared:
-        """Packs the weights into panels."""
-        weight = torch.cat([layer.weight for layer in layers]).contiguous()
-        bias = None if layers[0].bias is None else torch.cat([_present(layer.bias) for layer in layers])
+        """Packs the weights into panels. In three digits they serve "digits2" as well."""
+        weight, bias = joined(layers).contiguous(), joined_bias(layers)
         columns, depth = weight.shape
-        native = _extension.C
-        packed = torch.empty(
-            native.packed_elements(columns, depth, self._reduced), dtype=torch.int16 if self._reduced else torch.float32
-        )
-        if not self._reduced:
+        native, digits = _extension.C, _DIGITS.get(self._kind, 0)
+        scale = None if self._kind == "float32" else torch.empty((columns + 63) // 64 * 64)
+        if digits:
+            packed = torch.empty(native.digit_bytes(columns, depth, digits), dtype=torch.int8)
+            native.pack_digits(weight.data_ptr(), columns, depth, digits, packed.data_ptr(), _address(scale))
+        elif scale is None:
+            packed = torch.empty(native.packed_elements(columns, depth, False))
             native.pack32(weight.data_ptr(), columns, depth, packed.data_ptr())
-            return Prepared(columns, depth, packed, None, bias)
-        scale = torch.empty((columns + 63) // 64 * 64)
-        native.pack16(weight.data_ptr(), columns, depth, packed.data_ptr(), scale.data_ptr())
-        return Prepared(columns, depth, packed, scale, bias)
+        else:
+            packed = torch.empty(native.packed_elements(columns, depth, True), dtype=torch.int16)
+            native.pack16(weight.data_ptr(), columns, depth, packed.data_ptr(), scale.data_ptr())
+        return Prepared(columns, depth, packed, scale, bias, digits=digits)
 
     def linear(
         self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
@@ -104,13 +124,16 @@ class NativeKernels:
         rows = len(x)
         out = self._buffer(f"out{layer.columns}", rows * layer.columns).view(rows, -1) if add is None else add
         finish = "store" if add is None else "add"
-        _extension.C.tower_linear(x.data_ptr(), rows, _norm_parts(norm), _parts(layer), finish, threads, out.data_ptr())
+        _extension.C.tower_linear(
+            x.data_ptr(), rows, _norm_parts(norm), self._parts(layer), finish, threads, out.data_ptr()
+        )
         return out
 
     def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
         """See `Kernels`."""
         if activation == "quick_gelu":
-            _extension.C.tower_mlp(x.data_ptr(), len(x), _norm_parts(norm), _parts(up), _parts(down), threads)
+            parts = self._parts(up), self._parts(down)
+            _extension.C.tower_mlp(x.data_ptr(), len(x), _norm_parts(norm), *parts, threads)
         else:
             self.linear(F.gelu(self.linear(x, up, threads, norm=norm)), down, threads, add=x)
 
@@ -140,6 +163,10 @@ class NativeKernels:
         )
         return out
 
+    def _parts(self, layer: Prepared) -> tuple[str, int, int, int, int, int, int]:
+        places = layer.weight.data_ptr(), _address(layer.scale), _address(layer.bias)
+        return self._kind, layer.digits, layer.columns, layer.depth, *places
+
     def _buffer(self, role: str, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
         kept = self._buffers.get(role)
         if kept is None or kept.numel() < count:
@@ -148,29 +175,26 @@ class NativeKernels:
 
 
 class TorchKernels:
-    """torch's own products, for processors where they are the faster: float32 without AVX-512, bfloat16 with AMX.
+    """torch's own products, in float32: for processors without AVX-512, and beside int16.
 
     Args:
-        dtype: of the operands of the products; sums and results are float32.
-        join: whether layers of one input become one product. If not, float32 weights are used where they are, which
-            saves a copy of a quarter of the model.
+        join: whether layers of one input become one product. If not, weights are used where they are, which saves a
+            copy of a quarter of the model.
     """
 
-    def __init__(self, dtype: torch.dtype, join: bool = True) -> None:
-        self.name = str(dtype).removeprefix("torch.")
-        self._dtype, self._join = dtype, join
+    name = products = "float32"
+
+    def __init__(self, join: bool = True) -> None:
+        self._join = join
 
     def prepare(self, layers: list[Affine]) -> Prepared:
         """Joins the weights, if asked to; a layer of its own is not copied."""
-        if len(layers) > 1 and not self._join and all(layer.weight.dtype == self._dtype for layer in layers):
-            columns = sum(len(layer.weight) for layer in layers)
-            return Prepared(
-                columns, layers[0].weight.shape[1], layers[0].weight, None, layers[0].bias, apart=tuple(layers)
-            )
-        weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
-        weight = weight.to(self._dtype).contiguous()
-        bias = None if layers[0].bias is None else torch.cat([_present(layer.bias) for layer in layers])
-        return Prepared(weight.shape[0], weight.shape[1], weight, None, bias)
+        first, columns = layers[0], sum(len(layer.weight) for layer in layers)
+        depth, apart = first.weight.shape[1], len(layers) > 1 and not self._join
+        if apart and all(layer.weight.dtype == torch.float32 for layer in layers):
+            return Prepared(columns, depth, first.weight, None, first.bias, apart=tuple(layers))
+        weight = joined(layers).to(torch.float32).contiguous()
+        return Prepared(columns, depth, weight, None, joined_bias(layers))
 
     def linear(
         self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
@@ -180,11 +204,8 @@ class TorchKernels:
             x = self.normalise(x, norm, threads)
         if layer.apart:
             out = torch.cat([F.linear(x, part.weight, part.bias) for part in layer.apart], dim=1)
-        elif self._dtype == torch.float32:
-            out = F.linear(x, layer.weight, layer.bias)
         else:
-            out = F.linear(x.to(self._dtype), layer.weight).float()
-            out = out if layer.bias is None else out.add_(layer.bias)
+            out = F.linear(x, layer.weight, layer.bias)
         return out if add is None else add.add_(out)
 
     def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
@@ -225,36 +246,31 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     return made
 
 
-def choose_kernels(reduced: bool) -> Kernels | None:
-    """The fastest kernels of this processor; None where nothing reduced is faster than float32.
-
-    Args:
-        reduced: whether products may be less exact than float32's.
-    """
-    native = _extension.C.tower_level() != "scalar"
-    if not reduced:
-        return NativeKernels(False) if native else TorchKernels(torch.float32)
-    if has_amx():
-        return TorchKernels(torch.bfloat16)
-    return NativeKernels(True) if native else None
-
-
 def has_amx() -> bool:
-    """Whether torch's bfloat16 products run on AMX tiles: then they are several times as fast as anything else."""
-    # Private, and so asked with care: without the name there is no way to know, and int16 is right anywhere.
-    supported = getattr(torch._C._cpu, "_is_amx_tile_supported", None)
-    return bool(supported is not None and supported())
+    """Whether products run on AMX tiles: then they are several times as fast as anything else."""
+    return str(_extension.C.tower_level()) == "amx"
+
+
+def has_avx512() -> bool:
+    """Whether this package's own products are faster than torch's."""
+    return str(_extension.C.tower_level()) != "scalar"
 
 
 def _norm_parts(norm: Norm | None) -> tuple[int, int, float]:
     return (0, 0, 0.0) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
 
 
-def _parts(layer: Prepared) -> tuple[int, int, int, int, int]:
-    scale, bias = (0 if value is None else value.data_ptr() for value in (layer.scale, layer.bias))
-    return layer.columns, layer.depth, layer.weight.data_ptr(), scale, bias
+def _address(values: Tensor | None) -> int:
+    return 0 if values is None else values.data_ptr()
 
 
-def _present(value: Tensor | None) -> Tensor:
-    assert value is not None, "layers of one input have a bias all or none"
-    return value
+def joined(layers: list[Affine]) -> Tensor:
+    """The weights of layers of one input, one below the other; not a copy where there is one layer."""
+    return layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
+
+
+def joined_bias(layers: list[Affine]) -> Tensor | None:
+    """Their biases, which all or none of them have."""
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    assert len(biases) in (0, len(layers)), "layers of one input have a bias all or none"
+    return torch.cat(biases) if biases else None

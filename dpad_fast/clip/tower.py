@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -40,6 +41,12 @@ class Body:
     def __init__(self, body: Transformer, kernels: Kernels) -> None:
         self.kernels, self.heads, self.activation = kernels, body.heads, body.activation
         self.layers = [self._prepare(layer, layer is body.layers[-1]) for layer in body.layers]
+
+    def sharing(self, kernels: Kernels) -> Body:
+        """The same prepared layers with other kernels."""
+        body = copy.copy(self)
+        body.kernels = kernels
+        return body
 
     def _prepare(self, layer: Layer, last: bool) -> _Layer:
         prepare = self.kernels.prepare
@@ -80,7 +87,6 @@ class FastClip:
     """Both towers of a CLIP with some kernels. Calls from several threads take turns."""
 
     def __init__(self, weights: ClipWeights, kernels: Kernels) -> None:
-        self.name = kernels.name
         self.device = weights.text.tokens.device
         self._text, self._image = Body(weights.text.body, kernels), Body(weights.image.body, kernels)
         # The layers are in the bodies, as the kernels want them; kept here too they would be a second copy.
@@ -90,6 +96,18 @@ class FastClip:
         self._patch = kernels.prepare([weights.image.patch])
         self._projections = [kernels.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
         self._lock = Lock()
+
+    @property
+    def kernels(self) -> Kernels:
+        """What the products are computed with."""
+        return self._kernels
+
+    def sharing(self, kernels: Kernels) -> FastClip:
+        """The same towers with other kernels, which take the weights as these have prepared them."""
+        clip = copy.copy(self)
+        clip._text, clip._image = self._text.sharing(kernels), self._image.sharing(kernels)
+        clip._kernels, clip._lock = kernels, Lock()
+        return clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
         """Embeddings, not normalised, of N token id lists: float32 [N, D] on the CPU."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dpad_fast.clip.kernels import Prepared, TorchKernels
+from dpad_fast.clip.kernels import Prepared, TorchKernels, joined, joined_bias
 from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.weights import Affine, Norm
 from dpad_fast.ops._cuda import upload
@@ -147,15 +147,17 @@ class GpuKernels(TorchKernels):
     """
 
     def __init__(self, dtype: torch.dtype, varlen: Varlen | None = None, attention: str = "padded attention") -> None:
-        super().__init__(dtype)
+        super().__init__()
+        self.name = self.products = str(dtype).removeprefix("torch.")
         self.attention = attention
+        self._dtype = dtype
         self._varlen = varlen
 
     def prepare(self, layers: list[Affine]) -> Prepared:
         """Joins the weights; the bias is of the products' type too, so that it is added inside of the product."""
-        made = super().prepare(layers)
-        bias = None if made.bias is None else made.bias.to(self._dtype)
-        return Prepared(made.columns, made.depth, made.weight, made.scale, bias)
+        weight, bias = joined(layers).to(self._dtype).contiguous(), joined_bias(layers)
+        bias = None if bias is None else bias.to(self._dtype)
+        return Prepared(weight.shape[0], weight.shape[1], weight, None, bias)
 
     def linear(
         self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None

@@ -14,11 +14,12 @@ from dpad_fast.clip.tower import FastClip
 from dpad_fast.clip.weights import Affine, Norm, read_weights
 
 KERNELS = {
-    "float32": (lambda: NativeKernels(False), 3e-6),
-    "int16": (lambda: NativeKernels(True), 2e-3),
-    "torch float32": (lambda: TorchKernels(torch.float32), 3e-6),
-    "torch float32, weights where they are": (lambda: TorchKernels(torch.float32, join=False), 3e-6),
-    "torch bfloat16": (lambda: TorchKernels(torch.bfloat16), 3e-2),
+    "float32": (lambda: NativeKernels("float32"), 3e-6),
+    "int16": (lambda: NativeKernels("int16"), 2e-3),
+    "digits2": (lambda: NativeKernels("digits2"), 2e-3),
+    "digits3": (lambda: NativeKernels("digits3"), 3e-6),
+    "torch": (lambda: TorchKernels(), 3e-6),
+    "torch, weights where they are": (lambda: TorchKernels(join=False), 3e-6),
 }
 
 
@@ -68,7 +69,7 @@ def test_mlp(kernels, activation, rows):
 
 
 def test_int16_takes_any_scale():
-    kernel = NativeKernels(True)
+    kernel = NativeKernels("int16")
     torch.manual_seed(0)
     weight = torch.randn(64, 256) * torch.logspace(-12, 12, 64)[:, None]
     x = torch.randn(40, 256) * torch.logspace(-15, 15, 40)[:, None]
@@ -83,7 +84,7 @@ def test_int16_takes_any_scale():
 
 def test_int16_never_overflows():
     # All elements of one sign and size: the largest sums that the norms allow.
-    kernel = NativeKernels(True)
+    kernel = NativeKernels("int16")
     for depth in (1, 2, 127, 128, 129, 1024):
         x, weight = torch.full((7, depth), 5.0), torch.full((3, depth), -0.25)
         found = kernel.linear(x, kernel.prepare([Affine(weight, None)]), 1)
@@ -102,8 +103,8 @@ def test_what_is_not_finite_stays_so(kernels, bad):
 def test_a_row_is_the_same_in_any_batch():
     torch.manual_seed(0)
     x, layer = torch.randn(300, 200), [Affine(torch.randn(70, 200), torch.randn(70))]
-    for reduced in (False, True):
-        kernel = NativeKernels(reduced)
+    for products in ("float32", "int16", "digits2", "digits3"):
+        kernel = NativeKernels(products)
         prepared = kernel.prepare(layer)
         whole = kernel.linear(x, prepared, 2).clone()
         for part in (slice(0, 1), slice(17, 40), slice(100, 300)):
@@ -192,7 +193,7 @@ def test_towers_of_transformers(tiny, kernels, activation, legacy_end):
 
 
 def test_many_chunks_agree_with_one(tiny, monkeypatch):
-    fast = FastClip(read_weights(tiny[0]), NativeKernels(False))
+    fast = FastClip(read_weights(tiny[0]), NativeKernels("float32"))
     rows = [row for row in texts(tiny[1].tokenizer) if len(row) <= 77]
     whole, pixels = fast.texts(rows, 2), torch.randn(9, 3, *[tiny[0].config.vision_config.image_size] * 2)
     images = fast.images(pixels, 2)
@@ -238,7 +239,7 @@ def test_open_clip_has_towers():
             text_cfg={"context_length": 20, "vocab_size": 100, "width": 32, "heads": 2, "layers": 2},
             quick_gelu=quick,
         ).eval()
-        fast = FastClip(read_weights(model), NativeKernels(False))
+        fast = FastClip(read_weights(model), NativeKernels("float32"))
         rows = [(98, 5, 7, 99), (98, 5, 99), (98, 99)]
         padded = torch.tensor([[*row, *[0] * (20 - len(row))] for row in rows])
         pixels = torch.randn(2, 3, 32, 32)
