@@ -2,11 +2,13 @@ import copy
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import dpad_fast as df
+from dpad_fast import _extension
 from dpad_fast import testing_rewards as shared
 from dpad_fast.clip.kernels import NativeKernels, TorchKernels
 from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
@@ -68,8 +70,9 @@ def test_mlp(kernels, activation, rows):
     close(found, expected, 2 * tolerance)
 
 
-def test_int16_takes_any_scale():
-    kernel = NativeKernels("int16")
+@pytest.mark.parametrize(("products", "tolerance"), [("int16", 4e-4), ("digits2", 4e-4), ("digits3", 5e-7)])
+def test_integers_take_any_scale(products, tolerance):
+    kernel = NativeKernels(products)
     torch.manual_seed(0)
     weight = torch.randn(64, 256) * torch.logspace(-12, 12, 64)[:, None]
     x = torch.randn(40, 256) * torch.logspace(-15, 15, 40)[:, None]
@@ -78,17 +81,72 @@ def test_int16_takes_any_scale():
     found = kernel.linear(x, kernel.prepare([Affine(weight, None)]), 2)
     expected = (x.double() @ weight.double().T).float()
     size = x.norm(dim=1)[:, None] * weight.norm(dim=1)
-    assert bool(((found - expected).abs() <= 4e-4 * size).all())
+    assert bool(((found - expected).abs() <= tolerance * size).all())
     assert bool((found[3] == 0).all())
 
 
-def test_int16_never_overflows():
+@pytest.mark.parametrize(("products", "tolerance"), [("int16", 3e-4), ("digits2", 3e-4), ("digits3", 1e-6)])
+def test_integers_never_overflow(products, tolerance):
     # All elements of one sign and size: the largest sums that the norms allow.
-    kernel = NativeKernels("int16")
-    for depth in (1, 2, 127, 128, 129, 1024):
+    kernel = NativeKernels(products)
+    for depth in (1, 2, 127, 128, 129, 768, 1024, 3072):
         x, weight = torch.full((7, depth), 5.0), torch.full((3, depth), -0.25)
         found = kernel.linear(x, kernel.prepare([Affine(weight, None)]), 1)
-        torch.testing.assert_close(found, torch.full((7, 3), -1.25 * depth), rtol=3e-4, atol=0)
+        torch.testing.assert_close(found, torch.full((7, 3), -1.25 * depth), rtol=tolerance, atol=0)
+
+
+def digit_results():
+    """Products in digits: whole and cut tiles, several blocks of the depth, few rows and many."""
+    generator, found = torch.Generator().manual_seed(0), {}
+    shapes = [(1, 1, 1), (16, 64, 16), (17, 63, 31), (33, 65, 33), (300, 769, 40), (40, 1600, 70), (530, 96, 64)]
+    for rows, depth, columns in shapes:
+        x = torch.randn(rows, depth, generator=generator) * torch.logspace(-3, 3, rows)[:, None]
+        weight, bias = torch.randn(columns, depth, generator=generator), torch.randn(columns, generator=generator)
+        x[0, : depth // 2] = 0
+        for products in ("digits2", "digits3"):
+            kernel = NativeKernels(products)
+            layer = kernel.prepare([Affine(weight, bias)])
+            for threads in (1, 2, 3):
+                stored = kernel.linear(x, layer, threads).clone()
+                found[rows, depth, columns, products, threads] = stored
+                found[rows, depth, columns, products, threads, "add"] = kernel.linear(x, layer, threads, add=stored * 2)
+    return found
+
+
+@pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
+def test_amx_does_what_plain_code_does(tmp_path):
+    # To the bit; another process, because the choice is made once.
+    script = f"import torch, tests.clip.test_tower as t; torch.save(t.digit_results(), {str(tmp_path / 'plain.pt')!r})"
+    environment = {**os.environ, "DPAD_FAST_SIMD": "avx512"}
+    command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plain, here = torch.load(tmp_path / "plain.pt"), digit_results()
+    assert plain.keys() == here.keys()
+    for key, expected in plain.items():
+        assert torch.equal(here[key], expected), key
+        assert torch.equal(expected, plain[(*key[:4], 1, *key[5:])]), key
+
+
+@pytest.mark.parametrize("products", ["digits2", "digits3"])
+def test_few_rows_are_split_otherwise_and_stay_the_same(products):
+    torch.manual_seed(0)
+    kernel = NativeKernels(products)
+    norm = Norm(torch.rand(96) + 0.5, torch.randn(96), 1e-5)
+    up = kernel.prepare([Affine(torch.randn(1700, 96), torch.randn(1700))])
+    down = kernel.prepare([Affine(torch.randn(96, 1700), torch.randn(96))])
+    x = torch.randn(600, 96)
+    many, few = x.clone(), x[:20].clone()
+    kernel.mlp(many, norm, up, down, "quick_gelu", 2)
+    kernel.mlp(few, norm, up, down, "quick_gelu", 2)
+    assert torch.equal(few, many[:20])
+
+
+def test_two_digits_from_three():
+    torch.manual_seed(0)
+    x, weight = torch.randn(50, 200), torch.randn(30, 200)
+    layer = NativeKernels("digits3").prepare([Affine(weight, None)])
+    close(NativeKernels("digits2").linear(x, layer, 2), x @ weight.T, 3e-4)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -264,7 +322,7 @@ def test_threads_are_explicit(tiny):
 @pytest.mark.skipif("DPAD_FAST_SIMD" in os.environ, reason="a run of this very test")
 def test_portable_kernels():
     # The same tests where the processor has no AVX-512: another process, because the choice is made once.
-    chosen = "test_linear or test_int16 or test_attention_over"
+    chosen = "test_linear or test_integers or test_attention_over or two_digits"
     environment = {**os.environ, "DPAD_FAST_SIMD": "scalar"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
