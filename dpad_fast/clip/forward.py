@@ -191,8 +191,11 @@ def make_forwards(
 
 
 def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, FastClip]]:
-    """The towers of this processor by whether they are exact, the fastest first."""
-    if has_amx() and precision != "bfloat16":
+    """The towers of this processor by whether they are exact, the fastest first.
+
+    AMX's numbers are of a fixed point, which a model with large outliers may not bear: the others are for that.
+    """
+    if has_amx():
         exact = FastClip(weights, NativeKernels("digits3"))
         yield {True: exact, False: exact.sharing(NativeKernels("digits2"))}
     if precision == "float32" or not has_avx512():
@@ -202,7 +205,7 @@ def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Fas
         # Beside int16, float32 is for the few near the threshold: torch's products, as fast, take the model's own
         # weights as they are, where ours would pack half a gigabyte of copies.
         exact = FastClip(weights, TorchKernels(join=False))
-        yield {True: exact, False: FastClip(weights, NativeKernels("digits2" if has_amx() else "int16"))}
+        yield {True: exact, False: FastClip(weights, NativeKernels("int16"))}
 
 
 def _on_gpu(

@@ -288,6 +288,21 @@ def test_a_changed_model_is_left_to_itself(tiny):
     assert "towers" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
 
 
+@pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
+def test_outliers_that_digits_do_not_bear(tiny):
+    assert "AMX" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
+    # An element of every row is 100,000 times as large as the others, and what it is multiplied by is 0.
+    model = copy.deepcopy(tiny[0])
+    for layer in [*model.text_model.encoder.layers, *model.vision_model.encoder.layers]:
+        layer.layer_norm1.bias.data[3] += 1e5
+        for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+            part.weight.data[:, 3] = 0
+    for precision in ("float32", "bfloat16", "guarded"):
+        encoder = df.ClipEncoder.from_transformers(model, tiny[1], precision=precision)
+        assert encoder.forward
+        assert all("towers" in name and "AMX" not in name for name in encoder.forward.values())
+
+
 def test_open_clip_has_towers():
     open_clip = pytest.importorskip("open_clip")
     for quick in (False, True):
