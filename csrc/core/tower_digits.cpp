@@ -28,16 +28,17 @@ struct Depth {
 // Rows that share a panel from the second-level cache, as many for every thread and in whole blocks.
 class Groups {
  public:
-  Groups(int64_t rows, int threads) : rows_(rows), blocks_(up(rows, kDigitRows)) {
+  Groups(int64_t rows, int threads) : rows_(rows), blocks_(up(rows, kPair)) {
     const int64_t workers = parallel_slots(blocks_, threads);
     count_ = std::min(blocks_, up(up(rows, kMost), workers) * workers);
   }
   static constexpr int64_t kMost = 256;
   int64_t count() const { return count_; }
-  int64_t start(int64_t group) const { return std::min(rows_, blocks_ * group / count_ * kDigitRows); }
+  int64_t start(int64_t group) const { return std::min(rows_, blocks_ * group / count_ * kPair); }
   int64_t size(int64_t group) const { return start(group + 1) - start(group); }
 
  private:
+  static constexpr int64_t kPair = 2 * kDigitRows;  // two blocks are multiplied at once
   int64_t rows_, blocks_, count_;
 };
 
@@ -54,16 +55,15 @@ class DigitRows {
 
   // `count` elements of row r in one block of the depth.
   void set(int64_t r, int64_t block, const float* x, int64_t count) {
-    int8_t* out = data_.get() + r / kDigitRows * stride_ + block * depth_.steps * step() +
-                  r % kDigitRows / 16 * kTileBytes + r % 16 * kDigitStep;
-    scale_.get()[block * capacity_ + r] = digit_kernels().to_digits(x, count, digits_, out, 2 * kTileBytes, step());
+    int8_t* out = data_.get() + r / kDigitRows * stride_ + block * depth_.steps * step() + r % kDigitRows * kDigitStep;
+    scale_.get()[block * capacity_ + r] = digit_kernels().to_digits(x, count, digits_, out, kTileBytes, step());
   }
   const int8_t* block(int64_t block) const { return data_.get() + block * depth_.steps * step(); }
   int64_t stride() const { return stride_; }
   const float* scale(int64_t block) const { return scale_.get() + block * capacity_; }
 
  private:
-  int64_t step() const { return digits_ * 2 * kTileBytes; }
+  int64_t step() const { return digits_ * kTileBytes; }
 
   Depth depth_;
   int digits_;
@@ -99,7 +99,7 @@ struct Ending {
 void multiply(const DigitRows& a, int64_t rows, const Linear& layer, int64_t from, int64_t to, int64_t first,
               int64_t last, const Ending& ending) {
   const Depth depth(layer.depth);
-  const int64_t panel_step = layer.stored_digits * 2 * kTileBytes, panel_block = depth.steps * panel_step;
+  const int64_t panel_step = layer.stored_digits * kTileBytes, panel_block = depth.steps * panel_step;
   const auto* packed = static_cast<const int8_t*>(layer.packed);
   const auto panel = [&](int64_t column, int64_t block) {
     return packed + (column / kDigitColumns * depth.blocks + block) * panel_block;
@@ -136,12 +136,12 @@ struct Workspace {
 
 int64_t digit_bytes(int64_t columns, int64_t depth, int digits) {
   const Depth layer(depth);
-  return up(columns, kDigitColumns) * layer.blocks * layer.steps * digits * 2 * kTileBytes;
+  return up(columns, kDigitColumns) * layer.blocks * layer.steps * digits * kTileBytes;
 }
 
 void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits, int8_t* packed, float* scale) {
   const Depth layer(depth);
-  const int64_t step = digits * 2 * kTileBytes, panel = layer.blocks * layer.steps * step;
+  const int64_t step = digits * kTileBytes, panel = layer.blocks * layer.steps * step;
   std::fill_n(packed, digit_bytes(columns, depth, digits), static_cast<int8_t>(0));
   std::fill_n(scale, up(columns, kDigitColumns) * kDigitColumns, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
@@ -165,14 +165,14 @@ void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits
     // In units of the lowest of three digits, whether it is kept or not.
     const double by = std::min(kLargestDigits[3] / largest, 256.0 * kDigitNorm / norm);
     scale[c] = static_cast<float>(65536.0 / by);
-    int8_t* out = packed + c / kDigitColumns * panel + c % kDigitColumns / 16 * kTileBytes + c % 16 * 4;
+    int8_t* out = packed + c / kDigitColumns * panel + c % kDigitColumns * 4;
     for (int64_t i = 0; i < depth; ++i) {
       auto q = static_cast<int32_t>(std::lrint(row[i] * by));
       if (digits == 2) q = static_cast<int32_t>(std::lrint(row[i] * by / 256.0));
       int8_t* place = out + i / kDigitStep * step + i % kDigitStep / 4 * 64 + i % 4;
       for (int d = digits - 1; d >= 0; --d) {
         const auto digit = static_cast<int8_t>(q & 0xFF);
-        place[d * 2 * kTileBytes] = digit;
+        place[d * kTileBytes] = digit;
         q = (q - digit) / 256;
       }
     }

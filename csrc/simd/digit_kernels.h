@@ -10,11 +10,10 @@
 
 namespace dpad {
 
-constexpr int64_t kDigitRows = 32;     // rows of a block: two tiles
-constexpr int64_t kDigitColumns = 32;  // columns of a panel: two tiles
+constexpr int64_t kDigitRows = 16;     // rows of a block
+constexpr int64_t kDigitColumns = 16;  // columns of a panel
 constexpr int64_t kDigitStep = 64;     // depth of a tile
 constexpr int64_t kTileBytes = 1024;
-constexpr int kMostPowers = 4;
 // Elements of a row that share a scale.
 constexpr int64_t kDigitDepth = 768;
 // The largest integers of two and three digits, less what rounding may add.
@@ -27,10 +26,10 @@ constexpr float kNothingInDigits = 1e-18f;
 
 // Rows times one panel of columns, over one block of the depth.
 //
-// a: blocks of kDigitRows rows, a_stride bytes apart; in a block, for each step and each digit, the highest first, two
-// tiles of 16 rows x 64. panel: for each step, panel_step bytes apart, and each digit two tiles [16, 16 columns, 4]; it
-// may have a digit more than is used. What becomes of a sum, divided by 256 or with three digits 65536: times row_scale
-// and column_scale, plus bias (may be null), plus what `out` holds if `add`, then x * sigmoid(1.702 x) if `quick_gelu`;
+// a: blocks of kDigitRows rows, a_stride bytes apart; in a block, for each step and each digit, the highest first, a
+// tile [16 rows, 64]. panel: for each step, panel_step bytes apart, and each digit a tile [16, 16 columns, 4]; it may
+// have a digit more than is used. What becomes of a sum, divided by 256 or with three digits 65536: times row_scale and
+// column_scale, plus bias (may be null), plus what `out` holds if `add`, then x * sigmoid(1.702 x) if `quick_gelu`;
 // only `columns` of them are there.
 struct DigitProduct {
   const int8_t* a;

@@ -10,7 +10,7 @@ namespace dpad {
 namespace {
 
 // Instructions of their own and not the compilers' intrinsics: GCC's do not tell it that they read and write memory.
-// Sums of rows r and columns c are in tile 2 r + c; 4 and 5 hold tiles of rows, 6 and 7 of columns.
+// Sums are in tiles 0 to 3.
 #define TILE_LOAD(tile, from) asm volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
 #define TILE_STORE(tile, to) asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(int64_t{64}) : "memory")
 #define TILE_ZERO(tile) asm volatile("tilezero %tmm" #tile)
@@ -72,29 +72,27 @@ float to_digits(const float* x, int64_t count, int digits, int8_t* out, int64_t 
   return sound ? 1.0f / by : 0.0f;
 }
 
-// Sums of one block, by the power of 256 that they count, the highest first: [row half][column half][16][16] each.
+// Sums as they come out of the tiles, of two digits: of the highest and of the next power of 256 of one block of rows,
+// and the same of another; of three digits the four powers of one block.
 struct alignas(64) Sums {
-  int32_t power[kMostPowers][2][2][16][16];
+  int32_t tile[4][16][16];
 };
 
-// What becomes of the sums of one block of rows, row by row, so that it can be done between the tiles' instructions of
-// the next block.
+// What becomes of sums, row by row, so that it can be done between the tiles' instructions for the next rows.
 template <int kDigits>
 class Finish {
  public:
-  Finish(const DigitProduct& product, const Sums& sums) : product_(product), sums_(sums) {
-    for (int c = 0; c < 2; ++c) {
-      lanes_[c] = first_lanes(product.columns - 16 * c);
-      scale_[c] = _mm512_maskz_loadu_ps(lanes_[c], product.column_scale + 16 * c);
-      bias_[c] =
-          product.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes_[c], product.bias + 16 * c);
-    }
+  Finish(const DigitProduct& product, const Sums& sums)
+      : product_(product), sums_(sums), lanes_(first_lanes(product.columns)) {
+    scale_ = _mm512_maskz_loadu_ps(lanes_, product.column_scale);
+    bias_ = product.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes_, product.bias);
   }
 
-  void start(int64_t block) {
-    first_ = block * kDigitRows;
+  // The sums are of `count` rows from `first` on.
+  void start(int64_t first, int64_t count) {
+    first_ = first;
     next_ = 0;
-    count_ = std::min(kDigitRows, product_.rows - first_);
+    count_ = count;
   }
 
   void rows(int64_t count) {
@@ -105,113 +103,117 @@ class Finish {
 
  private:
   void row(int64_t r) {
+    const auto sums = [&](int64_t tile) { return _mm512_load_si512(sums_.tile[tile][r % 16]); };
+    __m512 value;
+    if constexpr (kDigits == 2) {
+      const int64_t block = r / 16 * 2;
+      value = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sums(block), 8), sums(block + 1)));
+    } else {
+      const __m512 base = _mm512_set1_ps(256.0f);
+      value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums(0)), base, _mm512_cvtepi32_ps(sums(1)));
+      value = _mm512_fmadd_ps(value, base, _mm512_cvtepi32_ps(sums(2)));
+      value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums(3)), _mm512_set1_ps(1.0f / 256.0f), value);
+    }
     const __m512 by = _mm512_set1_ps(product_.row_scale[first_ + r]);
     float* out = product_.out + (first_ + r) * product_.out_stride;
-    for (int c = 0; c < 2; ++c, out += 16) {
-      const auto sums = [&](int power) { return _mm512_load_si512(sums_.power[power][r / 16][c][r % 16]); };
-      __m512 value;
-      if constexpr (kDigits == 2) {
-        value = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sums(0), 8), sums(1)));
-      } else {
-        const __m512 base = _mm512_set1_ps(256.0f);
-        value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums(0)), base, _mm512_cvtepi32_ps(sums(1)));
-        value = _mm512_fmadd_ps(value, base, _mm512_cvtepi32_ps(sums(2)));
-        value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums(3)), _mm512_set1_ps(1.0f / 256.0f), value);
-      }
-      value = _mm512_fmadd_ps(_mm512_mul_ps(value, by), scale_[c], bias_[c]);
-      if (product_.add) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(lanes_[c], out));
-      if (product_.quick_gelu) value = quick_gelu_of(value);
-      _mm512_mask_storeu_ps(out, lanes_[c], value);
-    }
+    value = _mm512_fmadd_ps(_mm512_mul_ps(value, by), scale_, bias_);
+    if (product_.add) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(lanes_, out));
+    if (product_.quick_gelu) value = quick_gelu_of(value);
+    _mm512_mask_storeu_ps(out, lanes_, value);
   }
 
   const DigitProduct& product_;
   const Sums& sums_;
-  __mmask16 lanes_[2];
-  __m512 scale_[2], bias_[2];
+  __mmask16 lanes_;
+  __m512 scale_, bias_;
   int64_t first_ = 0, next_ = 0, count_ = 0;
 };
 
-// One digit of 32 rows times one digit of 32 columns, 64 deep; without `kBoth` only 16 rows are there.
+// One step of two digits: `a` and `other` are blocks of rows, of which the second may be missing.
 template <bool kBoth>
-inline void multiply_tiles(const int8_t* a, const int8_t* b) {
+inline void step_of_two(const int8_t* a, const int8_t* other, const int8_t* b) {
   TILE_LOAD(6, b);
   TILE_LOAD(4, a);
   TILE_MULTIPLY(4, 6, 0);
   TILE_LOAD(7, b + kTileBytes);
   TILE_MULTIPLY(4, 7, 1);
   if constexpr (kBoth) {
-    TILE_LOAD(5, a + kTileBytes);
+    TILE_LOAD(5, other);
     TILE_MULTIPLY(5, 6, 2);
     TILE_MULTIPLY(5, 7, 3);
   }
+  TILE_LOAD(4, a + kTileBytes);
+  TILE_MULTIPLY(4, 6, 1);
+  if constexpr (kBoth) {
+    TILE_LOAD(5, other + kTileBytes);
+    TILE_MULTIPLY(5, 6, 3);
+  }
 }
 
-void clear_sums() {
+// One step of three digits.
+inline void step_of_three(const int8_t* a, const int8_t* b) {
+  TILE_LOAD(7, b);
+  TILE_LOAD(4, a);
+  TILE_MULTIPLY(4, 7, 0);
+  TILE_LOAD(5, a + kTileBytes);
+  TILE_MULTIPLY(5, 7, 1);
+  TILE_LOAD(6, a + 2 * kTileBytes);
+  TILE_MULTIPLY(6, 7, 2);
+  TILE_LOAD(7, b + kTileBytes);
+  TILE_MULTIPLY(4, 7, 1);
+  TILE_MULTIPLY(5, 7, 2);
+  TILE_MULTIPLY(6, 7, 3);
+  TILE_LOAD(7, b + 2 * kTileBytes);
+  TILE_MULTIPLY(4, 7, 2);
+  TILE_MULTIPLY(5, 7, 3);
+}
+
+// Rows [first, first + count), one block or with two digits up to two, with the panel, while those before are finished
+// and `lines` of the next panel, from `line` on, are asked for.
+template <int kDigits, bool kBoth>
+inline void multiply_rows(const DigitProduct& p, int64_t first, int64_t count, int64_t line, int64_t lines, Sums& sums,
+                          Finish<kDigits>& finish) {
+  constexpr int64_t kLines = kDigits * kTileBytes / 64;  // of a step
+  const int8_t* a = p.a + first / kDigitRows * p.a_stride;
+  const int64_t share = ((kBoth ? 2 : 1) * kDigitRows + p.steps - 1) / p.steps, ask = (lines + p.steps - 1) / p.steps;
   TILE_ZERO(0);
   TILE_ZERO(1);
   TILE_ZERO(2);
   TILE_ZERO(3);
-}
-
-void store_sums(int32_t (*power)[2][16][16]) {
-  TILE_STORE(0, power[0][0]);
-  TILE_STORE(1, power[0][1]);
-  TILE_STORE(2, power[1][0]);
-  TILE_STORE(3, power[1][1]);
-}
-
-// All products of one block of rows whose digits' powers add up to `kPower` from the top. `between` runs at every step.
-template <int kDigits, int kPower, bool kBoth, typename Between>
-inline void multiply_power(const DigitProduct& p, const int8_t* a, Sums& sums, Between between) {
-  clear_sums();
   for (int64_t s = 0; s < p.steps; ++s) {
-    const int8_t* rows = a + s * kDigits * 2 * kTileBytes;
-    const int8_t* columns = p.panel + s * p.panel_step;
-    for (int d = std::max(0, kPower - kDigits + 1); d <= std::min(kPower, kDigits - 1); ++d)
-      multiply_tiles<kBoth>(rows + d * 2 * kTileBytes, columns + (kPower - d) * 2 * kTileBytes);
-    between(s);
-  }
-  store_sums(sums.power[kPower]);
-}
-
-template <int kDigits, bool kBoth>
-inline void multiply_block(const DigitProduct& p, int64_t block, int64_t blocks, Sums& sums, Finish<kDigits>& finish) {
-  const int8_t* a = p.a + block * p.a_stride;
-  // While the highest digits are multiplied, the block before is finished.
-  const int64_t share = (kDigitRows + p.steps - 1) / p.steps;
-  multiply_power<kDigits, 0, kBoth>(p, a, sums, [&](int64_t) { finish.rows(share); });
-  // Then the lines that this block will write are asked for, and its part of the next panel.
-  const int64_t first = block * kDigitRows, count = std::min(kDigitRows, p.rows - first);
-  constexpr int64_t kLines = kDigits * 2 * kTileBytes / 64;  // of a step
-  const int64_t lines = (p.steps * kLines + blocks - 1) / blocks, each = (lines + p.steps - 1) / p.steps;
-  int64_t line = block * lines;
-  const int64_t last = p.ahead == nullptr ? 0 : std::min(p.steps * kLines, line + lines);
-  multiply_power<kDigits, 1, kBoth>(p, a, sums, [&](int64_t s) {
-    for (int64_t r = s * share; r < std::min(count, (s + 1) * share); ++r) {
+    const int8_t *rows = a + s * kDigits * kTileBytes, *columns = p.panel + s * p.panel_step;
+    if constexpr (kDigits == 2)
+      step_of_two<kBoth>(rows, rows + p.a_stride, columns);
+    else
+      step_of_three(rows, columns);
+    finish.rows(share);
+    for (int64_t r = s * share; r < std::min(count, (s + 1) * share); ++r)
       __builtin_prefetch(p.out + (first + r) * p.out_stride, 1);
-      __builtin_prefetch(p.out + (first + r) * p.out_stride + 16, 1);
-    }
-    for (int64_t stop = std::min(last, line + each); line < stop; ++line)
-      __builtin_prefetch(p.ahead + line / kLines * p.panel_step + line % kLines * 64, 0, 2);
-  });
-  if constexpr (kDigits == 3) {
-    multiply_power<kDigits, 2, kBoth>(p, a, sums, [](int64_t) {});
-    multiply_power<kDigits, 3, kBoth>(p, a, sums, [](int64_t) {});
+    for (int64_t i = std::min(lines, s * ask); i < std::min(lines, (s + 1) * ask); ++i)
+      __builtin_prefetch(p.ahead + (line + i) / kLines * p.panel_step + (line + i) % kLines * 64, 0, 2);
   }
-  finish.start(block);
+  finish.rest();
+  TILE_STORE(0, sums.tile[0]);
+  TILE_STORE(1, sums.tile[1]);
+  TILE_STORE(2, sums.tile[2]);
+  TILE_STORE(3, sums.tile[3]);
+  finish.start(first, count);
 }
 
 template <int kDigits>
 void multiply_panel(const DigitProduct& p) {
   Sums sums;
   Finish<kDigits> finish(p, sums);
-  const int64_t blocks = (p.rows + kDigitRows - 1) / kDigitRows;
+  constexpr int64_t kAtOnce = kDigits == 2 ? 2 * kDigitRows : kDigitRows;
+  const int64_t blocks = (p.rows + kAtOnce - 1) / kAtOnce;
+  const int64_t ahead = p.ahead == nullptr ? 0 : p.steps * kDigits * kTileBytes / 64;
   for (int64_t b = 0; b < blocks; ++b) {
-    if (p.rows - b * kDigitRows > 16)
-      multiply_block<kDigits, true>(p, b, blocks, sums, finish);
+    const int64_t first = b * kAtOnce, count = std::min(kAtOnce, p.rows - first);
+    const int64_t line = ahead * b / blocks, lines = ahead * (b + 1) / blocks - line;
+    if (count > kDigitRows)
+      multiply_rows<kDigits, true>(p, first, count, line, lines, sums, finish);
     else
-      multiply_block<kDigits, false>(p, b, blocks, sums, finish);
+      multiply_rows<kDigits, false>(p, first, count, line, lines, sums, finish);
   }
   finish.rest();
 }

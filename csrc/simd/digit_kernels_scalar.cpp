@@ -44,17 +44,17 @@ void end() {}
 
 void multiply(const DigitProduct& p, int digits) {
   for (int64_t r = 0; r < p.rows; ++r) {
-    const int8_t* row = p.a + r / kDigitRows * p.a_stride + r % kDigitRows / 16 * kTileBytes + r % 16 * kDigitStep;
+    const int8_t* row = p.a + r / kDigitRows * p.a_stride + r % kDigitRows * kDigitStep;
     for (int64_t c = 0; c < p.columns; ++c) {
-      const int8_t* column = p.panel + c / 16 * kTileBytes + c % 16 * 4;
-      int64_t sums[kMostPowers] = {};
+      const int8_t* column = p.panel + c * 4;
+      int64_t sums[4] = {};
       const int powers = digits == 2 ? 2 : 4;
       for (int64_t i = 0; i < p.steps * kDigitStep; ++i) {
         const int64_t s = i / kDigitStep, k = i % kDigitStep;
         for (int power = 0; power < powers; ++power)
           for (int d = std::max(0, power - digits + 1); d <= std::min(power, digits - 1); ++d) {
-            const int64_t left = row[(s * digits + d) * 2 * kTileBytes + k];
-            const int64_t right = column[s * p.panel_step + (power - d) * 2 * kTileBytes + k / 4 * 64 + k % 4];
+            const int64_t left = row[(s * digits + d) * kTileBytes + k];
+            const int64_t right = column[s * p.panel_step + (power - d) * kTileBytes + k / 4 * 64 + k % 4];
             sums[power] += left * right;
           }
       }
