@@ -17,12 +17,23 @@ struct Counts {
 
 // A window of rows x words that a polygon was marked into, always left zero behind.
 struct FoldPlane {
-  uint64_t* toggles;  // a set bit flips its pixel and every later one: below it (down) or right of it (right)
-  uint64_t* sets;     // bits set whatever the toggles say; only read when folding right, may be null
+  // A set bit flips its pixel and every later one: below it (down) or right of it. Then each row has an even number of
+  // them, of which those that lie beyond its last pixel stand in the next row's first bit: flips never need to be told
+  // apart by row, and one word follows the last row.
+  uint64_t* toggles;
+  uint64_t* sets;  // bits set whatever the toggles say; only read when folding right, may be null
   int64_t rows;
   int64_t words;       // per row
   uint64_t last_mask;  // which bits of a row's last word lie inside the image
   bool down;
+};
+
+// Where a polygon's edges are marked: the window's bits as in a FoldPlane that folds right, and the image's row and
+// word where it begins.
+struct EdgePlane {
+  uint64_t* toggles;
+  uint64_t* sets;
+  int64_t words, top, left;
 };
 
 // What a window of bits holds: `columns`, one row of words that comes in as zeros, gets the OR of all rows.
@@ -76,6 +87,8 @@ struct MaskKernels {
   // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
   int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
+  // Marks a ring of n vertices (x, y) by OpenCV's rule; all lie in the window, whose words reach as far as they may.
+  void (*mark_edges)(const double* xy, int64_t n, const EdgePlane& plane);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);
   // Sets the pixels of n runs, which go from left to right.

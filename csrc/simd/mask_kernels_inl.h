@@ -4,6 +4,7 @@
 // file.
 #pragma once
 
+#include "simd/line_rows.h"
 #include "simd/mask_kernels.h"
 
 namespace dpad {
@@ -13,6 +14,36 @@ inline int64_t and_count_words(const uint64_t* a, const uint64_t* b, int64_t wor
   int64_t total = 0;
   for (int64_t i = 0; i < words; ++i) total += POPCOUNT(a[i] & b[i]);
   return total;
+}
+
+constexpr int kPositionBits = 16;
+
+// Lines set the pixels that they cover, and each row that an edge crosses on its way down is flipped behind its
+// position in 16.16 fixed point. Where that falls right on a pixel, OpenCV sets it, but so has the line: in 32768 rows
+// a position is off by less than half a pixel.
+inline void mark_edges_one_by_one(const double* xy, int64_t n, const EdgePlane& plane) {
+  constexpr int kShift = kPositionBits;
+  uint64_t *const toggles = plane.toggles, *const sets = plane.sets;
+  const int64_t words = plane.words, origin = -plane.top * words - plane.left;
+  auto x1 = static_cast<int64_t>(xy[2 * n - 2]), y1 = static_cast<int64_t>(xy[2 * n - 1]);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto x2 = static_cast<int64_t>(xy[2 * i]), y2 = static_cast<int64_t>(xy[2 * i + 1]);
+    const bool up = y1 > y2;
+    const int64_t above = up ? x2 : x1, below = up ? x1 : x2, rows = up ? y1 - y2 : y2 - y1;
+    int64_t row = origin + (up ? y2 : y1) * words;
+    LineRows line(above, below, rows);
+    // Exact, as in whole numbers: a quotient of such that is not whole is further from one than doubles round.
+    const auto slope = static_cast<int64_t>(static_cast<double>((below - above) * (1 << kShift)) /
+                                            static_cast<double>(rows > 1 ? rows : 1));
+    int64_t behind = (above + 1) * (1 << kShift);
+    for (const int64_t end = row + rows * words; row < end; row += words, behind += slope) {
+      line.next(sets, row);
+      toggles[row + (behind >> (kShift + 6))] ^= uint64_t{1} << (behind >> kShift & 63);
+    }
+    line.next(sets, row);
+    x1 = x2;
+    y1 = y2;
+  }
 }
 
 // Bit i of the result is the parity of bits 0..i: what the toggles of one word leave set.
@@ -42,11 +73,12 @@ inline void fold_down(const FoldPlane& plane, Row&& row) {
 template <typename Row>
 inline void fold_right(const FoldPlane& plane, Row&& row) {
   uint64_t* const toggles = plane.toggles;
-  // All words at once, for vectors; then what each row carries from word to word.
-  for (int64_t i = 0; i < plane.rows * plane.words; ++i) toggles[i] = prefix_parity(toggles[i]);
+  const int64_t size = plane.rows * plane.words;
+  // All words at once, for vectors; then what each carries to the next.
+  for (int64_t i = 0; i < size; ++i) toggles[i] = prefix_parity(toggles[i]);
+  uint64_t carry = 0;
   for (int64_t y = 0; y < plane.rows; ++y) {
     uint64_t* here = toggles + y * plane.words;
-    uint64_t carry = 0;
     for (int64_t i = 0; i < plane.words; ++i) {
       here[i] ^= carry;
       carry = uint64_t{0} - (here[i] >> 63);
@@ -62,6 +94,7 @@ inline void fold_right(const FoldPlane& plane, Row&& row) {
     row(y, here);
     for (int64_t i = 0; i < plane.words; ++i) here[i] = 0;
   }
+  toggles[size] = 0;
 }
 
 template <typename Row>
