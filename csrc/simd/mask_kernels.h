@@ -58,9 +58,12 @@ struct FoldCount {
   int64_t intersection = 0;
 };
 
-// Pixels begin..end of column x; at least one.
-struct ColumnRun {
-  int32_t x, begin, end;
+// Pixels begin[i]..end[i] of column x[i], at least one each, from left to right and down; `pixels` of them in all. The
+// arrays have room for kColumnSlack more.
+struct ColumnRuns {
+  int32_t *x, *begin, *end;
+  int64_t n = 0, pixels = 0;
+  int32_t top = INT32_MAX, bottom = 0;  // of all runs
 };
 // Bits column by column: column `x` first, its pixel `y` in bit 0, `stride` words to a column and kColumnSlack behind
 // the last. They come in as zeros; what is behind a column may be written as long as it comes later.
@@ -86,13 +89,17 @@ struct MaskKernels {
   // Reads numbers of one or two characters of a compressed RLE string, up to the first that is longer, cut off or not
   // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
   int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
+  // counts[i] = values[i] + counts[i - 2], and *total grows by them. False where one of them is not 0..most.
+  bool (*add_differences)(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts, int64_t* total);
+  // The set ones among n run lengths, zeros first, cut at the ends of columns of `height` pixels.
+  void (*column_runs)(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs);
+  // Sets their pixels.
+  void (*fill_columns)(const ColumnRuns& runs, const ColumnBits& bits);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
   // Marks a ring of n vertices (x, y) by OpenCV's rule; all lie in the window, whose words reach as far as they may.
   void (*mark_edges)(const double* xy, int64_t n, const EdgePlane& plane);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);
-  // Sets the pixels of n runs, which go from left to right.
-  void (*fill_columns)(const ColumnRun* runs, int64_t n, const ColumnBits& bits);
 };
 
 extern const MaskKernels kMaskKernelsScalar;

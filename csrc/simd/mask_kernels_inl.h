@@ -202,9 +202,61 @@ inline void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
   column[last] |= to & (from | apart);
 }
 
-inline void fill_columns_one_by_one(const ColumnRun* runs, int64_t n, const ColumnBits& bits) {
-  for (const ColumnRun* run = runs; run != runs + n; ++run)
-    fill_bits(bits.words + (run->x - bits.x) * bits.stride, run->begin - bits.y, run->end - bits.y);
+inline void fill_columns_one_by_one(const ColumnRuns& runs, const ColumnBits& bits) {
+  for (int64_t i = 0; i < runs.n; ++i)
+    fill_bits(bits.words + (runs.x[i] - bits.x) * bits.stride, runs.begin[i] - bits.y, runs.end[i] - bits.y);
+}
+
+inline bool add_differences_one_by_one(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts,
+                                       int64_t* total) {
+  uint32_t before = counts[-2], last = counts[-1], worst = 0;
+  int64_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t count = before + static_cast<uint32_t>(values[i]);  // one below 0 is beyond `most`, too
+    before = last;
+    last = counts[i] = count;
+    worst = count > worst ? count : worst;
+    sum += count;
+  }
+  *total += sum;
+  return worst <= most;
+}
+
+inline void add_run(ColumnRuns& runs, int64_t x, int64_t begin, int64_t end) {
+  runs.x[runs.n] = static_cast<int32_t>(x);
+  runs.begin[runs.n] = static_cast<int32_t>(begin);
+  runs.end[runs.n++] = static_cast<int32_t>(end);
+  runs.pixels += end - begin;
+  runs.top = begin < runs.top ? static_cast<int32_t>(begin) : runs.top;
+  runs.bottom = end > runs.bottom ? static_cast<int32_t>(end) : runs.bottom;
+}
+
+// Adds a run of `left` pixels that begins at (x, y), and moves there where it ends.
+inline void add_long_run(ColumnRuns& runs, int64_t& x, int64_t& y, int64_t left, int64_t height) {
+  for (; y + left > height; y = 0, ++x) {
+    add_run(runs, x, y, height);
+    left -= height - y;
+  }
+  if (left > 0) add_run(runs, x, y, y + left);
+  y += left;
+}
+
+inline void column_runs_one_by_one(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs) {
+  ColumnRuns found = runs;  // a copy, which stays in registers
+  int64_t x = 0, y = 0;
+  for (int64_t i = 0; i + 1 < n; i += 2) {
+    y += counts[i];
+    // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
+    if (y >= 2 * height) {
+      x += y / height;
+      y %= height;
+    } else if (y >= height) {
+      ++x;
+      y -= height;
+    }
+    add_long_run(found, x, y, counts[i + 1], height);
+  }
+  runs = found;
 }
 
 inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {

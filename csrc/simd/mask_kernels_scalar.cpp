@@ -52,10 +52,12 @@ const MaskKernels kMaskKernelsScalar = {"scalar",
                                         pack_row,
                                         changes,
                                         short_numbers_one_by_one,
+                                        add_differences_one_by_one,
+                                        column_runs_one_by_one,
+                                        fill_columns_one_by_one,
                                         unpack_row,
                                         mark_edges_one_by_one,
                                         fold_draw_rows,
-                                        fold_count_rows,
-                                        fill_columns_one_by_one};
+                                        fold_count_rows};
 
 }  // namespace dpad
