@@ -91,7 +91,7 @@ int64_t read_number(const ItemName& name, const char* text, size_t length, size_
 Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64_t height, int64_t width) {
   constexpr size_t kChunk = 512;
   Rle rle{height, width, {}};
-  rle.counts.resize(length + 2);
+  rle.counts.resize(length);
   uint32_t* const counts = rle.counts.data();
   const MaskKernels& kernels = mask_kernels();
   const int64_t pixels = height * width;
@@ -112,12 +112,13 @@ Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64
     const int64_t found = kernels.short_numbers(text + i, static_cast<int64_t>(chunk), &used, values);
     while (k < found && done < 3) add(values[k++]);
     int64_t sum = 0;
-    if (kernels.add_differences(values + k, found - k, static_cast<uint32_t>(pixels), counts + done, &sum)) {
+    if (k < found &&
+        kernels.add_differences(values + k, found - k, static_cast<uint32_t>(pixels), counts + done, &sum)) {
       total += sum;
       done += static_cast<size_t>(found - k);
-    } else {
-      while (k < found) add(values[k++]);  // again, to say which is wrong
+      k = found;
     }
+    while (k < found) add(values[k++]);  // again, to say which is wrong
     i += static_cast<size_t>(used);
     if (used < static_cast<int64_t>(chunk)) add(read_number(name, text, length, i));
   }

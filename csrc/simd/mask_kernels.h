@@ -89,13 +89,17 @@ struct MaskKernels {
   // Reads numbers of one or two characters of a compressed RLE string, up to the first that is longer, cut off or not
   // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
   int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
-  // counts[i] = values[i] + counts[i - 2], and *total grows by them. False where one of them is not 0..most.
+  // counts[i] = values[i] + counts[i - 2], of which two are there, and *total grows by them. False where one of them is
+  // not 0..most.
   bool (*add_differences)(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts, int64_t* total);
   // The set ones among n run lengths, zeros first, cut at the ends of columns of `height` pixels.
   void (*column_runs)(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs);
   // Sets their pixels.
   void (*fill_columns)(const ColumnRuns& runs, const ColumnBits& bits);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
+  // Stores whole cache lines past the caches, copied or, where `from` is null, all 0; `to` begins a line. A fence is
+  // the caller's.
+  void (*stream_lines)(uint8_t* to, const uint8_t* from, int64_t lines);
   // Marks a ring of n vertices (x, y) by OpenCV's rule; all lie in the window, whose words reach as far as they may.
   void (*mark_edges)(const double* xy, int64_t n, const EdgePlane& plane);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);

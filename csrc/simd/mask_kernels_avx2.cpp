@@ -199,6 +199,7 @@ const MaskKernels kMaskKernelsAvx2 = {"avx2",
                                       column_runs_one_by_one,
                                       fill_columns_one_by_one,
                                       unpack_row,
+                                      stream_lines_by_16,
                                       mark_edges_one_by_one,
                                       fold_draw_rows,
                                       fold_count_rows};

@@ -34,19 +34,18 @@ int64_t and_count(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_
     words *= rows;
     rows = rows > 0 ? 1 : 0;
   }
-  __m512i total = _mm512_setzero_si512();
-  if (words <= 8) {
-    // The boxes of most pairs meet in a few words of some dozens of rows.
+  // The boxes of most pairs meet in a few words of some dozens of rows, and a load that reaches into a second cache
+  // line costs twice, masked or not.
+  if (words <= 4) {
     const __mmask8 lanes = first_lanes(words);
-    __m512i odd = total;
-    int64_t y = 0;
-    for (; y + 2 <= rows; y += 2, a += 2 * stride_a, b += 2 * stride_b) {
-      total = _mm512_add_epi64(total, and_popcount(a, b, lanes));
-      odd = _mm512_add_epi64(odd, and_popcount(a + stride_a, b + stride_b, lanes));
+    __m256i total = _mm256_setzero_si256();
+    for (int64_t y = 0; y < rows; ++y, a += stride_a, b += stride_b) {
+      const __m256i both = _mm256_and_si256(_mm256_maskz_loadu_epi64(lanes, a), _mm256_maskz_loadu_epi64(lanes, b));
+      total = _mm256_add_epi64(total, _mm256_popcnt_epi64(both));
     }
-    if (y < rows) total = _mm512_add_epi64(total, and_popcount(a, b, lanes));
-    return sum_lanes(_mm512_add_epi64(total, odd));
+    return sum_lanes(_mm512_zextsi256_si512(total));
   }
+  __m512i total = _mm512_setzero_si512();
   for (int64_t y = 0; y < rows; ++y, a += stride_a, b += stride_b)
     for (int64_t i = 0; i < words; i += 8)
       total = _mm512_add_epi64(total, and_popcount(a + i, b + i, first_lanes(words - i)));
@@ -245,6 +244,13 @@ void measure(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent
   }
 }
 
+// A line in one store: four stores that a cache miss comes between go to memory one by one.
+void stream_lines(uint8_t* to, const uint8_t* from, int64_t lines) {
+  for (int64_t i = 0; i < 64 * lines; i += 64)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i),
+                        from == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(from + i));
+}
+
 void mark_edges(const double* xy, int64_t n, const EdgePlane& plane) {
   EdgeMarker marker(plane);
   marker.ring(xy, n);
@@ -293,7 +299,6 @@ inline __m512i prefix_sum(__m512i v) {
 }
 
 bool add_differences(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts, int64_t* total) {
-  if (n <= 0) return true;
   const __m512i even = _mm512_set1_epi64(0xffffffff), last_two = _mm512_set1_epi64(int64_t{15} << 32 | 14);
   __m512i before = _mm512_set1_epi64(static_cast<int64_t>(uint64_t{counts[-1]} << 32 | counts[-2]));
   __m512i sum = _mm512_setzero_si512(), worst = sum;
@@ -390,8 +395,8 @@ void fill_columns(const ColumnRuns& runs, const ColumnBits& bits) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsAvx512 = {"avx512",     and_count,  count,         measure,         dense_counts,
-                                        pack_row,     changes,    short_numbers, add_differences, column_runs,
-                                        fill_columns, unpack_row, mark_edges,    fold_draw,       fold_count};
+const MaskKernels kMaskKernelsAvx512 = {
+    "avx512",        and_count,   count,        measure,    dense_counts, pack_row,   changes,   short_numbers,
+    add_differences, column_runs, fill_columns, unpack_row, stream_lines, mark_edges, fold_draw, fold_count};
 
 }  // namespace dpad

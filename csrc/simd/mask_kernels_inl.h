@@ -7,6 +7,10 @@
 #include "simd/line_rows.h"
 #include "simd/mask_kernels.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace dpad {
 namespace {
 
@@ -257,6 +261,19 @@ inline void column_runs_one_by_one(const uint32_t* counts, int64_t n, int64_t he
     add_long_run(found, x, y, counts[i + 1], height);
   }
   runs = found;
+}
+
+inline void stream_lines_by_16(uint8_t* to, const uint8_t* from, int64_t lines) {
+#if defined(__SSE2__)
+  for (int64_t i = 0; i < 64 * lines; i += 16) {
+    const __m128i value =
+        from == nullptr ? _mm_setzero_si128() : _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), value);
+  }
+#else
+  if (lines > 0 && from == nullptr) __builtin_memset(to, 0, static_cast<size_t>(64 * lines));
+  if (lines > 0 && from != nullptr) __builtin_memcpy(to, from, static_cast<size_t>(64 * lines));
+#endif
 }
 
 inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {
