@@ -3,15 +3,12 @@
 // mispredicted at each one's end would cost as much as the rows.
 #pragma once
 
-#include <immintrin.h>
-
+#include "simd/lanes_avx512.h"
 #include "simd/mask_kernels.h"
 #include "simd/mask_kernels_inl.h"
 
 namespace dpad {
 namespace {
-
-inline __mmask8 first_lanes(int64_t n) { return static_cast<__mmask8>(n >= 8 ? 0xff : (1u << n) - 1); }
 
 class EdgeMarker {
  public:
