@@ -1,8 +1,11 @@
-// Clearing memory, through the caches or past them.
+// Writing past the caches what they will not hold until it is read.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+
+#include "simd/mask_kernels.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -13,41 +16,35 @@ namespace dpad {
 // From here on an output is taken not to stay in the last-level cache until it is read.
 constexpr int64_t kBeyondCaches = int64_t{64} << 20;
 
-inline void clear_bytes(uint8_t* at, int64_t bytes) {
-  if (bytes > 0) std::memset(at, 0, static_cast<size_t>(bytes));
+inline void copy_or_clear(uint8_t* to, const uint8_t* from, int64_t bytes) {
+  if (bytes <= 0) return;
+  if (from == nullptr)
+    std::memset(to, 0, static_cast<size_t>(bytes));
+  else
+    std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
-inline void clear_past_caches(uint8_t* at, int64_t bytes) {
+// Stores of one thread that go past the caches: other threads see them no later than what it stores after this is gone.
+class PastCaches {
+ public:
+  PastCaches() = default;
+  PastCaches(const PastCaches&) = delete;
+  PastCaches& operator=(const PastCaches&) = delete;
+  ~PastCaches() {
 #if defined(__SSE2__)
-  constexpr int64_t kLine = 64;
-  const int64_t head = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(at) % kLine);
-  if (bytes >= 2 * kLine) {
-    clear_bytes(at, head);
-    at += head, bytes -= head;
-    for (; bytes >= kLine; at += kLine, bytes -= kLine)
-      for (int64_t i = 0; i < kLine; i += 16) _mm_stream_si128(reinterpret_cast<__m128i*>(at + i), _mm_setzero_si128());
-    _mm_sfence();  // other threads see these stores no later than the ordinary ones that follow
-  }
-#endif
-  clear_bytes(at, bytes);
-}
-
-// Copies past the caches; the ranges do not overlap.
-inline void copy_past_caches(uint8_t* to, const uint8_t* from, int64_t bytes) {
-#if defined(__SSE2__)
-  constexpr int64_t kLine = 64;
-  const int64_t head = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(to) % kLine);
-  if (bytes >= 2 * kLine) {
-    std::memcpy(to, from, static_cast<size_t>(head));
-    to += head, from += head, bytes -= head;
-    for (; bytes >= kLine; to += kLine, from += kLine, bytes -= kLine)
-      for (int64_t i = 0; i < kLine; i += 16)
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
-                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
     _mm_sfence();
-  }
 #endif
-  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
-}
+  }
+
+  // Copies bytes that do not overlap, or clears where `from` is null.
+  void store(uint8_t* to, const uint8_t* from, int64_t bytes) const {
+    constexpr int64_t kLine = 64;
+    const int64_t head = std::min(static_cast<int64_t>(-reinterpret_cast<uintptr_t>(to) % kLine), bytes);
+    copy_or_clear(to, from, head);
+    const int64_t lines = (bytes - head) / kLine, tail = head + kLine * lines;
+    mask_kernels().stream_lines(to + head, from == nullptr ? nullptr : from + head, lines);
+    copy_or_clear(to + tail, from == nullptr ? nullptr : from + tail, bytes - tail);
+  }
+};
 
 }  // namespace dpad

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "core/mask_loops.h"
 
@@ -168,28 +169,54 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 
 namespace {
 
-// Asks for the words of a mask's box in as many steps as there are pairs to count meanwhile: many masks lie in memory,
-// where the processor's own prefetcher starts anew with every box.
-class Fetch {
+bool boxes_meet(const PixelBox& a, const PixelBox& b) {
+  // No branch within: which pairs meet is as good as random.
+  return ((std::max(a.x1, b.x1) < std::min(a.x2, b.x2)) & (std::max(a.y1, b.y1) < std::min(a.y2, b.y2))) != 0;
+}
+
+// Which truths a mask's box meets, and the memory that they will read of it, asked for in steps while the mask before
+// is counted: many masks lie in memory, where the processor's own prefetcher starts anew with every box.
+class Meetings {
  public:
-  Fetch(const MaskView& mask, int64_t steps) {
-    if (mask.box.y1 >= mask.box.y2) return;
-    const int64_t words = (mask.box.y2 - mask.box.y1 - 1) * mask.stride + words_for(mask.box.x2) - mask.box.x1 / 64;
-    at_ = mask.words;
-    left_ = words;
-    step_ = (words / steps + kLine) / kLine * kLine;
+  explicit Meetings(const PackedView& truth) : truth_(&truth), found_(static_cast<size_t>(truth.n)) {}
+
+  void find(const PackedView& masks, int64_t i) {
+    const PixelBox& box = masks.box[i];
+    n_ = 0;
+    for (int64_t j = 0; j < truth_->n; ++j) {
+      found_[static_cast<size_t>(n_)] = j;
+      n_ += boxes_meet(box, truth_->box[j]);
+    }
+    PixelBox read{box.x2, box.y2, box.x1, box.y1};
+    for (int64_t k = 0; k < n_; ++k) {
+      const PixelBox& other = truth_->box[(*this)[k]];
+      read.x1 = std::min(read.x1, other.x1), read.x2 = std::max(read.x2, other.x2);
+      read.y1 = std::min(read.y1, other.y1), read.y2 = std::max(read.y2, other.y2);
+    }
+    stride_ = masks.stride();
+    const int64_t left = std::max(read.x1, box.x1) / 64, top = std::max(read.y1, box.y1);
+    width_ = words_for(std::min(read.x2, box.x2)) - left;
+    at_ = masks.words + i * masks.mask_words() + top * stride_ + left;
+    rows_ = n_ == 0 ? 0 : std::min(read.y2, box.y2) - top;
   }
 
-  void some() {
-    for (int64_t i = 0; i < std::min(left_, step_); i += kLine) __builtin_prefetch(at_ + i);
-    at_ += std::min(left_, step_);
-    left_ -= std::min(left_, step_);
+  // Asks for the next part of what is left, in `steps` more calls for all of it.
+  void ask(int64_t steps) {
+    for (int64_t rows = (rows_ + steps - 1) / steps; rows > 0; --rows, --rows_, at_ += stride_) {
+      for (int64_t word = 0; word < width_; word += kLine) __builtin_prefetch(at_ + word);
+      __builtin_prefetch(at_ + width_ - 1);
+    }
   }
+
+  int64_t size() const { return n_; }
+  int64_t operator[](int64_t k) const { return found_[static_cast<size_t>(k)]; }
 
  private:
   static constexpr int64_t kLine = 8;  // words
+  const PackedView* truth_;
+  std::vector<int64_t> found_;
+  int64_t n_ = 0, stride_ = 0, width_ = 0, rows_ = 0;
   const uint64_t* at_ = nullptr;
-  int64_t left_ = 0, step_ = 0;
 };
 
 }  // namespace
@@ -205,16 +232,25 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
     int64_t boxes = 0;
     for (int64_t i = 0; i < a.n; ++i) boxes += (a.box[i].y2 - a.box[i].y1) * (a.box[i].x2 - a.box[i].x1) / 32;
     for_masks(a.n, truth.n * boxes / std::max<int64_t>(a.n, 1), threads, [&](int64_t begin, int64_t end) {
+      Meetings now(truth), next(truth);
+      next.find(a, begin);
       for (int64_t i = begin; i < end; ++i) {
+        std::swap(now, next);
+        if (i + 1 < end) next.find(a, i + 1);
         const MaskView mask = a.view(i);
-        Fetch next(i + 1 < end ? a.view(i + 1) : MaskView{}, std::max<int64_t>(truth.n, 1));
+        int64_t *const both = intersection + i * truth.n, *const either = uni + i * truth.n;
         for (int64_t j = 0; j < truth.n; ++j) {
-          next.some();
-          const int64_t both = intersect(mask, truth.view(j));
           const int64_t hidden = ignore == nullptr ? 0 : intersect(mask, ignore->view(j));
-          intersection[i * truth.n + j] = both;
-          uni[i * truth.n + j] = a.area[i] - hidden + truth.area[j] - both;
+          both[j] = 0;
+          either[j] = a.area[i] - hidden + truth.area[j];
         }
+        for (int64_t k = 0; k < now.size(); ++k) {
+          next.ask(now.size() - k);
+          const int64_t j = now[k];
+          both[j] = intersect(mask, truth.view(j));
+          either[j] -= both[j];
+        }
+        next.ask(1);
       }
     });
   };

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "simd/line_rows.h"
+
 namespace dpad {
 
 namespace {
@@ -25,7 +27,7 @@ bool PolygonMarks::set_window(double x1, double y1, double x2, double y2) {
   left_ = clamp(std::floor(x1), 0, width_) / 64;
   right_ = words_for(right);
   if (top_ >= bottom_ || left_ >= right_) return false;
-  const size_t size = static_cast<size_t>(rows() * words());
+  const size_t size = static_cast<size_t>(rows() * words() + 1);  // and where the last row ends
   for (auto* marks : {&toggles_, &sets_}) {
     if (marks->size() > kScratchWords && size < kScratchWords) std::vector<uint64_t>().swap(*marks);
     if (marks->size() < size) marks->resize(size, 0);
@@ -51,7 +53,8 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     x1 = std::min(x1, p[0]), x2 = std::max(x2, p[0]);
     y1 = std::min(y1, p[1]), y2 = std::max(y2, p[1]);
   }
-  inside_ = x1 >= 0 && y1 >= 0 && x2 < static_cast<double>(width_) && y2 < static_cast<double>(height_);
+  inside_ = x1 >= 0 && y1 >= 0 && x2 < static_cast<double>(width_) &&
+            y2 < static_cast<double>(std::min<int64_t>(height_, 32768));
   // An edge that OpenCV clips is carried on from where it enters the image, and may stray beyond its vertices.
   if (rule_ == PolygonRule::opencv && !inside_) {
     x1 = 0;
@@ -144,12 +147,13 @@ void PolygonMarks::mark_center(const double* xy, int64_t n) {
     const int64_t last = clamp(std::ceil(b[1] - .5), 0, height_);
     for (int64_t y = clamp(std::ceil(a[1] - .5), 0, height_); y < last; ++y) {
       const double x = std::ceil(a[0] + (static_cast<double>(y) + .5 - a[1]) * slope - .5);
-      if (x < static_cast<double>(width_)) flip(std::max(static_cast<int64_t>(std::max(x, 0.)), left_ * 64), y);
+      flip(clamp(x, left_ * 64, right_ * 64), y);
     }
   }
 }
 
 void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
+  if (inside_) return mask_kernels().mark_edges(xy, n, {toggles_.data(), sets_.data(), words(), top_, left_});
   const auto vertex = [&](int64_t i) {
     return Point{static_cast<int64_t>(xy[2 * i]), static_cast<int64_t>(xy[2 * i + 1])};
   };
@@ -165,31 +169,21 @@ void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
 // Sorted or not, a pixel is filled where an odd number of positions lie left of it, or where one falls right on it.
 void PolygonMarks::opencv_edge(Point a, Point b) {
   Point p = a, q = b;
-  if (inside_ || clip(p, q)) opencv_line(p, q);
+  if (clip(p, q)) {
+    const Point &upper = p.y < q.y ? p : q, &lower = p.y < q.y ? q : p;
+    LineRows line(upper.x, lower.x, lower.y - upper.y);
+    for (int64_t y = upper.y; y <= lower.y; ++y) line.next(sets_.data(), (y - top_) * words() - left_);
+  }
   if (a.y == b.y) return;
   if (p.y == q.y) p.y = a.y, q.y = b.y;
   const int64_t slope = (q.x - p.x) * kOne / (q.y - p.y);
   const Point& start = a.y < b.y ? p : q;
   const int64_t top = std::max<int64_t>(std::min(a.y, b.y), 0), bottom = std::min(std::max(a.y, b.y), height_);
   int64_t x = start.x * kOne + (top - start.y) * slope;
-  const int64_t last = x + (bottom - 1 - top) * slope;
-  if (std::min(x, last) >= 0 && std::max(x, last) < (width_ - 1) * kOne) {
-    // All in the image: nothing to ask on the way. A position right on a pixel adds it without a branch, too.
-    const int64_t step = right_ - left_;
-    int64_t row = (top - top_) * step - left_;
-    for (int64_t y = top; y < bottom; ++y, x += slope, row += step) {
-      const int64_t floor = x >> kShift, after = floor + 1;
-      sets_[static_cast<size_t>(row + (floor >> 6))] |= static_cast<uint64_t>((x & (kOne - 1)) == 0) << (floor & 63);
-      toggles_[static_cast<size_t>(row + (after >> 6))] ^= uint64_t{1} << (after & 63);
-    }
-    return;
-  }
   for (int64_t y = top; y < bottom; ++y, x += slope) {
     const int64_t floor = x >> kShift;
-    if (floor >= width_) continue;
-    if (floor >= 0 && (x & (kOne - 1)) == 0) set(floor, y);
-    const int64_t after = floor < 0 ? 0 : floor + 1;
-    if (after < width_) flip(after, y);
+    if (floor >= 0 && floor < width_ && (x & (kOne - 1)) == 0) set(floor, y);
+    flip(std::clamp<int64_t>(floor + 1, 0, right_ * 64), y);
   }
 }
 
@@ -217,34 +211,6 @@ bool PolygonMarks::clip(Point& a, Point& b) const {
     *c = 0;
   }
   return true;
-}
-
-// Bresenham from left to right, as cv::LineIterator steps: after i steps the other coordinate has moved by i * short /
-// long, rounded half down.
-void PolygonMarks::opencv_line(Point a, Point b) {
-  if (a.x > b.x) std::swap(a, b);
-  const int64_t dx = b.x - a.x, dy = std::abs(b.y - a.y), down = b.y >= a.y ? 1 : -1;
-  int64_t x = a.x, y = a.y;
-  if (dy > dx) {
-    int64_t error = dy - 2 * dx;
-    const int64_t step = down * (right_ - left_);
-    int64_t row = (y - top_) * (right_ - left_) - left_;
-    for (int64_t i = 0; i <= dy; ++i, row += step) {
-      sets_[static_cast<size_t>(row + (x >> 6))] |= uint64_t{1} << (x & 63);
-      x += error < 0;
-      error += (error < 0 ? 2 * dy : 0) - 2 * dx;
-    }
-    return;
-  }
-  int64_t error = dx - 2 * dy;
-  const int64_t step = down * (right_ - left_);
-  int64_t row = (y - top_) * (right_ - left_) - left_;
-  for (; x <= b.x; ++x) {
-    sets_[static_cast<size_t>(row + (x >> 6))] |= uint64_t{1} << (x & 63);
-    const int64_t steps = error < 0 ? -1 : 0;  // as a mask: where the line steps is as good as random
-    row += step & steps;
-    error += (2 * dx & steps) - 2 * dy;
-  }
 }
 
 }  // namespace dpad

@@ -30,6 +30,7 @@ class PolygonMarks {
   };
 
   bool set_window(double x1, double y1, double x2, double y2);
+  // x may be one past the window's last column: where the row ends.
   void flip(int64_t x, int64_t y) { toggles_[at(x, y)] ^= uint64_t{1} << (x & 63); }
   void set(int64_t x, int64_t y) { sets_[at(x, y)] |= uint64_t{1} << (x & 63); }
   size_t at(int64_t x, int64_t y) const {
@@ -43,7 +44,6 @@ class PolygonMarks {
   void mark_center(const double* xy, int64_t n);
   void mark_opencv(const double* xy, int64_t n);
   void opencv_edge(Point a, Point b);
-  void opencv_line(Point a, Point b);
   bool clip(Point& a, Point& b) const;
 
   int64_t height_, width_;

@@ -70,6 +70,7 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
   for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> columns, window;
+    const PastCaches stream;
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * size;
       area[i] = 0;
@@ -81,9 +82,9 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
         // first.
         window.assign(static_cast<size_t>(count), 0);
         if (any) draw(marks, window.data(), stride, columns, area + i, box + i);
-        clear_past_caches(bytes_at(out), 8 * top);
-        copy_past_caches(bytes_at(out + top), bytes_at(window.data()), 8 * count);
-        clear_past_caches(bytes_at(out + top + count), 8 * (size - top - count));
+        stream.store(bytes_at(out), nullptr, 8 * top);
+        stream.store(bytes_at(out + top), bytes_at(window.data()), 8 * count);
+        stream.store(bytes_at(out + top + count), nullptr, 8 * (size - top - count));
         continue;
       }
       if (!zeros) std::fill_n(out, size, uint64_t{0});
@@ -99,15 +100,16 @@ void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t widt
   for_masks(batch.n, height * width, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> bits;
+    const PastCaches stream;
     for (int64_t i = begin; i < end; ++i) {
       uint8_t* const mask = dense + i * height * width;
       const bool any = marks.mark(batch, i);
       const int64_t top = any ? marks.row() : 0, bottom = any ? top + marks.rows() : 0;
       if (past) {
-        clear_past_caches(mask, top * width);
-        clear_past_caches(mask + bottom * width, (height - bottom) * width);
+        stream.store(mask, nullptr, top * width);
+        stream.store(mask + bottom * width, nullptr, (height - bottom) * width);
       }
-      if (!zeros) clear_bytes(mask + (past ? top * width : 0), (past ? bottom - top : height) * width);
+      if (!zeros) copy_or_clear(mask + (past ? top * width : 0), nullptr, (past ? bottom - top : height) * width);
       if (!any) continue;
       const int64_t words = marks.words(), x = marks.word() * 64;
       bits.resize(static_cast<size_t>(marks.rows() * words));

@@ -18,44 +18,48 @@ void check_total(const ItemName& name, int64_t total, int64_t height, int64_t wi
                      std::to_string(width) + " = " + std::to_string(height * width));
 }
 
-// Visits the set runs as (column, first row, one past the last row), cut at the ends of columns.
-template <typename Visit>
-void for_column_runs(const Rle& rle, Visit&& visit) {
-  const int64_t height = rle.height;
-  if (height == 0) return;
-  int64_t x = 0, y = 0;
-  for (size_t i = 0; i + 1 < rle.counts.size(); i += 2) {
-    y += rle.counts[i];
-    // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
-    if (y >= 2 * height) {
-      x += y / height;
-      y %= height;
-    } else if (y >= height) {
-      ++x;
-      y -= height;
-    }
-    int64_t left = rle.counts[i + 1];
-    for (; y + left > height; y = 0, ++x) {
-      visit(x, y, height);
-      left -= height - y;
-    }
-    if (left > 0) visit(x, y, y + left);
-    y += left;
+// The set runs of a mask, in memory that each thread keeps: one at a time.
+class Runs {
+ public:
+  explicit Runs(const Rle& rle) {
+    thread_local std::vector<int32_t> kept;
+    memory_ = &kept;
+    const size_t most = rle.counts.size() / 2 + static_cast<size_t>(rle.width + kColumnSlack);
+    if (kept.size() < 3 * most) kept.resize(3 * most);
+    found_ = {kept.data(), kept.data() + most, kept.data() + 2 * most};
+    if (rle.height > 0)
+      mask_kernels().column_runs(rle.counts.data(), static_cast<int64_t>(rle.counts.size()), rle.height, found_);
   }
-}
+  Runs(const Runs&) = delete;
+  Runs& operator=(const Runs&) = delete;
+  ~Runs() {
+    if (memory_->size() > 2 * kScratchWords) std::vector<int32_t>().swap(*memory_);
+  }
+
+  const ColumnRuns& operator*() const { return found_; }
+  const ColumnRuns* operator->() const { return &found_; }
+  PixelBox box() const {
+    if (found_.n == 0) return {};
+    return {found_.x[0], found_.top, found_.x[found_.n - 1] + 1, found_.bottom};
+  }
+
+ private:
+  std::vector<int32_t>* memory_;
+  ColumnRuns found_;
+};
 
 // Marks where each run starts and ends and folds the marks down the rows: no pixel is visited.
-void draw_box(const Rle& rle, const PixelBox& box, uint64_t* out, int64_t stride) {
+void draw_box(const ColumnRuns& runs, const PixelBox& box, uint64_t* out, int64_t stride) {
   const int64_t first = box.x1 / 64, rows = box.y2 - box.y1, words = words_for(box.x2) - first;
   thread_local std::vector<uint64_t> scratch;  // all 0 between calls: folding clears what it reads
   std::vector<uint64_t>& marks = scratch;      // asked for once: finding a thread's own is a call
   if (marks.size() < static_cast<size_t>(rows * words)) marks.resize(static_cast<size_t>(rows * words), 0);
-  for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
-    uint64_t* column = marks.data() + (x / 64 - first);
-    const uint64_t bit = uint64_t{1} << (x & 63);
-    column[(begin - box.y1) * words] ^= bit;
-    if (end < box.y2) column[(end - box.y1) * words] ^= bit;
-  });
+  for (int64_t i = 0; i < runs.n; ++i) {
+    uint64_t* column = marks.data() + (runs.x[i] / 64 - first);
+    const uint64_t bit = uint64_t{1} << (runs.x[i] & 63);
+    column[(runs.begin[i] - box.y1) * words] ^= bit;
+    if (runs.end[i] < box.y2) column[(runs.end[i] - box.y1) * words] ^= bit;
+  }
   mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, {out, stride, false});
   if (marks.size() > kScratchWords) std::vector<uint64_t>().swap(marks);
 }
@@ -104,9 +108,17 @@ Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64
   int16_t values[kChunk + 64];
   for (size_t i = 0; i < length;) {
     const size_t chunk = std::min(kChunk, length - i);
-    int64_t used = 0;
+    int64_t used = 0, k = 0;
     const int64_t found = kernels.short_numbers(text + i, static_cast<int64_t>(chunk), &used, values);
-    for (int64_t k = 0; k < found; ++k) add(values[k]);
+    while (k < found && done < 3) add(values[k++]);
+    int64_t sum = 0;
+    if (k < found &&
+        kernels.add_differences(values + k, found - k, static_cast<uint32_t>(pixels), counts + done, &sum)) {
+      total += sum;
+      done += static_cast<size_t>(found - k);
+      k = found;
+    }
+    while (k < found) add(values[k++]);  // again, to say which is wrong
     i += static_cast<size_t>(used);
     if (used < static_cast<int64_t>(chunk)) add(read_number(name, text, length, i));
   }
@@ -153,16 +165,7 @@ int64_t rle_area(const Rle& rle) {
   return area;
 }
 
-PixelBox rle_box(const Rle& rle) {
-  PixelBox box{rle.width, rle.height, 0, 0};
-  for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
-    box.x1 = std::min(box.x1, x);
-    box.x2 = x + 1;
-    box.y1 = std::min(box.y1, begin);
-    box.y2 = std::max(box.y2, end);
-  });
-  return box.x2 == 0 ? PixelBox{} : box;
-}
+PixelBox rle_box(const Rle& rle) { return Runs(rle).box(); }
 
 Rle rle_from_columns(const uint8_t* columns, int64_t height, int64_t width) {
   constexpr int64_t kChunk = 4096;
@@ -228,31 +231,20 @@ Rle rle_merge(const std::vector<Rle>& rles, bool intersect) {
 void rle_to_words(const Rle& rle, uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(rle.width);
   std::fill_n(words, rle.height * stride, uint64_t{0});
-  *area = rle_area(rle);
-  *box = rle_box(rle);
-  if (*area > 0) draw_box(rle, *box, words + box->y1 * stride + box->x1 / 64, stride);
+  const Runs runs(rle);
+  *area = runs->pixels;
+  *box = runs.box();
+  if (*area > 0) draw_box(*runs, *box, words + box->y1 * stride + box->x1 / 64, stride);
 }
 
 CompactMask::CompactMask(const Rle& rle) {
-  thread_local std::vector<ColumnRun> scratch;
-  std::vector<ColumnRun>& runs = scratch;  // asked for once: finding a thread's own is a call
-  const size_t most = rle.counts.size() / 2 + static_cast<size_t>(rle.width);
-  if (runs.size() < most) runs.resize(most);
-  ColumnRun* end_of_runs = runs.data();
-  int64_t pixels = 0, top = rle.height, bottom = 0;
-  for_column_runs(rle, [&](int64_t x, int64_t begin, int64_t end) {
-    *end_of_runs++ = {static_cast<int32_t>(x), static_cast<int32_t>(begin), static_cast<int32_t>(end)};
-    pixels += end - begin;
-    top = std::min(top, begin);
-    bottom = std::max(bottom, end);
-  });
-  area = pixels;
-  if (pixels == 0) return;
-  box = {runs[0].x, top, end_of_runs[-1].x + 1, bottom};
+  const Runs runs(rle);
+  area = runs->pixels;
+  box = runs.box();
+  if (area == 0) return;
   const int64_t first = box.y1 / 64, stride = words_for(box.y2) - first;
   words.resize(static_cast<size_t>((box.x2 - box.x1) * stride + kColumnSlack));
-  mask_kernels().fill_columns(runs.data(), end_of_runs - runs.data(), {box.x1, 64 * first, stride, words.data()});
-  if (runs.size() > kScratchWords) std::vector<ColumnRun>().swap(runs);
+  mask_kernels().fill_columns(*runs, {box.x1, 64 * first, stride, words.data()});
 }
 
 MaskView CompactMask::view() const {

@@ -17,12 +17,23 @@ struct Counts {
 
 // A window of rows x words that a polygon was marked into, always left zero behind.
 struct FoldPlane {
-  uint64_t* toggles;  // a set bit flips its pixel and every later one: below it (down) or right of it (right)
-  uint64_t* sets;     // bits set whatever the toggles say; only read when folding right, may be null
+  // A set bit flips its pixel and every later one: below it (down) or right of it. Then each row has an even number of
+  // them, of which those that lie beyond its last pixel stand in the next row's first bit: flips never need to be told
+  // apart by row, and one word follows the last row.
+  uint64_t* toggles;
+  uint64_t* sets;  // bits set whatever the toggles say; only read when folding right, may be null
   int64_t rows;
   int64_t words;       // per row
   uint64_t last_mask;  // which bits of a row's last word lie inside the image
   bool down;
+};
+
+// Where a polygon's edges are marked: the window's bits as in a FoldPlane that folds right, and the image's row and
+// word where it begins.
+struct EdgePlane {
+  uint64_t* toggles;
+  uint64_t* sets;
+  int64_t words, top, left;
 };
 
 // What a window of bits holds: `columns`, one row of words that comes in as zeros, gets the OR of all rows.
@@ -47,9 +58,12 @@ struct FoldCount {
   int64_t intersection = 0;
 };
 
-// Pixels begin..end of column x; at least one.
-struct ColumnRun {
-  int32_t x, begin, end;
+// Pixels begin[i]..end[i] of column x[i], at least one each, from left to right and down; `pixels` of them in all. The
+// arrays have room for kColumnSlack more.
+struct ColumnRuns {
+  int32_t *x, *begin, *end;
+  int64_t n = 0, pixels = 0;
+  int32_t top = INT32_MAX, bottom = 0;  // of all runs
 };
 // Bits column by column: column `x` first, its pixel `y` in bit 0, `stride` words to a column and kColumnSlack behind
 // the last. They come in as zeros; what is behind a column may be written as long as it comes later.
@@ -75,11 +89,21 @@ struct MaskKernels {
   // Reads numbers of one or two characters of a compressed RLE string, up to the first that is longer, cut off or not
   // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
   int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
+  // counts[i] = values[i] + counts[i - 2], of which two are there, and *total grows by them. False where one of them is
+  // not 0..most.
+  bool (*add_differences)(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts, int64_t* total);
+  // The set ones among n run lengths, zeros first, cut at the ends of columns of `height` pixels.
+  void (*column_runs)(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs);
+  // Sets their pixels.
+  void (*fill_columns)(const ColumnRuns& runs, const ColumnBits& bits);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
+  // Stores whole cache lines past the caches, copied or, where `from` is null, all 0; `to` begins a line. A fence is
+  // the caller's.
+  void (*stream_lines)(uint8_t* to, const uint8_t* from, int64_t lines);
+  // Marks a ring of n vertices (x, y) by OpenCV's rule; all lie in the window, whose words reach as far as they may.
+  void (*mark_edges)(const double* xy, int64_t n, const EdgePlane& plane);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);
-  // Sets the pixels of n runs, which go from left to right.
-  void (*fill_columns)(const ColumnRun* runs, int64_t n, const ColumnBits& bits);
 };
 
 extern const MaskKernels kMaskKernelsScalar;

@@ -9,6 +9,8 @@
 #define POPCOUNT(word) static_cast<int64_t>(_mm_popcnt_u64(word))
 
 #include "simd/mask_kernels_inl.h"
+#include "simd/polygon_edges_avx512.h"
+#include "simd/runs_avx512.h"
 
 namespace dpad {
 namespace {
@@ -18,11 +20,7 @@ constexpr int64_t kAhead = 4096;
 
 inline void ask(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
 
-inline __mmask8 first_lanes(int64_t n) { return static_cast<__mmask8>(n >= 8 ? 0xff : (1u << n) - 1); }
-
 inline __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
-
-inline int64_t sum_lanes(__m512i v) { return _mm512_reduce_add_epi64(v); }
 
 inline __m512i and_popcount(const uint64_t* a, const uint64_t* b, __mmask8 lanes) {
   const __m512i both = _mm512_and_si512(_mm512_maskz_loadu_epi64(lanes, a), _mm512_maskz_loadu_epi64(lanes, b));
@@ -34,6 +32,17 @@ int64_t and_count(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_
   if (words == stride_a && words == stride_b) {
     words *= rows;
     rows = rows > 0 ? 1 : 0;
+  }
+  // The boxes of most pairs meet in a few words of some dozens of rows, and a load that reaches into a second cache
+  // line costs twice, masked or not.
+  if (words <= 4) {
+    const __mmask8 lanes = first_lanes(words);
+    __m256i total = _mm256_setzero_si256();
+    for (int64_t y = 0; y < rows; ++y, a += stride_a, b += stride_b) {
+      const __m256i both = _mm256_and_si256(_mm256_maskz_loadu_epi64(lanes, a), _mm256_maskz_loadu_epi64(lanes, b));
+      total = _mm256_add_epi64(total, _mm256_popcnt_epi64(both));
+    }
+    return sum_lanes(_mm512_zextsi256_si512(total));
   }
   __m512i total = _mm512_setzero_si512();
   for (int64_t y = 0; y < rows; ++y, a += stride_a, b += stride_b)
@@ -129,86 +138,84 @@ int64_t short_numbers(const char* text, int64_t length, int64_t* used, int16_t* 
   return found;
 }
 
-// prefix_parity in each lane, and over the lanes: `carry` is 1 where the lanes before have an odd number of bits.
-inline __m512i prefix_parity_of_lanes(__m512i v, unsigned& carry) {
-  v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 1));
-  v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 2));
-  v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 4));
-  v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 8));
-  v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 16));
-  v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 32));
-  unsigned odd = _mm512_movepi64_mask(v);
-  odd ^= odd << 1;
-  odd ^= odd << 2;
-  odd ^= odd << 4;
-  const __mmask8 flipped = static_cast<__mmask8>(odd << 1 ^ (0u - carry));
-  carry = (odd >> 7 & 1) ^ carry;
-  return _mm512_mask_xor_epi64(v, flipped, v, _mm512_set1_epi64(-1));
+// Bit i of all words together becomes the parity of bits 0..i.
+inline void prefix_parity_of_all(uint64_t* words, int64_t n) {
+  uint64_t carry = 0;
+  for (int64_t i = 0; i < n; i += 8) {
+    const __mmask8 lanes = first_lanes(n - i);
+    __m512i v = _mm512_maskz_loadu_epi64(lanes, words + i);
+    v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 1));
+    v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 2));
+    v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 4));
+    v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 8));
+    v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 16));
+    v = _mm512_xor_si512(v, _mm512_slli_epi64(v, 32));
+    unsigned odd = _mm512_movepi64_mask(v);
+    odd ^= odd << 1;
+    odd ^= odd << 2;
+    odd ^= odd << 4;
+    const __mmask8 flipped = static_cast<__mmask8>(odd << 1 ^ (0u - carry));
+    carry ^= odd >> 7 & 1;
+    _mm512_mask_storeu_epi64(words + i, lanes, _mm512_mask_xor_epi64(v, flipped, v, _mm512_set1_epi64(-1)));
+  }
 }
 
-// Hands part(y, i, lanes, words) up to 8 words of a row at a time, those of one i from top to bottom or those of one y
-// from left to right. Nothing is stored on the way: a masked store holds up every load that comes near it.
+// Hands part(y, i, lanes, words) up to 8 words of a row at a time, strip by strip from top to bottom. Nothing is stored
+// while they are read: a masked store holds up every load that comes near it. The plane is a copy that no store to its
+// words can change, so that it stays in registers.
 template <typename Part>
-inline void fold_parts(const FoldPlane& plane, Part&& part) {
+inline void fold_parts(const FoldPlane plane, Part&& part) {
   const int64_t words = plane.words, size = plane.rows * words;
-  for (int64_t i = 0; plane.down && i < words; i += 8) {
+  const uint64_t* const sets = plane.down ? nullptr : plane.sets;
+  if (!plane.down) prefix_parity_of_all(plane.toggles, size);
+  for (int64_t i = 0; i < words; i += 8) {
     const __mmask8 lanes = first_lanes(words - i);
-    __m512i column = _mm512_setzero_si512();
-    for (int64_t y = 0; y < plane.rows; ++y) {
-      column = _mm512_xor_si512(column, _mm512_maskz_loadu_epi64(lanes, plane.toggles + y * words + i));
-      part(y, i, lanes, column);
+    const __mmask8 end = static_cast<__mmask8>(i + 8 >= words ? 1u << (words - 1 - i) : 0);
+    const __m512i inside = _mm512_mask_set1_epi64(_mm512_set1_epi64(-1), end, static_cast<int64_t>(plane.last_mask));
+    __m512i above = _mm512_setzero_si512();
+    for (int64_t y = 0, at = i; y < plane.rows; ++y, at += words) {
+      __m512i row = _mm512_xor_si512(above, _mm512_maskz_loadu_epi64(lanes, plane.toggles + at));
+      if (plane.down) above = row;
+      if (sets != nullptr) row = _mm512_or_si512(row, _mm512_maskz_loadu_epi64(lanes, sets + at));
+      part(y, i, lanes, _mm512_and_si512(row, inside));
     }
   }
-  for (int64_t y = 0; !plane.down && y < plane.rows; ++y) {
-    unsigned carry = 0;
-    for (int64_t i = 0; i < words; i += 8) {
-      const __mmask8 lanes = first_lanes(words - i);
-      __m512i row = prefix_parity_of_lanes(_mm512_maskz_loadu_epi64(lanes, plane.toggles + y * words + i), carry);
-      if (plane.sets != nullptr)
-        row = _mm512_or_si512(row, _mm512_maskz_loadu_epi64(lanes, plane.sets + y * words + i));
-      const __mmask8 end = static_cast<__mmask8>(i + 8 >= words ? 1u << (words - 1 - i) : 0);
-      row = _mm512_mask_and_epi64(row, end, row, _mm512_set1_epi64(static_cast<int64_t>(plane.last_mask)));
-      part(y, i, lanes, _mm512_maskz_mov_epi64(lanes, row));
-    }
-  }
-  __builtin_memset(plane.toggles, 0, static_cast<size_t>(size) * sizeof(uint64_t));
-  if (plane.sets != nullptr && !plane.down)
-    __builtin_memset(plane.sets, 0, static_cast<size_t>(size) * sizeof(uint64_t));
+  __builtin_memset(plane.toggles, 0, static_cast<size_t>(size + (plane.down ? 0 : 1)) * sizeof(uint64_t));
+  if (sets != nullptr) __builtin_memset(plane.sets, 0, static_cast<size_t>(size) * sizeof(uint64_t));
 }
 
-// Adds up an Extent; the columns of up to 16 words stay in registers.
+// Adds up an Extent, strip by strip.
 class Measuring {
  public:
-  Measuring(Extent& extent, int64_t words) : extent_(extent), words_(words) {}
+  explicit Measuring(const Extent& extent) : extent_(extent) {}
 
   void add(int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
+    if (i != strip_) next_strip(i);
+    lanes_ = lanes;
     area_ = _mm512_add_epi64(area_, _mm512_popcnt_epi64(words));
-    if (i == 0)
-      first_ = _mm512_or_si512(first_, words);
-    else if (i == 8)
-      second_ = _mm512_or_si512(second_, words);
-    else
-      merge(i, lanes, words);
+    columns_ = _mm512_or_si512(columns_, words);
     if (_mm512_test_epi64_mask(words, words) == 0) return;
     extent_.top = y < extent_.top ? y : extent_.top;
     extent_.bottom = y > extent_.bottom ? y : extent_.bottom;
   }
 
-  void finish() {
+  Extent finish() {
+    next_strip(0);
     extent_.area += sum_lanes(area_);
-    merge(0, first_lanes(words_), first_);
-    if (words_ > 8) merge(8, first_lanes(words_ - 8), second_);
+    return extent_;
   }
 
  private:
-  void merge(int64_t i, __mmask8 lanes, __m512i words) {
-    uint64_t* const at = extent_.columns + i;
-    _mm512_mask_storeu_epi64(at, lanes, _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, at)));
+  void next_strip(int64_t i) {
+    _mm512_mask_storeu_epi64(extent_.columns + strip_, lanes_, columns_);
+    columns_ = _mm512_setzero_si512();
+    strip_ = i;
   }
 
-  Extent& extent_;
-  const int64_t words_;
-  __m512i area_ = _mm512_setzero_si512(), first_ = _mm512_setzero_si512(), second_ = _mm512_setzero_si512();
+  Extent extent_;
+  int64_t strip_ = 0;
+  __mmask8 lanes_ = 0;
+  __m512i area_ = _mm512_setzero_si512(), columns_ = _mm512_setzero_si512();
 };
 
 // Counts all, looks for the first and last row from both ends, and reads again only the rows between.
@@ -236,28 +243,43 @@ void measure(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent
   }
 }
 
+// A line in one store: four stores that a cache miss comes between go to memory one by one.
+void stream_lines(uint8_t* to, const uint8_t* from, int64_t lines) {
+  for (int64_t i = 0; i < 64 * lines; i += 64)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i),
+                        from == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(from + i));
+}
+
+void mark_edges(const double* xy, int64_t n, const EdgePlane& plane) {
+  EdgeMarker marker(plane);
+  marker.ring(xy, n);
+}
+
 void fold_draw(const FoldPlane& plane, const FoldDraw& target) {
-  const auto draw = [&](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
-    uint64_t* const out = target.out + y * target.stride + i;
-    if (target.merge) words = _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, out));
-    _mm512_mask_storeu_epi64(out, lanes, words);
+  uint64_t* const out = target.out;
+  const int64_t stride = target.stride;
+  const bool merge = target.merge;
+  const auto draw = [=](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
+    uint64_t* const at = out + y * stride + i;
+    if (merge) words = _mm512_or_si512(words, _mm512_maskz_loadu_epi64(lanes, at));
+    _mm512_mask_storeu_epi64(at, lanes, words);
   };
   if (target.extent == nullptr) return fold_parts(plane, draw);
-  Measuring measuring(*target.extent, plane.words);
+  Measuring measuring(*target.extent);
   fold_parts(plane, [&](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
     draw(y, i, lanes, words);
     measuring.add(y, i, lanes, words);
   });
-  measuring.finish();
+  *target.extent = measuring.finish();
 }
 
 void fold_count(const FoldPlane& plane, FoldCount& target) {
   __m512i area = _mm512_setzero_si512(), both = area;
+  const FoldCount from = target;
   fold_parts(plane, [&](int64_t y, int64_t i, __mmask8 lanes, __m512i words) {
-    const int64_t at = y * target.stride + i;
-    if (target.ignore != nullptr)
-      words = _mm512_andnot_si512(_mm512_maskz_loadu_epi64(lanes, target.ignore + at), words);
-    const __m512i truth = _mm512_maskz_loadu_epi64(lanes, target.truth + at);
+    const int64_t at = y * from.stride + i;
+    if (from.ignore != nullptr) words = _mm512_andnot_si512(_mm512_maskz_loadu_epi64(lanes, from.ignore + at), words);
+    const __m512i truth = _mm512_maskz_loadu_epi64(lanes, from.truth + at);
     area = _mm512_add_epi64(area, _mm512_popcnt_epi64(words));
     both = _mm512_add_epi64(both, _mm512_popcnt_epi64(_mm512_and_si512(words, truth)));
   });
@@ -265,32 +287,10 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
   target.intersection += sum_lanes(both);
 }
 
-// A column of up to 512 pixels is one register, stored when the next begins: nothing is read, and no branch asks in
-// which word a run ends.
-void fill_columns(const ColumnRun* runs, int64_t n, const ColumnBits& bits) {
-  if (bits.stride > kColumnSlack) return fill_columns_one_by_one(runs, n, bits);
-  const __m512i ones = _mm512_set1_epi64(-1), zero = _mm512_setzero_si512();
-  const __m512i starts =
-      _mm512_add_epi64(_mm512_set_epi64(448, 384, 320, 256, 192, 128, 64, 0), _mm512_set1_epi64(bits.y));
-  const auto from = [&](int64_t y) {  // all bits from pixel y on: shifts of 64 and more leave none
-    return _mm512_sllv_epi64(ones, _mm512_max_epi64(_mm512_sub_epi64(_mm512_set1_epi64(y), starts), zero));
-  };
-  __m512i column = zero;
-  int32_t x = n > 0 ? runs[0].x : 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (runs[i].x != x) {
-      _mm512_storeu_si512(bits.words + (x - bits.x) * bits.stride, column);
-      column = zero;
-      x = runs[i].x;
-    }
-    column = _mm512_or_si512(column, _mm512_andnot_si512(from(runs[i].end), from(runs[i].begin)));
-  }
-  if (n > 0) _mm512_storeu_si512(bits.words + (x - bits.x) * bits.stride, column);
-}
-
 }  // namespace
 
-const MaskKernels kMaskKernelsAvx512 = {"avx512", and_count,     count,      measure,   dense_counts, pack_row,
-                                        changes,  short_numbers, unpack_row, fold_draw, fold_count,   fill_columns};
+const MaskKernels kMaskKernelsAvx512 = {
+    "avx512",        and_count,   count,        measure,    dense_counts, pack_row,   changes,   short_numbers,
+    add_differences, column_runs, fill_columns, unpack_row, stream_lines, mark_edges, fold_draw, fold_count};
 
 }  // namespace dpad

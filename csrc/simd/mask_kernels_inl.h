@@ -4,7 +4,12 @@
 // file.
 #pragma once
 
+#include "simd/line_rows.h"
 #include "simd/mask_kernels.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace dpad {
 namespace {
@@ -13,6 +18,36 @@ inline int64_t and_count_words(const uint64_t* a, const uint64_t* b, int64_t wor
   int64_t total = 0;
   for (int64_t i = 0; i < words; ++i) total += POPCOUNT(a[i] & b[i]);
   return total;
+}
+
+constexpr int kPositionBits = 16;
+
+// Lines set the pixels that they cover, and each row that an edge crosses on its way down is flipped behind its
+// position in 16.16 fixed point. Where that falls right on a pixel, OpenCV sets it, but so has the line: in 32768 rows
+// a position is off by less than half a pixel.
+inline void mark_edges_one_by_one(const double* xy, int64_t n, const EdgePlane& plane) {
+  constexpr int kShift = kPositionBits;
+  uint64_t *const toggles = plane.toggles, *const sets = plane.sets;
+  const int64_t words = plane.words, origin = -plane.top * words - plane.left;
+  auto x1 = static_cast<int64_t>(xy[2 * n - 2]), y1 = static_cast<int64_t>(xy[2 * n - 1]);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto x2 = static_cast<int64_t>(xy[2 * i]), y2 = static_cast<int64_t>(xy[2 * i + 1]);
+    const bool up = y1 > y2;
+    const int64_t above = up ? x2 : x1, below = up ? x1 : x2, rows = up ? y1 - y2 : y2 - y1;
+    int64_t row = origin + (up ? y2 : y1) * words;
+    LineRows line(above, below, rows);
+    // Exact, as in whole numbers: a quotient of such that is not whole is further from one than doubles round.
+    const auto slope = static_cast<int64_t>(static_cast<double>((below - above) * (1 << kShift)) /
+                                            static_cast<double>(rows > 1 ? rows : 1));
+    int64_t behind = (above + 1) * (1 << kShift);
+    for (const int64_t end = row + rows * words; row < end; row += words, behind += slope) {
+      line.next(sets, row);
+      toggles[row + (behind >> (kShift + 6))] ^= uint64_t{1} << (behind >> kShift & 63);
+    }
+    line.next(sets, row);
+    x1 = x2;
+    y1 = y2;
+  }
 }
 
 // Bit i of the result is the parity of bits 0..i: what the toggles of one word leave set.
@@ -42,11 +77,12 @@ inline void fold_down(const FoldPlane& plane, Row&& row) {
 template <typename Row>
 inline void fold_right(const FoldPlane& plane, Row&& row) {
   uint64_t* const toggles = plane.toggles;
-  // All words at once, for vectors; then what each row carries from word to word.
-  for (int64_t i = 0; i < plane.rows * plane.words; ++i) toggles[i] = prefix_parity(toggles[i]);
+  const int64_t size = plane.rows * plane.words;
+  // All words at once, for vectors; then what each carries to the next.
+  for (int64_t i = 0; i < size; ++i) toggles[i] = prefix_parity(toggles[i]);
+  uint64_t carry = 0;
   for (int64_t y = 0; y < plane.rows; ++y) {
     uint64_t* here = toggles + y * plane.words;
-    uint64_t carry = 0;
     for (int64_t i = 0; i < plane.words; ++i) {
       here[i] ^= carry;
       carry = uint64_t{0} - (here[i] >> 63);
@@ -62,6 +98,7 @@ inline void fold_right(const FoldPlane& plane, Row&& row) {
     row(y, here);
     for (int64_t i = 0; i < plane.words; ++i) here[i] = 0;
   }
+  toggles[size] = 0;
 }
 
 template <typename Row>
@@ -169,9 +206,74 @@ inline void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
   column[last] |= to & (from | apart);
 }
 
-inline void fill_columns_one_by_one(const ColumnRun* runs, int64_t n, const ColumnBits& bits) {
-  for (const ColumnRun* run = runs; run != runs + n; ++run)
-    fill_bits(bits.words + (run->x - bits.x) * bits.stride, run->begin - bits.y, run->end - bits.y);
+inline void fill_columns_one_by_one(const ColumnRuns& runs, const ColumnBits& bits) {
+  for (int64_t i = 0; i < runs.n; ++i)
+    fill_bits(bits.words + (runs.x[i] - bits.x) * bits.stride, runs.begin[i] - bits.y, runs.end[i] - bits.y);
+}
+
+inline bool add_differences_one_by_one(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts,
+                                       int64_t* total) {
+  uint32_t before = counts[-2], last = counts[-1], worst = 0;
+  int64_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t count = before + static_cast<uint32_t>(values[i]);  // one below 0 is beyond `most`, too
+    before = last;
+    last = counts[i] = count;
+    worst = count > worst ? count : worst;
+    sum += count;
+  }
+  *total += sum;
+  return worst <= most;
+}
+
+inline void add_run(ColumnRuns& runs, int64_t x, int64_t begin, int64_t end) {
+  runs.x[runs.n] = static_cast<int32_t>(x);
+  runs.begin[runs.n] = static_cast<int32_t>(begin);
+  runs.end[runs.n++] = static_cast<int32_t>(end);
+  runs.pixels += end - begin;
+  runs.top = begin < runs.top ? static_cast<int32_t>(begin) : runs.top;
+  runs.bottom = end > runs.bottom ? static_cast<int32_t>(end) : runs.bottom;
+}
+
+// Adds a run of `left` pixels that begins at (x, y), and moves there where it ends.
+inline void add_long_run(ColumnRuns& runs, int64_t& x, int64_t& y, int64_t left, int64_t height) {
+  for (; y + left > height; y = 0, ++x) {
+    add_run(runs, x, y, height);
+    left -= height - y;
+  }
+  if (left > 0) add_run(runs, x, y, y + left);
+  y += left;
+}
+
+inline void column_runs_one_by_one(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs) {
+  ColumnRuns found = runs;  // a copy, which stays in registers
+  int64_t x = 0, y = 0;
+  for (int64_t i = 0; i + 1 < n; i += 2) {
+    y += counts[i];
+    // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
+    if (y >= 2 * height) {
+      x += y / height;
+      y %= height;
+    } else if (y >= height) {
+      ++x;
+      y -= height;
+    }
+    add_long_run(found, x, y, counts[i + 1], height);
+  }
+  runs = found;
+}
+
+inline void stream_lines_by_16(uint8_t* to, const uint8_t* from, int64_t lines) {
+#if defined(__SSE2__)
+  for (int64_t i = 0; i < 64 * lines; i += 16) {
+    const __m128i value =
+        from == nullptr ? _mm_setzero_si128() : _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), value);
+  }
+#else
+  if (lines > 0 && from == nullptr) __builtin_memset(to, 0, static_cast<size_t>(64 * lines));
+  if (lines > 0 && from != nullptr) __builtin_memcpy(to, from, static_cast<size_t>(64 * lines));
+#endif
 }
 
 inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {
