@@ -12,6 +12,9 @@ namespace {
 // Instructions of their own and not the compilers' intrinsics: GCC's do not tell it that they read and write memory.
 // Sums are in tiles 0 to 3.
 #define TILE_LOAD(tile, from) asm volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
+// From the second-level cache past the first, which is the panel's: rows come by once for every panel.
+#define TILE_LOAD_ROWS(tile, from) \
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
 #define TILE_STORE(tile, to) asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(int64_t{64}) : "memory")
 #define TILE_ZERO(tile) asm volatile("tilezero %tmm" #tile)
 #define TILE_MULTIPLY(a, b, sums) asm volatile("tdpbssd %tmm" #b ", %tmm" #a ", %tmm" #sums)
@@ -133,19 +136,19 @@ class Finish {
 template <bool kBoth>
 inline void step_of_two(const int8_t* a, const int8_t* other, const int8_t* b) {
   TILE_LOAD(6, b);
-  TILE_LOAD(4, a);
+  TILE_LOAD_ROWS(4, a);
   TILE_MULTIPLY(4, 6, 0);
   TILE_LOAD(7, b + kTileBytes);
   TILE_MULTIPLY(4, 7, 1);
   if constexpr (kBoth) {
-    TILE_LOAD(5, other);
+    TILE_LOAD_ROWS(5, other);
     TILE_MULTIPLY(5, 6, 2);
     TILE_MULTIPLY(5, 7, 3);
   }
-  TILE_LOAD(4, a + kTileBytes);
+  TILE_LOAD_ROWS(4, a + kTileBytes);
   TILE_MULTIPLY(4, 6, 1);
   if constexpr (kBoth) {
-    TILE_LOAD(5, other + kTileBytes);
+    TILE_LOAD_ROWS(5, other + kTileBytes);
     TILE_MULTIPLY(5, 6, 3);
   }
 }
@@ -153,11 +156,11 @@ inline void step_of_two(const int8_t* a, const int8_t* other, const int8_t* b) {
 // One step of three digits.
 inline void step_of_three(const int8_t* a, const int8_t* b) {
   TILE_LOAD(7, b);
-  TILE_LOAD(4, a);
+  TILE_LOAD_ROWS(4, a);
   TILE_MULTIPLY(4, 7, 0);
-  TILE_LOAD(5, a + kTileBytes);
+  TILE_LOAD_ROWS(5, a + kTileBytes);
   TILE_MULTIPLY(5, 7, 1);
-  TILE_LOAD(6, a + 2 * kTileBytes);
+  TILE_LOAD_ROWS(6, a + 2 * kTileBytes);
   TILE_MULTIPLY(6, 7, 2);
   TILE_LOAD(7, b + kTileBytes);
   TILE_MULTIPLY(4, 7, 1);
