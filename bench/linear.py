@@ -2,6 +2,8 @@
 
 16 to 4,096 crops and 128 to 16,384 masks, in steps of four: time per item, and the memory that a call needs beyond its
 output. Each size runs in a forked process of its own, whose peak (VmHWM) is taken before and after; times are medians.
+The sizes take turns, several rounds, and the quickest median of each counts, because a shared machine is slower for a
+while at a time: a size that met such a while would look as if it cost more.
 The items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it
 costs per item to get memory for the output from the operating system and to write it once: large blocks go back.
 """
@@ -128,10 +130,10 @@ def one(name: str, n: int, threads: int) -> dict[str, float]:
     before = peak()
     call()
     risen = peak() - before
-    bare = [seconds(lambda: np.full(output, 1, np.uint8)) for _ in range(5)]
+    bare = [seconds(lambda: np.full(output, 1, np.uint8)) for _ in range(3)]
     runs = []
     began = time.perf_counter()
-    while len(runs) < 3 or (time.perf_counter() - began < 0.7 and len(runs) < 400):
+    while len(runs) < 3 or (time.perf_counter() - began < 0.3 and len(runs) < 400):
         runs.append(seconds(call))
     us, bare_us = (1e6 * statistics.median(times) / n for times in (runs, bare))
     return {"us": us, "bare": bare_us, "output": output, "beyond": max(risen - output, 0)}
@@ -147,13 +149,22 @@ def in_a_child(name: str, n: int, threads: int) -> dict[str, float]:
     return result
 
 
-def rows(threads: int) -> Iterator[dict[str, Any]]:
+def quickest(name: str, sizes: tuple[int, ...], threads: int, rounds: int) -> list[dict[str, float]]:
+    """Per size the least of every number over the rounds; a peak is the most."""
+    found = [[in_a_child(name, n, threads) for n in sizes] for _ in range(rounds)]
+    merged = []
+    for of_a_size in zip(*found, strict=True):
+        least = {key: min(result[key] for result in of_a_size) for key in of_a_size[0]}
+        merged.append({**least, "beyond": max(result["beyond"] for result in of_a_size)})
+    return merged
+
+
+def rows(threads: int, rounds: int) -> Iterator[dict[str, Any]]:
     device = f"{info.cpu_model()}, {_extension.C.mask_kernels()}"
     for name, (_, sizes) in CASES.items():
-        smallest = 0.0
-        for n in sizes:
-            result = in_a_child(name, n, threads)
-            smallest = smallest or result["us"]
+        results = quickest(name, sizes, threads, rounds)
+        smallest = results[0]["us"]
+        for n, result in zip(sizes, results, strict=True):
             mebibytes = (result["output"] / 2**20, result["beyond"] / 2**20)
             numbers = (result["us"], result["us"] / smallest, result["bare"], *mebibytes)
             head, tail = (name, n, threads), (round(number, 3) for number in numbers)
@@ -163,12 +174,15 @@ def rows(threads: int) -> Iterator[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
+    parser.add_argument("--rounds", type=int, default=4, help="how often the sizes take turns (default: 4)")
     args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {args.rounds}")
     table = Table(title="cost per item", title_justify="left")
     for column in COLUMNS[:-1]:
         table.add_column(column.replace("_", " "), justify="left" if column == "op" else "right")
     found = []
-    for row in (row for threads in args.threads for row in rows(threads)):
+    for row in (row for threads in args.threads for row in rows(threads, args.rounds)):
         found.append(row)
         table.add_row(*(str(row[column]) for column in COLUMNS[:-1]))
     Console(width=120).print(table)

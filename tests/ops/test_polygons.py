@@ -149,6 +149,26 @@ def test_wide_images(height, width, seed):
         assert np.array_equal(polygon_iou(given_rings, truth, rule=rule), reference.mask_iou(expected, truth))
 
 
+@pytest.mark.parametrize(("height", "width"), [(41, 41), (41, 30000), (30000, 41)])
+def test_every_line_is_opencvs(height, width):
+    # A ring of two points is a line there and back, here of every slope and from every corner.
+    rng = np.random.default_rng(height)
+    ends = [(x, y) for x in np.linspace(0, width - 1, 41) for y in np.linspace(0, height - 1, 41)]
+    if max(height, width) > 41:
+        ends = [ends[i] for i in rng.choice(len(ends), 40, replace=False)]
+    rings = []
+    for x, y in ends:
+        ring = np.array([[0, 0], [x, y], [0, 0]]).astype(np.int32)
+        for across, down in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            turned = np.abs(ring - (across * (width - 1), down * (height - 1)))
+            rings += [turned, np.ascontiguousarray(turned[[1, 0, 1]])]
+    found = rasterize_polygons([ring.astype(float) for ring in rings], height, width, rule="opencv")
+    for ring, mine in zip(rings, found, strict=True):
+        canvas = np.zeros((height, width), np.uint8)
+        cv2.fillPoly(canvas, [ring], 1)
+        assert np.array_equal(mine.to_dense()[0].numpy(), canvas), ring
+
+
 def test_neighbours_share_no_centre_and_leave_none_out():
     rng = np.random.default_rng(0)
     middle = rng.random((5, 2)) * (30, 20)
