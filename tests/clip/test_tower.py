@@ -2,7 +2,6 @@ import copy
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -116,12 +115,11 @@ def digit_results():
 @pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
 def test_amx_does_what_plain_code_does(tmp_path):
     # To the bit; another process, because the choice is made once.
-    script = f"import torch, tests.clip.test_tower as t; torch.save(t.digit_results(), {str(tmp_path / 'plain.pt')!r})"
-    environment = {**os.environ, "DPAD_FAST_SIMD": "avx512"}
-    command, root = [sys.executable, "-c", script], Path(__file__).parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    environment, saved = {**os.environ, "DPAD_FAST_SIMD": "avx512"}, tmp_path / "plain.pt"
+    command = [sys.executable, __file__, str(saved)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    plain, here = torch.load(tmp_path / "plain.pt"), digit_results()
+    plain, here = torch.load(saved), digit_results()
     assert plain.keys() == here.keys()
     for key, expected in plain.items():
         assert torch.equal(here[key], expected), key
@@ -342,3 +340,7 @@ def test_portable_kernels():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+if __name__ == "__main__":
+    torch.save(digit_results(), sys.argv[1])
