@@ -174,7 +174,7 @@ def rows(threads: int, rounds: int) -> Iterator[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
-    parser.add_argument("--rounds", type=int, default=4, help="how often the sizes take turns (default: 4)")
+    parser.add_argument("--rounds", type=int, default=6, help="how often the sizes take turns (default: 6)")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {args.rounds}")
