@@ -42,10 +42,14 @@ void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area
 
 namespace {
 
-void pack_mask(const uint8_t* dense, int64_t height, int64_t width, uint64_t* out) {
-  const MaskKernels& kernels = mask_kernels();
-  if (width % 64 == 0) return kernels.pack_row(dense, height * width, out);  // then rows follow each other as bits too
-  for (int64_t y = 0; y < height; ++y) kernels.pack_row(dense + y * width, width, out + y * words_for(width));
+void pack_mask(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, int64_t* area, PixelBox* box) {
+  const int64_t stride = words_for(width);
+  uint64_t columns[words_for(kMaxSide)];
+  std::fill_n(columns, stride, uint64_t{0});
+  Extent extent{columns};
+  mask_kernels().pack(dense, height, width, words, extent);
+  *area = extent.area;
+  *box = box_of(extent, stride);
 }
 
 }  // namespace
@@ -55,8 +59,7 @@ void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, 
   const int64_t size = height * words_for(width);
   for_masks(n, height * width, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      pack_mask(dense + i * height * width, height, width, words + i * size);
-      measure(words + i * size, height, width, area + i, box + i);
+      pack_mask(dense + i * height * width, height, width, words + i * size, area + i, box + i);
     }
   });
 }
@@ -106,8 +109,7 @@ void dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int t
     int64_t area = 0;
     PixelBox box;
     for (int64_t i = begin; i < end; ++i) {
-      pack_mask(a + i * pixels, b.height, b.width, words.data());
-      measure(words.data(), b.height, b.width, &area, &box);
+      pack_mask(a + i * pixels, b.height, b.width, words.data(), &area, &box);
       const MaskView mask = PackedView{words.data(), &area, &box, 1, b.height, b.width}.view(0);
       for (int64_t j = 0; j < b.n; ++j) {
         intersection[i * b.n + j] = intersect(mask, b.view(j));

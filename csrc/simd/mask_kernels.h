@@ -82,7 +82,8 @@ struct MaskKernels {
   void (*measure)(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent);
   // n bytes of each; a pixel is set where its byte is not 0; ignore may be null.
   Counts (*dense_counts)(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n);
-  void (*pack_row)(const uint8_t* row, int64_t width, uint64_t* words);
+  // Bytes that are not 0 to bits, each row from a word of its own on, and what they hold.
+  void (*pack)(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent);
   // Where the pixels of a run of n bytes change: positions whose pixel is not as the one before, which for the first is
   // *last. Returns their number (n at most) and leaves the last pixel in *last.
   int64_t (*changes)(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions);

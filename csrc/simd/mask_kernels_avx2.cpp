@@ -161,10 +161,14 @@ int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions
   return find_changes(bytes, n, last, positions, pack64, pack_bytes);
 }
 
-void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
+inline void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
   int64_t x = 0;
   for (; x + 64 <= width; x += 64) *words++ = pack64(row + x);
   if (x < width) *words = pack_bytes(row + x, width - x);
+}
+
+void pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
+  pack_rows(dense, height, width, words, extent, pack_row);
 }
 
 inline void unpack32(uint32_t bits, uint8_t* out) {
@@ -192,7 +196,7 @@ const MaskKernels kMaskKernelsAvx2 = {"avx2",
                                       count,
                                       measure_rows,
                                       dense_counts,
-                                      pack_row,
+                                      pack,
                                       changes,
                                       short_numbers_one_by_one,
                                       add_differences_one_by_one,

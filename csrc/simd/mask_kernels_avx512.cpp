@@ -88,10 +88,36 @@ int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions
   return find_changes(bytes, n, last, positions, pack64, pack_few);
 }
 
-void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
-  int64_t x = 0;
-  for (; x + 64 <= width; x += 64) *words++ = pack64(row + x);
-  if (x < width) *words = pack_few(row + x, width - x);
+inline void pack_row(const uint8_t* row, int64_t width, int64_t y, uint64_t* words, Extent& extent, __m512i& area) {
+  uint64_t any = 0;
+  int64_t n = 0;
+  for (; 64 * (n + 1) <= width; ++n) any |= words[n] = pack64(row + 64 * n);
+  if (64 * n < width) {
+    any |= words[n] = pack_few(row + 64 * n, width - 64 * n);
+    ++n;
+  }
+  if (any == 0) return;
+  if (y < extent.top) extent.top = y;
+  if (y > extent.bottom) extent.bottom = y;
+  for (int64_t i = 0; i < n; i += 8) {
+    const __mmask8 lanes = first_lanes(n - i);
+    const __m512i bits = _mm512_maskz_loadu_epi64(lanes, words + i);
+    const __m512i columns = _mm512_maskz_loadu_epi64(lanes, extent.columns + i);
+    area = _mm512_add_epi64(area, _mm512_popcnt_epi64(bits));
+    _mm512_mask_storeu_epi64(extent.columns + i, lanes, _mm512_or_si512(columns, bits));
+  }
+}
+
+// Measures a row while the next ones are on their way from memory, and reads both halves of a mask side by side: one
+// core gets more bytes in a second from two places than from one.
+void pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
+  const int64_t half = (height + 1) / 2, stride = words_for(width);
+  __m512i area = _mm512_setzero_si512();
+  for (int64_t y = 0, other = half; y < half; ++y, ++other) {
+    pack_row(dense + y * width, width, y, words + y * stride, extent, area);
+    if (other < height) pack_row(dense + other * width, width, other, words + other * stride, extent, area);
+  }
+  extent.area += sum_lanes(area);
 }
 
 void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
@@ -290,7 +316,7 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
 }  // namespace
 
 const MaskKernels kMaskKernelsAvx512 = {
-    "avx512",        and_count,   count,        measure,    dense_counts, pack_row,   changes,   short_numbers,
+    "avx512",        and_count,   count,        measure,    dense_counts, pack,       changes,   short_numbers,
     add_differences, column_runs, fill_columns, unpack_row, stream_lines, mark_edges, fold_draw, fold_count};
 
 }  // namespace dpad

@@ -126,6 +126,16 @@ inline void measure_rows(const uint64_t* words, int64_t rows, int64_t stride, Ex
   for (int64_t y = 0; y < rows; ++y) measure_row(words + y * stride, stride, y, extent);
 }
 
+template <typename PackRow>
+inline void pack_rows(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent,
+                      PackRow&& pack_row) {
+  const int64_t stride = words_for(width);
+  for (int64_t y = 0; y < height; ++y, dense += width, words += stride) {
+    pack_row(dense, width, words);
+    measure_row(words, stride, y, extent);
+  }
+}
+
 inline void fold_draw_rows(const FoldPlane& plane, const FoldDraw& target) {
   fold(plane, [&](int64_t y, const uint64_t* words) {
     uint64_t* out = target.out + y * target.stride;

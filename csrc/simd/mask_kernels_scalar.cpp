@@ -30,8 +30,12 @@ int64_t and_count(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_
 
 int64_t count(const uint64_t* a, int64_t words) { return and_count_words(a, a, words); }
 
-void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
+inline void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
   for (int64_t x = 0; x < width; x += 64) *words++ = pack_bytes(row + x, width - x < 64 ? width - x : 64);
+}
+
+void pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
+  pack_rows(dense, height, width, words, extent, pack_row);
 }
 
 int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {
@@ -49,7 +53,7 @@ const MaskKernels kMaskKernelsScalar = {"scalar",
                                         count,
                                         measure_rows,
                                         dense_counts_tail,
-                                        pack_row,
+                                        pack,
                                         changes,
                                         short_numbers_one_by_one,
                                         add_differences_one_by_one,
