@@ -129,11 +129,15 @@ void bind_masks(py::module_& m) {
     dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step, n,
                             pixels, threads, at<int64_t>(intersection), at<int64_t>(uni));
   });
-  m.def("dense_matrix_counts", [](Address a, int64_t n, const PackedArgs& b, int64_t height, int64_t width, int threads,
-                                  Address intersection, Address uni) {
-    const dpad::PackedView truth = packed(b, height, width);
+  // Memory for the packed b comes from the caller.
+  m.def("dense_matrix_iou", [](Address a, int64_t n, Address b, const PackedArgs& room, int64_t height, int64_t width,
+                               double empty, int threads, Address out) {
+    const auto [words, area, box, count] = room;
     py::gil_scoped_release release;
-    dpad::dense_matrix_counts(at<const uint8_t>(a), n, truth, threads, at<int64_t>(intersection), at<int64_t>(uni));
+    dpad::pack_masks(at<const uint8_t>(b), count, height, width, threads, at<uint64_t>(words), at<int64_t>(area),
+                     at<dpad::PixelBox>(box));
+    const dpad::PackedView truth{at<uint64_t>(words), at<int64_t>(area), at<dpad::PixelBox>(box), count, height, width};
+    dpad::dense_matrix_iou(at<const uint8_t>(a), n, truth, empty, threads, at<double>(out));
   });
   m.def("packed_pair_counts", [](const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore,
                                  int64_t height, int64_t width, int threads, Address intersection, Address uni) {

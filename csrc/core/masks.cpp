@@ -42,6 +42,10 @@ void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area
 
 namespace {
 
+double ratio(int64_t intersection, int64_t uni, double empty) {
+  return uni == 0 ? empty : static_cast<double>(intersection) / static_cast<double>(uni);
+}
+
 void pack_mask(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(width);
   uint64_t columns[words_for(kMaxSide)];
@@ -101,8 +105,7 @@ int64_t intersect(const MaskView& a, const MaskView& b) {
   return kernels.and_count(from_a, a.stride, from_b, b.stride, bottom - top, right - left);
 }
 
-void dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
-                         int64_t* uni) {
+void dense_matrix_iou(const uint8_t* a, int64_t n, const PackedView& b, double empty, int threads, double* out) {
   const int64_t pixels = b.height * b.width;
   for_masks(n, pixels, threads, [&](int64_t begin, int64_t end) {
     std::vector<uint64_t> words(static_cast<size_t>(b.mask_words()));
@@ -112,8 +115,8 @@ void dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int t
       pack_mask(a + i * pixels, b.height, b.width, words.data(), &area, &box);
       const MaskView mask = PackedView{words.data(), &area, &box, 1, b.height, b.width}.view(0);
       for (int64_t j = 0; j < b.n; ++j) {
-        intersection[i * b.n + j] = intersect(mask, b.view(j));
-        uni[i * b.n + j] = area + b.area[j] - intersection[i * b.n + j];
+        const int64_t both = intersect(mask, b.view(j));
+        out[i * b.n + j] = ratio(both, area + b.area[j] - both, empty);
       }
     }
   });
@@ -262,8 +265,7 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
 }
 
 void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out) {
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = uni[i] == 0 ? empty : static_cast<double>(intersection[i]) / static_cast<double>(uni[i]);
+  for (int64_t i = 0; i < n; ++i) out[i] = ratio(intersection[i], uni[i], empty);
 }
 
 }  // namespace dpad

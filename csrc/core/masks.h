@@ -67,10 +67,9 @@ void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore
 // The pixels that both masks have; nothing is read outside the meeting of their boxes.
 int64_t intersect(const MaskView& a, const MaskView& b);
 
-// Counts [n, b.n] of dense masks a [n, height, width] with packed ones: each is packed into a few pages that stay in
-// cache, and met with all of b before the next is read.
-void dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
-                         int64_t* uni);
+// IoU [n, b.n] of dense masks a [n, height, width] with packed ones, `empty` where the union is 0: each is packed into
+// a few pages that stay in cache, and met with all of b before the next is read.
+void dense_matrix_iou(const uint8_t* a, int64_t n, const PackedView& b, double empty, int threads, double* out);
 
 // Paired counts of packed masks, n of each. `ignore` may be null, hold one mask, or n.
 void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,

@@ -125,9 +125,10 @@ def packed_counts(
     return intersection, union
 
 
-def dense_matrix(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
-    """Counts [N, M] of dense masks [N, H, W] with all packed ones: packed first, which costs one read of them."""
-    return packed_counts(list(pack(a)), b, [], width, True)
+def dense_matrix(a: torch.Tensor, b: torch.Tensor) -> Pair:
+    """Counts [N, M] of all pairs of dense masks: packed first, which costs one read of them."""
+    _together("mask_dense_matrix", a, b)
+    return packed_counts(list(pack(a)), list(pack(b)), [], a.shape[2], True)
 
 
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1]. An object with a vertex

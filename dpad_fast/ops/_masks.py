@@ -165,28 +165,34 @@ packed_counts: Any = register(
 )
 
 
-# Dense masks a [N, H, W] against all packed b, one after the other: the bits of `a` are never in memory all at once.
+# IoU of all pairs of dense masks a [N, H, W] and b [M, H, W]: the bits of `a` are never in memory all at once.
 
 
-def _dense_matrix_cpu(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
-    a, b = a.contiguous(), [part.contiguous() for part in b]
-    intersection, union = _dense_matrix_fake(a, b, width)
-    _extension.C.dense_matrix_counts(
-        a.data_ptr(), a.shape[0], _packed_args(*b), a.shape[1], width, torch.get_num_threads(),
-        intersection.data_ptr(), union.data_ptr(),
+def _dense_matrix_cpu(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
+    a, b = a.contiguous(), b.contiguous()
+    m, height, width = b.shape
+    out = _dense_matrix_fake(a, b, empty)
+    room = new_packed(m, height, width)
+    _extension.C.dense_matrix_iou(
+        a.data_ptr(), a.shape[0], b.data_ptr(), _packed_args(*room), height, width, empty, torch.get_num_threads(),
+        out.data_ptr(),
     )  # fmt: skip
-    return intersection, union
+    return out
 
 
-def _dense_matrix_fake(a: torch.Tensor, b: list[torch.Tensor], width: int) -> Pair:
-    return _empty_counts(a, (a.shape[0], b[0].shape[0]))
+def _dense_matrix_cuda(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
+    return _ratio_torch(*_cuda.dense_matrix(a, b), empty)
+
+
+def _dense_matrix_fake(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
+    return torch.empty((a.shape[0], b.shape[0]), dtype=torch.float64, device=a.device)
 
 
 dense_matrix: Any = register(
-    "mask_dense_matrix_counts",
-    "(Tensor a, Tensor[] b, int width) -> (Tensor, Tensor)",
+    "mask_dense_matrix",
+    "(Tensor a, Tensor b, float empty) -> Tensor",
     cpu=_dense_matrix_cpu,
-    cuda=_cuda.dense_matrix,
+    cuda=_dense_matrix_cuda,
     fake=_dense_matrix_fake,
 )
 

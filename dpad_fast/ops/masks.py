@@ -243,11 +243,11 @@ def mask_iou_matrix(
     Raises:
         ValueError: an argument is not as described.
     """
-    if not isinstance(a, PackedMasks) and ignore is None and crowd is None:
-        dense, packed_b = as_dense("a", a), as_packed("b", b)
-        _check_one_size(dense.shape[1], dense.shape[2], packed_b)
-        intersection, union = ops.dense_matrix(dense, packed_b.parts, packed_b.width)
-        return iou_of_counts(intersection, union, empty)
+    if ignore is None and crowd is None and not isinstance(a, PackedMasks) and not isinstance(b, PackedMasks):
+        dense_a, dense_b = as_dense("a", a), as_dense("b", b)
+        _check_one_size(dense_a.shape[1:], dense_b.shape[1:])
+        iou: torch.Tensor = ops.dense_matrix(dense_a, dense_b, float(empty))
+        return iou
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
     intersection, union = _packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
@@ -302,7 +302,7 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
 def _packed_counts(
     a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | None, *, matrix: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    _check_one_size(a.height, a.width, b)
+    _check_one_size((a.height, a.width), (b.height, b.width))
     if not matrix and len(a) != len(b):
         raise ValueError(f"a and b must hold as many masks, got {len(a)} and {len(b)}")
     counts: tuple[torch.Tensor, torch.Tensor] = ops.packed_counts(
@@ -311,9 +311,9 @@ def _packed_counts(
     return counts
 
 
-def _check_one_size(height: int, width: int, b: PackedMasks) -> None:
-    if (height, width) != (b.height, b.width):
-        raise ValueError(f"a and b must have one size, got {height} x {width} and {b.height} x {b.width}")
+def _check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
+    if tuple(a) != tuple(b):
+        raise ValueError(f"a and b must have one size, got {a[0]} x {a[1]} and {b[0]} x {b[1]}")
 
 
 def _as_bytes(name: str, masks: object) -> torch.Tensor:

@@ -97,7 +97,7 @@ def test_counts_of_all_pairs(n: int, m: int, size: tuple[int, int], kind: str) -
         got = _cuda.packed_counts(left, right, skip, size[1], True)
     same(got, cpu.packed_counts(left, right, skip, size[1], True))
     if kind == "none":
-        same(_cuda.dense_matrix(a, right, size[1]), got)
+        same(_cuda.dense_matrix(a, b), got)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5), (3, 4, 0)])

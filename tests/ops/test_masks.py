@@ -241,8 +241,8 @@ def test_registration():
     left, right = pack(a), pack(b)
     for args in ((a, b, None), (a, b, a), (a, b, a[0]), (a.transpose(1, 2), b.transpose(1, 2), None)):
         torch.library.opcheck(ops.dense_counts, args)
-    torch.library.opcheck(ops.dense_matrix, (a, right.parts, 70))
-    torch.library.opcheck(ops.dense_matrix, (a.transpose(1, 2), pack(b.transpose(1, 2)).parts, 20))
+    torch.library.opcheck(ops.dense_matrix, (a, b[:3], 0.5))
+    torch.library.opcheck(ops.dense_matrix, (a.transpose(1, 2), b.transpose(1, 2), 0.0))
     torch.library.opcheck(ops.pack, (a,))
     torch.library.opcheck(ops.unpack, (left.words, 70))
     torch.library.opcheck(ops.measure, (left.words, 70))
