@@ -6,6 +6,8 @@ The sizes take turns, several rounds, and the quickest median of each counts, be
 while at a time: a size that met such a while would look as if it cost more.
 The items of the smallest size are repeated, so that each costs the same whatever their number. `bare us` is what it
 costs per item to get memory for the output from the operating system and to write it once: large blocks go back.
+`read us`, for all pairs, is what it costs to read nothing but each mask's box, once: where masks no longer fit a cache,
+that is the time of the memory.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,26 +33,35 @@ FORK = multiprocessing.get_context("fork")
 CROPS = (16, 64, 256, 1024, 4096)
 MASKS = (128, 512, 2048, 8192, 16384)
 COLUMNS = (
-    "op", "items", "threads", "us_per_item", "over_smallest", "bare_us", "output_mib", "beyond_output_mib", "device",
+    "op", "items", "threads", "us_per_item", "over_smallest", "bare_us", "read_us", "output_mib", "beyond_output_mib",
+    "device",
 )  # fmt: skip
 
 
-def crops(n: int) -> tuple[Callable[[], Any], int]:
+class Work(NamedTuple):
+    """A call on N items, the bytes of its output, and a call that only reads what it must."""
+
+    call: Callable[[], Any]
+    output: int
+    read: Callable[[], Any] | None = None
+
+
+def crops(n: int) -> Work:
     from bench import preprocess
     from dpad_fast.ops import roi_clip_preprocess
 
     boxes, index = ([values[i % 16] for i in range(n)] for values in (preprocess.BOXES, preprocess.INDEX))
-    return lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index), n * 3 * 224 * 224 * 4
+    return Work(lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index), n * 3 * 224 * 224 * 4)
 
 
-def crops_into(n: int) -> tuple[Callable[[], Any], int]:
+def crops_into(n: int) -> Work:
     """The same into memory that the caller keeps."""
     from bench import preprocess
     from dpad_fast.ops import roi_clip_preprocess
 
     boxes, index = ([values[i % 16] for i in range(n)] for values in (preprocess.BOXES, preprocess.INDEX))
     out = torch.zeros(n, 3, 224, 224)
-    return lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index, out=out), 0
+    return Work(lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index, out=out), 0)
 
 
 def truths() -> Any:
@@ -59,18 +70,18 @@ def truths() -> Any:
     return scenes.draw(scenes.blobs(1)[:16])
 
 
-def packed_pairs(n: int) -> tuple[Callable[[], Any], int]:
+def packed_pairs(n: int) -> Work:
     """All pairs of N packed masks with 16: the packed masks are there before."""
     from bench import scenes
-    from dpad_fast.ops import PackedMasks, mask_iou_matrix
+    from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
 
     some = PackedMasks.from_dense(scenes.draw(scenes.blobs(0))).to_rle()
     masks = PackedMasks.from_rle([some[i % 128] for i in range(n)])
     against = PackedMasks.from_dense(truths())
-    return lambda: mask_iou_matrix(masks, against), n * 16 * 8
+    return Work(lambda: mask_iou_matrix(masks, against), n * 16 * 8, lambda: mask_iou(masks, masks))
 
 
-def rle_pairs(n: int) -> tuple[Callable[[], Any], int]:
+def rle_pairs(n: int) -> Work:
     """The same from COCO's run lengths."""
     from bench import scenes
     from dpad_fast import coco_mask
@@ -78,29 +89,31 @@ def rle_pairs(n: int) -> tuple[Callable[[], Any], int]:
 
     some = PackedMasks.from_dense(scenes.draw(scenes.blobs(0))).to_rle()
     rles, against = [some[i % 128] for i in range(n)], PackedMasks.from_dense(truths()).to_rle()
-    return lambda: coco_mask.iou(rles, against, [0] * 16), n * 16 * 8
+    return Work(lambda: coco_mask.iou(rles, against, [0] * 16), n * 16 * 8)
 
 
-def polygons(n: int) -> tuple[Callable[[], Any], int]:
+def polygons(n: int) -> Work:
     from bench import scenes
     from dpad_fast.ops import rasterize_polygons
 
     some = scenes.blobs(0)
     outlines = [some[i % 128] for i in range(n)]
-    return lambda: rasterize_polygons(outlines, scenes.HEIGHT, scenes.WIDTH), n * scenes.HEIGHT * scenes.WIDTH // 8
+    return Work(
+        lambda: rasterize_polygons(outlines, scenes.HEIGHT, scenes.WIDTH), n * scenes.HEIGHT * scenes.WIDTH // 8
+    )
 
 
-def against_one(n: int) -> tuple[Callable[[], Any], int]:
+def against_one(n: int) -> Work:
     """IoU of N polygons with one of 16 masks each."""
     from bench import scenes
     from dpad_fast.ops import PackedMasks, polygon_iou
 
     some, masks = scenes.blobs(0), PackedMasks.from_dense(truths())
     outlines, index = [some[i % 128] for i in range(n)], torch.arange(n) % 16
-    return lambda: polygon_iou(outlines, masks, mask_index=index), n * 8
+    return Work(lambda: polygon_iou(outlines, masks, mask_index=index), n * 8)
 
 
-CASES: dict[str, tuple[Callable[[int], tuple[Callable[[], Any], int]], tuple[int, ...]]] = {
+CASES: dict[str, tuple[Callable[[int], Work], tuple[int, ...]]] = {
     "roi_clip_preprocess, out=": (crops_into, CROPS),
     "roi_clip_preprocess": (crops, CROPS),
     "mask_iou_matrix, packed": (packed_pairs, MASKS),
@@ -121,22 +134,27 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def median_us(call: Callable[[], Any], n: int) -> float:
+    """Per item, over 3 calls at least and 0.3 s."""
+    runs: list[float] = []
+    began = time.perf_counter()
+    while len(runs) < 3 or (time.perf_counter() - began < 0.3 and len(runs) < 400):
+        runs.append(seconds(call))
+    return 1e6 * statistics.median(runs) / n
+
+
 def one(name: str, n: int, threads: int) -> dict[str, float]:
     """In a fresh process: microseconds per item, bytes of output, and how far the peak rose beyond them."""
     torch.set_num_threads(threads)
     make, sizes = CASES[name]
-    make(sizes[0])[0]()  # what every process needs once, such as the threads' scratch
-    call, output = make(n)
+    make(sizes[0]).call()  # what every process needs once, such as the threads' scratch
+    call, output, read = make(n)
     before = peak()
     call()
     risen = peak() - before
-    bare = [seconds(lambda: np.full(output, 1, np.uint8)) for _ in range(3)]
-    runs = []
-    began = time.perf_counter()
-    while len(runs) < 3 or (time.perf_counter() - began < 0.3 and len(runs) < 400):
-        runs.append(seconds(call))
-    us, bare_us = (1e6 * statistics.median(times) / n for times in (runs, bare))
-    return {"us": us, "bare": bare_us, "output": output, "beyond": max(risen - output, 0)}
+    bare = statistics.median(seconds(lambda: np.full(output, 1, np.uint8)) for _ in range(3))
+    found = {"us": median_us(call, n), "bare": 1e6 * bare / n, "output": output, "beyond": max(risen - output, 0)}
+    return {**found, "read": 0.0 if read is None else median_us(read, n)}
 
 
 def in_a_child(name: str, n: int, threads: int) -> dict[str, float]:
@@ -166,7 +184,7 @@ def rows(threads: int, rounds: int) -> Iterator[dict[str, Any]]:
         smallest = results[0]["us"]
         for n, result in zip(sizes, results, strict=True):
             mebibytes = (result["output"] / 2**20, result["beyond"] / 2**20)
-            numbers = (result["us"], result["us"] / smallest, result["bare"], *mebibytes)
+            numbers = (result["us"], result["us"] / smallest, result["bare"], result["read"], *mebibytes)
             head, tail = (name, n, threads), (round(number, 3) for number in numbers)
             yield dict(zip(COLUMNS, (*head, *tail, device), strict=True))
 

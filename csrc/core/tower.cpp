@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/row_groups.h"
 #include "core/scratch.h"
 #include "core/tower_digits.h"
 #include "simd/digit_kernels.h"
@@ -13,28 +14,12 @@
 namespace dpad {
 namespace {
 
-int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step; }
-
 using Floats = Scratch<float>;
 
-// Rows are worked on in groups, each by one thread from the norm to the last product: what lies between stays in the
-// second-level cache, and the weights come by once for every group. As many groups for every thread, of whole tiles,
-// and none more than a tile larger than another, so that threads end together.
-class Groups {
- public:
-  Groups(int64_t rows, int threads) : rows_(rows), tiles_(up(rows, kTile)) {
-    const int64_t workers = parallel_slots(tiles_, threads);
-    count_ = std::min(tiles_, up(up(rows, kGemmRows), workers) * workers);
-  }
-  int64_t count() const { return count_; }
-  int64_t start(int64_t group) const { return std::min(rows_, tiles_ * group / count_ * kTile); }
-  int64_t size(int64_t group) const { return start(group + 1) - start(group); }
+constexpr int64_t kTile = 6;
+static_assert(kGemmRows % kTile == 0, "a group of whole tiles has room");
 
- private:
-  static constexpr int64_t kTile = 6;
-  static_assert(kGemmRows % kTile == 0, "a group of whole tiles has room");
-  int64_t rows_, tiles_, count_;
-};
+RowGroups groups_of(int64_t rows, int threads) { return {rows, kTile, kGemmRows, threads}; }
 
 // A group of rows as products want them: block by block, in 16-bit integers with a scale for every row of every block,
 // or as floats.
@@ -42,7 +27,7 @@ struct Blocked {
   Blocked(int64_t depth, bool reduced)
       : reduced(reduced),
         block(reduced ? kBlock16 : kBlock32),
-        blocks(up(depth, block)),
+        blocks(ceil_div(depth, block)),
         data(kGemmRows * blocks * block / (reduced ? 2 : 1)),
         scales(reduced ? kGemmRows * blocks : 0) {}
   int16_t* integers() const { return reinterpret_cast<int16_t*>(data.get()); }
@@ -129,16 +114,16 @@ void group_hidden(const Blocked& a, int64_t rows, const Linear& layer, float* su
 
 int64_t packed_elements(int64_t columns, int64_t depth, bool reduced) {
   const int64_t block = reduced ? kBlock16 : kBlock32;
-  return up(columns, kPanel) * kPanel * up(depth, block) * block;
+  return ceil_div(columns, kPanel) * kPanel * ceil_div(depth, block) * block;
 }
 
 void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale) {
   const TowerKernels& kernels = tower_kernels();
-  const int64_t blocks = up(depth, kBlock16), padded = blocks * kBlock16;
+  const int64_t blocks = ceil_div(depth, kBlock16), padded = blocks * kBlock16;
   std::vector<int16_t> rounded(kBlock16);
   std::vector<float> worth(static_cast<size_t>(blocks));
   std::fill_n(packed, packed_elements(columns, depth, true), static_cast<int16_t>(0));
-  std::fill_n(scale, up(columns, kPanel) * kPanel, 0.0f);
+  std::fill_n(scale, ceil_div(columns, kPanel) * kPanel, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
     // One scale for all blocks of a column: the coarsest, so that none overflows. NaN if any element is not finite.
     float coarsest = 0.0f;
@@ -159,7 +144,7 @@ void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed
 }
 
 void pack32(const float* weight, int64_t columns, int64_t depth, float* packed) {
-  const int64_t padded = up(depth, kBlock32) * kBlock32;
+  const int64_t padded = ceil_div(depth, kBlock32) * kBlock32;
   std::fill_n(packed, packed_elements(columns, depth, false), 0.0f);
   for (int64_t c = 0; c < columns; ++c)
     for (int64_t i = 0; i < depth; ++i)
@@ -168,7 +153,7 @@ void pack32(const float* weight, int64_t columns, int64_t depth, float* packed) 
 
 void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out) {
   const TowerKernels& kernels = tower_kernels();
-  const Groups groups(rows, threads);
+  const RowGroups groups = groups_of(rows, threads);
   parallel_for(groups.count(), threads, [&](int64_t g, int) {
     for (int64_t r = groups.start(g); r < groups.start(g + 1); ++r)
       kernels.layer_norm(x + r * depth, norm.weight, norm.bias, depth, norm.eps, out + r * depth);
@@ -178,7 +163,7 @@ void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, i
 void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
             float* out) {
   if (layer.stored_digits > 0) return digit_linear(x, rows, norm, layer, finish, false, threads, out);
-  const Groups groups(rows, threads);
+  const RowGroups groups = groups_of(rows, threads);
   struct Workspace {
     Blocked blocked;
     Floats normed, sums;
@@ -196,7 +181,7 @@ void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer,
 
 void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const Linear& down, int threads) {
   if (up_layer.stored_digits > 0) return digit_mlp(x, rows, norm, up_layer, down, threads);
-  const Groups groups(rows, threads);
+  const RowGroups groups = groups_of(rows, threads);
   const bool reduced = up_layer.products == Products::int16;
   struct Workspace {
     Blocked blocked, hidden;
@@ -227,7 +212,7 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
     longest = std::max(longest, p.offsets[s + 1] - p.offsets[s]);
     starts[static_cast<size_t>(s) + 1] = starts[static_cast<size_t>(s)] + p.last[s] - p.first[s];
   }
-  const int64_t padded = up(longest, kKeyStep) * kKeyStep, width = p.heads * p.dim;
+  const int64_t padded = ceil_div(longest, kKeyStep) * kKeyStep, width = p.heads * p.dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(p.dim));
   std::vector<Floats> scratch;
   std::vector<std::vector<const float*>> values;

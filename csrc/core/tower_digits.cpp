@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/row_groups.h"
 #include "core/scratch.h"
 #include "simd/digit_kernels.h"
 #include "simd/tower_kernels.h"
@@ -12,12 +13,10 @@
 namespace dpad {
 namespace {
 
-int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step; }
-
 // The depth of a layer in blocks of as many steps each, whose elements share a scale in every row.
 struct Depth {
   explicit Depth(int64_t depth)
-      : depth(depth), blocks(up(depth, kDigitDepth)), steps(up(up(depth, blocks), kDigitStep)) {}
+      : depth(depth), blocks(ceil_div(depth, kDigitDepth)), steps(ceil_div(ceil_div(depth, blocks), kDigitStep)) {}
   int64_t width() const { return steps * kDigitStep; }
   int64_t start(int64_t block) const { return std::min(depth, block * width()); }
   int64_t size(int64_t block) const { return start(block + 1) - start(block); }
@@ -25,22 +24,10 @@ struct Depth {
   int64_t depth, blocks, steps;
 };
 
-// Rows that share a panel from the second-level cache, as many for every thread and in whole blocks.
-class Groups {
- public:
-  Groups(int64_t rows, int threads) : rows_(rows), blocks_(up(rows, kPair)) {
-    const int64_t workers = parallel_slots(blocks_, threads);
-    count_ = std::min(blocks_, up(up(rows, kMost), workers) * workers);
-  }
-  static constexpr int64_t kMost = 256;
-  int64_t count() const { return count_; }
-  int64_t start(int64_t group) const { return std::min(rows_, blocks_ * group / count_ * kPair); }
-  int64_t size(int64_t group) const { return start(group + 1) - start(group); }
+constexpr int64_t kMostRows = 256;  // that share a panel of weights from the second-level cache
 
- private:
-  static constexpr int64_t kPair = 2 * kDigitRows;  // two blocks are multiplied at once
-  int64_t rows_, blocks_, count_;
-};
+// In whole pairs of blocks, which are multiplied at once.
+RowGroups groups_of(int64_t rows, int threads) { return {rows, 2 * kDigitRows, kMostRows, threads}; }
 
 // A group of rows in digits.
 class DigitRows {
@@ -49,7 +36,7 @@ class DigitRows {
       : depth_(depth),
         digits_(digits),
         stride_(depth.blocks * depth.steps * step()),
-        data_(up(rows, kDigitRows) * stride_),
+        data_(ceil_div(rows, kDigitRows) * stride_),
         scale_(rows * depth.blocks),
         capacity_(rows) {}
 
@@ -136,14 +123,14 @@ struct Workspace {
 
 int64_t digit_bytes(int64_t columns, int64_t depth, int digits) {
   const Depth layer(depth);
-  return up(columns, kDigitColumns) * layer.blocks * layer.steps * digits * kTileBytes;
+  return ceil_div(columns, kDigitColumns) * layer.blocks * layer.steps * digits * kTileBytes;
 }
 
 void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits, int8_t* packed, float* scale) {
   const Depth layer(depth);
   const int64_t step = digits * kTileBytes, panel = layer.blocks * layer.steps * step;
   std::fill_n(packed, digit_bytes(columns, depth, digits), static_cast<int8_t>(0));
-  std::fill_n(scale, up(columns, kDigitColumns) * kDigitColumns, 0.0f);
+  std::fill_n(scale, ceil_div(columns, kDigitColumns) * kDigitColumns, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
     const float* row = weight + c * depth;
     // Of the block with the largest norm, so that two digits are never too large.
@@ -181,14 +168,14 @@ void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits
 
 void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, bool quick_gelu,
                   int threads, float* out) {
-  const Groups groups(rows, threads);
+  const RowGroups groups = groups_of(rows, threads);
   const Depth depth(layer.depth);
   // Few rows: threads share the columns instead, and the weights come by once.
-  const int64_t panels = up(layer.columns, kDigitColumns);
+  const int64_t panels = ceil_div(layer.columns, kDigitColumns);
   const int64_t parts = groups.count() < threads ? parallel_slots(panels, threads) : 1;
   std::vector<Workspace> work;
   for (int slot = 0; slot < parallel_slots(groups.count() * parts, threads); ++slot)
-    work.push_back({DigitRows(std::min(rows, Groups::kMost), depth, used_digits(layer)), Scratch<float>(layer.depth)});
+    work.push_back({DigitRows(std::min(rows, kMostRows), depth, used_digits(layer)), Scratch<float>(layer.depth)});
   parallel_for(groups.count() * parts, threads, [&](int64_t item, int slot) {
     const int64_t g = item / parts, part = item % parts;
     const int64_t from = panels * part / parts * kDigitColumns;
@@ -204,7 +191,7 @@ void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& 
 }
 
 void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const Linear& down, int threads) {
-  const Groups groups(rows, threads);
+  const RowGroups groups = groups_of(rows, threads);
   if (groups.count() < threads) {
     Scratch<float> hidden(rows * up_layer.columns);
     digit_linear(x, rows, norm, up_layer, Finish::store, true, threads, hidden.get());
@@ -219,7 +206,7 @@ void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer,
     Scratch<float> normed, floats;
   };
   std::vector<Both> work;
-  const int64_t most = std::min(rows, Groups::kMost);
+  const int64_t most = std::min(rows, kMostRows);
   for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
     work.push_back({DigitRows(most, depth, digits), DigitRows(most, block, digits), Scratch<float>(up_layer.depth),
                     Scratch<float>(most * block.width())});

@@ -105,7 +105,7 @@ class NativeKernels:
         weight, bias = joined(layers).contiguous(), joined_bias(layers)
         columns, depth = weight.shape
         native, digits = _extension.C, _DIGITS.get(self._kind, 0)
-        scale = None if self._kind == "float32" else torch.empty((columns + 63) // 64 * 64)
+        scale = None if self._kind == "float32" else torch.empty((columns + 63) // 64 * 64, dtype=torch.float32)
         if digits:
             packed = torch.empty(native.digit_bytes(columns, depth, digits), dtype=torch.int8)
             native.pack_digits(weight.data_ptr(), columns, depth, digits, packed.data_ptr(), _address(scale))
@@ -167,10 +167,10 @@ class NativeKernels:
         places = layer.weight.data_ptr(), _address(layer.scale), _address(layer.bias)
         return self._kind, layer.digits, layer.columns, layer.depth, *places
 
-    def _buffer(self, role: str, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def _buffer(self, role: str, count: int) -> Tensor:
         kept = self._buffers.get(role)
         if kept is None or kept.numel() < count:
-            self._buffers[role] = kept = torch.empty(count, dtype=dtype)
+            self._buffers[role] = kept = torch.empty(count, dtype=torch.float32)
         return kept[:count]
 
 
