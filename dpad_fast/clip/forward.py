@@ -81,15 +81,15 @@ class OwnForward:
         parts = []
         with torch.inference_mode(), torch_threads(threads):
             for bucket in self._buckets(rows, order):
-                lengths = torch.tensor([len(rows[i]) for i in bucket])
+                lengths = torch.tensor([len(rows[i]) for i in bucket], device="cpu")
                 width = int(lengths.max()) if self._width is None else self._width
-                ids = torch.full((len(bucket), width), self._pad, dtype=torch.long)
+                ids = torch.full((len(bucket), width), self._pad, dtype=torch.long, device="cpu")
                 for row, i in enumerate(bucket):
-                    ids[row, : len(rows[i])] = torch.tensor(rows[i])
+                    ids[row, : len(rows[i])] = torch.tensor(rows[i], device="cpu")
                 found = self._text(self._model, ids.to(self._device), lengths.to(self._device))
                 parts.append(found.detach().to("cpu", torch.float32))
-        back = torch.empty(len(rows), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(rows))
+        back = torch.empty(len(rows), dtype=torch.long, device="cpu")
+        back[torch.tensor(order, device="cpu")] = torch.arange(len(rows), device="cpu")
         return torch.cat(parts)[back]
 
     def _buckets(self, rows: Sequence[Ids], order: list[int]) -> Iterator[list[int]]:
@@ -251,8 +251,8 @@ def _needed(forwards: dict[bool, Forward], precision: str) -> dict[bool, Forward
 
 
 def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same: float = _SAME) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(2, 3, side, side, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(0)
+    pixels = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
     threads = torch.get_num_threads()
     try:
         pairs = [(f.texts(probe, threads), f.images(pixels, threads)) for f in (towers, own)]

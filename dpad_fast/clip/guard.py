@@ -67,9 +67,9 @@ class _Generated:
         self.key = ("calibration", seed)
 
     def pixels(self) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.key[1])
-        total = torch.zeros(1, 3, 96, 96)
+        generator = torch.Generator("cpu").manual_seed(self.key[1])
+        total = torch.zeros(1, 3, 96, 96, dtype=torch.float32, device="cpu")
         for side in (3, 12, 96):
-            coarse = torch.rand(1, 3, side, side, generator=generator)
+            coarse = torch.rand(1, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
             total += torch.nn.functional.interpolate(coarse, size=(96, 96), mode="bilinear")
         return (total[0] / 3 * 255).to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -105,15 +105,15 @@ class NativeKernels:
         weight, bias = joined(layers).contiguous(), joined_bias(layers)
         columns, depth = weight.shape
         native, digits = _extension.C, _DIGITS.get(self._kind, 0)
-        scale = None if self._kind == "float32" else torch.empty((columns + 63) // 64 * 64, dtype=torch.float32)
+        scale = None if self._kind == "float32" else _host((columns + 63) // 64 * 64, torch.float32)
         if digits:
-            packed = torch.empty(native.digit_bytes(columns, depth, digits), dtype=torch.int8)
+            packed = _host(native.digit_bytes(columns, depth, digits), torch.int8)
             native.pack_digits(weight.data_ptr(), columns, depth, digits, packed.data_ptr(), _address(scale))
         elif scale is None:
-            packed = torch.empty(native.packed_elements(columns, depth, False))
+            packed = _host(native.packed_elements(columns, depth, False), torch.float32)
             native.pack32(weight.data_ptr(), columns, depth, packed.data_ptr())
         else:
-            packed = torch.empty(native.packed_elements(columns, depth, True), dtype=torch.int16)
+            packed = _host(native.packed_elements(columns, depth, True), torch.int16)
             native.pack16(weight.data_ptr(), columns, depth, packed.data_ptr(), scale.data_ptr())
         return Prepared(columns, depth, packed, scale, bias, digits=digits)
 
@@ -170,8 +170,16 @@ class NativeKernels:
     def _buffer(self, role: str, count: int) -> Tensor:
         kept = self._buffers.get(role)
         if kept is None or kept.numel() < count:
-            self._buffers[role] = kept = torch.empty(count, dtype=torch.float32)
+            self._buffers[role] = kept = _host(count, torch.float32)
         return kept[:count]
+
+
+def _host(count: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(count, dtype=dtype, device="cpu")
+
+
+def _upto(count: int) -> Tensor:
+    return torch.arange(count, device="cpu")
 
 
 class TorchKernels:
@@ -236,12 +244,12 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
         groups.setdefault((length, first), []).append(i)
     lasts, made = paths.last.tolist(), []
     for (length, first), members in groups.items():
-        last, which = lasts[members[0]], torch.tensor(members)
-        rows = paths.path[paths.offsets[which, None] + torch.arange(length)]
-        asks = paths.queries[which, None] + torch.arange(last - first)
+        last, which = lasts[members[0]], torch.tensor(members, device="cpu")
+        rows = paths.path[paths.offsets[which, None] + _upto(length)]
+        asks = paths.queries[which, None] + _upto(last - first)
         mask = None
         if paths.causal and last - first > 1:
-            mask = torch.arange(length)[None, :] <= torch.arange(first, last)[:, None]
+            mask = _upto(length)[None, :] <= first + _upto(last - first)[:, None]
         made.append((rows, asks, mask))
     return made
 

@@ -53,7 +53,7 @@ class Paths:
     @cached_property
     def queries(self) -> torch.Tensor:
         """int64 [S + 1], where the queries of each sequence start among all queries."""
-        zero = torch.zeros(1, dtype=torch.int64)
+        zero = torch.zeros(1, dtype=torch.int64, device="cpu")
         return torch.cat([zero, (self.last - self.first).cumsum(0)])
 
     @cached_property
@@ -107,10 +107,11 @@ def pack_tokens(rows: Sequence[Sequence[int]]) -> Packed:
 
 def whole_sequences(count: int, length: int) -> Paths:
     """`count` sequences of `length` rows of their own, every position seeing every other."""
-    starts = torch.arange(count + 1) * length
-    lengths = torch.full((count,), length)
-    return Paths(torch.arange(count * length), starts, torch.zeros(count, dtype=torch.int64), lengths, causal=False)
+    starts = torch.arange(count + 1, device="cpu") * length
+    lengths = torch.full((count,), length, device="cpu")
+    rows, first = torch.arange(count * length, device="cpu"), torch.zeros(count, dtype=torch.int64, device="cpu")
+    return Paths(rows, starts, first, lengths, causal=False)
 
 
 def _whole(values: Sequence[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int64)
+    return torch.tensor(values, dtype=torch.int64, device="cpu")

@@ -180,7 +180,7 @@ class FastClip:
         """
         if self.device.type == "cpu":
             return new_output(shape, torch.float32)
-        return torch.empty(shape, device=self.device)
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     def _project(self, x: Tensor, norm: Norm, projection: Prepared, threads: int) -> Tensor:
         # A copy: the result may lie in a buffer that the next call overwrites.

@@ -67,7 +67,7 @@ def ragged(paths: Paths, device: torch.device) -> Ragged:
         at = int((paths.last != lengths).nonzero()[0])
         raise ValueError(f"last[{at}] must be its sequence's length {int(lengths[at])}, got {int(paths.last[at])}")
     longest_q = int((paths.last - paths.first).max())
-    apart = torch.equal(paths.path, torch.arange(len(paths.path)))
+    apart = torch.equal(paths.path, torch.arange(len(paths.path), device="cpu"))
     starts_q, starts_k, *keys = upload((paths.queries, paths.offsets, *(() if apart else (paths.path,))), device)
     return Ragged(
         keys[0] if keys else None,
@@ -105,8 +105,8 @@ def padded(paths: Paths, device: torch.device) -> Padded:
         members = (steps == step).nonzero().flatten()
         length, count = lengths[members, None], counts[members, None]
         # What fills a row up is its last element again: valid memory, and no softmax over nothing.
-        key = torch.arange(int(length.max())).minimum(length - 1)
-        query = torch.arange(int(count.max())).minimum(count - 1)
+        key = torch.arange(int(length.max()), device="cpu").minimum(length - 1)
+        query = torch.arange(int(count.max()), device="cpu").minimum(count - 1)
         rows = paths.path[paths.offsets[members, None] + key]
         asks = paths.queries[members, None] + query
         position = paths.first[members, None] + query if paths.causal else (length - 1).expand_as(query)
@@ -114,7 +114,7 @@ def padded(paths: Paths, device: torch.device) -> Padded:
         rows, asks_there, position = upload((rows, asks, position), device)
         seen = torch.arange(key.shape[1], device=device) <= position[:, None, :, None]
         buckets.append(_Bucket(rows, asks_there, None if complete else seen))
-        real = (torch.arange(query.shape[1]) < count).flatten().nonzero().flatten()
+        real = (torch.arange(query.shape[1], device="cpu") < count).flatten().nonzero().flatten()
         asked.append(asks.flatten()[real])
         places.append(start + real)
         start += query.numel()
@@ -250,15 +250,15 @@ def choose_gpu_kernels(dtype: torch.dtype, device: torch.device, heads: Sequence
 
 def attends(kernels: GpuKernels, dtype: torch.dtype, device: torch.device, heads: int, width: int) -> bool:
     """Whether attention of `kernels` is what `padded_attention` gives, on shared prefixes and on whole sequences."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     sequences = [(1, *range(2, 9), *range(20, 20 + more)) for more in (1, 3, 40)]
     text = pack_tokens(sorted([(1,), (1, 2), (1, 3, 4), *sequences, (7,)])).paths
     image = whole_sequences(2, 150)
     try:
         for paths in (text, text.only_ends, image, image.only_ends):
             rows = int(paths.path.max()) + 1
-            qkv = torch.randn(rows, 3 * heads * width, generator=generator).to(device, dtype)
-            q, k, v = qkv.chunk(3, dim=1)
+            qkv = torch.randn(rows, 3 * heads * width, generator=generator, dtype=torch.float32, device="cpu")
+            q, k, v = qkv.to(device, dtype).chunk(3, dim=1)
             q = q[: int(paths.queries[-1])]
             expected = GpuKernels(dtype).attend(q, k, v, paths, heads, 1).float()
             found = kernels.attend(q, k, v, paths, heads, 1).float()

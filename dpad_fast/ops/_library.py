@@ -53,6 +53,6 @@ def new_output_or_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[tor
     """
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
-        return torch.empty(shape, dtype=dtype), False
+        return torch.empty(shape, dtype=dtype, device="cpu"), False
     output = _extension.C.Output(size)
     return torch.frombuffer(output, dtype=dtype).view(shape), output.zeros

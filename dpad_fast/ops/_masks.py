@@ -25,10 +25,14 @@ def _pointer(tensor: _MaybeTensor) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _host(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int64, device="cpu")
+
+
 def new_packed(n: int, height: int, width: int) -> Packed:
     """Words, area and box on the CPU, not set yet."""
     words = new_output((n, height, words_for(width)), torch.int64)
-    return words, torch.empty(n, dtype=torch.int64), torch.empty((n, 4), dtype=torch.int64)
+    return words, _host(n), _host(n, 4)
 
 
 # Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
@@ -202,7 +206,7 @@ dense_matrix: Any = register(
 
 def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
     intersection, union = intersection.contiguous(), union.contiguous()
-    out = torch.empty(union.shape, dtype=torch.float64)
+    out = torch.empty(union.shape, dtype=torch.float64, device="cpu")
     _extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
     return out
 
@@ -243,7 +247,7 @@ def _draw_cpu(
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
     n = objects.shape[0] - 1
     words, zeros = new_output_or_zeros((n, height, words_for(width)), torch.int64)
-    area, box = torch.empty(n, dtype=torch.int64), torch.empty((n, 4), dtype=torch.int64)
+    area, box = _host(n), _host(n, 4)
     _extension.C.draw_polygons(
         _polygon_args(vertices, rings, objects),
         height,

@@ -118,7 +118,7 @@ def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | N
         ids = torch.from_numpy(groups.astype(np.int64))
     elif isinstance(groups, (Sequence, np.ndarray)) and not isinstance(groups, (str, bytes)):
         seen: dict[Hashable, int] = {}
-        ids = torch.tensor([seen.setdefault(key, len(seen)) for key in groups], dtype=torch.int64)
+        ids = torch.tensor([seen.setdefault(key, len(seen)) for key in groups], dtype=torch.int64, device="cpu")
     else:
         raise ValueError(f"groups must be a group size or [N] ids, got {type(groups).__name__}")
     if ids.dim() != 1 or ids.shape[0] != n:

@@ -143,7 +143,11 @@ class PackedMasks:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index must be within {len(self)} masks, got {index}")
             index = [index]
-        chosen = index if isinstance(index, slice | torch.Tensor) else torch.as_tensor(index, dtype=torch.int64)
+        chosen = (
+            index
+            if isinstance(index, slice | torch.Tensor)
+            else torch.as_tensor(index, dtype=torch.int64, device=self.words.device)
+        )
         return PackedMasks._of((self.words[chosen], self.area[chosen], self.box[chosen]), self.width)
 
     def __repr__(self) -> str:

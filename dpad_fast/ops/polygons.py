@@ -162,12 +162,12 @@ def _gather_tensors(
                 )
             rings.append(_as_vertices(ring, i, k))
             ring_starts.append(ring_starts[-1] + rings[-1].shape[0])
-    vertices = torch.cat(rings) if rings else torch.zeros((0, 2), dtype=torch.float64)
+    vertices = torch.cat(rings) if rings else torch.zeros((0, 2), dtype=torch.float64, device="cpu")
     if device is not None:
         if vertices.device.type != "cpu" and device.type != vertices.device.type:
             raise ValueError(f"polygons are on {vertices.device}, expected {device}")
         vertices = vertices.to(device)
-    starts = torch.tensor(ring_starts), torch.tensor(object_starts)
+    starts = torch.tensor(ring_starts, device="cpu"), torch.tensor(object_starts, device="cpu")
     if vertices.device.type == "cpu" or torch.compiler.is_compiling():
         return vertices, starts[0].to(vertices.device), starts[1].to(vertices.device)
     there = _cuda.upload(starts, vertices.device)
@@ -188,7 +188,9 @@ def _as_vertices(ring: torch.Tensor, number: int, place: int) -> torch.Tensor:
 def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> torch.Tensor:
     """Mask numbers on the masks' device; what comes from the host is checked there on its way to a GPU."""
     device = masks.words.device
-    index = torch.as_tensor(mask_index, dtype=torch.int64)
+    if not isinstance(mask_index, torch.Tensor):
+        mask_index = torch.as_tensor(mask_index, dtype=torch.int64, device="cpu")
+    index = mask_index.to(torch.int64)
     if device.type == "cpu" or index.device == device or torch.compiler.is_compiling():
         return index.to(device)
     for i in ((index < 0) | (index >= len(masks))).nonzero().flatten().tolist():

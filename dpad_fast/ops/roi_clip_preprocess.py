@@ -159,10 +159,10 @@ def _as_index(image_index: Any, boxes: Any, count: int) -> torch.Tensor:
     if image_index is None:
         if boxes is not None and len(boxes) != count:
             raise ValueError(f"image_index is needed where boxes ({len(boxes)}) and images ({count}) differ in number")
-        return torch.arange(count)
+        return torch.arange(count, device="cpu")
     numbers = image_index if isinstance(image_index, torch.Tensor) else torch.from_numpy(np.array(image_index, ndmin=1))
     if numbers.numel() == 0:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     if numbers.dim() != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
         raise ValueError(f"image_index must be integers [K], got {numbers.dtype} {list(numbers.shape)}")
     return numbers.to(device="cpu", dtype=torch.int64)
@@ -171,12 +171,12 @@ def _as_index(image_index: Any, boxes: Any, count: int) -> torch.Tensor:
 def _as_boxes(boxes: Any, count: int) -> torch.Tensor:
     """Corners [K, 4], int64 on the CPU."""
     if boxes is None:
-        return torch.full((count, 4), WHOLE_IMAGE, dtype=torch.int64)
+        return torch.full((count, 4), WHOLE_IMAGE, dtype=torch.int64, device="cpu")
     if isinstance(boxes, np.ndarray):
         boxes = torch.from_numpy(np.array(boxes))
     if not isinstance(boxes, torch.Tensor):
         rows = [_as_row(box, i) for i, box in enumerate(boxes)]
-        boxes = torch.tensor(rows, dtype=torch.int64).reshape(len(rows), 4)
+        boxes = torch.tensor(rows, dtype=torch.int64, device="cpu").reshape(len(rows), 4)
     if boxes.numel() == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.dim() != 2 or boxes.shape[1] != 4 or boxes.is_complex() or boxes.dtype == torch.bool:
@@ -235,7 +235,7 @@ def _cpu_out(
     out: torch.Tensor,
 ) -> None:
     if not out.is_contiguous():  # channels-last, which the C++ does not write
-        planes = torch.empty(out.shape, dtype=out.dtype)
+        planes = torch.empty(out.shape, dtype=out.dtype, device="cpu")
         _cpu_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, planes)
         out.copy_(planes)
         return

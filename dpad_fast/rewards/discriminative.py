@@ -161,7 +161,7 @@ class Comparison:
     def _blanked(self, picture: int, roi: tuple[int, int, int, int]) -> int:
         def make() -> MaskedPicture:
             width, height = self._sources[picture].size
-            keep = torch.ones(height, width, dtype=torch.bool)
+            keep = torch.ones(height, width, dtype=torch.bool, device="cpu")
             x1, y1, x2, y2 = roi
             keep[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = False
             return MaskedPicture(self._sources[picture], keep, ("blanked", roi))
@@ -207,7 +207,7 @@ class Comparison:
             text[[at_text[window] for window, _ in rows]],
             image[[at_place[roi] for roi, _ in pairs]],
             image[[at_place[other] for _, other in pairs]],
-            torch.tensor([at_pair[pair] for _, pair in rows]),
+            torch.tensor([at_pair[pair] for _, pair in rows], device="cpu"),
             shape="margin",
         )
         if len(rows) != len(jobs):

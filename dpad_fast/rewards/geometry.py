@@ -125,8 +125,8 @@ def mask_term(completion: Completion, target: Target, index: int, config: Reward
         drawn = rasterize_polygons([rings], height, width, rule="coco", out="dense")
     except ValueError:  # the rasteriser refuses what no picture could hold
         return 0.0
-    ignore = None if target.ignore is None else torch.as_tensor(target.ignore, dtype=torch.bool)[None]
-    iou = float(mask_iou(torch.as_tensor(drawn), truth, ignore=ignore, empty=0.0)[0])
+    ignore = None if target.ignore is None else _as_mask(target.ignore)
+    iou = float(mask_iou(drawn, truth, ignore=ignore, empty=0.0)[0])
     if config.mask_threshold is None:
         return iou
     return 1.0 if iou > config.mask_threshold else 0.0
@@ -135,7 +135,7 @@ def mask_term(completion: Completion, target: Target, index: int, config: Reward
 def target_mask(target: Target, index: int) -> torch.Tensor:
     """The ground-truth mask, bool [1, H, W], drawn from the polygons where the target holds no mask."""
     if target.mask is not None:
-        return torch.as_tensor(target.mask, dtype=torch.bool)[None]
+        return _as_mask(target.mask)
     check_mask(target, index)
     assert target.image_size is not None
     assert target.polygons is not None
@@ -144,10 +144,14 @@ def target_mask(target: Target, index: int) -> torch.Tensor:
     width, height = target.image_size
     rings: list[Ring] = list(target.polygons)
     try:
-        drawn = rasterize_polygons([rings], height, width, rule="coco", out="dense")
+        drawn: torch.Tensor = rasterize_polygons([rings], height, width, rule="coco", out="dense")
     except ValueError as error:
         raise ValueError(f"targets[{index}].polygons cannot be drawn: {error}") from None
-    return torch.as_tensor(drawn, dtype=torch.bool)
+    return drawn
+
+
+def _as_mask(mask: Any) -> torch.Tensor:
+    return torch.as_tensor(mask, dtype=torch.bool, device="cpu")[None]
 
 
 def check_mask(target: Target, index: int) -> None:

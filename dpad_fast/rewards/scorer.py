@@ -256,11 +256,11 @@ class RewardScorer:
                     for name in self.config.terms:
                         if name not in _FORMAT:
                             columns[name][i] = 0.0
-        terms = {name: torch.tensor(columns[name], dtype=torch.float32) for name in self.config.terms}
-        total = torch.zeros(count, dtype=torch.float32)
+        terms = {name: torch.tensor(columns[name], dtype=torch.float32, device="cpu") for name in self.config.terms}
+        total = torch.zeros(count, dtype=torch.float32, device="cpu")
         for name, column in terms.items():
             total += self.config.weight(name) * column
-        similar = {name: torch.tensor(values, dtype=torch.float32) for name, values in similarity.items()}
+        similar = {name: torch.tensor(values, dtype=torch.float32, device="cpu") for name, values in similarity.items()}
         return ScoreBatch(total=total, terms=terms, similarity=similar, reasons=tuple(reasons), timings=timings)
 
 
