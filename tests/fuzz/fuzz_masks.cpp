@@ -158,6 +158,11 @@ void fuzz_polygons(Reader in) {
   dpad::draw_polygons_dense(batch, height, width, rule, 1, false, dense.data());
   dpad::unpack_masks(words.data(), n, height, width, 1, unpacked.data());
   REQUIRE(dense == unpacked);
+  std::vector<uint64_t> packed(words.size(), ~uint64_t{0});
+  std::vector<int64_t> packed_area(area.size());
+  std::vector<PixelBox> packed_box(box.size());
+  dpad::pack_masks(dense.data(), n, height, width, 1, packed.data(), packed_area.data(), packed_box.data());
+  REQUIRE(packed == words && packed_area == area && std::equal(box.begin(), box.end(), packed_box.begin(), same));
   const std::vector<dpad::Rle> rles = dpad::polygons_to_rle(batch, height, width, rule, 1);
   const dpad::PackedView masks{words.data(), area.data(), box.data(), n, height, width};
   dpad::polygon_counts(batch, rule, masks, nullptr, nullptr, 1, intersection.data(), uni.data());
