@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -37,7 +38,11 @@ struct Source {
 
 int64_t side(py::handle size, int i, const dpad::ItemName& name) {
   const py::object item = py::reinterpret_borrow<py::sequence>(size)[static_cast<size_t>(i)];
-  const long long value = PyLong_Check(item.ptr()) || PyIndex_Check(item.ptr()) ? PyLong_AsLongLong(item.ptr()) : -1;
+  long long value = -1;
+  if (PyLong_Check(item.ptr()) || PyIndex_Check(item.ptr())) value = PyLong_AsLongLong(item.ptr());
+  // JSON's 480.0.
+  const double real = PyFloat_Check(item.ptr()) ? PyFloat_AS_DOUBLE(item.ptr()) : -1;
+  if (real >= 0 && real < 1e15 && real == std::floor(real)) value = static_cast<long long>(real);
   if (PyErr_Occurred()) PyErr_Clear();
   if (value < 0)
     throw py::value_error(name.text() + ": size[" + std::to_string(i) + "] must be a whole number from 0 up, got " +
@@ -48,6 +53,33 @@ int64_t side(py::handle size, int i, const dpad::ItemName& name) {
 // An item of a dictionary by a name that is made once, for as long as the process lives.
 PyObject* lookup(py::handle item, PyObject* key) {
   return PyDict_Check(item.ptr()) ? PyDict_GetItem(item.ptr(), key) : nullptr;
+}
+
+template <typename T>
+py::array_t<T> as(const py::array& array) {
+  return py::array_t<T, py::array::c_style | py::array::forcecast>(array);
+}
+
+// Uncompressed counts: a list, a tuple or an array. Not whatever NumPy makes an array of: a bytearray's characters
+// would pass for runs.
+std::vector<int64_t> whole_numbers(py::handle counts, const dpad::ItemName& name) {
+  const bool listed = PyList_Check(counts.ptr()) || PyTuple_Check(counts.ptr()) || py::isinstance<py::array>(counts);
+  const py::array array = listed ? py::array::ensure(counts) : py::array();
+  if (!listed || !array) PyErr_Clear();
+  const char kind = listed && array && array.ndim() == 1 ? array.dtype().kind() : 'O';
+  bool whole = kind == 'i' || kind == 'u' || kind == 'b' || kind == 'f';
+  if (kind == 'f') {
+    const auto values = as<double>(array);
+    for (py::ssize_t i = 0; i < values.size(); ++i) {
+      const double value = values.data()[i];
+      whole = whole && value == std::floor(value) && std::fabs(value) < 1e15;
+    }
+  }
+  if (!whole)
+    throw py::value_error(name.text() + ": counts must be bytes, a string or a list of whole numbers, got " +
+                          std::string(Py_TYPE(counts.ptr())->tp_name));
+  const auto numbers = as<int64_t>(array);
+  return {numbers.data(), numbers.data() + numbers.size()};
 }
 
 Source read(py::handle item, const dpad::ItemName& name) {
@@ -77,12 +109,7 @@ Source read(py::handle item, const dpad::ItemName& name) {
     }
     out.length = static_cast<size_t>(length);
   } else {
-    const auto numbers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(out.owner);
-    if (!numbers || numbers.ndim() != 1) {
-      PyErr_Clear();
-      throw py::value_error(name.text() + ": counts must be bytes, a string or a list of whole numbers");
-    }
-    out.numbers.assign(numbers.data(), numbers.data() + numbers.size());
+    out.numbers = whole_numbers(counts, name);
   }
   return out;
 }
