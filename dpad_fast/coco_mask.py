@@ -1,10 +1,15 @@
 """Drop-in for `pycocotools.mask`: `import dpad_fast.coco_mask as mask`.
 
 The same arguments and results: dictionaries {"size": [height, width], "counts": bytes}, uint8 masks in Fortran order,
-uint32 areas, float64 boxes (x, y, width, height). Three differences, all where pycocotools raises something else,
-reads memory that is not there, or answers with noise: run lengths that do not add up to the mask, decoding masks of
-different sizes, and polygons with fewer than 3 vertices or with coordinates beyond 1e7 are a ValueError that names
-the item; `encode` takes arrays of any memory order, and bool; and `frPyObjects` takes single boxes and polygons.
+uint32 areas, float64 boxes (x, y, width, height). The differences:
+
+* A ValueError that names the item where pycocotools raises something else, reads memory that is not there, never
+  returns or answers with noise: run lengths that do not add up to the mask, decoding masks of different sizes,
+  polygons with coordinates beyond 1e7. Also for polygons with fewer than 3 vertices, of which pycocotools makes empty
+  masks, and for sizes in dictionaries that are not whole numbers, which it cuts.
+* Run lengths of 0 anywhere and bytes other than 0 and 1 mean what they say; `merge`, `iou` and `toBbox` of pycocotools
+  misread the former, its `encode` the latter.
+* `encode` takes arrays of any memory order, and bool; `frPyObjects` takes boxes in lists, and single objects.
 """
 
 from __future__ import annotations
@@ -196,13 +201,15 @@ def _boxes(name: str, boxes: Any) -> npt.NDArray[np.float64]:
 
 def _box_iou(dt: npt.NDArray[np.float64], gt: npt.NDArray[np.float64], crowd: npt.NDArray[np.uint8]) -> Any:
     a, b = dt[:, None], gt[None]  # [M, 1, 4], [1, N, 4]
-    size = np.minimum(a[..., 2:] + a[..., :2], b[..., 2:] + b[..., :2]) - np.maximum(a[..., :2], b[..., :2])
-    meet = (size > 0).all(axis=2)
-    both = size[..., 0] * size[..., 1]
-    area_a = a[..., 2] * a[..., 3]
-    union = np.where(crowd[None] != 0, area_a, area_a + b[..., 2] * b[..., 3] - both)
-    out = np.zeros(meet.shape, np.float64, order="F")
-    np.divide(both, union, out=out, where=meet)
+    # As in C: fmin and fmax pass over NaN, which is no reason to skip a pair, and nothing warns.
+    with np.errstate(all="ignore"):
+        size = np.fmin(a[..., 2:] + a[..., :2], b[..., 2:] + b[..., :2]) - np.fmax(a[..., :2], b[..., :2])
+        apart = (size <= 0).any(axis=2)
+        both = size[..., 0] * size[..., 1]
+        area_a = a[..., 2] * a[..., 3]
+        union = np.where(crowd[None] != 0, area_a, area_a + b[..., 2] * b[..., 3] - both)
+        out = np.zeros(apart.shape, np.float64, order="F")
+        np.divide(both, union, out=out, where=~apart)
     return out
 
 
@@ -216,13 +223,21 @@ def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
 
 
 def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
-    # An odd last number is dropped, as pycocotools does.
-    rings = [ring[: len(ring) // 2 * 2] for ring in polygons]
-    vertices, ring_starts, object_starts = _extension.C.gather_polygons(rings)
+    vertices, ring_starts, object_starts = _extension.C.gather_polygons([_even(ring) for ring in polygons])
     return _draw(vertices, ring_starts, object_starts, h, w)
 
 
+def _even(ring: Any) -> Any:
+    """Without an odd last number, which pycocotools drops; what is no ring is left as it is, to be named."""
+    try:
+        return ring[: len(ring) // 2 * 2]
+    except (TypeError, KeyError):
+        return ring
+
+
 def _draw(vertices: Any, rings: Any, objects: Any, h: int, w: int) -> list[Rle]:
+    # As pycocotools: JSON from other tools has sizes like 480.0.
+    h, w = (int(side) if isinstance(side, float | np.floating) else side for side in (h, w))
     _extension.C.check_mask_size("h and w", h, w)
     args = (
         vertices.ctypes.data, vertices.size // 2, rings.ctypes.data, len(rings) - 1,
