@@ -38,6 +38,8 @@ class PackedMasks:
 
     def __init__(self, words: torch.Tensor, width: int) -> None:
         """Takes words [N, height, ceil(width / 64)] of which bits past the width must be 0."""
+        if words.dim() == 3:
+            _check_size("height and width of words", words.shape[1], width)
         if words.dim() != 3 or words.dtype != torch.int64 or words.shape[2] != ops.words_for(width):
             raise ValueError(
                 f"words must be int64 [N, height, {ops.words_for(width)}] for width {width}, "
@@ -76,6 +78,8 @@ class PackedMasks:
             if one.dim() != 2 or (size is not None and one.shape != size):
                 expected = "[H, W]" if size is None else f"{list(size)} as masks[0]"
                 raise ValueError(f"masks[{i}] must be {expected}, got {list(one.shape)}")
+            if size is None:
+                _check_size(f"masks[{i}]", *one.shape)
             size = one.shape
             parts.append(ops.pack(one.unsqueeze(0)))
         if size is None:
@@ -275,8 +279,7 @@ def as_dense(name: str, masks: object) -> torch.Tensor:
     dense = _as_bytes(name, masks)
     if dense.dim() != 3:
         raise ValueError(f"{name} must be [N, H, W], got {list(dense.shape)}")
-    if not torch.compiler.is_compiling():
-        _extension.C.check_mask_size(name, dense.shape[1], dense.shape[2])
+    _check_size(name, dense.shape[1], dense.shape[2])
     return dense
 
 
@@ -313,6 +316,12 @@ def _packed_counts(
         a.parts, b.parts, ignore_parts(ignore, b, "one per mask of b"), a.width, matrix
     )
     return counts
+
+
+def _check_size(name: str, height: int, width: int) -> None:
+    """Refuses by name what the ops refuse without one, which is all that is checked within a compiled graph."""
+    if not torch.compiler.is_compiling():
+        _extension.C.check_mask_size(name, height, width)
 
 
 def _check_one_size(a: Sequence[int], b: Sequence[int]) -> None:

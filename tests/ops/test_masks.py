@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from dpad_fast import _extension
-from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
+from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, rasterize_polygons
 from dpad_fast.ops import _masks as ops
 from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
@@ -332,7 +332,19 @@ def test_no_run_lengths_have_no_size():
         (lambda a: mask_iou_matrix(a, a, crowd=[True] * 3, ignore=a), "crowd and ignore cannot be given together"),
         (lambda a: PackedMasks(torch.zeros(1, 2, 2, dtype=torch.int64), 64), r"words must be int64 \[N, height, 1\]"),
         (lambda a: PackedMasks(-torch.ones(1, 2, 1, dtype=torch.int64), 63), "words has bits set past column 63"),
+        (
+            lambda a: PackedMasks(torch.zeros(1, 1, 2000, dtype=torch.int64), 128000),
+            "height and width of words is too large.*got 1 x 128000",
+        ),
+        (
+            lambda a: PackedMasks(torch.zeros(1, 2, 0, dtype=torch.int64), -3),
+            "height and width of words must not be negative, got 2 x -3",
+        ),
         (lambda a: PackedMasks.from_dense([]), "masks is empty"),
+        (
+            lambda a: PackedMasks.from_dense(iter([np.ones((1, 200000), bool)])),
+            r"masks\[0\] is too large: at most 65535 a side and 2\^28 pixels, got 1 x 200000",
+        ),
         (lambda a: PackedMasks.from_dense([a[0], a[0, :2]]), r"masks\[1\] must be \[4, 5\] as masks\[0\]"),
         (lambda a: PackedMasks.from_boxes([[1, 2, 3]], 4, 5), r"boxes must be \[N, 4\], got \[1, 3\]"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, float("nan")]], 4, 5), r"polygons\[0\], ring 0: vertex"),
@@ -343,6 +355,18 @@ def test_no_run_lengths_have_no_size():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(3, 4, 5, dtype=torch.bool))
+
+
+def test_masks_too_wide_do_not_reach_the_stack_of_a_compiled_graph():
+    wide, ring = torch.ones(1, 1, 200000, dtype=torch.bool), torch.tensor([[0.0, 0.0], [5.0, 0.0], [5.0, 5.0]])
+    for call, size in (
+        (lambda: mask_iou_matrix(wide, wide), "1 x 200000"),
+        (lambda: pack(wide).area, "1 x 200000"),
+        (lambda: rasterize_polygons([ring], 9, 200000).area, "9 x 200000"),
+        (lambda: rasterize_polygons([ring], 200000, 9, out="dense"), "200000 x 9"),
+    ):
+        with pytest.raises(ValueError, match=f"is too large.*got {size}"):
+            torch.compile(call, fullgraph=True, backend="eager")()
 
 
 def test_wrong_boxes_do_not_reach_memory():
