@@ -141,17 +141,13 @@ class PackedMasks:
     def __len__(self) -> int:
         return int(self.words.shape[0])
 
-    def __getitem__(self, index: int | slice | torch.Tensor | Sequence[int]) -> PackedMasks:
-        """The chosen masks, as PackedMasks also where `index` is one number."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index must be within {len(self)} masks, got {index}")
-            index = [index]
-        chosen = (
-            index
-            if isinstance(index, slice | torch.Tensor)
-            else torch.as_tensor(index, dtype=torch.int64, device=self.words.device)
-        )
+    def __getitem__(self, index: int | slice | torch.Tensor | npt.NDArray[Any] | Sequence[int]) -> PackedMasks:
+        """The chosen masks, as PackedMasks also where `index` is one number; N booleans choose where they are true.
+
+        Raises:
+            IndexError: `index` is none of a number, a slice, [K] numbers or [N] booleans, or beyond the masks.
+        """
+        chosen = index if isinstance(index, slice) else _as_index(index, len(self), self.words.device)
         return PackedMasks._of((self.words[chosen], self.area[chosen], self.box[chosen]), self.width)
 
     def __repr__(self) -> str:
@@ -316,6 +312,28 @@ def _packed_counts(
         a.parts, b.parts, ignore_parts(ignore, b, "one per mask of b"), a.width, matrix
     )
     return counts
+
+
+def _as_index(index: Any, n: int, device: torch.device) -> torch.Tensor:
+    """What chooses masks, as int64 [K] or bool [N]: any other shape would make something else of words and boxes."""
+    if isinstance(index, int) and not isinstance(index, bool):
+        if not -n <= index < n:
+            raise IndexError(f"index must be within {n} masks, got {index}")
+        index = [index]
+    if isinstance(index, np.ndarray):
+        index = index.copy()  # torch takes neither negative strides nor, without a warning, read-only memory
+    try:
+        chosen = index if isinstance(index, torch.Tensor) else torch.as_tensor(index, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise IndexError(f"index must be a number, a slice, [K] numbers or [N] booleans, got {index!r:.80}") from None
+    if chosen.numel() == 0:
+        chosen = chosen.to(torch.int64)  # torch takes an empty list for floats
+    chooses = chosen.dtype == torch.bool
+    if chosen.dim() > 1 or (chooses and chosen.dim() == 0) or chosen.is_floating_point() or chosen.is_complex():
+        raise IndexError(
+            f"index must be a number, a slice, [K] numbers or [N] booleans, got {chosen.dtype} {list(chosen.shape)}"
+        )
+    return chosen if chooses else chosen.reshape(-1).to(torch.int64)
 
 
 def _check_size(name: str, height: int, width: int) -> None:

@@ -163,6 +163,37 @@ def test_pair_operations_of_packed_masks():
         left[7]
 
 
+def test_whatever_chooses_masks_chooses_as_in_numpy():
+    dense = np.random.default_rng(1).random((4, 5, 70)) < 0.5
+    packed = pack(dense)
+    frozen = np.array([3, 0])
+    frozen.flags.writeable = False
+    flags = [True, False, True, False]
+    for index in (
+        2, -1, slice(1, 3), [3, 0], [], (1, 2), range(3), np.int64(1), np.uint16(1), np.array([1, 1]), torch.tensor(1),
+        np.array([2, 1])[::-1], frozen, torch.tensor([0, 3], dtype=torch.int32), flags, np.array(flags),
+        torch.tensor(flags),
+    ):  # fmt: skip
+        want = dense[list(index) if isinstance(index, tuple | range | list) and len(index) else index]
+        want = want.reshape(-1, 5, 70) if not isinstance(index, list) or index else dense[:0]
+        got = packed[index]
+        assert torch.equal(got.words, pack(want).words), index
+        assert got.area.tolist() == pack(want).area.tolist()
+        assert got.box.tolist() == pack(want).box.tolist()
+    for index, message in (
+        (4, "index must be within 4 masks, got 4"),
+        (True, r"index must be a number, a slice, \[K\] numbers or \[N\] booleans, got torch.bool \[\]"),
+        (1.0, r"booleans, got torch.float32 \[\]"),
+        ([0.7], r"booleans, got torch.float32 \[1\]"),
+        ([[0, 1], [1, 2]], r"booleans, got torch.int64 \[2, 2\]"),
+        (None, "booleans, got None"),
+        ("1", "booleans, got '1'"),
+        ([True, False], r"shape of the mask \[2\]"),
+    ):
+        with pytest.raises(IndexError, match=message):
+            packed[index]
+
+
 def test_boxes_fill_the_pixels_whose_centres_they_hold():
     boxes = [(1, 2, 4, 5), (0.5, 0.5, 1.5, 1.5), (0.51, 0, 1.5, 1), (-5, -5, 100, 100), (3, 3, 3, 9), (8, 8, 2, 2)]
     dense = PackedMasks.from_boxes(boxes, 6, 7).to_dense().numpy()
