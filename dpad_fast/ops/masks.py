@@ -214,12 +214,14 @@ def mask_iou(
     dense_a, dense_b = as_dense("a", a), as_dense("b", b)
     if dense_a.shape != dense_b.shape:
         raise ValueError(f"a and b must have one shape, got {list(dense_a.shape)} and {list(dense_b.shape)}")
+    _check_one_device("a and b", dense_a, dense_b)
     skip = None
     if ignore is not None:
         skip = ignore.to_dense() if isinstance(ignore, PackedMasks) else _as_bytes("ignore", ignore)
         skip = skip[0] if skip.dim() == 3 and skip.shape[0] == 1 else skip
         if skip.shape not in (dense_a.shape, dense_a.shape[1:]):
             raise ValueError(f"ignore must be [H, W] or [N, H, W] of a {list(dense_a.shape)}, got {list(skip.shape)}")
+        _check_one_device("masks and ignore", dense_a, skip)
     intersection, union = ops.dense_counts(dense_a, dense_b, skip)
     return iou_of_counts(intersection, union, empty)
 
@@ -250,6 +252,7 @@ def mask_iou_matrix(
     if ignore is None and crowd is None and not isinstance(a, PackedMasks) and not isinstance(b, PackedMasks):
         dense_a, dense_b = as_dense("a", a), as_dense("b", b)
         _check_one_size(dense_a.shape[1:], dense_b.shape[1:])
+        _check_one_device("a and b", dense_a, dense_b)
         iou: torch.Tensor = ops.dense_matrix(dense_a, dense_b, float(empty))
         return iou
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
@@ -299,6 +302,7 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
             f"ignore must be one mask or {len(masks)} ({name}) of {masks.height} x {masks.width}, "
             f"got {len(ignore)} of {ignore.height} x {ignore.width}"
         )
+    _check_one_device("masks and ignore", masks.words, ignore.words)
     return ignore.parts
 
 
@@ -306,6 +310,7 @@ def _packed_counts(
     a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | None, *, matrix: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     _check_one_size((a.height, a.width), (b.height, b.width))
+    _check_one_device("a and b", a.words, b.words)
     if not matrix and len(a) != len(b):
         raise ValueError(f"a and b must hold as many masks, got {len(a)} and {len(b)}")
     counts: tuple[torch.Tensor, torch.Tensor] = ops.packed_counts(
@@ -345,6 +350,12 @@ def _check_size(name: str, height: int, width: int) -> None:
 def _check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
     if tuple(a) != tuple(b):
         raise ValueError(f"a and b must have one size, got {a[0]} x {a[1]} and {b[0]} x {b[1]}")
+
+
+def _check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Where one is on "meta", torch takes the fake kernel, which leaves a result on the CPU as it found the memory."""
+    if a.device != b.device:
+        raise ValueError(f"{names} must be on one device, got {a.device} and {b.device}")
 
 
 def _as_bytes(name: str, masks: object) -> torch.Tensor:

@@ -105,6 +105,9 @@ def roi_clip_preprocess(
     corners = _as_boxes(boxes, numbers.shape[0])
     if not pixels:
         raise ValueError("images is empty")
+    for i, image in enumerate(pixels):
+        if image.device != pixels[0].device:
+            raise ValueError(f"images[{i}] is on {image.device}, but images[0] on {pixels[0].device}")
     scale = (_as_floats(mean, "mean"), _as_floats(std, "std"))
     for i, value in enumerate(scale[1]):
         if abs(value) <= 2.0**-150:

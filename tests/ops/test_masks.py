@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from dpad_fast import _extension
-from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, rasterize_polygons
+from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons
 from dpad_fast.ops import _masks as ops
 from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
@@ -398,6 +398,24 @@ def test_masks_too_wide_do_not_reach_the_stack_of_a_compiled_graph():
     ):
         with pytest.raises(ValueError, match=f"is too large.*got {size}"):
             torch.compile(call, fullgraph=True, backend="eager")()
+
+
+def test_masks_on_two_devices_are_refused():
+    here = torch.ones(3, 4, 5, dtype=torch.bool)
+    there = here.to("meta")
+    for call in (
+        lambda: mask_iou(here, there),
+        lambda: mask_iou(here, here, ignore=there),
+        lambda: mask_iou(pack(here), there),
+        lambda: mask_iou(pack(here), pack(here), ignore=there),
+        lambda: mask_iou_matrix(here, there),
+        lambda: mask_iou_matrix(here, pack(there)),
+        lambda: mask_iou_matrix(here, here, ignore=there[0]),
+        lambda: pack(here).intersection(pack(there)),
+        lambda: polygon_iou([[(0, 0), (3, 0), (3, 3)]] * 3, here, ignore=there),
+    ):
+        with pytest.raises(ValueError, match="must be on one device, got cpu and meta"):
+            call()
 
 
 def test_wrong_boxes_do_not_reach_memory():

@@ -86,6 +86,12 @@ def test_bad_images(image, message):
         roi_clip_preprocess([torch.zeros(4, 4, 3, dtype=torch.uint8), image], None)
 
 
+def test_images_on_two_devices():
+    here = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"images\[1\] is on meta, but images\[0\] on cpu"):
+        roi_clip_preprocess([here, here.to("meta")], None)
+
+
 def test_no_images():
     with pytest.raises(ValueError, match="images is empty"):
         roi_clip_preprocess([], None)
