@@ -362,9 +362,12 @@ def _as_bytes(name: str, masks: object) -> torch.Tensor:
     if isinstance(masks, torch.Tensor):
         tensor = masks
     elif isinstance(masks, np.ndarray) and masks.dtype.kind in "biuf":
-        # from_numpy warns of arrays that must not be written, and cannot take negative strides.
-        copy = not masks.flags.writeable or any(stride < 0 for stride in masks.strides)
-        tensor = torch.from_numpy(masks.copy() if copy else masks)
+        # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another
+        # order, numbers of more than 8 bytes, or fields of records; a comparison makes an array that it takes.
+        itemsize = masks.dtype.itemsize
+        plain = masks.flags.writeable and masks.dtype.isnative and itemsize <= 8
+        plain = plain and all(stride >= 0 and stride % itemsize == 0 for stride in masks.strides)
+        tensor = torch.from_numpy(masks if plain else np.asarray(masks) != 0)
     else:
         what = f"an array of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {what}")

@@ -266,6 +266,21 @@ def test_dtypes_and_layouts(dtype):
     assert mask_iou(frozen, b.numpy()[:, ::-1]).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">f8", ">u2", np.longdouble, np.uint16, np.uint64, "record", "packed record"])
+def test_arrays_that_torch_does_not_take(dtype):
+    dense = np.random.default_rng(2).random((3, 5, 70)) < 0.5
+    if dtype in ("record", "packed record"):
+        kind = np.dtype([("mask", "i4"), ("other", "u1")], align=dtype == "record")
+        records = np.zeros(dense.shape, kind)
+        records["mask"] = dense * 256
+        array = records["mask"]
+    else:
+        array = dense.astype(dtype) * 256
+    assert torch.equal(pack(array).words, pack(dense).words)
+    assert torch.equal(PackedMasks.from_dense(list(array)).words, pack(dense).words)
+    assert mask_iou(array, dense).tolist() == [1.0] * 3
+
+
 def test_registration():
     rng = np.random.default_rng(3)
     a, b = (torch.from_numpy(rng.random((4, 20, 70)) < 0.5) for _ in range(2))
