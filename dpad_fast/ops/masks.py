@@ -19,6 +19,8 @@ from dpad_fast.ops import _masks as ops
 Dense: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 Rle: TypeAlias = dict[str, Any]
 
+_FARTHEST = 1e7  # as kMaxCoordinate in csrc/core/polygons.h
+
 
 class PackedMasks:
     """N masks of one size as bits, with their areas and boxes.
@@ -131,7 +133,10 @@ class PackedMasks:
         corners = corners.to(torch.float64).reshape(-1, 4) if corners.numel() == 0 else corners.to(torch.float64)
         if corners.dim() != 2 or corners.shape[1] != 4:
             raise ValueError(f"boxes must be [N, 4], got {list(corners.shape)}")
-        _extension.C.check_mask_size("height and width", height, width)
+        _check_size("height and width", height, width)
+        if corners.device.type == "cpu" and not torch.compiler.is_compiling():
+            for i in (~(corners.abs() <= _FARTHEST)).any(dim=1).nonzero().flatten().tolist():
+                raise ValueError(f"boxes[{i}] must lie within -1e7 to 1e7, got {tuple(corners[i].tolist())}")
         n = corners.shape[0]
         vertices = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
         objects = torch.arange(n + 1, device=corners.device)

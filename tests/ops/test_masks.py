@@ -393,7 +393,11 @@ def test_no_run_lengths_have_no_size():
         ),
         (lambda a: PackedMasks.from_dense([a[0], a[0, :2]]), r"masks\[1\] must be \[4, 5\] as masks\[0\]"),
         (lambda a: PackedMasks.from_boxes([[1, 2, 3]], 4, 5), r"boxes must be \[N, 4\], got \[1, 3\]"),
-        (lambda a: PackedMasks.from_boxes([[0, 0, 1, float("nan")]], 4, 5), r"polygons\[0\], ring 0: vertex"),
+        (
+            lambda a: PackedMasks.from_boxes([[0, 0, 1, 1], [0, 0, 1, float("nan")]], 4, 5),
+            r"boxes\[1\] must lie within -1e7 to 1e7, got \(0.0, 0.0, 1.0, nan\)",
+        ),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1.1e7, 1]], 4, 5), r"boxes\[0\] must lie within -1e7 to 1e7"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], -4, 5), "height and width must not be negative, got -4 x 5"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], 60000, 60000), "height and width is too large"),
     ],
