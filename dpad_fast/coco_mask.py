@@ -195,9 +195,14 @@ def _boxes(name: str, boxes: Any) -> npt.NDArray[np.float64]:
 
 
 def _box_iou(dt: npt.NDArray[np.float64], gt: npt.NDArray[np.float64], crowd: npt.NDArray[np.uint8]) -> Any:
-    a, b = dt[:, None], gt[None]  # [M, 1, 4], [1, N, 4]
-    size = np.minimum(a[..., 2:] + a[..., :2], b[..., 2:] + b[..., :2]) - np.maximum(a[..., :2], b[..., :2])
-    meet = (size > 0).all(axis=2)
+    with np.errstate(all="ignore"):  # huge, tiny and infinite boxes are NaN or 0 without a warning, as in C
+        return _iou_of_sides(dt[:, None], gt[None], crowd)
+
+
+def _iou_of_sides(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], crowd: npt.NDArray[np.uint8]) -> Any:
+    """The same of boxes [M, 1, 4] and [1, N, 4]; NaN goes the way that it goes in C's fmin, fmax and comparisons."""
+    size = np.fmin(a[..., 2:] + a[..., :2], b[..., 2:] + b[..., :2]) - np.fmax(a[..., :2], b[..., :2])
+    meet = ~(size <= 0).any(axis=2)
     both = size[..., 0] * size[..., 1]
     area_a = a[..., 2] * a[..., 3]
     union = np.where(crowd[None] != 0, area_a, area_a + b[..., 2] * b[..., 3] - both)

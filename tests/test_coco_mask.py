@@ -204,6 +204,13 @@ def test_masks_of_different_sizes():
         ours.decode([three, two])
 
 
+def test_extreme_boxes_are_as_in_c_and_warn_as_little():
+    numbers = [0.0, -0.0, 1.0, -2.0, 1e200, 1e-200, 5e-324, np.inf, -np.inf, np.nan]
+    boxes = np.random.default_rng(0).choice(numbers, (300, 4))
+    for crowd in (np.zeros(300), np.ones(300)):
+        assert np.array_equal(ours.iou(boxes, boxes, crowd), theirs.iou(boxes, boxes, crowd), equal_nan=True)
+
+
 RLE = {"size": [2, 2], "counts": b"4"}
 
 
