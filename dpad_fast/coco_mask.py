@@ -135,7 +135,7 @@ def frPyObjects(pyobj: Any, h: int, w: int) -> Any:
     first = pyobj[0]
     if isinstance(first, dict):
         return _extension.C.rle_canonical(pyobj, "pyobj")
-    if np.ndim(first) == 0:
+    if not isinstance(first, list | tuple) and np.ndim(first) == 0:
         return frPyObjects([pyobj], h, w)[0]
     if len(first) == 4:
         return _from_boxes(pyobj, h, w)
@@ -221,13 +221,25 @@ def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
 
 
 def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
-    # An odd last number is dropped, as pycocotools does.
-    rings = [ring[: len(ring) // 2 * 2] for ring in polygons]
+    rings = [_even(ring, i) for i, ring in enumerate(polygons)]
     vertices, ring_starts, object_starts = _extension.C.gather_polygons(rings)
     return _draw(vertices, ring_starts, object_starts, h, w)
 
 
-def _draw(vertices: Any, rings: Any, objects: Any, h: int, w: int) -> list[Rle]:
+def _even(ring: Any, number: int) -> Any:
+    """A flat polygon without an odd last number, as in pycocotools; of pairs or rings the last would be dropped."""
+    if isinstance(ring, list | tuple):
+        flat = not ring or not isinstance(ring[0], list | tuple | np.ndarray)
+    else:
+        flat = getattr(ring, "ndim", 0) == 1
+    if not flat:
+        raise ValueError(f"pyobj[{number}] must be a flat polygon x0, y0, x1, y1, ..., got {ring!r:.80}")
+    return ring[: len(ring) // 2 * 2]
+
+
+def _draw(vertices: Any, rings: Any, objects: Any, h: Any, w: Any) -> list[Rle]:
+    # Sizes in JSON may be floats, which pycocotools takes.
+    h, w = (int(side) if isinstance(side, float) and side.is_integer() else side for side in (h, w))
     _extension.C.check_mask_size("h and w", h, w)
     args = (
         vertices.ctypes.data, vertices.size // 2, rings.ctypes.data, len(rings) - 1,
