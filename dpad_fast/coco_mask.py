@@ -140,7 +140,7 @@ def frPyObjects(pyobj: Any, h: int, w: int) -> Any:
     first = pyobj[0]
     if isinstance(first, dict):
         return _extension.C.rle_canonical(pyobj, "pyobj")
-    if np.ndim(first) == 0:
+    if not isinstance(first, list | tuple) and np.ndim(first) == 0:
         return frPyObjects([pyobj], h, w)[0]
     if len(first) == 4:
         return _from_boxes(pyobj, h, w)
@@ -223,19 +223,23 @@ def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
 
 
 def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
-    vertices, ring_starts, object_starts = _extension.C.gather_polygons([_even(ring) for ring in polygons])
+    rings = [_even(ring, i) for i, ring in enumerate(polygons)]
+    vertices, ring_starts, object_starts = _extension.C.gather_polygons(rings)
     return _draw(vertices, ring_starts, object_starts, h, w)
 
 
-def _even(ring: Any) -> Any:
-    """Without an odd last number, which pycocotools drops; what is no ring is left as it is, to be named."""
-    try:
-        return ring[: len(ring) // 2 * 2]
-    except (TypeError, KeyError):
-        return ring
+def _even(ring: Any, number: int) -> Any:
+    """A flat polygon without an odd last number, as in pycocotools; of pairs or rings the last would be dropped."""
+    if isinstance(ring, list | tuple):
+        flat = not ring or not isinstance(ring[0], list | tuple | np.ndarray)
+    else:
+        flat = getattr(ring, "ndim", 0) == 1
+    if not flat:
+        raise ValueError(f"pyobj[{number}] must be a flat polygon x0, y0, x1, y1, ..., got {ring!r:.80}")
+    return ring[: len(ring) // 2 * 2]
 
 
-def _draw(vertices: Any, rings: Any, objects: Any, h: int, w: int) -> list[Rle]:
+def _draw(vertices: Any, rings: Any, objects: Any, h: Any, w: Any) -> list[Rle]:
     # As pycocotools: JSON from other tools has sizes like 480.0.
     h, w = (int(side) if isinstance(side, float | np.floating) else side for side in (h, w))
     _extension.C.check_mask_size("h and w", h, w)

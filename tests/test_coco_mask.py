@@ -204,7 +204,21 @@ def test_masks_of_different_sizes():
         ours.decode([three, two])
 
 
+def test_sizes_from_json_may_be_floats():
+    same(ours.frPyObjects([FLAT], 8.0, 9.0), theirs.frPyObjects([FLAT], 8.0, 9.0))
+    boxes = np.array([[1.0, 2.0, 3.0, 4.0]])
+    same(ours.frPyObjects(boxes, 8.0, np.float64(9)), theirs.frPyObjects(boxes, 8.0, np.float64(9)))
+
+
+def test_extreme_boxes_are_as_in_c_and_warn_as_little():
+    numbers = [0.0, -0.0, 1.0, -2.0, 1e200, 1e-200, 5e-324, np.inf, -np.inf, np.nan]
+    boxes = np.random.default_rng(0).choice(numbers, (300, 4))
+    for crowd in (np.zeros(300), np.ones(300)):
+        assert np.array_equal(ours.iou(boxes, boxes, crowd), theirs.iou(boxes, boxes, crowd), equal_nan=True)
+
+
 RLE = {"size": [2, 2], "counts": b"4"}
+FLAT = [0, 0, 5, 0, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +248,16 @@ RLE = {"size": [2, 2], "counts": b"4"}
         (lambda: ours.frPyObjects([[0, 0, 5, 0, 5, 5]], 10**9, 10**9), "h and w is too large"),
         (lambda: ours.frPyObjects([[0, 0, float("inf"), 1]], 8, 8), r"polygons\[0\], ring 0: vertex"),
         (lambda: ours.frPyObjects("polygon", 8, 8), "pyobj must be a list"),
+        # Of 5 pairs or rings the last was dropped.
+        (
+            lambda: ours.frPyObjects([[(0, 0), (5, 0), (5, 5), (2, 5), (0, 3)]], 8, 8),
+            r"pyobj\[0\] must be a flat polygon",
+        ),
+        (lambda: ours.frPyObjects([np.ones((5, 2))], 8, 8), r"pyobj\[0\] must be a flat polygon"),
+        (lambda: ours.frPyObjects([[FLAT] * 5], 8, 8), r"pyobj\[0\] must be a flat polygon"),
+        (lambda: ours.frPyObjects([[FLAT, FLAT[:2]]], 8, 8), r"pyobj\[0\] must be a flat polygon"),
+        (lambda: ours.frPyObjects([FLAT, RLE], 8, 8), r"pyobj\[1\] must be a flat polygon.*got {'size'"),
+        (lambda: ours.frPyObjects([FLAT, None], 8, 8), r"pyobj\[1\] must be a flat polygon.*got None"),
         (lambda: ours.frPyObjects([], 8, 8), "pyobj must be a list"),
         (lambda: ours.frPyObjects({"size": [2, 2], "counts": [1, 2]}, 2, 2), r"pyobj\[0\]: counts add up to 3"),
     ],

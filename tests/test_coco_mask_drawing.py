@@ -152,7 +152,7 @@ def test_fewer_than_three_vertices_are_named():
     "bad", [None, "abcdef", 5, {"size": [2, 2], "counts": b"4"}, {1, 2, 3}, [[1, 1], [8, 1], [8, 8]]]
 )
 def test_what_is_no_polygon_is_named(bad):
-    with pytest.raises(ValueError, match=r"polygons\[1\], ring 0"):
+    with pytest.raises(ValueError, match=r"pyobj\[1\] must be a flat polygon"):
         ours.frPyObjects([POLYGONS["square"], bad], 12, 14)
 
 

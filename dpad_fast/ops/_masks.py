@@ -29,8 +29,14 @@ def _host(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.int64, device="cpu")
 
 
+def _check_size(height: int, width: int) -> None:
+    """Here too, where compiled graphs come by: the loops count on it for their memory on the stack."""
+    _extension.C.check_mask_size("height and width of masks", height, width)
+
+
 def new_packed(n: int, height: int, width: int) -> Packed:
     """Words, area and box on the CPU, not set yet."""
+    _check_size(height, width)
     words = new_output((n, height, words_for(width)), torch.int64)
     return words, _host(n), _host(n, 4)
 
@@ -111,6 +117,7 @@ unpack: Any = register(
 
 
 def _measure_cpu(words: torch.Tensor, width: int) -> Pair:
+    _check_size(words.shape[1], width)
     words = words.contiguous()
     _, area, box = _empty_packed(words, words.shape[0], 0, 0)
     _extension.C.measure_masks(
@@ -245,6 +252,7 @@ def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> Packed:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    _check_size(height, width)
     n = objects.shape[0] - 1
     words, zeros = new_output_or_zeros((n, height, words_for(width)), torch.int64)
     area, box = _host(n), _host(n, 4)
@@ -281,6 +289,7 @@ def _draw_dense_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    _check_size(height, width)
     masks, zeros = new_output_or_zeros((objects.shape[0] - 1, height, width), torch.bool)
     _extension.C.draw_polygons_dense(
         _polygon_args(vertices, rings, objects), height, width, rule, torch.get_num_threads(), zeros, masks.data_ptr()

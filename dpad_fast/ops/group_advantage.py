@@ -82,6 +82,11 @@ def group_advantage(
     ids, group_size = _as_ids(groups, n, rewards.device)
     if weights is not None:
         weights = _as_weights(weights, terms, rewards)
+        weights = weights.detach() if weights.requires_grad else weights
+    if token_mask is not None and not isinstance(token_mask, torch.Tensor):
+        raise ValueError(f"token_mask must be a tensor [N, T], got {type(token_mask).__name__}")
+    if token_mask is not None and token_mask.requires_grad:
+        token_mask = token_mask.detach()
     if token_mask is not None and (token_mask.dim() != 2 or token_mask.shape[0] != n):
         raise ValueError(f"token_mask must be [N, T] with N = {n}, got {list(token_mask.shape)}")
     if token_mask is not None and token_mask.device != rewards.device:
@@ -117,8 +122,7 @@ def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | N
     elif isinstance(groups, np.ndarray) and groups.dtype.kind in "iu":
         ids = torch.from_numpy(groups.astype(np.int64))
     elif isinstance(groups, (Sequence, np.ndarray)) and not isinstance(groups, (str, bytes)):
-        seen: dict[Hashable, int] = {}
-        ids = torch.tensor([seen.setdefault(key, len(seen)) for key in groups], dtype=torch.int64, device="cpu")
+        ids = torch.tensor(_numbered(groups), dtype=torch.int64, device="cpu")
     else:
         raise ValueError(f"groups must be a group size or [N] ids, got {type(groups).__name__}")
     if ids.dim() != 1 or ids.shape[0] != n:
@@ -126,6 +130,19 @@ def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | N
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"groups must hold integer ids, got {ids.dtype}")
     return ids.to(device=device, dtype=torch.int64), 0
+
+
+def _numbered(groups: Sequence[Any] | np.ndarray[Any, Any]) -> list[int]:
+    """A number for each id, in order of first appearance."""
+    seen: dict[Hashable, int] = {}
+    try:
+        numbers = [seen.setdefault(key, len(seen)) for key in groups]
+    except TypeError:
+        raise ValueError("groups must hold one hashable id for each reward") from None
+    # A tensor's hash is its identity: each would be a group of its own.
+    if any(isinstance(key, torch.Tensor) for key in seen):
+        raise ValueError("groups must hold ids, not tensors: give one tensor [N], or numbers by .item()")
+    return numbers
 
 
 def _as_weights(weights: torch.Tensor | Sequence[float], terms: int, rewards: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,8 @@ from dpad_fast.ops import _masks as ops
 Dense: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 Rle: TypeAlias = dict[str, Any]
 
+_FARTHEST = 1e7  # as kMaxCoordinate in csrc/core/polygons.h
+
 
 class PackedMasks:
     """N masks of one size as bits, with their areas and boxes.
@@ -38,6 +40,8 @@ class PackedMasks:
 
     def __init__(self, words: torch.Tensor, width: int) -> None:
         """Takes words [N, height, ceil(width / 64)] of which bits past the width must be 0."""
+        if words.dim() == 3:
+            _check_size("height and width of words", words.shape[1], width)
         if words.dim() != 3 or words.dtype != torch.int64 or words.shape[2] != ops.words_for(width):
             raise ValueError(
                 f"words must be int64 [N, height, {ops.words_for(width)}] for width {width}, "
@@ -76,6 +80,8 @@ class PackedMasks:
             if one.dim() != 2 or (size is not None and one.shape != size):
                 expected = "[H, W]" if size is None else f"{list(size)} as masks[0]"
                 raise ValueError(f"masks[{i}] must be {expected}, got {list(one.shape)}")
+            if size is None:
+                _check_size(f"masks[{i}]", *one.shape)
             size = one.shape
             parts.append(ops.pack(one.unsqueeze(0)))
         if size is None:
@@ -127,7 +133,10 @@ class PackedMasks:
         corners = corners.to(torch.float64).reshape(-1, 4) if corners.numel() == 0 else corners.to(torch.float64)
         if corners.dim() != 2 or corners.shape[1] != 4:
             raise ValueError(f"boxes must be [N, 4], got {list(corners.shape)}")
-        _extension.C.check_mask_size("height and width", height, width)
+        _check_size("height and width", height, width)
+        if corners.device.type == "cpu" and not torch.compiler.is_compiling():
+            for i in (~(corners.abs() <= _FARTHEST)).any(dim=1).nonzero().flatten().tolist():
+                raise ValueError(f"boxes[{i}] must lie within -1e7 to 1e7, got {tuple(corners[i].tolist())}")
         n = corners.shape[0]
         vertices = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
         objects = torch.arange(n + 1, device=corners.device)
@@ -137,17 +146,13 @@ class PackedMasks:
     def __len__(self) -> int:
         return int(self.words.shape[0])
 
-    def __getitem__(self, index: int | slice | torch.Tensor | Sequence[int]) -> PackedMasks:
-        """The chosen masks, as PackedMasks also where `index` is one number."""
-        if isinstance(index, int):
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"index must be within {len(self)} masks, got {index}")
-            index = [index]
-        chosen = (
-            index
-            if isinstance(index, slice | torch.Tensor)
-            else torch.as_tensor(index, dtype=torch.int64, device=self.words.device)
-        )
+    def __getitem__(self, index: int | slice | torch.Tensor | npt.NDArray[Any] | Sequence[int]) -> PackedMasks:
+        """The chosen masks, as PackedMasks also where `index` is one number; N booleans choose where they are true.
+
+        Raises:
+            IndexError: `index` is none of a number, a slice, [K] numbers or [N] booleans, or beyond the masks.
+        """
+        chosen = index if isinstance(index, slice) else _as_index(index, len(self), self.words.device)
         return PackedMasks._of((self.words[chosen], self.area[chosen], self.box[chosen]), self.width)
 
     def __repr__(self) -> str:
@@ -214,12 +219,14 @@ def mask_iou(
     dense_a, dense_b = as_dense("a", a), as_dense("b", b)
     if dense_a.shape != dense_b.shape:
         raise ValueError(f"a and b must have one shape, got {list(dense_a.shape)} and {list(dense_b.shape)}")
+    _check_one_device("a and b", dense_a, dense_b)
     skip = None
     if ignore is not None:
         skip = ignore.to_dense() if isinstance(ignore, PackedMasks) else _as_bytes("ignore", ignore)
         skip = skip[0] if skip.dim() == 3 and skip.shape[0] == 1 else skip
         if skip.shape not in (dense_a.shape, dense_a.shape[1:]):
             raise ValueError(f"ignore must be [H, W] or [N, H, W] of a {list(dense_a.shape)}, got {list(skip.shape)}")
+        _check_one_device("masks and ignore", dense_a, skip)
     intersection, union = ops.dense_counts(dense_a, dense_b, skip)
     return iou_of_counts(intersection, union, empty)
 
@@ -250,6 +257,7 @@ def mask_iou_matrix(
     if ignore is None and crowd is None and not isinstance(a, PackedMasks) and not isinstance(b, PackedMasks):
         dense_a, dense_b = as_dense("a", a), as_dense("b", b)
         _check_one_size(dense_a.shape[1:], dense_b.shape[1:])
+        _check_one_device("a and b", dense_a, dense_b)
         iou: torch.Tensor = ops.dense_matrix(dense_a, dense_b, float(empty))
         return iou
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
@@ -275,8 +283,7 @@ def as_dense(name: str, masks: object) -> torch.Tensor:
     dense = _as_bytes(name, masks)
     if dense.dim() != 3:
         raise ValueError(f"{name} must be [N, H, W], got {list(dense.shape)}")
-    if not torch.compiler.is_compiling():
-        _extension.C.check_mask_size(name, dense.shape[1], dense.shape[2])
+    _check_size(name, dense.shape[1], dense.shape[2])
     return dense
 
 
@@ -300,6 +307,7 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
             f"ignore must be one mask or {len(masks)} ({name}) of {masks.height} x {masks.width}, "
             f"got {len(ignore)} of {ignore.height} x {ignore.width}"
         )
+    _check_one_device("masks and ignore", masks.words, ignore.words)
     return ignore.parts
 
 
@@ -307,6 +315,7 @@ def _packed_counts(
     a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | None, *, matrix: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     _check_one_size((a.height, a.width), (b.height, b.width))
+    _check_one_device("a and b", a.words, b.words)
     if not matrix and len(a) != len(b):
         raise ValueError(f"a and b must hold as many masks, got {len(a)} and {len(b)}")
     counts: tuple[torch.Tensor, torch.Tensor] = ops.packed_counts(
@@ -315,18 +324,55 @@ def _packed_counts(
     return counts
 
 
+def _as_index(index: Any, n: int, device: torch.device) -> torch.Tensor:
+    """What chooses masks, as int64 [K] or bool [N]: any other shape would make something else of words and boxes."""
+    if isinstance(index, int) and not isinstance(index, bool):
+        if not -n <= index < n:
+            raise IndexError(f"index must be within {n} masks, got {index}")
+        index = [index]
+    if isinstance(index, np.ndarray):
+        index = index.copy()  # torch takes neither negative strides nor, without a warning, read-only memory
+    try:
+        chosen = index if isinstance(index, torch.Tensor) else torch.as_tensor(index, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise IndexError(f"index must be a number, a slice, [K] numbers or [N] booleans, got {index!r:.80}") from None
+    if chosen.numel() == 0:
+        chosen = chosen.to(torch.int64)  # torch takes an empty list for floats
+    chooses = chosen.dtype == torch.bool
+    if chosen.dim() > 1 or (chooses and chosen.dim() == 0) or chosen.is_floating_point() or chosen.is_complex():
+        raise IndexError(
+            f"index must be a number, a slice, [K] numbers or [N] booleans, got {chosen.dtype} {list(chosen.shape)}"
+        )
+    return chosen if chooses else chosen.reshape(-1).to(torch.int64)
+
+
+def _check_size(name: str, height: int, width: int) -> None:
+    """Refuses by name what the ops refuse without one, which is all that is checked within a compiled graph."""
+    if not torch.compiler.is_compiling():
+        _extension.C.check_mask_size(name, height, width)
+
+
 def _check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
     if tuple(a) != tuple(b):
         raise ValueError(f"a and b must have one size, got {a[0]} x {a[1]} and {b[0]} x {b[1]}")
+
+
+def _check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Where one is on "meta", torch takes the fake kernel, which leaves a result on the CPU as it found the memory."""
+    if a.device != b.device:
+        raise ValueError(f"{names} must be on one device, got {a.device} and {b.device}")
 
 
 def _as_bytes(name: str, masks: object) -> torch.Tensor:
     if isinstance(masks, torch.Tensor):
         tensor = masks
     elif isinstance(masks, np.ndarray) and masks.dtype.kind in "biuf":
-        # from_numpy warns of arrays that must not be written, and cannot take negative strides.
-        copy = not masks.flags.writeable or any(stride < 0 for stride in masks.strides)
-        tensor = torch.from_numpy(masks.copy() if copy else masks)
+        # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another
+        # order, numbers of more than 8 bytes, or fields of records; a comparison makes an array that it takes.
+        itemsize = masks.dtype.itemsize
+        plain = masks.flags.writeable and masks.dtype.isnative and itemsize <= 8
+        plain = plain and all(stride >= 0 and stride % itemsize == 0 for stride in masks.strides)
+        tensor = torch.from_numpy(masks if plain else np.asarray(masks) != 0)
     else:
         what = f"an array of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {what}")

@@ -188,9 +188,10 @@ def _as_vertices(ring: torch.Tensor, number: int, place: int) -> torch.Tensor:
 def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> torch.Tensor:
     """Mask numbers on the masks' device; what comes from the host is checked there on its way to a GPU."""
     device = masks.words.device
-    if not isinstance(mask_index, torch.Tensor):
-        mask_index = torch.as_tensor(mask_index, dtype=torch.int64, device="cpu")
-    index = mask_index.to(torch.int64)
+    index = mask_index if isinstance(mask_index, torch.Tensor) else torch.as_tensor(mask_index, device="cpu")
+    if index.numel() > 0 and (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool):
+        raise ValueError(f"mask_index must be integers [N], got {index.dtype} {list(index.shape)}")
+    index = index.to(torch.int64)
     if device.type == "cpu" or index.device == device or torch.compiler.is_compiling():
         return index.to(device)
     for i in ((index < 0) | (index >= len(masks))).nonzero().flatten().tolist():

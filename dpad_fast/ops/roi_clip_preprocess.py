@@ -105,6 +105,9 @@ def roi_clip_preprocess(
     corners = _as_boxes(boxes, numbers.shape[0])
     if not pixels:
         raise ValueError("images is empty")
+    for i, image in enumerate(pixels):
+        if image.device != pixels[0].device:
+            raise ValueError(f"images[{i}] is on {image.device}, but images[0] on {pixels[0].device}")
     scale = (_as_floats(mean, "mean"), _as_floats(std, "std"))
     for i, value in enumerate(scale[1]):
         if abs(value) <= 2.0**-150:
@@ -148,7 +151,10 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, de
 
 
 def _as_floats(values: Sequence[float], name: str) -> list[float]:
-    numbers = [float(value) for value in values]
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be 3 finite numbers, got {values!r:.80}") from None
     if len(numbers) != 3 or not all(abs(number) < 2.0**127 for number in numbers):
         raise ValueError(f"{name} must be 3 finite numbers, got {numbers}")
     return numbers
@@ -160,7 +166,7 @@ def _as_index(image_index: Any, boxes: Any, count: int) -> torch.Tensor:
         if boxes is not None and len(boxes) != count:
             raise ValueError(f"image_index is needed where boxes ({len(boxes)}) and images ({count}) differ in number")
         return torch.arange(count, device="cpu")
-    numbers = image_index if isinstance(image_index, torch.Tensor) else torch.from_numpy(np.array(image_index, ndmin=1))
+    numbers = image_index if isinstance(image_index, torch.Tensor) else _from_numbers(image_index, "image_index")
     if numbers.numel() == 0:
         return torch.empty(0, dtype=torch.int64, device="cpu")
     if numbers.dim() != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
@@ -168,12 +174,23 @@ def _as_index(image_index: Any, boxes: Any, count: int) -> torch.Tensor:
     return numbers.to(device="cpu", dtype=torch.int64)
 
 
+def _from_numbers(values: Any, name: str) -> torch.Tensor:
+    """A tensor from what NumPy reads as an array of numbers, in any byte order."""
+    array = np.array(values, ndmin=1)
+    if torch.compiler.is_compiling():  # where arrays are tensors, which have no such dtypes
+        return torch.from_numpy(array)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} must be numbers, got an array of {array.dtype}")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+
+
 def _as_boxes(boxes: Any, count: int) -> torch.Tensor:
     """Corners [K, 4], int64 on the CPU."""
     if boxes is None:
         return torch.full((count, 4), WHOLE_IMAGE, dtype=torch.int64, device="cpu")
-    if isinstance(boxes, np.ndarray):
-        boxes = torch.from_numpy(np.array(boxes))
+    # An array of objects holds rows, as a list does.
+    if isinstance(boxes, np.ndarray) and (torch.compiler.is_compiling() or boxes.dtype != object):
+        boxes = _from_numbers(boxes, "boxes")
     if not isinstance(boxes, torch.Tensor):
         rows = [_as_row(box, i) for i, box in enumerate(boxes)]
         boxes = torch.tensor(rows, dtype=torch.int64, device="cpu").reshape(len(rows), 4)
@@ -193,7 +210,10 @@ def _as_boxes(boxes: Any, count: int) -> torch.Tensor:
 def _as_row(box: Any, index: int) -> list[int]:
     if box is None:
         return [WHOLE_IMAGE] * 4
-    corners = [float(value) for value in box]
+    try:
+        corners = [float(value) for value in box]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {box!r:.80}") from None
     if len(corners) != 4 or not all(abs(corner) < 2**61 for corner in corners):
         raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {tuple(corners)}")
     return [round(corner) for corner in corners]

@@ -186,6 +186,8 @@ def test_empty_batch_and_empty_token_axis() -> None:
 def test_no_gradient_flows() -> None:
     rewards = torch.rand(8, requires_grad=True)
     assert not df.ops.group_advantage(rewards, 4).requires_grad
+    weights, token_mask = torch.ones(1, requires_grad=True), torch.ones(8, 3, requires_grad=True)
+    assert not df.ops.group_advantage(rewards, 4, weights=weights, token_mask=token_mask).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -195,6 +197,8 @@ def test_no_gradient_flows() -> None:
         ((torch.rand(8), 0), {}, "at least 1.*got 0"),
         ((torch.rand(8), True), {}, "groups must be a group size or"),
         ((torch.rand(8), "abcdefgh"), {}, "groups must be a group size or"),
+        ((torch.rand(4), list(torch.tensor([0, 0, 1, 1]))), {}, "groups must hold ids, not tensors"),
+        ((torch.rand(2), [[0], [0]]), {}, "groups must hold one hashable id for each reward"),
         ((torch.rand(8), torch.arange(7)), {}, r"groups must hold one id for each of the 8 rewards.*\[7\]"),
         ((torch.rand(8), torch.rand(8)), {}, "groups must hold integer ids, got torch.float32"),
         ((torch.rand(2, 2, 2), 2), {}, r"rewards must be a tensor \[N\] or \[N, F\], got \[2, 2, 2\]"),
@@ -208,6 +212,7 @@ def test_no_gradient_flows() -> None:
         ((torch.rand(4, 3), 2), {"weights": [1, 2]}, r"weights must hold one number for each of the 3 terms.*\[2\]"),
         ((torch.rand(4, 2), 2), {"weights": [1, math.nan]}, r"weights\[1\] must be finite, got nan"),
         ((torch.rand(4), 2), {"token_mask": torch.ones(3, 5)}, r"token_mask must be \[N, T\] with N = 4, got \[3, 5\]"),
+        ((torch.rand(4), 2), {"token_mask": np.ones((4, 5))}, r"token_mask must be a tensor \[N, T\], got ndarray"),
         ((torch.rand(4), 2), {"token_mask": torch.ones(4, 2).to(torch.complex64)}, "token_mask must be boolean"),
     ],
 )

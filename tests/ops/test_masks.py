@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from dpad_fast import _extension
-from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
+from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons
 from dpad_fast.ops import _masks as ops
 from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
@@ -163,6 +163,37 @@ def test_pair_operations_of_packed_masks():
         left[7]
 
 
+def test_whatever_chooses_masks_chooses_as_in_numpy():
+    dense = np.random.default_rng(1).random((4, 5, 70)) < 0.5
+    packed = pack(dense)
+    frozen = np.array([3, 0])
+    frozen.flags.writeable = False
+    flags = [True, False, True, False]
+    for index in (
+        2, -1, slice(1, 3), [3, 0], [], (1, 2), range(3), np.int64(1), np.uint16(1), np.array([1, 1]), torch.tensor(1),
+        np.array([2, 1])[::-1], frozen, torch.tensor([0, 3], dtype=torch.int32), flags, np.array(flags),
+        torch.tensor(flags),
+    ):  # fmt: skip
+        want = dense[list(index) if isinstance(index, tuple | range | list) and len(index) else index]
+        want = want.reshape(-1, 5, 70) if not isinstance(index, list) or index else dense[:0]
+        got = packed[index]
+        assert torch.equal(got.words, pack(want).words), index
+        assert got.area.tolist() == pack(want).area.tolist()
+        assert got.box.tolist() == pack(want).box.tolist()
+    for index, message in (
+        (4, "index must be within 4 masks, got 4"),
+        (True, r"index must be a number, a slice, \[K\] numbers or \[N\] booleans, got torch.bool \[\]"),
+        (1.0, r"booleans, got torch.float32 \[\]"),
+        ([0.7], r"booleans, got torch.float32 \[1\]"),
+        ([[0, 1], [1, 2]], r"booleans, got torch.int64 \[2, 2\]"),
+        (None, "booleans, got None"),
+        ("1", "booleans, got '1'"),
+        ([True, False], r"shape of the mask \[2\]"),
+    ):
+        with pytest.raises(IndexError, match=message):
+            packed[index]
+
+
 def test_boxes_fill_the_pixels_whose_centres_they_hold():
     boxes = [(1, 2, 4, 5), (0.5, 0.5, 1.5, 1.5), (0.51, 0, 1.5, 1), (-5, -5, 100, 100), (3, 3, 3, 9), (8, 8, 2, 2)]
     dense = PackedMasks.from_boxes(boxes, 6, 7).to_dense().numpy()
@@ -233,6 +264,21 @@ def test_dtypes_and_layouts(dtype):
     frozen = a.numpy()[:, ::-1]
     frozen.flags.writeable = False
     assert mask_iou(frozen, b.numpy()[:, ::-1]).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f8", ">u2", np.longdouble, np.uint16, np.uint64, "record", "packed record"])
+def test_arrays_that_torch_does_not_take(dtype):
+    dense = np.random.default_rng(2).random((3, 5, 70)) < 0.5
+    if dtype in ("record", "packed record"):
+        kind = np.dtype([("mask", "i4"), ("other", "u1")], align=dtype == "record")
+        records = np.zeros(dense.shape, kind)
+        records["mask"] = dense * 256
+        array = records["mask"]
+    else:
+        array = dense.astype(dtype) * 256
+    assert torch.equal(pack(array).words, pack(dense).words)
+    assert torch.equal(PackedMasks.from_dense(list(array)).words, pack(dense).words)
+    assert mask_iou(array, dense).tolist() == [1.0] * 3
 
 
 def test_registration():
@@ -332,10 +378,26 @@ def test_no_run_lengths_have_no_size():
         (lambda a: mask_iou_matrix(a, a, crowd=[True] * 3, ignore=a), "crowd and ignore cannot be given together"),
         (lambda a: PackedMasks(torch.zeros(1, 2, 2, dtype=torch.int64), 64), r"words must be int64 \[N, height, 1\]"),
         (lambda a: PackedMasks(-torch.ones(1, 2, 1, dtype=torch.int64), 63), "words has bits set past column 63"),
+        (
+            lambda a: PackedMasks(torch.zeros(1, 1, 2000, dtype=torch.int64), 128000),
+            "height and width of words is too large.*got 1 x 128000",
+        ),
+        (
+            lambda a: PackedMasks(torch.zeros(1, 2, 0, dtype=torch.int64), -3),
+            "height and width of words must not be negative, got 2 x -3",
+        ),
         (lambda a: PackedMasks.from_dense([]), "masks is empty"),
+        (
+            lambda a: PackedMasks.from_dense(iter([np.ones((1, 200000), bool)])),
+            r"masks\[0\] is too large: at most 65535 a side and 2\^28 pixels, got 1 x 200000",
+        ),
         (lambda a: PackedMasks.from_dense([a[0], a[0, :2]]), r"masks\[1\] must be \[4, 5\] as masks\[0\]"),
         (lambda a: PackedMasks.from_boxes([[1, 2, 3]], 4, 5), r"boxes must be \[N, 4\], got \[1, 3\]"),
-        (lambda a: PackedMasks.from_boxes([[0, 0, 1, float("nan")]], 4, 5), r"polygons\[0\], ring 0: vertex"),
+        (
+            lambda a: PackedMasks.from_boxes([[0, 0, 1, 1], [0, 0, 1, float("nan")]], 4, 5),
+            r"boxes\[1\] must lie within -1e7 to 1e7, got \(0.0, 0.0, 1.0, nan\)",
+        ),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1.1e7, 1]], 4, 5), r"boxes\[0\] must lie within -1e7 to 1e7"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], -4, 5), "height and width must not be negative, got -4 x 5"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], 60000, 60000), "height and width is too large"),
     ],
@@ -343,6 +405,36 @@ def test_no_run_lengths_have_no_size():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(3, 4, 5, dtype=torch.bool))
+
+
+def test_masks_too_wide_do_not_reach_the_stack_of_a_compiled_graph():
+    wide, ring = torch.ones(1, 1, 200000, dtype=torch.bool), torch.tensor([[0.0, 0.0], [5.0, 0.0], [5.0, 5.0]])
+    for call, size in (
+        (lambda: mask_iou_matrix(wide, wide), "1 x 200000"),
+        (lambda: pack(wide).area, "1 x 200000"),
+        (lambda: rasterize_polygons([ring], 9, 200000).area, "9 x 200000"),
+        (lambda: rasterize_polygons([ring], 200000, 9, out="dense"), "200000 x 9"),
+    ):
+        with pytest.raises(ValueError, match=f"is too large.*got {size}"):
+            torch.compile(call, fullgraph=True, backend="eager")()
+
+
+def test_masks_on_two_devices_are_refused():
+    here = torch.ones(3, 4, 5, dtype=torch.bool)
+    there = here.to("meta")
+    for call in (
+        lambda: mask_iou(here, there),
+        lambda: mask_iou(here, here, ignore=there),
+        lambda: mask_iou(pack(here), there),
+        lambda: mask_iou(pack(here), pack(here), ignore=there),
+        lambda: mask_iou_matrix(here, there),
+        lambda: mask_iou_matrix(here, pack(there)),
+        lambda: mask_iou_matrix(here, here, ignore=there[0]),
+        lambda: pack(here).intersection(pack(there)),
+        lambda: polygon_iou([[(0, 0), (3, 0), (3, 3)]] * 3, here, ignore=there),
+    ):
+        with pytest.raises(ValueError, match="must be on one device, got cpu and meta"):
+            call()
 
 
 def test_wrong_boxes_do_not_reach_memory():

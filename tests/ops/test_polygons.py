@@ -307,6 +307,8 @@ def test_bad_polygons_are_named(polygons, message):
         (lambda: polygon_iou([GOOD], np.zeros((2, 8, 8), bool), mask_index=[2]), r"mask_index\[0\] is 2"),
         (lambda: polygon_iou([GOOD], np.zeros((2, 8, 8), bool), mask_index=[-1]), r"mask_index\[0\] is -1"),
         (lambda: polygon_iou([GOOD], np.zeros((2, 8, 8), bool), mask_index=[0, 1]), r"mask_index must be \[N\]"),
+        (lambda: polygon_iou([GOOD], np.zeros((2, 8, 8), bool), mask_index=[0.7]), "mask_index must be integers"),
+        (lambda: polygon_iou([GOOD], np.zeros((2, 8, 8), bool), mask_index=[True]), "mask_index must be integers"),
         (lambda: polygon_iou([GOOD], np.zeros((1, 8, 8), bool), rule="x"), "rule must be one of"),
         (
             lambda: polygon_iou([GOOD], np.zeros((1, 8, 8), bool), ignore=np.zeros((1, 8, 9), bool)),

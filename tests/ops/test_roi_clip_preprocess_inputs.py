@@ -24,6 +24,9 @@ def test_boxes_as_lists_tensors_and_fractions():
     assert torch.equal(roi_clip_preprocess([image], halves, [0], size=20), want[:1])
     assert torch.equal(roi_clip_preprocess([image], halves.numpy(), [0], size=20), want[:1])
     assert torch.equal(roi_clip_preprocess([image], halves.tolist(), [0], size=20), want[:1])
+    assert torch.equal(roi_clip_preprocess([image], halves.numpy().astype(">f8"), [0], size=20), want[:1])
+    rows = np.array([(2, 4, 20, 30), None], dtype=object)
+    assert torch.equal(roi_clip_preprocess([image], rows, np.array([0, 0], ">i8"), size=20), want)
     assert roi_clip_preprocess([image], [], [], size=20).shape == (0, 3, 20, 20)
 
 
@@ -38,6 +41,13 @@ BAD = [
     ({"boxes": [(0, 0, 2**21, 5)]}, r"boxes\[0\] has a side of more than 2\*\*20"),
     ({"boxes": [(0, 0, 10**30, 5)]}, r"boxes\[0\] must be None or 4 finite"),
     ({"boxes": torch.zeros(1, 3)}, r"boxes must be numbers \[K, 4\]"),
+    ({"boxes": [(0, 0, None, 5)]}, r"boxes\[0\] must be None or 4 finite numbers.*got \(0, 0, None, 5\)"),
+    ({"boxes": [{"x1": 0}]}, r"boxes\[0\] must be None or 4 finite numbers.*got {'x1': 0}"),
+    ({"boxes": [7]}, r"boxes\[0\] must be None or 4 finite numbers.*got 7"),
+    ({"boxes": [(0, 0, 10**400, 5)]}, r"boxes\[0\] must be None or 4 finite numbers"),
+    ({"boxes": np.array([["0", "0", "5", "5"]])}, "boxes must be numbers, got an array of <U1"),
+    ({"boxes": [None], "image_index": [None]}, "image_index must be numbers, got an array of object"),
+    ({"boxes": [None], "image_index": ["0"]}, "image_index must be numbers, got an array of <U1"),
     ({"boxes": [None, None]}, "image_index is needed"),
     ({"boxes": [None, None], "image_index": [0]}, "differ in number"),
     ({"boxes": [None], "image_index": [1]}, r"image_index\[0\] must be from 0 to 0, got 1"),
@@ -51,6 +61,8 @@ BAD = [
     ({"center": "up"}, "center must be one of"),
     ({"order": "vertical"}, "order must be None or one of"),
     ({"mean": (1, 2)}, "mean must be 3 finite numbers"),
+    ({"mean": 0.5}, "mean must be 3 finite numbers, got 0.5"),
+    ({"mean": (1, None, 1)}, r"mean must be 3 finite numbers, got \(1, None, 1\)"),
     ({"mean": (1, 2, 1e300)}, "mean must be 3 finite numbers"),
     ({"std": (1, 0, 1)}, r"std\[1\] must not be 0"),
     ({"std": (1, 1, 1e-60)}, r"std\[2\] must not be 0 in float32"),
@@ -84,6 +96,12 @@ def test_bad_arguments(wrong, message):
 def test_bad_images(image, message):
     with pytest.raises(ValueError, match=message):
         roi_clip_preprocess([torch.zeros(4, 4, 3, dtype=torch.uint8), image], None)
+
+
+def test_images_on_two_devices():
+    here = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"images\[1\] is on meta, but images\[0\] on cpu"):
+        roi_clip_preprocess([here, here.to("meta")], None)
 
 
 def test_no_images():
