@@ -34,6 +34,10 @@ std::string place(size_t object, size_t ring) {
 
 Doubles as_array(py::handle ring, size_t object, size_t number) {
   Doubles array = Doubles::ensure(ring);
+  if (!array && py::hasattr(ring, "detach")) {  // tensors with a gradient, and of types that NumPy lacks
+    PyErr_Clear();
+    array = Doubles::ensure(ring.attr("detach")().attr("double")());
+  }
   if (!array) {
     PyErr_Clear();
     throw py::value_error(place(object, number) + " does not hold numbers");

@@ -50,9 +50,9 @@ constexpr int64_t kWholeImage = -(int64_t{1} << 62);
 constexpr int64_t kFarthest = int64_t{1} << 30;
 constexpr int64_t kLongestSide = int64_t{1} << 20;
 
-[[noreturn]] void refuse(int64_t i, const int64_t* box, const char* why) {
+[[noreturn]] void refuse(int64_t i, const dpad::Region& box, const char* why) {
   std::ostringstream message;
-  message << "boxes[" << i << "] " << why << ": (" << box[0] << ", " << box[1] << ", " << box[2] << ", " << box[3]
+  message << "boxes[" << i << "] " << why << ": (" << box.x1 << ", " << box.y1 << ", " << box.x2 << ", " << box.y2
           << ")";
   throw std::invalid_argument(message.str());
 }
@@ -67,10 +67,10 @@ dpad::Region checked_region(int64_t i, const int64_t* box, int64_t image, const 
   for (int j = 0; j < 4; ++j) whole = whole && box[j] == kWholeImage;
   if (whole) region = {image, 0, 0, images[image].width, images[image].height};
   for (int j = 0; j < 4 && !whole; ++j)
-    if (box[j] < -kFarthest || box[j] > kFarthest) refuse(i, box, "has a corner that is not finite or beyond 2**30");
-  if (region.x1 >= region.x2 || region.y1 >= region.y2) refuse(i, box, "has zero area");
+    if (box[j] < -kFarthest || box[j] > kFarthest) refuse(i, region, "has a corner that is not finite or beyond 2**30");
+  if (region.x1 >= region.x2 || region.y1 >= region.y2) refuse(i, region, "has zero area");
   if (region.x2 - region.x1 > kLongestSide || region.y2 - region.y1 > kLongestSide)
-    refuse(i, box, "has a side of more than 2**20 pixels");
+    refuse(i, region, "has a side of more than 2**20 pixels");
   return region;
 }
 

@@ -35,8 +35,8 @@ def as_pixels(image: Any, name: str) -> torch.Tensor:
         pixels = _from_array(image, name)
     else:
         raise ValueError(f"{name} must be a PIL image, a uint8 array or a uint8 tensor, got {type(image).__name__}")
-    if pixels.dtype != torch.uint8:
-        raise ValueError(f"{name} must be uint8, got {pixels.dtype}")
+    if pixels.dtype != torch.uint8 or pixels.layout is not torch.strided:
+        raise ValueError(f"{name} must be uint8, got {pixels.dtype}, {pixels.layout}")
     if pixels.dim() == 2:
         pixels = pixels.unsqueeze(-1)
     elif pixels.dim() == 3 and pixels.shape[0] in _CHANNELS:
@@ -88,7 +88,7 @@ def uploaded(pixels: torch.Tensor, device: torch.device, name: str) -> torch.Ten
         grey = pixels.stride(2) == 0
         pixels = pixels[..., :1].contiguous().expand(-1, -1, 3) if grey else pixels.contiguous()
         span = pixels.shape[0] * pixels.shape[1] * (1 if grey else 3)
-    staged = torch.empty(span, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    staged = torch.empty(span, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
     staged.copy_(pixels.as_strided((span,), (1,)))
     return staged.to(device, non_blocking=True).as_strided(pixels.shape, pixels.stride())
 

@@ -41,7 +41,7 @@ class PackedMasks:
     def __init__(self, words: torch.Tensor, width: int) -> None:
         """Takes words [N, height, ceil(width / 64)] of which bits past the width must be 0."""
         if words.dim() == 3:
-            _check_size("height and width of words", words.shape[1], width)
+            check_size("height and width of words", words.shape[1], width)
         if words.dim() != 3 or words.dtype != torch.int64 or words.shape[2] != ops.words_for(width):
             raise ValueError(
                 f"words must be int64 [N, height, {ops.words_for(width)}] for width {width}, "
@@ -81,7 +81,7 @@ class PackedMasks:
                 expected = "[H, W]" if size is None else f"{list(size)} as masks[0]"
                 raise ValueError(f"masks[{i}] must be {expected}, got {list(one.shape)}")
             if size is None:
-                _check_size(f"masks[{i}]", *one.shape)
+                check_size(f"masks[{i}]", *one.shape)
             size = one.shape
             parts.append(ops.pack(one.unsqueeze(0)))
         if size is None:
@@ -133,7 +133,7 @@ class PackedMasks:
         corners = corners.to(torch.float64).reshape(-1, 4) if corners.numel() == 0 else corners.to(torch.float64)
         if corners.dim() != 2 or corners.shape[1] != 4:
             raise ValueError(f"boxes must be [N, 4], got {list(corners.shape)}")
-        _check_size("height and width", height, width)
+        check_size("height and width", height, width)
         if corners.device.type == "cpu" and not torch.compiler.is_compiling():
             for i in (~(corners.abs() <= _FARTHEST)).any(dim=1).nonzero().flatten().tolist():
                 raise ValueError(f"boxes[{i}] must lie within -1e7 to 1e7, got {tuple(corners[i].tolist())}")
@@ -263,7 +263,10 @@ def mask_iou_matrix(
     packed_a, packed_b = as_packed("a", a), as_packed("b", b)
     intersection, union = _packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
-        flags = torch.as_tensor(crowd, device=union.device).to(torch.bool)
+        try:
+            flags = torch.as_tensor(crowd, device=union.device).to(torch.bool)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"crowd must be [M] booleans, got {crowd!r:.80}") from None
         if flags.shape != (len(packed_b),):
             raise ValueError(f"crowd must be [M] with M = {len(packed_b)}, got {list(flags.shape)}")
         if ignore is not None:
@@ -283,7 +286,7 @@ def as_dense(name: str, masks: object) -> torch.Tensor:
     dense = _as_bytes(name, masks)
     if dense.dim() != 3:
         raise ValueError(f"{name} must be [N, H, W], got {list(dense.shape)}")
-    _check_size(name, dense.shape[1], dense.shape[2])
+    check_size(name, dense.shape[1], dense.shape[2])
     return dense
 
 
@@ -346,10 +349,13 @@ def _as_index(index: Any, n: int, device: torch.device) -> torch.Tensor:
     return chosen if chooses else chosen.reshape(-1).to(torch.int64)
 
 
-def _check_size(name: str, height: int, width: int) -> None:
+def check_size(name: str, height: int, width: int) -> None:
     """Refuses by name what the ops refuse without one, which is all that is checked within a compiled graph."""
-    if not torch.compiler.is_compiling():
-        _extension.C.check_mask_size(name, height, width)
+    if torch.compiler.is_compiling():
+        return
+    if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
+        raise ValueError(f"{name} must be whole numbers, got {height!r} and {width!r}")
+    _extension.C.check_mask_size(name, height, width)
 
 
 def _check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
@@ -365,6 +371,8 @@ def _check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
 
 def _as_bytes(name: str, masks: object) -> torch.Tensor:
     if isinstance(masks, torch.Tensor):
+        if masks.layout is not torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got {masks.layout}")
         tensor = masks
     elif isinstance(masks, np.ndarray) and masks.dtype.kind in "biuf":
         # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another

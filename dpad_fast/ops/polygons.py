@@ -22,7 +22,7 @@ import torch
 from dpad_fast import _extension
 from dpad_fast.ops import _cuda
 from dpad_fast.ops import _masks as ops
-from dpad_fast.ops.masks import Dense, PackedMasks, as_packed, ignore_parts, iou_of_counts
+from dpad_fast.ops.masks import Dense, PackedMasks, as_packed, check_size, ignore_parts, iou_of_counts
 
 RULES = ("coco", "opencv", "center")
 OUTPUTS = ("packed", "dense", "rle")
@@ -63,8 +63,7 @@ def rasterize_polygons(
     _check_choice("out", out, OUTPUTS)
     if outline and rule != "opencv":
         raise ValueError(f'outline=True needs rule="opencv", got rule={rule!r}')
-    if not torch.compiler.is_compiling():
-        _extension.C.check_mask_size("height and width", height, width)
+    check_size("height and width", height, width)
     flat = gather(polygons, device)
     if out == "dense":
         return ops.draw_dense(*flat, height, width, rule)

@@ -98,6 +98,8 @@ def roi_clip_preprocess(
     _check_options(size, resize, interpolation, center, order, dtype)
     if memory_format not in (torch.contiguous_format, torch.channels_last):
         raise ValueError(f"memory_format must be contiguous_format or channels_last, got {memory_format}")
+    if not hasattr(images, "__iter__"):
+        raise ValueError(f"images must be a list of images, got {type(images).__name__}")
     pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
     if device is not None:
         pixels = [uploaded(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
@@ -347,7 +349,7 @@ def _checked(
         (sides > _LONGEST_SIDE, "has a side of more than 2**20 pixels"),
     ):
         for i in np.flatnonzero(bad.any(axis=1)):
-            raise ValueError(f"boxes[{i}] {why}: {tuple(boxes[i].tolist())}")
+            raise ValueError(f"boxes[{i}] {why}: {tuple(corners[i].tolist())}")
     return corners, image_index
 
 

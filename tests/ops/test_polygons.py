@@ -300,6 +300,7 @@ def test_bad_polygons_are_named(polygons, message):
     [
         (lambda: rasterize_polygons([GOOD], -1, 8), "height and width must not be negative, got -1 x 8"),
         (lambda: rasterize_polygons([GOOD], 10**6, 8), "height and width is too large"),
+        (lambda: rasterize_polygons([GOOD], 8, 8.0), "height and width must be whole numbers, got 8 and 8.0"),
         (lambda: rasterize_polygons([GOOD], 8, 8, rule="svg"), "rule must be one of coco, opencv, center, got 'svg'"),
         (lambda: rasterize_polygons([GOOD], 8, 8, out="png"), "out must be one of packed, dense, rle, got 'png'"),
         (lambda: rasterize_polygons([GOOD], 8, 8, outline=True), 'outline=True needs rule="opencv"'),
@@ -324,6 +325,13 @@ def test_bad_polygons_are_named(polygons, message):
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rings_with_a_gradient_and_of_types_that_numpy_lacks():
+    ring = torch.tensor(GOOD, dtype=torch.float64)
+    expected = rasterize_polygons([ring], 8, 8, out="dense")
+    for other in (ring.clone().requires_grad_(), ring.to(torch.bfloat16)):
+        assert torch.equal(rasterize_polygons([other], 8, 8, out="dense"), expected)
 
 
 def test_a_huge_image_and_a_far_polygon_cost_little():

@@ -87,6 +87,7 @@ def test_bad_arguments(wrong, message):
         ("a.jpg", r"images\[1\] must be a PIL image"),
         (np.zeros((4, 4, 3), np.uint16), r"images\[1\] must be uint8, got uint16"),
         (torch.zeros(4, 4, 3), r"images\[1\] must be uint8, got torch.float32"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8).to_sparse(), r"images\[1\] must be uint8.*torch.sparse_coo"),
         (torch.zeros(5, 5, 2, dtype=torch.uint8), r"images\[1\] must be \[H, W\]"),
         (torch.zeros(1, 4, 4, 3, dtype=torch.uint8), r"images\[1\] must be \[H, W\]"),
         (np.zeros((0, 4, 3), np.uint8), r"images\[1\] has no pixel"),
@@ -96,6 +97,16 @@ def test_bad_arguments(wrong, message):
 def test_bad_images(image, message):
     with pytest.raises(ValueError, match=message):
         roi_clip_preprocess([torch.zeros(4, 4, 3, dtype=torch.uint8), image], None)
+
+
+def test_what_is_no_list_of_images():
+    with pytest.raises(ValueError, match="images must be a list of images, got Image"):
+        roi_clip_preprocess(Image.new("RGB", (4, 4)), None)
+
+
+def test_a_whole_image_too_long_is_named_by_its_corners():
+    with pytest.raises(ValueError, match=r"boxes\[0\] has a side of more than .* pixels: \(0, 0, 2000000, 1\)"):
+        roi_clip_preprocess([np.zeros((1, 2_000_000), np.uint8)], None)
 
 
 def test_images_on_two_devices():
