@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -96,15 +97,7 @@ void add_object(Gathered& out, py::handle object, size_t number) {
   out.object_starts.push_back(static_cast<int64_t>(out.ring_starts.size() - 1));
 }
 
-// Hands the vector's own memory to NumPy.
-template <typename T>
-py::array_t<T> to_array(std::vector<T>&& values) {
-  auto* const owned = new std::vector<T>(std::move(values));
-  const py::capsule owner(owned, [](void* at) { delete static_cast<std::vector<T>*>(at); });
-  return py::array_t<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
-}
-
-py::tuple gather_polygons(py::sequence objects) {
+Gathered gather(py::sequence objects) {
   Gathered out;
   size_t numbers = 0;
   for (py::handle object : objects)
@@ -112,10 +105,37 @@ py::tuple gather_polygons(py::sequence objects) {
   out.vertices.reserve(numbers);
   size_t number = 0;
   for (py::handle object : objects) add_object(out, object, number++);
-  return py::make_tuple(to_array(std::move(out.vertices)), to_array(std::move(out.ring_starts)),
-                        to_array(std::move(out.object_starts)));
+  return out;
+}
+
+using PolygonArgs = std::tuple<std::uintptr_t, int64_t, std::uintptr_t, int64_t, std::uintptr_t, int64_t>;
+
+int64_t count(const Gathered& polygons) { return static_cast<int64_t>(polygons.object_starts.size() - 1); }
+
+PolygonArgs args(const Gathered& polygons) {
+  const auto at = [](const auto& values) { return reinterpret_cast<std::uintptr_t>(values.data()); };
+  return {at(polygons.vertices),      static_cast<int64_t>(polygons.vertices.size() / 2),
+          at(polygons.ring_starts),   static_cast<int64_t>(polygons.ring_starts.size() - 1),
+          at(polygons.object_starts), count(polygons)};
+}
+
+// The vectors' own memory, for as long as one of the arrays lives.
+py::tuple arrays(const py::object& self) {
+  const auto& polygons = self.cast<const Gathered&>();
+  const auto whole = [&](const std::vector<int64_t>& values) {
+    return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data(), self);
+  };
+  const auto vertices = static_cast<py::ssize_t>(polygons.vertices.size() / 2);
+  return py::make_tuple(py::array_t<double>({vertices, py::ssize_t{2}}, polygons.vertices.data(), self),
+                        whole(polygons.ring_starts), whole(polygons.object_starts));
 }
 
 }  // namespace
 
-void bind_polygons(py::module_& m) { m.def("gather_polygons", &gather_polygons); }
+void bind_polygons(py::module_& m) {
+  py::class_<Gathered>(m, "Polygons")
+      .def(py::init(&gather), py::arg("objects"))
+      .def("__len__", &count)
+      .def_property_readonly("args", &args)
+      .def("arrays", &arrays);
+}

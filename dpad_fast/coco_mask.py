@@ -224,7 +224,7 @@ def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
 
 def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
     rings = [_even(ring, i) for i, ring in enumerate(polygons)]
-    vertices, ring_starts, object_starts = _extension.C.gather_polygons(rings)
+    vertices, ring_starts, object_starts = _extension.C.Polygons(rings).arrays()
     return _draw(vertices, ring_starts, object_starts, h, w)
 
 

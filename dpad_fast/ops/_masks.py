@@ -36,9 +36,16 @@ def _check_size(height: int, width: int) -> None:
 
 def new_packed(n: int, height: int, width: int) -> Packed:
     """Words, area and box on the CPU, not set yet."""
+    return _new_packed_or_zeros(n, height, width)[0]
+
+
+def _new_packed_or_zeros(n: int, height: int, width: int) -> tuple[Packed, bool]:
     _check_size(height, width)
-    words = new_output((n, height, words_for(width)), torch.int64)
-    return words, _host(n), _host(n, 4)
+    area, box = _host(n), _host(n, 4)
+    if type(area) is not torch.Tensor:
+        raise RuntimeError(f"masks are made in memory, which a {type(area).__name__} has not")
+    words, zeros = new_output_or_zeros((n, height, words_for(width)), torch.int64)
+    return (words, area, box), zeros
 
 
 # Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
@@ -239,9 +246,11 @@ ratio: Any = register(
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
 
 
-def _polygon_args(
-    vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
-) -> tuple[int, int, int, int, int, int]:
+PolygonArgs = tuple[int, int, int, int, int, int]
+"""Addresses and lengths of vertices, rings and objects, as `dpad_fast._C.Polygons` gives them too."""
+
+
+def _polygon_args(vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor) -> PolygonArgs:
     return (
         vertices.data_ptr(), vertices.shape[0], rings.data_ptr(), rings.shape[0] - 1,
         objects.data_ptr(), objects.shape[0] - 1,
@@ -252,21 +261,16 @@ def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> Packed:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    _check_size(height, width)
-    n = objects.shape[0] - 1
-    words, zeros = new_output_or_zeros((n, height, words_for(width)), torch.int64)
-    area, box = _host(n), _host(n, 4)
+    return draw_here(_polygon_args(vertices, rings, objects), height, width, rule)
+
+
+def draw_here(polygons: PolygonArgs, height: int, width: int, rule: str) -> Packed:
+    """What the registered op does on the CPU: polygons read from lists need no tensors, nor a dispatcher."""
+    (words, area, box), zeros = _new_packed_or_zeros(polygons[-1], height, width)
     _extension.C.draw_polygons(
-        _polygon_args(vertices, rings, objects),
-        height,
-        width,
-        rule,
-        torch.get_num_threads(),
-        zeros,
-        words.data_ptr(),
-        area.data_ptr(),
+        polygons, height, width, rule, torch.get_num_threads(), zeros, words.data_ptr(), area.data_ptr(),
         box.data_ptr(),
-    )
+    )  # fmt: skip
     return words, area, box
 
 
@@ -289,11 +293,15 @@ def _draw_dense_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    return draw_dense_here(_polygon_args(vertices, rings, objects), height, width, rule)
+
+
+def draw_dense_here(polygons: PolygonArgs, height: int, width: int, rule: str) -> torch.Tensor:
+    """The same as bytes."""
     _check_size(height, width)
-    masks, zeros = new_output_or_zeros((objects.shape[0] - 1, height, width), torch.bool)
-    _extension.C.draw_polygons_dense(
-        _polygon_args(vertices, rings, objects), height, width, rule, torch.get_num_threads(), zeros, masks.data_ptr()
-    )  # fmt: skip
+    masks, zeros = new_output_or_zeros((polygons[-1], height, width), torch.bool)
+    threads = torch.get_num_threads()
+    _extension.C.draw_polygons_dense(polygons, height, width, rule, threads, zeros, masks.data_ptr())
     return masks
 
 

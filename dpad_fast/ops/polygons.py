@@ -64,13 +64,18 @@ def rasterize_polygons(
     if outline and rule != "opencv":
         raise ValueError(f'outline=True needs rule="opencv", got rule={rule!r}')
     check_size("height and width", height, width)
+    held = _read(polygons, None if device is None else torch.device(device))
+    if held is not None and out == "rle":
+        return _extension.C.polygons_to_rle(held.args, height, width, rule, torch.get_num_threads())
+    if held is not None:
+        if out == "dense":
+            return ops.draw_dense_here(held.args, height, width, rule)
+        return PackedMasks._of(ops.draw_here(held.args, height, width, rule), width)
     flat = gather(polygons, device)
     if out == "dense":
         return ops.draw_dense(*flat, height, width, rule)
-    if out == "packed" or flat[0].device.type != "cpu":
-        packed = PackedMasks._of(ops.draw(*flat, height, width, rule), width)
-        return packed if out == "packed" else packed.to_rle()
-    return _extension.C.polygons_to_rle(ops._polygon_args(*flat), height, width, rule, torch.get_num_threads())
+    packed = PackedMasks._of(ops.draw(*flat, height, width, rule), width)
+    return packed if out == "packed" else packed.to_rle()
 
 
 def polygon_iou(
@@ -123,19 +128,34 @@ def gather(polygons: Any, device: torch.device | str | None = None) -> tuple[tor
     target = None if device is None else torch.device(device)
     if torch.compiler.is_compiling():
         return _gather_tensors(polygons, target)
-    if isinstance(polygons, torch.Tensor | np.ndarray):
-        polygons = list(polygons)
-    if not isinstance(polygons, list | tuple):
-        raise ValueError(f"polygons must be a list of objects, got {type(polygons).__name__}")
-    if _first_device(polygons).type != "cpu":
-        return _gather_tensors(polygons, target)
-    vertices, rings, objects = _extension.C.gather_polygons(polygons)
-    flat = torch.from_numpy(vertices).view(-1, 2), torch.from_numpy(rings), torch.from_numpy(objects)
+    objects = _as_objects(polygons)
+    if _first_device(objects).type != "cpu":
+        return _gather_tensors(objects, target)
+    held = _extension.C.Polygons(objects)
+    vertices, rings, starts = (torch.from_numpy(array) for array in held.arrays())
+    flat = vertices, rings, starts
     if target is None or target.type == "cpu":
         return flat
     _extension.C.check_polygons(ops._polygon_args(*flat))
     there = _cuda.upload(flat, target)
     return there[0], there[1], there[2]
+
+
+def _read(polygons: Any, device: torch.device | None) -> Any:
+    """The objects, where they are on the host and drawn there; None in graphs and wherever tensors are not plain."""
+    if torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not torch.Tensor:
+        return None
+    objects = _as_objects(polygons)
+    here = (device is None or device.type == "cpu") and _first_device(objects).type == "cpu"
+    return _extension.C.Polygons(objects) if here else None
+
+
+def _as_objects(polygons: Any) -> list[Any] | tuple[Any, ...]:
+    if isinstance(polygons, torch.Tensor | np.ndarray):
+        polygons = list(polygons)
+    if not isinstance(polygons, list | tuple):
+        raise ValueError(f"polygons must be a list of objects, got {type(polygons).__name__}")
+    return polygons
 
 
 def _first_device(polygons: Sequence[Any]) -> torch.device:
