@@ -19,8 +19,6 @@ namespace {
 
 using Address = std::uintptr_t;
 using StreamArgs = std::tuple<int, Address>;  // device, cudaStream_t
-// (vertices, their number, ring starts, number of rings, object starts, number of objects), as for the CPU.
-using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
 
 template <typename T>
 T* at(Address address) {

@@ -57,9 +57,6 @@ dpad::PolygonRule rule_named(const std::string& name) {
   throw std::invalid_argument("rule must be one of coco, opencv, center, got " + name);
 }
 
-// (vertices, their number, ring starts, number of rings, object starts, number of objects); checked before use.
-using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
-
 dpad::PolygonBatch polygons(const PolygonArgs& args) {
   const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;
   const dpad::PolygonBatch batch{at<const double>(vertices), at<const int64_t>(rings), at<const int64_t>(objects), n};

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -107,8 +106,6 @@ Gathered gather(py::sequence objects) {
   for (py::handle object : objects) add_object(out, object, number++);
   return out;
 }
-
-using PolygonArgs = std::tuple<std::uintptr_t, int64_t, std::uintptr_t, int64_t, std::uintptr_t, int64_t>;
 
 int64_t count(const Gathered& polygons) { return static_cast<int64_t>(polygons.object_starts.size() - 1); }
 

@@ -8,7 +8,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "bindings_masks.h"
@@ -264,8 +263,6 @@ py::dict rle_merge(py::sequence items, bool intersect, int threads) {
   same_sizes(sources, "rleObjs", sources[0].height, sources[0].width);
   return to_dict(dpad::rle_merge(decode_all(sources, "rleObjs", threads), intersect));
 }
-
-using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
 
 py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads) {
   const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;

@@ -217,15 +217,17 @@ def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
     array = _boxes("pyobj", boxes)
     x1, y1 = array[:, 0], array[:, 1]
     x2, y2 = x1 + array[:, 2], y1 + array[:, 3]
-    vertices = np.stack([x1, y1, x1, y2, x2, y2, x2, y1], axis=1)
-    starts = np.arange(len(array) + 1)
-    return _draw(np.ascontiguousarray(vertices), starts * 4, starts, h, w)
+    vertices = np.ascontiguousarray(np.stack([x1, y1, x1, y2, x2, y2, x2, y1], axis=1))
+    n = len(array)
+    objects = np.arange(n + 1, dtype=np.int64)
+    rings = objects * 4
+    return _draw((vertices.ctypes.data, 4 * n, rings.ctypes.data, n, objects.ctypes.data, n), h, w)
 
 
 def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
     rings = [_even(ring, i) for i, ring in enumerate(polygons)]
-    vertices, ring_starts, object_starts = _extension.C.Polygons(rings).arrays()
-    return _draw(vertices, ring_starts, object_starts, h, w)
+    held = _extension.C.Polygons(rings)
+    return _draw(held.args, h, w)
 
 
 def _even(ring: Any, number: int) -> Any:
@@ -239,13 +241,10 @@ def _even(ring: Any, number: int) -> Any:
     return ring[: len(ring) // 2 * 2]
 
 
-def _draw(vertices: Any, rings: Any, objects: Any, h: Any, w: Any) -> list[Rle]:
+def _draw(polygons: tuple[int, ...], h: Any, w: Any) -> list[Rle]:
+    """Of addresses and numbers of vertices, rings and objects, which the caller keeps."""
     # As pycocotools: JSON from other tools has sizes like 480.0.
     h, w = (int(side) if isinstance(side, float | np.floating) else side for side in (h, w))
     _extension.C.check_mask_size("h and w", h, w)
-    args = (
-        vertices.ctypes.data, vertices.size // 2, rings.ctypes.data, len(rings) - 1,
-        objects.ctypes.data, len(objects) - 1,
-    )  # fmt: skip
-    rles: list[Rle] = _extension.C.polygons_to_rle(args, h, w, "coco", _threads())
+    rles: list[Rle] = _extension.C.polygons_to_rle(polygons, h, w, "coco", _threads())
     return rles
