@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import dpad_fast as df
 from bench import reward_work as ways
-from dpad_fast.clip.kernels import NativeKernels, has_amx
-from dpad_fast.clip.weights import Affine
+from dpad_fast.clip.tower.products import NativeProducts, has_amx
+from dpad_fast.clip.tower.weights import Affine
 
 # The shapes of ViT-B/32's layers over 32 images, and of the text tower over some 2,000 tokens.
 SHAPES = ((1600, 768, 2304), (1600, 768, 3072), (1600, 3072, 768), (2048, 512, 2048), (2048, 2048, 512))
@@ -38,9 +38,9 @@ def rates(threads: int) -> dict[str, float]:
     """GFLOP/s of each kind of product, over the layers' shapes."""
     found: dict[str, list[float]] = {}
     generator = torch.Generator().manual_seed(0)
-    kernels = {"float32, this package": NativeKernels("float32"), "int16, this package": NativeKernels("int16")}
+    kernels = {"float32, this package": NativeProducts("float32"), "int16, this package": NativeProducts("int16")}
     if has_amx():
-        kernels |= {"float32 on AMX": NativeKernels("digits3"), "int16 on AMX": NativeKernels("digits2")}
+        kernels |= {"float32 on AMX": NativeProducts("digits3"), "int16 on AMX": NativeProducts("digits2")}
     for rows, depth, columns in SHAPES:
         x, weight = torch.randn(rows, depth, generator=generator), torch.randn(columns, depth, generator=generator)
         bias = torch.zeros(columns)

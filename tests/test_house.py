@@ -1,4 +1,4 @@
-"""The house rules that a program can check: who imports whom, how long files are, that every test says what it holds."""
+"""House rules that a program can check: who imports whom, how long files are, that tests say what they hold."""
 
 from __future__ import annotations
 

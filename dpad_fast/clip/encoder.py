@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import torch
 
 from dpad_fast.clip.cache import EmbeddingCache
-from dpad_fast.clip.forward import OwnForward, make_forwards, torch_threads
+from dpad_fast.clip.forward import OwnForward, torch_threads
 from dpad_fast.clip.preprocess import Preprocess, Region
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
+from dpad_fast.clip.tower.choose import make_forwards
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
 # Chunks bound memory only: 64 regions of 224 x 224 are 39 MB of input and some 300 MB of ViT-B/32 activations.

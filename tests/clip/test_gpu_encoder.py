@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 import dpad_fast as df
 from dpad_fast import testing_rewards as shared
-from dpad_fast.clip import forward, varlen
 from dpad_fast.clip.forward import OwnForward
-from dpad_fast.clip.tower import FastClip
-from dpad_fast.clip.varlen import GpuKernels
-from dpad_fast.clip.weights import read_weights
+from dpad_fast.clip.tower import choose, gpu_attention
+from dpad_fast.clip.tower.gpu_attention import GpuProducts
+from dpad_fast.clip.tower.towers import Towers
+from dpad_fast.clip.tower.weights import read_weights
 from dpad_fast.testing import missing_cuda
 
 needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
@@ -44,10 +44,10 @@ def as_on_gpu(monkeypatch):
     """Encoders are made as on a GPU with flash-attn, on the CPU."""
     from dpad_fast.clip import encoder
 
-    monkeypatch.setattr(varlen, "installed", lambda: iter([("flash-attn", one_by_one)]))
+    monkeypatch.setattr(gpu_attention, "installed", lambda: iter([("flash-attn", one_by_one)]))
 
     def made(model, device, precision, own, probe, side):
-        return forward._on_gpu(model, device, precision, own, probe, side) or real(
+        return choose._on_gpu(model, device, precision, own, probe, side) or real(
             model, device, precision, own, probe, side
         )
 
@@ -105,7 +105,7 @@ def test_a_changed_model_is_left_to_itself(tiny, as_on_gpu):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "guarded"])
 def test_a_gpu_that_computes_something_else_is_not_used(tiny, as_on_gpu, monkeypatch, precision):
-    monkeypatch.setattr(GpuKernels, "normalise", lambda self, x, norm, threads: x)
+    monkeypatch.setattr(GpuProducts, "normalise", lambda self, x, norm, threads: x)
     encoder = df.ClipEncoder.from_transformers(*tiny, precision=precision)
     assert not any("padded attention" in name or "flash-attn" in name for name in encoder.forward.values())
 
@@ -115,10 +115,10 @@ def test_weights_are_not_kept_twice(tiny):
     weights = read_weights(model)
     assert weights.text.tokens.data_ptr() == model.text_model.embeddings.token_embedding.weight.data_ptr()
     layer = model.text_model.encoder.layers[0]
-    fast = FastClip(weights, GpuKernels(torch.float32))
+    fast = Towers(weights, GpuProducts(torch.float32))
     assert fast._text.layers[0].up.weight.data_ptr() == layer.mlp.fc1.weight.data_ptr()
     assert fast._weights.text.body.layers == fast._weights.image.body.layers == ()
-    half = FastClip(weights, GpuKernels(torch.bfloat16))
+    half = Towers(weights, GpuProducts(torch.bfloat16))
     assert {part.weight.dtype for part in (half._text.layers[0].qkv, half._patch, *half._projections)} == {
         torch.bfloat16
     }

@@ -9,10 +9,10 @@ from threading import Lock
 
 import torch
 
-from dpad_fast.clip.kernels import Kernels, Prepared
-from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.weights import Affine, ClipWeights, Layer, Norm, Transformer
+from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.tower.products import PreparedLinear, Products
+from dpad_fast.clip.tower.weights import Affine, ClipWeights, Layer, Norm, Transformer
 from dpad_fast.ops._cuda import upload
 from dpad_fast.ops._library import new_output
 
@@ -26,30 +26,30 @@ _GPU_ROWS = 16384
 @dataclass(frozen=True)
 class _Layer:
     norm1: Norm
-    qkv: Prepared | None  # all but the last layer
-    query: Prepared | None  # the last layer: of the rows that are read
-    key_value: Prepared | None
-    out: Prepared
+    qkv: PreparedLinear | None  # all but the last layer
+    query: PreparedLinear | None  # the last layer: of the rows that are read
+    key_value: PreparedLinear | None
+    out: PreparedLinear
     norm2: Norm
-    up: Prepared
-    down: Prepared
+    up: PreparedLinear
+    down: PreparedLinear
 
 
 class Body:
-    """The layers of one tower, prepared for some kernels."""
+    """The layers of one tower, prepared for some products."""
 
-    def __init__(self, body: Transformer, kernels: Kernels) -> None:
-        self.kernels, self.heads, self.activation = kernels, body.heads, body.activation
+    def __init__(self, body: Transformer, products: Products) -> None:
+        self.products, self.heads, self.activation = products, body.heads, body.activation
         self.layers = [self._prepare(layer, layer is body.layers[-1]) for layer in body.layers]
 
-    def sharing(self, kernels: Kernels) -> Body:
-        """The same prepared layers with other kernels."""
+    def sharing(self, products: Products) -> Body:
+        """The same prepared layers with other products."""
         body = copy.copy(self)
-        body.kernels = kernels
+        body.products = products
         return body
 
     def _prepare(self, layer: Layer, last: bool) -> _Layer:
-        prepare = self.kernels.prepare
+        prepare = self.products.prepare
         return _Layer(
             layer.norm1,
             None if last else prepare([layer.query, layer.key, layer.value]),
@@ -65,48 +65,50 @@ class Body:
         """Rows x [R, C], which are overwritten, to what the rows `ends` [S] become after the last layer, [S, C]."""
         for layer in self.layers[:-1]:
             assert layer.qkv is not None
-            qkv = self.kernels.linear(x, layer.qkv, threads, norm=layer.norm1)
+            qkv = self.products.linear(x, layer.qkv, threads, norm=layer.norm1)
             query, key, value = qkv.chunk(3, dim=1)
-            self._rest(x, (query, key, value), layer, paths, threads)
+            self._attend_and_mlp(x, (query, key, value), layer, paths, threads)
         layer = self.layers[-1]
         assert layer.query is not None
         assert layer.key_value is not None
-        key, value = self.kernels.linear(x, layer.key_value, threads, norm=layer.norm1).chunk(2, dim=1)
+        key, value = self.products.linear(x, layer.key_value, threads, norm=layer.norm1).chunk(2, dim=1)
         x = x[ends]
-        query = self.kernels.linear(x, layer.query, threads, norm=layer.norm1)
-        self._rest(x, (query, key, value), layer, paths.only_ends, threads)
+        query = self.products.linear(x, layer.query, threads, norm=layer.norm1)
+        self._attend_and_mlp(x, (query, key, value), layer, paths.only_ends, threads)
         return x
 
-    def _rest(self, x: Tensor, qkv: tuple[Tensor, Tensor, Tensor], layer: _Layer, paths: Paths, threads: int) -> None:
-        attended = self.kernels.attend(*qkv, paths, self.heads, threads)
-        self.kernels.linear(attended, layer.out, threads, add=x)
-        self.kernels.mlp(x, layer.norm2, layer.up, layer.down, self.activation, threads)
+    def _attend_and_mlp(
+        self, x: Tensor, qkv: tuple[Tensor, Tensor, Tensor], layer: _Layer, paths: Paths, threads: int
+    ) -> None:
+        attended = self.products.attend(*qkv, paths, self.heads, threads)
+        self.products.linear(attended, layer.out, threads, add=x)
+        self.products.mlp(x, layer.norm2, layer.up, layer.down, self.activation, threads)
 
 
-class FastClip:
-    """Both towers of a CLIP with some kernels. Calls from several threads take turns."""
+class Towers:
+    """Both towers of a CLIP with some products. Calls from several threads take turns."""
 
-    def __init__(self, weights: ClipWeights, kernels: Kernels) -> None:
+    def __init__(self, weights: ClipWeights, products: Products) -> None:
         self.device = weights.text.tokens.device
-        self._text, self._image = Body(weights.text.body, kernels), Body(weights.image.body, kernels)
-        # The layers are in the bodies, as the kernels want them; kept here too they would be a second copy.
+        self._text, self._image = Body(weights.text.body, products), Body(weights.image.body, products)
+        # The layers are in the bodies, as the products want them; kept here too they would be a second copy.
         text = replace(weights.text, body=replace(weights.text.body, layers=()))
         image = replace(weights.image, body=replace(weights.image.body, layers=()))
-        self._kernels, self._weights = kernels, ClipWeights(text, image)
-        self._patch = kernels.prepare([weights.image.patch])
-        self._projections = [kernels.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
+        self._products, self._weights = products, ClipWeights(text, image)
+        self._patch = products.prepare([weights.image.patch])
+        self._projections = [products.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
         self._lock = Lock()
 
     @property
-    def kernels(self) -> Kernels:
+    def products(self) -> Products:
         """What the products are computed with."""
-        return self._kernels
+        return self._products
 
-    def sharing(self, kernels: Kernels) -> FastClip:
-        """The same towers with other kernels, which take the weights as these have prepared them."""
+    def sharing(self, products: Products) -> Towers:
+        """The same towers with other products, which take the weights as these have prepared them."""
         clip = copy.copy(self)
-        clip._text, clip._image = self._text.sharing(kernels), self._image.sharing(kernels)
-        clip._kernels, clip._lock = kernels, Lock()
+        clip._text, clip._image = self._text.sharing(products), self._image.sharing(products)
+        clip._products, clip._lock = products, Lock()
         return clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
@@ -115,7 +117,7 @@ class FastClip:
         order = sorted(set(cut))
         found: dict[Ids, int] = {}
         parts = []
-        start, most = 0, self._most()
+        start, most = 0, self._rows_at_once()
         while start < len(order):
             stop, count = start, 0
             while stop < len(order) and (stop == start or count + len(order[stop]) <= most):
@@ -129,14 +131,14 @@ class FastClip:
 
     def images(self, pixels: Tensor, threads: int) -> Tensor:
         """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D] on the CPU."""
-        step = max(1, self._most() // self._weights.image.positions.shape[0])
+        step = max(1, self._rows_at_once() // self._weights.image.positions.shape[0])
         parts = []
         for start in range(0, len(pixels), step):
             with self._lock:
                 parts.append(self._some_images(pixels[start : start + step], threads))
         return torch.cat(parts).cpu()
 
-    def _most(self) -> int:
+    def _rows_at_once(self) -> int:
         return _ROWS if self.device.type == "cpu" else _GPU_ROWS
 
     def _cut(self, row: Ids) -> Ids:
@@ -161,12 +163,12 @@ class FastClip:
         patches = pixels.reshape(count, 3, grid, tower.side, grid, tower.side).permute(0, 2, 4, 1, 3, 5)
         flat = self._memory(count * grid * grid, 3 * tower.side**2)
         flat.view(patches.shape).copy_(patches)
-        rows = self._kernels.linear(flat, self._patch, threads)
+        rows = self._products.linear(flat, self._patch, threads)
         x = self._memory(count, grid * grid + 1, rows.shape[1])
         torch.add(rows.view(count, grid * grid, -1), tower.positions[1:], out=x[:, 1:])
         x[:, 0] = tower.first + tower.positions[0]
         length = x.shape[1]
-        x = self._kernels.normalise(x.view(count * length, -1), tower.norm_in, threads)
+        x = self._products.normalise(x.view(count * length, -1), tower.norm_in, threads)
         first = torch.arange(count, device=self.device) * length
         # Without an order every position is as good a query; the rows that are read are the class tokens.
         x = self._image(x, whole_sequences(count, length), first, threads)
@@ -182,6 +184,6 @@ class FastClip:
             return new_output(shape, torch.float32)
         return torch.empty(shape, dtype=torch.float32, device=self.device)
 
-    def _project(self, x: Tensor, norm: Norm, projection: Prepared, threads: int) -> Tensor:
+    def _project(self, x: Tensor, norm: Norm, projection: PreparedLinear, threads: int) -> Tensor:
         # A copy: the result may lie in a buffer that the next call overwrites.
-        return self._kernels.linear(x, projection, threads, norm=norm).to(torch.float32, copy=True)
+        return self._products.linear(x, projection, threads, norm=norm).to(torch.float32, copy=True)

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from dpad_fast.clip.kernels import Prepared, TorchKernels, joined, joined_bias
-from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
-from dpad_fast.clip.weights import Affine, Norm
+from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.tower.products import PreparedLinear, TorchProducts, joined, joined_bias
+from dpad_fast.clip.tower.weights import Affine, Norm
 from dpad_fast.ops._cuda import upload
 
 Tensor = torch.Tensor
@@ -134,7 +134,7 @@ def padded_attention(q: Tensor, k: Tensor, v: Tensor, part: Padded) -> Tensor:
     return torch.cat(found)[part.order]
 
 
-class GpuKernels(TorchKernels):
+class GpuProducts(TorchProducts):
     """torch's products on packed rows of any device, and attention in few calls.
 
     Unlike others these leave bfloat16 what only the next product or attention reads; residuals, norms and softmax are
@@ -148,28 +148,28 @@ class GpuKernels(TorchKernels):
 
     def __init__(self, dtype: torch.dtype, varlen: Varlen | None = None, attention: str = "padded attention") -> None:
         super().__init__()
-        self.name = self.products = str(dtype).removeprefix("torch.")
+        self.precision = self.name = str(dtype).removeprefix("torch.")
         self.attention = attention
         self._dtype = dtype
         self._varlen = varlen
 
-    def prepare(self, layers: list[Affine]) -> Prepared:
+    def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Joins the weights; the bias is of the products' type too, so that it is added inside of the product."""
         weight, bias = joined(layers).to(self._dtype).contiguous(), joined_bias(layers)
         bias = None if bias is None else bias.to(self._dtype)
-        return Prepared(weight.shape[0], weight.shape[1], weight, None, bias)
+        return PreparedLinear(weight.shape[0], weight.shape[1], weight, None, bias)
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
+        self, x: Tensor, layer: PreparedLinear, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
-        """See `Kernels`; without `add` the result is of the products' type."""
+        """See `Products`; without `add` the result is of the products' type."""
         if norm is not None:
             x = self.normalise(x, norm, threads)
         out = F.linear(x.to(self._dtype), layer.weight, layer.bias)
         return out if add is None else add.add_(out)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
-        """See `Kernels`. What describes the paths is made once, for all layers."""
+        """See `Products`. What describes the paths is made once, for all layers."""
         query, key, value = (part.view(len(part), heads, -1) for part in (q, k, v))
         if self._varlen is None:
             described: Padded = paths.kept(("padded", q.device), lambda: padded(paths, q.device))
@@ -232,8 +232,8 @@ def installed() -> Iterator[tuple[str, Varlen]]:
         yield "torch's variable-length attention", from_torch(varlen_attn)
 
 
-def choose_gpu_kernels(dtype: torch.dtype, device: torch.device, heads: Sequence[tuple[int, int]]) -> GpuKernels:
-    """The fastest kernels of a GPU that give what they should.
+def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequence[tuple[int, int]]) -> GpuProducts:
+    """The fastest products of a GPU that give what they should.
 
     Args:
         dtype: float32 or bfloat16.
@@ -242,14 +242,14 @@ def choose_gpu_kernels(dtype: torch.dtype, device: torch.device, heads: Sequence
     """
     if dtype != torch.float32:  # flash attention is for half precision
         for name, varlen in installed():
-            kernels = GpuKernels(dtype, varlen, name)
-            if all(attends(kernels, dtype, device, *tower) for tower in heads):
-                return kernels
-    return GpuKernels(dtype)
+            products = GpuProducts(dtype, varlen, name)
+            if all(attends(products, dtype, device, *tower) for tower in heads):
+                return products
+    return GpuProducts(dtype)
 
 
-def attends(kernels: GpuKernels, dtype: torch.dtype, device: torch.device, heads: int, width: int) -> bool:
-    """Whether attention of `kernels` is what `padded_attention` gives, on shared prefixes and on whole sequences."""
+def attends(products: GpuProducts, dtype: torch.dtype, device: torch.device, heads: int, width: int) -> bool:
+    """Whether attention of `products` is what `padded_attention` gives, on shared prefixes and on whole sequences."""
     generator = torch.Generator("cpu").manual_seed(0)
     sequences = [(1, *range(2, 9), *range(20, 20 + more)) for more in (1, 3, 40)]
     text = pack_tokens(sorted([(1,), (1, 2), (1, 3, 4), *sequences, (7,)])).paths
@@ -260,8 +260,8 @@ def attends(kernels: GpuKernels, dtype: torch.dtype, device: torch.device, heads
             qkv = torch.randn(rows, 3 * heads * width, generator=generator, dtype=torch.float32, device="cpu")
             q, k, v = qkv.to(device, dtype).chunk(3, dim=1)
             q = q[: int(paths.queries[-1])]
-            expected = GpuKernels(dtype).attend(q, k, v, paths, heads, 1).float()
-            found = kernels.attend(q, k, v, paths, heads, 1).float()
+            expected = GpuProducts(dtype).attend(q, k, v, paths, heads, 1).float()
+            found = products.attend(q, k, v, paths, heads, 1).float()
             error = (found - expected).norm(dim=1) / expected.norm(dim=1)
             if not bool((error <= _SAME).all()):  # false for NaN too
                 return False

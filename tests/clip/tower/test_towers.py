@@ -9,18 +9,18 @@ import torch
 import dpad_fast as df
 from dpad_fast import _extension
 from dpad_fast import testing_rewards as shared
-from dpad_fast.clip.kernels import NativeKernels, TorchKernels
-from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
-from dpad_fast.clip.tower import FastClip
-from dpad_fast.clip.weights import Affine, Norm, read_weights
+from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.tower.products import NativeProducts, TorchProducts
+from dpad_fast.clip.tower.towers import Towers
+from dpad_fast.clip.tower.weights import Affine, Norm, read_weights
 
 KERNELS = {
-    "float32": (lambda: NativeKernels("float32"), 3e-6),
-    "int16": (lambda: NativeKernels("int16"), 2e-3),
-    "digits2": (lambda: NativeKernels("digits2"), 2e-3),
-    "digits3": (lambda: NativeKernels("digits3"), 3e-6),
-    "torch": (lambda: TorchKernels(), 3e-6),
-    "torch, weights where they are": (lambda: TorchKernels(join=False), 3e-6),
+    "float32": (lambda: NativeProducts("float32"), 3e-6),
+    "int16": (lambda: NativeProducts("int16"), 2e-3),
+    "digits2": (lambda: NativeProducts("digits2"), 2e-3),
+    "digits3": (lambda: NativeProducts("digits3"), 3e-6),
+    "torch": (lambda: TorchProducts(), 3e-6),
+    "torch, weights where they are": (lambda: TorchProducts(join=False), 3e-6),
 }
 
 
@@ -71,7 +71,7 @@ def test_mlp(kernels, activation, rows):
 
 @pytest.mark.parametrize(("products", "tolerance"), [("int16", 4e-4), ("digits2", 4e-4), ("digits3", 5e-7)])
 def test_integers_take_any_scale(products, tolerance):
-    kernel = NativeKernels(products)
+    kernel = NativeProducts(products)
     torch.manual_seed(0)
     weight = torch.randn(64, 256) * torch.logspace(-12, 12, 64)[:, None]
     x = torch.randn(40, 256) * torch.logspace(-15, 15, 40)[:, None]
@@ -87,7 +87,7 @@ def test_integers_take_any_scale(products, tolerance):
 @pytest.mark.parametrize(("products", "tolerance"), [("int16", 3e-4), ("digits2", 3e-4), ("digits3", 1e-6)])
 def test_integers_never_overflow(products, tolerance):
     # All elements of one sign and size: the largest sums that the norms allow.
-    kernel = NativeKernels(products)
+    kernel = NativeProducts(products)
     for depth in (1, 2, 127, 128, 129, 768, 1024, 3072):
         x, weight = torch.full((7, depth), 5.0), torch.full((3, depth), -0.25)
         found = kernel.linear(x, kernel.prepare([Affine(weight, None)]), 1)
@@ -103,7 +103,7 @@ def digit_results():
         weight, bias = torch.randn(columns, depth, generator=generator), torch.randn(columns, generator=generator)
         x[0, : depth // 2] = 0
         for products in ("digits2", "digits3"):
-            kernel = NativeKernels(products)
+            kernel = NativeProducts(products)
             layer = kernel.prepare([Affine(weight, bias)])
             for threads in (1, 2, 3):
                 stored = kernel.linear(x, layer, threads).clone()
@@ -129,7 +129,7 @@ def test_amx_does_what_plain_code_does(tmp_path):
 @pytest.mark.parametrize("products", ["digits2", "digits3"])
 def test_few_rows_are_split_otherwise_and_stay_the_same(products):
     torch.manual_seed(0)
-    kernel = NativeKernels(products)
+    kernel = NativeProducts(products)
     norm = Norm(torch.rand(96) + 0.5, torch.randn(96), 1e-5)
     up = kernel.prepare([Affine(torch.randn(1700, 96), torch.randn(1700))])
     down = kernel.prepare([Affine(torch.randn(96, 1700), torch.randn(96))])
@@ -143,8 +143,8 @@ def test_few_rows_are_split_otherwise_and_stay_the_same(products):
 def test_two_digits_from_three():
     torch.manual_seed(0)
     x, weight = torch.randn(50, 200), torch.randn(30, 200)
-    layer = NativeKernels("digits3").prepare([Affine(weight, None)])
-    close(NativeKernels("digits2").linear(x, layer, 2), x @ weight.T, 3e-4)
+    layer = NativeProducts("digits3").prepare([Affine(weight, None)])
+    close(NativeProducts("digits2").linear(x, layer, 2), x @ weight.T, 3e-4)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -160,7 +160,7 @@ def test_a_row_is_the_same_in_any_batch():
     torch.manual_seed(0)
     x, layer = torch.randn(300, 200), [Affine(torch.randn(70, 200), torch.randn(70))]
     for products in ("float32", "int16", "digits2", "digits3"):
-        kernel = NativeKernels(products)
+        kernel = NativeProducts(products)
         prepared = kernel.prepare(layer)
         whole = kernel.linear(x, prepared, 2).clone()
         for part in (slice(0, 1), slice(17, 40), slice(100, 300)):
@@ -240,7 +240,7 @@ def test_towers_of_transformers(tiny, kernels, activation, legacy_end):
     assert weights is not None
     assert (weights.text.end is None) == legacy_end
     kernel, tolerance = kernels
-    fast = FastClip(weights, kernel)
+    fast = Towers(weights, kernel)
     pixels = torch.randn(5, 3, model.config.vision_config.image_size, model.config.vision_config.image_size)
     with torch.inference_mode():
         expected = torch.cat([model.get_text_features(input_ids=torch.tensor([row])).pooler_output for row in rows])
@@ -249,11 +249,11 @@ def test_towers_of_transformers(tiny, kernels, activation, legacy_end):
 
 
 def test_many_chunks_agree_with_one(tiny, monkeypatch):
-    fast = FastClip(read_weights(tiny[0]), NativeKernels("float32"))
+    fast = Towers(read_weights(tiny[0]), NativeProducts("float32"))
     rows = [row for row in texts(tiny[1].tokenizer) if len(row) <= 77]
     whole, pixels = fast.texts(rows, 2), torch.randn(9, 3, *[tiny[0].config.vision_config.image_size] * 2)
     images = fast.images(pixels, 2)
-    monkeypatch.setattr("dpad_fast.clip.tower._ROWS", 40)
+    monkeypatch.setattr("dpad_fast.clip.tower.towers._ROWS", 40)
     torch.testing.assert_close(fast.texts(rows, 1), whole, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(fast.images(pixels, 1), images, atol=1e-6, rtol=1e-6)
 
@@ -310,7 +310,7 @@ def test_open_clip_has_towers():
             text_cfg={"context_length": 20, "vocab_size": 100, "width": 32, "heads": 2, "layers": 2},
             quick_gelu=quick,
         ).eval()
-        fast = FastClip(read_weights(model), NativeKernels("float32"))
+        fast = Towers(read_weights(model), NativeProducts("float32"))
         rows = [(98, 5, 7, 99), (98, 5, 99), (98, 99)]
         padded = torch.tensor([[*row, *[0] * (20 - len(row))] for row in rows])
         pixels = torch.randn(2, 3, 32, 32)

@@ -69,7 +69,7 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTokens:
     """Packed token sequences: `paths`, and int64 [R] `tokens` and `positions` of the rows."""
 
     paths: Paths
@@ -77,7 +77,7 @@ class Packed:
     positions: torch.Tensor
 
 
-def pack_tokens(rows: Sequence[Sequence[int]]) -> Packed:
+def pack_tokens(rows: Sequence[Sequence[int]]) -> PackedTokens:
     """Packs sequences that are in lexicographic order, as `sorted` leaves them, so that shared prefixes are neighbours.
 
     Args:
@@ -101,8 +101,8 @@ def pack_tokens(rows: Sequence[Sequence[int]]) -> Packed:
         first.append(shared)
         last.append(len(row))
         before = row
-    paths = Paths(_whole(path), _whole(offsets), _whole(first), _whole(last), causal=True)
-    return Packed(paths, _whole(tokens), _whole(positions))
+    paths = Paths(_int64(path), _int64(offsets), _int64(first), _int64(last), causal=True)
+    return PackedTokens(paths, _int64(tokens), _int64(positions))
 
 
 def whole_sequences(count: int, length: int) -> Paths:
@@ -113,5 +113,5 @@ def whole_sequences(count: int, length: int) -> Paths:
     return Paths(rows, starts, first, lengths, causal=False)
 
 
-def _whole(values: Sequence[int]) -> torch.Tensor:
+def _int64(values: Sequence[int]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int64, device="cpu")

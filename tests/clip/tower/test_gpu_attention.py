@@ -9,12 +9,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpad_fast.clip import varlen
-from dpad_fast.clip.kernels import TorchKernels
-from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
-from dpad_fast.clip.tower import FastClip
-from dpad_fast.clip.varlen import GpuKernels, Ragged, padded, ragged
-from dpad_fast.clip.weights import read_weights
+from dpad_fast.clip.tower import gpu_attention
+from dpad_fast.clip.tower.gpu_attention import GpuProducts, Ragged, padded, ragged
+from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.tower.products import TorchProducts
+from dpad_fast.clip.tower.towers import Towers
+from dpad_fast.clip.tower.weights import read_weights
 from dpad_fast.testing import missing_cuda
 
 needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
@@ -71,9 +71,9 @@ def varlen_attn_of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_
 
 
 PROVIDERS = {
-    "flash-attn": varlen.from_flash_attn(flash_attn_varlen_func),
-    "torch 2.10": varlen.from_torch(varlen_attn_of_2_10),
-    "torch": varlen.from_torch(varlen_attn),
+    "flash-attn": gpu_attention.from_flash_attn(flash_attn_varlen_func),
+    "torch 2.10": gpu_attention.from_torch(varlen_attn_of_2_10),
+    "torch": gpu_attention.from_torch(varlen_attn),
     "padded": None,
 }
 
@@ -139,7 +139,7 @@ def some_paths():
 @pytest.mark.parametrize("width", [4, 34])
 def test_attention(provider, which, width):
     paths = some_paths()[which]
-    kernel = GpuKernels(torch.float32, provider)
+    kernel = GpuProducts(torch.float32, provider)
     qkv = torch.randn(int(paths.path.max()) + 1, 3 * width)
     q, k, v = qkv.chunk(3, dim=1)
     torch.testing.assert_close(kernel.attend(q, k, v, paths, 2, 1), plain(q, k, v, paths, 2), atol=2e-6, rtol=1e-5)
@@ -167,7 +167,7 @@ class Operations(TorchDispatchMode):
 
 @pytest.mark.parametrize("provider", [None, lambda q, k, v, part: q + v[: len(q)]], ids=["padded", "variable lengths"])
 def test_layers_do_not_ask_the_host(tiny, provider):
-    fast = FastClip(read_weights(tiny[0]), GpuKernels(torch.bfloat16, provider))
+    fast = Towers(read_weights(tiny[0]), GpuProducts(torch.bfloat16, provider))
     paths = some_paths()["shared prefixes"]
     for body in (fast._text, fast._image):
         x = torch.randn(int(paths.path.max()) + 1, 32)
@@ -181,8 +181,8 @@ def test_layers_do_not_ask_the_host(tiny, provider):
 
 
 def test_what_only_the_next_product_reads_is_half():
-    kernel, weight = GpuKernels(torch.bfloat16), torch.randn(5, 8)
-    layer = kernel.prepare([varlen.Affine(weight, torch.randn(5))])
+    kernel, weight = GpuProducts(torch.bfloat16), torch.randn(5, 8)
+    layer = kernel.prepare([gpu_attention.Affine(weight, torch.randn(5))])
     x = torch.randn(3, 8)
     assert kernel.linear(x, layer, 1).dtype == torch.bfloat16
     total = torch.zeros(3, 5)
@@ -205,7 +205,7 @@ def close(found, expected, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 3e-2)])
 def test_towers_of_transformers(tiny, provider, dtype, tolerance):
     model, processor = tiny
-    fast = FastClip(read_weights(model), GpuKernels(dtype, provider))
+    fast = Towers(read_weights(model), GpuProducts(dtype, provider))
     rows, pixels = texts(processor.tokenizer), torch.randn(5, 3, 32, 32)
     with torch.inference_mode():
         expected = torch.cat([model.get_text_features(input_ids=torch.tensor([row])).pooler_output for row in rows])
@@ -225,7 +225,7 @@ def test_towers_of_open_clip(provider):
     rows = [(98, 5, 7, 99), (98, 5, 99), (98, 99), (99,), (98, 5, 7, 8, 9, 99)]
     tokens, pixels = torch.tensor([[*row, *[0] * (20 - len(row))] for row in rows]), torch.randn(2, 3, 32, 32)
     for dtype, tolerance in ((torch.float32, 2e-6), (torch.bfloat16, 3e-2)):
-        fast = FastClip(read_weights(model), GpuKernels(dtype, provider))
+        fast = Towers(read_weights(model), GpuProducts(dtype, provider))
         with torch.inference_mode():
             close(fast.texts(rows, 1), model.encode_text(tokens), tolerance)
             close(fast.images(pixels, 1), model.encode_image(pixels), tolerance)
@@ -253,13 +253,13 @@ def forgets_the_last(q, k, v, part):
 def test_an_installation_is_tried_before_it_is_used(monkeypatch):
     bad = {"top left": top_left, "old GPU": refuses, "others' rows": others_rows, "forgets": forgets_the_last}
     heads = [(2, 16), (3, 8)]
-    monkeypatch.setattr(varlen, "installed", lambda: iter([*bad.items(), ("good", PROVIDERS["flash-attn"])]))
-    assert varlen.choose_gpu_kernels(torch.bfloat16, CPU, heads).attention == "good"
-    assert varlen.choose_gpu_kernels(torch.float32, CPU, heads).attention == "padded attention"
-    monkeypatch.setattr(varlen, "installed", lambda: iter(bad.items()))
-    assert varlen.choose_gpu_kernels(torch.bfloat16, CPU, heads).attention == "padded attention"
+    monkeypatch.setattr(gpu_attention, "installed", lambda: iter([*bad.items(), ("good", PROVIDERS["flash-attn"])]))
+    assert gpu_attention.choose_gpu_products(torch.bfloat16, CPU, heads).attention == "good"
+    assert gpu_attention.choose_gpu_products(torch.float32, CPU, heads).attention == "padded attention"
+    monkeypatch.setattr(gpu_attention, "installed", lambda: iter(bad.items()))
+    assert gpu_attention.choose_gpu_products(torch.bfloat16, CPU, heads).attention == "padded attention"
     for name, call in bad.items():
-        assert not varlen.attends(GpuKernels(torch.bfloat16, call), torch.bfloat16, CPU, 2, 16), name
+        assert not gpu_attention.attends(GpuProducts(torch.bfloat16, call), torch.bfloat16, CPU, 2, 16), name
 
 
 def test_what_can_be_imported_is_offered(monkeypatch):
@@ -272,7 +272,7 @@ def test_what_can_be_imported_is_offered(monkeypatch):
     ):
         for name, module in zip(("flash_attn", "torch.nn.attention.varlen"), modules, strict=True):
             monkeypatch.setitem(sys.modules, name, module)  # None: as if it were not installed
-        assert [name for name, _ in varlen.installed()] == names
+        assert [name for name, _ in gpu_attention.installed()] == names
 
 
 def test_real_signatures_are_those_of_the_stand_ins():
@@ -300,7 +300,7 @@ def test_torchs_own_takes_what_it_is_given():
         with FakeTensorMode():
             q, k, v = (torch.empty(rows, 2, 64, dtype=torch.bfloat16, device="cuda") for rows in (5, 9, 9))
             starts = [torch.empty(4, dtype=torch.int32, device="cuda") for _ in range(2)]
-            found = varlen.from_torch(real)(q, k, v, Ragged(None, *starts, 3, 5, causal))
+            found = gpu_attention.from_torch(real)(q, k, v, Ragged(None, *starts, 3, 5, causal))
         assert (tuple(found.shape), found.dtype, found.device.type) == ((5, 2, 64), torch.bfloat16, "cuda")
 
 
@@ -308,7 +308,7 @@ def test_torchs_own_takes_what_it_is_given():
 @pytest.mark.parametrize("width", [16, 64])
 def test_some_variable_length_attention_serves_bfloat16(width):
     pytest.importorskip("torch.nn.attention.varlen", reason="torch before 2.10")
-    chosen = varlen.choose_gpu_kernels(torch.bfloat16, torch.device("cuda"), [(2, width)])
+    chosen = gpu_attention.choose_gpu_products(torch.bfloat16, torch.device("cuda"), [(2, width)])
     assert chosen.attention != "padded attention"
 
 
@@ -316,6 +316,6 @@ def test_some_variable_length_attention_serves_bfloat16(width):
 def test_padded_attention_is_that_of_torch_kernels():
     for paths in some_paths().values():
         q, k, v = torch.randn(int(paths.path.max()) + 1, 3 * 64).chunk(3, dim=1)
-        expected = TorchKernels().attend(q, k, v, paths, 2, 1)
-        found = GpuKernels(torch.float32).attend(q.cuda(), k.cuda(), v.cuda(), paths, 2, 1)
+        expected = TorchProducts().attend(q, k, v, paths, 2, 1)
+        found = GpuProducts(torch.float32).attend(q.cuda(), k.cuda(), v.cuda(), paths, 2, 1)
         torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)

@@ -1,6 +1,6 @@
 """The arithmetic of a transformer tower on packed rows: this package's own kernels, or torch's.
 
-All take and return float32 (those of varlen.py, for a GPU, leave bfloat16 between two products); what differs is the
+All take and return float32 (those of gpu_attention.py leave bfloat16 between two products); what differs is the
 precision of the matrix products, and what multiplies. "int16": rows and weights are scaled to 16-bit integers and
 multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower_kernels.h) or by AMX in two digits of 8 bits
 (csrc/simd/digit_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
@@ -17,16 +17,16 @@ import torch
 from torch.nn import functional as F
 
 from dpad_fast import _extension
-from dpad_fast.clip.paths import Paths
-from dpad_fast.clip.weights import Affine, Norm
+from dpad_fast.clip.tower.packing import Paths
+from dpad_fast.clip.tower.weights import Affine, Norm
 from dpad_fast.ops._library import new_output
 
 Tensor = torch.Tensor
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A linear layer as one kind of kernels wants it: `scale` is None for floats, `digits` is 0 but for AMX.
+class PreparedLinear:
+    """A linear layer as one kind of products wants it: `scale` is None for floats, `digits` is 0 but for AMX.
 
     `apart` holds layers of one input that were left as they are; `weight` and `bias` are then the first one's.
     """
@@ -40,28 +40,30 @@ class Prepared:
     digits: int = 0
 
 
-class Kernels(Protocol):
+class Products(Protocol):
     """What a tower is computed with.
 
     Attributes:
-        name: the precision of its products.
-        products: the same and what multiplies, in words.
+        precision: "float32", "bfloat16" or "int16".
+        name: the same and what multiplies, in words.
     """
 
+    precision: str
     name: str
-    products: str
 
-    def prepare(self, layers: list[Affine]) -> Prepared:
+    def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Linear layers of one input as one."""
         ...
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
+        self, x: Tensor, layer: PreparedLinear, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
         """norm(x) W^T + b of x [R, K], [R, N]; with `add` [R, N] the sum is left there."""
         ...
 
-    def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
+    def mlp(
+        self, x: Tensor, norm: Norm, up: PreparedLinear, down: PreparedLinear, activation: str, threads: int
+    ) -> None:
         """Adds down(act(up(norm(x)))) to x [R, K], in place."""
         ...
 
@@ -74,8 +76,8 @@ class Kernels(Protocol):
         ...
 
 
-# By kind of product: its precision, and what multiplies, in words.
-_PRODUCTS = {
+# By kind of product: its precision, and that and what multiplies, in words.
+_KINDS = {
     "float32": ("float32", "float32"),
     "int16": ("int16", "int16"),
     "digits2": ("int16", "int16 on AMX"),
@@ -84,23 +86,23 @@ _PRODUCTS = {
 _DIGITS = {"digits2": 2, "digits3": 3}
 
 
-class NativeKernels:
+class NativeProducts:
     """csrc/core/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
 
     Not for two threads at once, and the result of `linear` or `attend` lives until the next call that gives as many
     columns.
 
     Args:
-        products: "float32" or "int16", by AVX-512 or plain C++; "digits3" (float32) or "digits2" (int16), by AMX or, as
+        kind: "float32" or "int16", by AVX-512 or plain C++; "digits3" (float32) or "digits2" (int16), by AMX or, as
             slowly as one can, plain C++.
     """
 
-    def __init__(self, products: str) -> None:
-        self.name, self.products = _PRODUCTS[products]
-        self._kind = products
+    def __init__(self, kind: str) -> None:
+        self.precision, self.name = _KINDS[kind]
+        self._kind = kind
         self._buffers: dict[str, Tensor] = {}
 
-    def prepare(self, layers: list[Affine]) -> Prepared:
+    def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Packs the weights into panels. In three digits they serve "digits2" as well."""
         weight, bias = joined(layers).contiguous(), joined_bias(layers)
         columns, depth = weight.shape
@@ -115,12 +117,12 @@ class NativeKernels:
         else:
             packed = _host(native.packed_elements(columns, depth, True), torch.int16)
             native.pack16(weight.data_ptr(), columns, depth, packed.data_ptr(), scale.data_ptr())
-        return Prepared(columns, depth, packed, scale, bias, digits=digits)
+        return PreparedLinear(columns, depth, packed, scale, bias, digits=digits)
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
+        self, x: Tensor, layer: PreparedLinear, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
-        """See `Kernels`."""
+        """See `Products`."""
         rows = len(x)
         out = self._buffer(f"out{layer.columns}", rows * layer.columns).view(rows, -1) if add is None else add
         finish = "store" if add is None else "add"
@@ -129,8 +131,10 @@ class NativeKernels:
         )
         return out
 
-    def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
-        """See `Kernels`."""
+    def mlp(
+        self, x: Tensor, norm: Norm, up: PreparedLinear, down: PreparedLinear, activation: str, threads: int
+    ) -> None:
+        """See `Products`."""
         if activation == "quick_gelu":
             parts = self._parts(up), self._parts(down)
             _extension.C.tower_mlp(x.data_ptr(), len(x), _norm_parts(norm), *parts, threads)
@@ -138,13 +142,13 @@ class NativeKernels:
             self.linear(F.gelu(self.linear(x, up, threads, norm=norm)), down, threads, add=x)
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
-        """See `Kernels`."""
+        """See `Products`."""
         out = new_output(tuple(x.shape), x.dtype)
         _extension.C.tower_layer_norm(x.data_ptr(), *x.shape, _norm_parts(norm), threads, out.data_ptr())
         return out
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
-        """See `Kernels`."""
+        """See `Products`."""
         queries, width = q.shape
         out = self._buffer("attended", queries * width).view(queries, width)
         _extension.C.path_attention(
@@ -163,7 +167,7 @@ class NativeKernels:
         )
         return out
 
-    def _parts(self, layer: Prepared) -> tuple[str, int, int, int, int, int, int]:
+    def _parts(self, layer: PreparedLinear) -> tuple[str, int, int, int, int, int, int]:
         places = layer.weight.data_ptr(), _address(layer.scale), _address(layer.bias)
         return self._kind, layer.digits, layer.columns, layer.depth, *places
 
@@ -178,11 +182,11 @@ def _host(count: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(count, dtype=dtype, device="cpu")
 
 
-def _upto(count: int) -> Tensor:
+def _positions(count: int) -> Tensor:
     return torch.arange(count, device="cpu")
 
 
-class TorchKernels:
+class TorchProducts:
     """torch's own products, in float32: for processors without AVX-512, and beside int16.
 
     Args:
@@ -190,24 +194,24 @@ class TorchKernels:
             copy of a quarter of the model.
     """
 
-    name = products = "float32"
+    precision = name = "float32"
 
     def __init__(self, join: bool = True) -> None:
         self._join = join
 
-    def prepare(self, layers: list[Affine]) -> Prepared:
+    def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Joins the weights, if asked to; a layer of its own is not copied."""
         first, columns = layers[0], sum(len(layer.weight) for layer in layers)
         depth, apart = first.weight.shape[1], len(layers) > 1 and not self._join
         if apart and all(layer.weight.dtype == torch.float32 for layer in layers):
-            return Prepared(columns, depth, first.weight, None, first.bias, apart=tuple(layers))
+            return PreparedLinear(columns, depth, first.weight, None, first.bias, apart=tuple(layers))
         weight = joined(layers).to(torch.float32).contiguous()
-        return Prepared(columns, depth, weight, None, joined_bias(layers))
+        return PreparedLinear(columns, depth, weight, None, joined_bias(layers))
 
     def linear(
-        self, x: Tensor, layer: Prepared, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
+        self, x: Tensor, layer: PreparedLinear, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
-        """See `Kernels`."""
+        """See `Products`."""
         if norm is not None:
             x = self.normalise(x, norm, threads)
         if layer.apart:
@@ -216,14 +220,16 @@ class TorchKernels:
             out = F.linear(x, layer.weight, layer.bias)
         return out if add is None else add.add_(out)
 
-    def mlp(self, x: Tensor, norm: Norm, up: Prepared, down: Prepared, activation: str, threads: int) -> None:
-        """See `Kernels`."""
+    def mlp(
+        self, x: Tensor, norm: Norm, up: PreparedLinear, down: PreparedLinear, activation: str, threads: int
+    ) -> None:
+        """See `Products`."""
         hidden = self.linear(x, up, threads, norm=norm)
         hidden = F.gelu(hidden) if activation == "gelu" else hidden.mul_(torch.sigmoid(1.702 * hidden))
         self.linear(hidden, down, threads, add=x)
 
     def normalise(self, x: Tensor, norm: Norm, threads: int) -> Tensor:
-        """See `Kernels`."""
+        """See `Products`."""
         return F.layer_norm(x, (x.shape[1],), norm.weight, norm.bias, norm.eps)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
@@ -245,11 +251,11 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     lasts, made = paths.last.tolist(), []
     for (length, first), members in groups.items():
         last, which = lasts[members[0]], torch.tensor(members, device="cpu")
-        rows = paths.path[paths.offsets[which, None] + _upto(length)]
-        asks = paths.queries[which, None] + _upto(last - first)
+        rows = paths.path[paths.offsets[which, None] + _positions(length)]
+        asks = paths.queries[which, None] + _positions(last - first)
         mask = None
         if paths.causal and last - first > 1:
-            mask = _upto(length)[None, :] <= first + _upto(last - first)[:, None]
+            mask = _positions(length)[None, :] <= first + _positions(last - first)[:, None]
         made.append((rows, asks, mask))
     return made
 

@@ -1,0 +1,149 @@
+"""Which forward an encoder uses: the fastest towers of this machine that are the model, or the model's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from dpad_fast.clip.forward import Forward, OwnForward, TowerForward
+from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.tower.gpu_attention import choose_gpu_products
+from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, has_avx512
+from dpad_fast.clip.tower.towers import Towers
+from dpad_fast.clip.tower.weights import ClipWeights, read_weights
+
+# The largest difference of unit embeddings between the towers and the model itself. Another order of additions makes
+# some 1e-7; a model that is not what its type says makes a thousand times more than this.
+_SAME = 5e-6
+# By precision, which forwards are needed: exact ones (True), reduced ones, or both.
+_WANTED = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}
+# The same between a GPU's towers and the CPU's, by precision: above what rounding makes, to bfloat16 or to the TF32
+# that the caller may have allowed, and far below what wrong weights, masks or rows make.
+_GPU_SAME = {"float32": 1e-2, "bfloat16": 5e-2}
+
+
+def make_forwards(
+    model: torch.nn.Module,
+    device: torch.device,
+    precision: str,
+    own: Callable[[torch.nn.Module], OwnForward],
+    probe: Sequence[Ids],
+    side: int,
+) -> dict[bool, Forward]:
+    """By whether it is exact (float32): the forwards that a precision needs.
+
+    "guarded" gets both; where nothing on this machine is faster than float32 they are the same one.
+
+    Args:
+        model: the caller's; it is left as it is.
+        device: where to run.
+        precision: "float32", "bfloat16" or "guarded".
+        own: makes the model's own forward of a copy.
+        probe: captions to compare the towers with the model on.
+        side: of a preprocessed image.
+    """
+    weights = read_weights(model) if device.type == "cpu" else None
+    if weights is not None:
+        probed = own(_as(model, torch.float32, device))
+        for towers in _cpu_towers(weights, precision):
+            made: dict[bool, Forward] = {exact: TowerForward(clip) for exact, clip in towers.items()}
+            if _agree(made[True], probed, probe, side):
+                return _needed(made, precision)
+    forwards: dict[bool, Forward] = {}
+    if device.type == "cuda":
+        forwards = _on_gpu(model, device, precision, own, probe, side)
+        if forwards:
+            return forwards
+    if precision != "bfloat16":
+        forwards[True] = own(_as(model, torch.float32, device))
+    if precision != "float32":
+        # Without AMX a bfloat16 product is no faster than float32's on any CPU that this was measured on.
+        slow = precision == "guarded" and device.type == "cpu" and not has_amx()
+        forwards[False] = forwards[True] if slow else own(_as(model, torch.bfloat16, device))
+    return forwards
+
+
+def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Towers]]:
+    """The towers of this processor by whether they are exact, the fastest first.
+
+    AMX's numbers are of a fixed point, which a model with large outliers may not bear: the others are for that.
+    """
+    if has_amx():
+        exact = Towers(weights, NativeProducts("digits3"))
+        yield {True: exact, False: exact.sharing(NativeProducts("digits2"))}
+    if precision == "float32" or not has_avx512():
+        exact = Towers(weights, NativeProducts("float32") if has_avx512() else TorchProducts())
+        yield {True: exact, False: exact}
+    else:
+        # Beside int16, float32 is for the few near the threshold: torch's products, as fast, take the model's own
+        # weights as they are, where ours would pack half a gigabyte of copies.
+        exact = Towers(weights, TorchProducts(join=False))
+        yield {True: exact, False: Towers(weights, NativeProducts("int16"))}
+
+
+def _on_gpu(
+    model: torch.nn.Module,
+    device: torch.device,
+    precision: str,
+    own: Callable[[torch.nn.Module], OwnForward],
+    probe: Sequence[Ids],
+    side: int,
+) -> dict[bool, Forward]:
+    """The packed towers on a GPU, as `make_forwards`; nothing where the model is another one, or the GPU cannot.
+
+    That the towers are the model is found out on the CPU: there float32 is float32, where a GPU's convolutions, and
+    products if the caller said so, are of TF32 and hide a small difference.
+    """
+    weights = read_weights(model, device)
+    if weights is None:
+        return {}
+    here = _as(model, torch.float32, torch.device("cpu"))
+    known = read_weights(here)
+    assert known is not None, "a copy has what the model has"
+    truth = TowerForward(Towers(known, TorchProducts()))
+    if not _agree(truth, own(here), probe, side):
+        return {}
+    forwards: dict[bool, Forward] = {}
+    for exact in _WANTED[precision]:
+        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device)
+        if not _agree(made, truth, probe, side, _GPU_SAME[made.precision]):
+            return {}
+        forwards[exact] = made
+    return forwards
+
+
+def _gpu_tower(weights: ClipWeights, dtype: torch.dtype, device: torch.device) -> TowerForward:
+    towers = (weights.text, weights.image)
+    heads = [(tower.body.heads, len(tower.norm.weight) // tower.body.heads) for tower in towers]
+    products = choose_gpu_products(dtype, device, heads)
+    return TowerForward(Towers(weights, products), f", {products.attention}")
+
+
+def _needed(forwards: dict[bool, Forward], precision: str) -> dict[bool, Forward]:
+    return {exact: forwards[exact] for exact in _WANTED[precision]}
+
+
+def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same: float = _SAME) -> bool:
+    generator = torch.Generator("cpu").manual_seed(0)
+    pixels = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
+    threads = torch.get_num_threads()
+    try:
+        pairs = [(f.texts(probe, threads), f.images(pixels, threads)) for f in (towers, own)]
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not fit: not the model that it looked like
+        return False
+    for mine, theirs in zip(*pairs, strict=True):
+        difference = torch.nn.functional.normalize(mine, dim=-1) - torch.nn.functional.normalize(theirs, dim=-1)
+        if not bool((difference.abs() <= same).all()):  # false for NaN too
+            return False
+    return True
+
+
+def _as(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
+    weights = list(model.parameters())
+    if all(weight.dtype == dtype and weight.device == device for weight in weights):
+        return model
+    # A copy: the caller's model keeps its own dtype and place.
+    return copy.deepcopy(model).to(device=device, dtype=dtype)
