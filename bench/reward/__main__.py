@@ -1,8 +1,9 @@
 """The reward stage against what users do today: `python -m bench.reward` (`make bench-reward`).
 
-One run compares all contestants' outputs first, and times them in turns. Two more modes check what the timing rests on:
+One run compares all contestants' outputs first, and times them in turns. More modes:
 
     python -m bench.reward --equality 20000     # terms, similarities and decisions against the plain ways
+    python -m bench.reward --device cuda        # on a GPU: against transformers with the model and the pixels there
     python -m bench.reward --memory 8192        # peak memory, and cost per completion from 128 to N
 """
 
@@ -26,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", default=str(results.FOLDER), help="folder for the CSV files and the plot; '' writes none"
     )
+    parser.add_argument(
+        "--device", help="cuda, or cpu to rehearse it: time the stage on a GPU, with its own contestants"
+    )
+    parser.add_argument("--queries", type=int, default=16, help="queries of a step with --device (%(default)s)")
     parser.add_argument("--equality", type=int, metavar="N", help="check N completions instead of timing")
     parser.add_argument("--memory", type=int, metavar="N", help="peak memory and cost up to N completions instead")
     parser.add_argument("--seed", type=int, default=0, help="of --equality's completions (%(default)s)")
@@ -35,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         from bench.reward import checks
 
         return checks.equality(args, console) if args.equality else checks.memory(args, console)
+    if args.device:
+        from bench.reward import gpu
+
+        return gpu.race(args, console)
     from bench.reward.race import race
 
     return race(args, console)
