@@ -1,4 +1,4 @@
-"""`bench.reward --device`, rehearsed on the CPU with a tiny model: it compares, times and writes a row per contestant."""
+"""`bench.reward --device`, rehearsed on the CPU with a tiny model: compares, times, writes a row per contestant."""
 
 from __future__ import annotations
 
