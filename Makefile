@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP := $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench bench-cpu bench-reward bench-gpu sanitize sanitize-cuda portable thorough fuzz clean
+.PHONY: demo test lint format bench bench-cpu bench-reward bench-gpu gpu-day sanitize sanitize-cuda portable thorough fuzz clean
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/dpad-fast demo $(ARGS)
@@ -36,6 +36,10 @@ bench-cpu: bench
 # With CUDA events, against what users call on a GPU today; refuses where there is none.
 bench-gpu: $(VENV)/.stamp-train-bench
 	$(BIN)/python -m bench.gpu $(ARGS)
+
+# What one run on a borrowed machine with a GPU needs; says what to run there.
+gpu-day:
+	bench/gpu/day/prepare.sh
 
 # open_clip carries the vocabulary that the captions are cut with.
 bench-reward: $(VENV)/.stamp-train-bench-openclip

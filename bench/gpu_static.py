@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from bench import static_cuda, static_triton
-from bench.static_code import LIMITS, RATES, Case, Row
+from bench import results
+from bench.static import cuda, triton
+from bench.static.code import LIMITS, RATES, Case, Row
 
 ARCHITECTURES = (80, 90, 100)
 
@@ -25,14 +27,14 @@ ARCHITECTURES = (80, 90, 100)
 def gather(only: str) -> list[tuple[Case, Callable[[int], list[Row]]]]:
     """Every call whose name contains `only`, with what reads its kernels for an architecture."""
     found: list[tuple[Case, Callable[[int], list[Row]]]] = [
-        (call[0], lambda architecture, c=call: static_triton.look_at(c, architecture))  # type: ignore[misc]
-        for call in static_triton.calls()
+        (call[0], lambda architecture, c=call: triton.look_at(c, architecture))  # type: ignore[misc]
+        for call in triton.calls()
     ]
-    missing = static_cuda.why_not()
+    missing = cuda.why_not()
     if missing is None:
         found += [
-            (call[0], lambda architecture, c=call: static_cuda.look_at(c, architecture))  # type: ignore[misc]
-            for call in static_cuda.calls()
+            (call[0], lambda architecture, c=call: cuda.look_at(c, architecture))  # type: ignore[misc]
+            for call in cuda.calls()
         ]
     else:
         print(f"CUDA C++: {missing}", file=sys.stderr)
@@ -67,27 +69,23 @@ def report(case: Case, rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def table(case: Case, rows: list[Row]) -> str:
-    """The same as rows of the table in docs/gpu.md: one for each kernel, with its numbers for each architecture."""
-    lines = []
-    for kernel in dict.fromkeys(row.kernel for row in rows):
-        mine = [row for row in rows if row.kernel == kernel]
-        columns = (
-            [str(row.registers) for row in mine],
-            [str(row.spilled) for row in mine],
-            [str(row.shared) for row in mine],
-            [f"{row.warps()}/{LIMITS[row.architecture][2]}" for row in mine],
-            [f"{max(row.loads, default=0)}, {max(row.stores, default=0)}" for row in mine],
-        )
-        merged = " | ".join(" ".join(dict.fromkeys(column)) for column in columns)
-        times = " | ".join(f"{1e6 * case.roof(name):.1f}" for name in RATES)
-        lines.append(f"| {case.name} | `{kernel}` | {merged} | {case.moved / case.least:.2f} | {times} |")
-    return "\n".join(lines)
-
-
-HEAD = """\
-| call | kernel | registers | spilled | shared, bytes | warps | widest load, store | moved / least | A100 us | H100 us |
-|---|---|---|---|---|---|---|---|---|---|"""
+def as_rows(case: Case, rows: list[Row]) -> list[dict[str, Any]]:
+    """The same for bench/results/gpu-static.csv, of which docs/gpu.md has its table."""
+    return [
+        {
+            "call": case.name,
+            "kernel": row.kernel,
+            "architecture": row.architecture,
+            "registers": row.registers,
+            "spilled": row.spilled,
+            "shared": row.shared,
+            "warps": f"{row.warps()}/{LIMITS[row.architecture][2]}",
+            "widest": f"{max(row.loads, default=0)}, {max(row.stores, default=0)}",
+            "moved_over_least": f"{case.moved / case.least:.2f}",
+            **{f"{name.lower()}_us": f"{1e6 * case.roof(name):.1f}" for name in RATES},
+        }
+        for row in rows
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,20 +93,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_static", description=__doc__.split("\n")[0])
     parser.add_argument("--arch", type=int, nargs="*", default=ARCHITECTURES, choices=tuple(LIMITS))
     parser.add_argument("--only", default="", help="only calls whose name contains this")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/gpu.md")
     options = parser.parse_args(arguments)
     chosen = gather(options.only)
     if not chosen:
         parser.error(f"no call's name contains {options.only!r}")
-    looked_at, faults = 0, 0
-    if options.markdown:
-        print(HEAD)
+    written: list[dict[str, Any]] = []
+    faults = 0
     for case, look in chosen:
         rows = [row for architecture in options.arch for row in look(architecture)]
-        print(table(case, rows) if options.markdown else report(case, rows) + "\n", flush=True)
-        looked_at += len(rows)
+        print(report(case, rows) + "\n", flush=True)
+        written += as_rows(case, rows)
         faults += len(case.faults()) + sum(len(row.faults()) for row in rows)
-    print(f"{looked_at} kernels looked at, {faults} faults", file=sys.stderr if options.markdown else sys.stdout)
+    print(f"{len(written)} kernels looked at, {faults} faults")
+    if not options.only and tuple(options.arch) == ARCHITECTURES and cuda.why_not() is None:
+        print(f"written: {results.write('gpu-static', written).relative_to(results.FOLDER.parents[1])}")
     return 1 if faults else 0
 
 

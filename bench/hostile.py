@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import sys
 import time
 
 from rich.console import Console
@@ -36,11 +37,14 @@ def completions(count: int, seed: int) -> list[str]:
     return texts
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    """Score, count, print; 1 where a completion raised or its reward is not finite."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     texts = completions(args.count, args.seed)
     encoder = df.ClipEncoder.from_transformers(*shared.tiny_clip())
     objects = ((tuple(map(float, (20, 12, 64, 52))), (30.0, 24.0)),)
@@ -48,6 +52,7 @@ def main() -> None:
     table = Table(title=f"{args.count} hostile completions, CPU milliseconds each")
     for name in ("preset", "exceptions", "not finite", "median", "p99", "largest", "characters of it", "over 50 ms"):
         table.add_column(name, justify="right")
+    faults = 0
     for preset in PRESETS:
         scorer = df.RewardScorer(df.RewardConfig.preset(preset), encoder)
         scorer.score([shared.completion()], [target], [shared.picture()])  # embeds the image
@@ -63,13 +68,15 @@ def main() -> None:
                 continue
             taken.append((1000 * (time.process_time() - began), len(text)))
             bad += not math.isfinite(float(batch.total[0]))
+        faults += raised + bad
         taken.sort()
         largest, length = taken[-1]
         numbers = [f"{taken[len(taken) // 2][0]:.2f}", f"{taken[len(taken) * 99 // 100][0]:.2f}", f"{largest:.1f}"]
         late = sum(milliseconds > 50 for milliseconds, _ in taken)
         table.add_row(preset, str(raised), str(bad), *numbers, str(length), str(late))
     Console(width=120).print(table)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

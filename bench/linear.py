@@ -13,7 +13,6 @@ that is the time of the memory.
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
 import statistics
 import sys
@@ -26,8 +25,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.run import RESULTS
-from dpad_fast import _extension, info
+from bench import results
+from bench.cpu import preprocess, scenes
 
 FORK = multiprocessing.get_context("fork")
 CROPS = (16, 64, 256, 1024, 4096)
@@ -47,35 +46,30 @@ class Work(NamedTuple):
 
 
 def crops(n: int) -> Work:
-    from bench import preprocess
     from dpad_fast.ops import roi_clip_preprocess
 
     boxes, index = ([values[i % 16] for i in range(n)] for values in (preprocess.BOXES, preprocess.INDEX))
-    return Work(lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index), n * 3 * 224 * 224 * 4)
+    return Work(lambda: roi_clip_preprocess(preprocess.photographs(), boxes, index), n * 3 * 224 * 224 * 4)
 
 
 def crops_into(n: int) -> Work:
     """The same into memory that the caller keeps."""
-    from bench import preprocess
     from dpad_fast.ops import roi_clip_preprocess
 
     boxes, index = ([values[i % 16] for i in range(n)] for values in (preprocess.BOXES, preprocess.INDEX))
     out = torch.zeros(n, 3, 224, 224)
-    return Work(lambda: roi_clip_preprocess(preprocess.PHOTOGRAPHS, boxes, index, out=out), 0)
+    return Work(lambda: roi_clip_preprocess(preprocess.photographs(), boxes, index, out=out), 0)
 
 
 def truths() -> Any:
-    from bench import scenes
-
-    return scenes.draw(scenes.blobs(1)[:16])
+    return scenes.masks(1, 16)
 
 
 def packed_pairs(n: int) -> Work:
     """All pairs of N packed masks with 16: the packed masks are there before."""
-    from bench import scenes
     from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
 
-    some = PackedMasks.from_dense(scenes.draw(scenes.blobs(0))).to_rle()
+    some = PackedMasks.from_dense(scenes.masks(0)).to_rle()
     masks = PackedMasks.from_rle([some[i % 128] for i in range(n)])
     against = PackedMasks.from_dense(truths())
     return Work(lambda: mask_iou_matrix(masks, against), n * 16 * 8, lambda: mask_iou(masks, masks))
@@ -83,17 +77,15 @@ def packed_pairs(n: int) -> Work:
 
 def rle_pairs(n: int) -> Work:
     """The same from COCO's run lengths."""
-    from bench import scenes
     from dpad_fast import coco_mask
     from dpad_fast.ops import PackedMasks
 
-    some = PackedMasks.from_dense(scenes.draw(scenes.blobs(0))).to_rle()
+    some = PackedMasks.from_dense(scenes.masks(0)).to_rle()
     rles, against = [some[i % 128] for i in range(n)], PackedMasks.from_dense(truths()).to_rle()
     return Work(lambda: coco_mask.iou(rles, against, [0] * 16), n * 16 * 8)
 
 
 def polygons(n: int) -> Work:
-    from bench import scenes
     from dpad_fast.ops import rasterize_polygons
 
     some = scenes.blobs(0)
@@ -105,7 +97,6 @@ def polygons(n: int) -> Work:
 
 def against_one(n: int) -> Work:
     """IoU of N polygons with one of 16 masks each."""
-    from bench import scenes
     from dpad_fast.ops import PackedMasks, polygon_iou
 
     some, masks = scenes.blobs(0), PackedMasks.from_dense(truths())
@@ -178,22 +169,25 @@ def quickest(name: str, sizes: tuple[int, ...], threads: int, rounds: int) -> li
 
 
 def rows(threads: int, rounds: int) -> Iterator[dict[str, Any]]:
-    device = f"{info.cpu_model()}, {_extension.C.mask_kernels()}"
+    device = results.device()
     for name, (_, sizes) in CASES.items():
-        results = quickest(name, sizes, threads, rounds)
-        smallest = results[0]["us"]
-        for n, result in zip(sizes, results, strict=True):
+        found = quickest(name, sizes, threads, rounds)
+        smallest = found[0]["us"]
+        for n, result in zip(sizes, found, strict=True):
             mebibytes = (result["output"] / 2**20, result["beyond"] / 2**20)
             numbers = (result["us"], result["us"] / smallest, result["bare"], result["read"], *mebibytes)
             head, tail = (name, n, threads), (round(number, 3) for number in numbers)
             yield dict(zip(COLUMNS, (*head, *tail, device), strict=True))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.linear", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=6, help="how often the sizes take turns (default: 6)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {args.rounds}")
     table = Table(title="cost per item", title_justify="left")
@@ -208,11 +202,7 @@ def main() -> int:
     print(
         f"worst time per item over the smallest size's: {worst['over_smallest']:.2f} ({worst['op']}, {worst['items']})"
     )
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "linear.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    results.write("linear", found)
     return 0
 
 

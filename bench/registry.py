@@ -1,23 +1,45 @@
-"""What a benchmark is made of: a case, ours, and the peers that do the same from the same input.
+"""What a benchmark is, and all that there are: CPU ops, cost against size, reward stage, GPU ops, compiled kernels.
 
-A module of this folder that defines `contests()` can be run as `python -m bench.run NAME` once `OPS` names it. Peers
-that are not installed leave themselves out by raising ImportError when they are built.
+A contest is a case, ours, and the peers that do the same from the same input. Peers that are not installed leave
+themselves out by raising ImportError when they are built.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-OPS = {
-    "preprocess": "bench.preprocess",
-    "masks": "bench.masks",
-    "polygons": "bench.polygons",
-    "advantage": "bench.advantage",
+
+class Benchmark(NamedTuple):
+    """Where a benchmark is. `kind` is "contests" where `bench.run` times the module's `contests()`; else its `main`."""
+
+    module: str
+    kind: str
+    summary: str
+
+
+BENCHMARKS = {
+    "preprocess": Benchmark("bench.cpu.preprocess", "contests", "crop, resize and normalise 32 regions"),
+    "masks": Benchmark("bench.cpu.masks", "contests", "IoU of 128 masks, paired and all pairs; run lengths"),
+    "polygons": Benchmark("bench.cpu.polygons", "contests", "draw 128 polygons; their IoU with masks"),
+    "advantage": Benchmark("bench.cpu.advantage", "contests", "group advantages, discriminative reward"),
+    "linear": Benchmark("bench.linear", "main", "time per item and memory as the number of items grows"),
+    "reward": Benchmark("bench.reward.__main__", "main", "a step of 128 completions through CLIP ViT-B/32"),
+    "hostile": Benchmark("bench.hostile", "main", "hostile completions through the scorer, one by one"),
+    "gpu": Benchmark("bench.gpu.__main__", "main", "the ops on a GPU; refuses where there is none"),
+    "gpu-static": Benchmark("bench.gpu_static", "main", "registers, spills and widths of the compiled kernels"),
 }
+OPS = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.kind == "contests")
 
 Build = Callable[[int], Callable[[], Any]]  # from a number of threads to the call that is timed
+
+
+def call(function: Callable[[], Any]) -> Build:
+    """A call that is the same for any number of threads."""
+    return lambda threads: function
 
 
 @dataclass(frozen=True)
@@ -45,22 +67,43 @@ class Contest:
     compare: Callable[[Any, Any], tuple[str, bool]]
     goals: dict[str, float] = field(default_factory=dict)
 
+    def prepare(self, threads: int) -> tuple[dict[str, Callable[[], Any]], dict[str, str], list[str]]:
+        """Builds every call and compares its result with ours.
 
-def load(name: str) -> Iterable[Contest]:
-    """The contests of one op.
+        Returns:
+            The calls, how each agrees with ours, and what is wrong: nothing may be timed where this is not empty.
+        """
+        calls: dict[str, Callable[[], Any]] = {}
+        agreement: dict[str, str] = {}
+        problems: list[str] = []
+        for provider in (*self.ours, *self.peers):
+            try:
+                made = provider.build(threads)
+            except ImportError as error:
+                print(f"  {provider.name} left out: {error}", file=sys.stderr)
+                continue
+            result = made()
+            if not calls:
+                ours = result
+            word, equal = self.compare(ours, result)
+            if provider.agree == "exact" and not equal:
+                problems.append(f"{self.case}: {provider.name} should agree exactly, but {word}")
+            calls[provider.name], agreement[provider.name] = made, word
+        return calls, agreement, problems
 
-    Args:
-        name: a key of `OPS`.
 
-    Returns:
-        The contests.
+def find(name: str) -> Benchmark:
+    """The benchmark of that name.
 
     Raises:
-        ValueError: there is no such op.
+        ValueError: there is none; names those that there are.
     """
-    import importlib
+    if name not in BENCHMARKS:
+        raise ValueError(f"no benchmark is called {name!r}; there are {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
 
-    if name not in OPS:
-        raise ValueError(f"no benchmark is called {name!r}; there are {', '.join(OPS)}")
-    contests: Iterable[Contest] = importlib.import_module(OPS[name]).contests()
-    return contests
+
+def contests(name: str) -> Iterable[Contest]:
+    """The contests of one op."""
+    found: Iterable[Contest] = importlib.import_module(find(name).module).contests()
+    return found

@@ -1,4 +1,4 @@
-"""Time ops against their peers: `python -m bench.run preprocess`.
+"""Run benchmarks by name: `python -m bench.run preprocess masks`; without a name all CPU ops; `--list` says which.
 
 Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns,
 so that whatever else the machine does falls on all of them. A turn waits, awake, until the last contestant's threads
@@ -10,53 +10,23 @@ p20, p50, p80 and the ratios are of.
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib.metadata
-import platform
+import importlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import registry
-from dpad_fast import _extension, info
+from bench import registry, results
 
-RESULTS = Path(__file__).parent / "results"
-COLUMNS = (
-    "op", "case", "threads", "provider", "ours", "agreement", "first_ms", "p20_ms", "p50_ms", "p80_ms", "ratio",
-    "clock", "device",
-)  # fmt: skip
 SETTLE = 0.02  # seconds: OpenMP's threads go on spinning for a while after a call and would slow the next contestant
 WARM = 3  # calls of a turn before the one that counts; one is enough where they take long
 LONG = 100  # milliseconds
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-def build(contest: registry.Contest, threads: int) -> tuple[dict[str, Callable[[], Any]], dict[str, str], list[str]]:
-    """Prepare and compare: the calls, how each agrees with ours, and what is missing or wrong."""
-    calls: dict[str, Callable[[], Any]] = {}
-    agreement: dict[str, str] = {}
-    problems: list[str] = []
-    for provider in (*contest.ours, *contest.peers):
-        try:
-            call = provider.build(threads)
-        except ImportError as error:
-            print(f"  {provider.name} left out: {error}", file=sys.stderr)
-            continue
-        result = call()
-        if not calls:
-            ours = result
-        word, equal = contest.compare(ours, result)
-        if provider.agree == "exact" and not equal:
-            problems.append(f"{contest.case}: {provider.name} should agree exactly, but {word}")
-        calls[provider.name], agreement[provider.name] = call, word
-    return calls, agreement, problems
 
 
 def measure(
@@ -81,46 +51,57 @@ def measure(
     return first, warm
 
 
-def percentile(values: list[float], fraction: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(int(fraction * len(ordered)), len(ordered) - 1)]
-
-
 def rows_of(
     contest: registry.Contest, threads: int, args: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    calls, agreement, problems = build(contest, threads)
+    """A row for each contestant, or what is wrong with their outputs."""
+    calls, agreement, problems = contest.prepare(threads)
     if problems:
         return [], problems
     first, times = measure(calls, args.runs, CLOCKS[args.clock])
-    device = f"{info.cpu_model()}, {_extension.C.mask_kernels()}"
     best = statistics.median(times[contest.ours[0].name])
-    names = {provider.name for provider in contest.ours}
+    goals = " ".join(f"{kind}:{least:g}" for kind, least in contest.goals.items())
+    agree = {provider.name: "ours" for provider in contest.ours} | {p.name: p.agree for p in contest.peers}
     rows = []
     for name, values in times.items():
         middle = statistics.median(values)
-        spread = (statistics.median(first[name]), percentile(values, 0.2), middle, percentile(values, 0.8))
-        numbers = [round(number, 4) for number in spread]
-        head = (contest.op, contest.case, threads, name, name in names, agreement[name])
-        rows.append(dict(zip(COLUMNS, (*head, *numbers, round(middle / best, 3), args.clock, device), strict=True)))
+        rows.append(
+            {
+                "op": contest.op,
+                "case": contest.case,
+                "threads": threads,
+                "provider": name,
+                "kind": agree[name],
+                "agreement": agreement[name],
+                "first_ms": round(statistics.median(first[name]), 4),
+                "p20_ms": round(results.percentile(values, 0.2), 4),
+                "p50_ms": round(middle, 4),
+                "p80_ms": round(results.percentile(values, 0.8), 4),
+                "ratio": round(middle / best, 3),
+                "goals": goals if name == contest.ours[0].name else "",
+                "clock": args.clock,
+                "device": results.device(),
+            }
+        )
     return rows, []
 
 
-def verdicts(contest: registry.Contest, rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each goal of a contest: the ratio to the fastest peer that the goal is about."""
-    agree = {provider.name: provider.agree for provider in contest.peers}
+def verdicts(rows: list[dict[str, Any]]) -> list[str]:
+    """One line for each goal of a case: the ratio to the fastest peer that the goal is about."""
     lines = []
-    for goal, least in contest.goals.items():
-        wanted = ("exact",) if goal == "exact" else ("exact", "close")
-        ratios = {row["provider"]: row["ratio"] for row in rows if agree.get(row["provider"]) in wanted}
+    for goal in str(rows[0]["goals"]).split():
+        kind, least = goal.split(":")
+        wanted = ("exact",) if kind == "exact" else ("exact", "close")
+        ratios = {row["provider"]: float(row["ratio"]) for row in rows if row["kind"] in wanted}
         if ratios:
             name = min(ratios, key=lambda key: ratios[key])
-            kind = "bit-exact peer" if goal == "exact" else "peer"
-            lines.append(f"fastest {kind}, {name}: {ratios[name]:.2f} times our time (goal {least:g})")
+            peer = "bit-exact peer" if kind == "exact" else "peer"
+            lines.append(f"fastest {peer}, {name}: {ratios[name]:.2f} times our time (goal {least})")
     return lines
 
 
 def show(console: Console, rows: list[dict[str, Any]], title: str) -> None:
+    """One case as a table."""
     table = Table(title=title, title_justify="left")
     for name in ("provider", "agreement", "first ms", "p20 ms", "p50 ms", "p80 ms", "ratio"):
         table.add_column(name, justify="left" if name in ("provider", "agreement") else "right")
@@ -130,45 +111,32 @@ def show(console: Console, rows: list[dict[str, Any]], title: str) -> None:
     console.print(table)
 
 
-def write(rows: list[dict[str, Any]], name: str) -> Path:
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def versions() -> str:
-    names = (
-        "torch", "numpy", "pillow", "torchvision", "transformers", "open_clip_torch", "opencv-python-headless",
-        "kornia", "hf-processors-rs", "pycocotools", "faster-coco-eval", "hotcoco", "rlemasklib", "scikit-image",
-    )  # fmt: skip
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return f"Python {platform.python_version()}, {platform.machine()}, " + ", ".join(found)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def ops(arguments: list[str]) -> int:
+    """Time CPU ops; 1 where outputs disagree."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("ops", nargs="*", help=f"which ops, default all: {', '.join(registry.OPS)}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--runs", type=int, default=15, help="timed runs of each contestant, at least 9 (default: 15)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: processor time, for busy machines")
-    parser.add_argument("--case", default="", help="only cases whose name contains this")
-    args = parser.parse_args()
+    parser.add_argument("--case", default="", help="only cases whose name contains this; writes no file")
+    parser.add_argument("--list", action="store_true", help="say what there is, CPU ops and all else, and stop")
+    args = parser.parse_args(arguments)
+    if args.list:
+        for name, benchmark in registry.BENCHMARKS.items():
+            print(f"{name:<12}{benchmark.summary}")
+        return 0
+    for name in args.ops:
+        if name not in registry.OPS:
+            parser.error(f"no CPU op is called {name!r}; there are {', '.join(registry.OPS)}")
     if args.runs < 9:
         parser.error(f"--runs must be at least 9, got {args.runs}")
     console = Console()
-    console.print(versions())
-    for op in args.ops or list(registry.OPS):
+    console.print(results.versions())
+    for op in args.ops or registry.OPS:
         rows: list[dict[str, Any]] = []
-        for contest in registry.load(op):
+        for contest in registry.contests(op):
             for threads in args.threads if args.case in contest.case else []:
                 torch.set_num_threads(threads)
                 more, problems = rows_of(contest, threads, args)
@@ -176,11 +144,20 @@ def main() -> int:
                     console.print("\n".join(problems))
                     return 1
                 show(console, more, f"{contest.op}: {contest.case}, {threads} thread{'s' if threads > 1 else ''}")
-                console.print("\n".join(verdicts(contest, more)))
+                console.print("\n".join(verdicts(more)))
                 rows.extend(more)
         if not args.case:
-            console.print(f"written: {write(rows, op).relative_to(RESULTS.parent.parent)}")
+            console.print(f"written: {results.write(op, rows).relative_to(results.FOLDER.parents[1])}")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Hands over to the benchmark that is named first, or times CPU ops."""
+    given = sys.argv[1:] if arguments is None else arguments
+    named = registry.BENCHMARKS.get(given[0]) if given else None
+    if named is None or named.kind == "contests":
+        return ops(given)
+    return int(importlib.import_module(named.module).main(given[1:]) or 0)
 
 
 if __name__ == "__main__":

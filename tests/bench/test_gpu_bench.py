@@ -29,12 +29,11 @@ def test_refuses_in_one_line_without_a_gpu() -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_contestants_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
-    from bench import run
-    from bench.gpu_contests import contests
+    from bench.gpu.contests import contests
 
     compared = set()
     for contest in contests("cpu", count=6, height=60, width=250, pictures=2):
-        calls, agreement, problems = run.build(contest, 1)
+        calls, agreement, problems = contest.prepare(1)
         assert not problems
         compared.add(contest.op)
         for provider in (*contest.ours, *contest.peers):

@@ -39,9 +39,9 @@ def test_every_kernel_compiles_without_spills_and_with_wide_loads() -> None:
 @pytest.fixture
 def code(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT))
-    from bench import static_code
+    from bench.static import code
 
-    return static_code
+    return code
 
 
 def test_machine_code_is_read(code: Any) -> None:

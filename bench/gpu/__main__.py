@@ -9,19 +9,15 @@ are medians with the 20th and 80th percentile. Without a GPU nothing is timed, a
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import registry, run
+from bench import registry, results
 
-RESULTS = Path(__file__).parent / "results" / "gpu.csv"
-COLUMNS = ("op", "case", "provider", "ours", "agreement", "p20_us", "p50_us", "p80_us", "ratio", "device", "torch")
 CACHE = 256 << 20  # bytes: more than any level 2 cache holds
 
 
@@ -52,23 +48,35 @@ def measure(calls: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[fl
 
 def rows_of(contest: registry.Contest, runs: int) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each contestant, or what is wrong with their outputs."""
-    calls, agreement, problems = run.build(contest, torch.get_num_threads())
+    calls, agreement, problems = contest.prepare(torch.get_num_threads())
     if problems:
         return [], problems
     times = measure(calls, runs)
-    names = {provider.name for provider in contest.ours}
+    agree = {provider.name: "ours" for provider in contest.ours} | {p.name: p.agree for p in contest.peers}
     best = statistics.median(times[contest.ours[0].name])
     rows = []
     for name, values in times.items():
         middle = statistics.median(values)
-        numbers = [round(number, 2) for number in (run.percentile(values, 0.2), middle, run.percentile(values, 0.8))]
-        head = (contest.op, contest.case, name, name in names, agreement[name])
-        tail = (round(middle / best, 3), torch.cuda.get_device_name(), torch.__version__)
-        rows.append(dict(zip(COLUMNS, (*head, *numbers, *tail), strict=True)))
+        rows.append(
+            {
+                "op": contest.op,
+                "case": contest.case,
+                "provider": name,
+                "kind": agree[name],
+                "agreement": agreement[name],
+                "p20_us": round(results.percentile(values, 0.2), 2),
+                "p50_us": round(middle, 2),
+                "p80_us": round(results.percentile(values, 0.8), 2),
+                "ratio": round(middle / best, 3),
+                "device": torch.cuda.get_device_name(),
+                "torch": torch.__version__,
+            }
+        )
     return rows, []
 
 
 def show(rows: list[dict[str, Any]]) -> None:
+    """One case as lines."""
     print(f"{rows[0]['op']}: {rows[0]['case']}")
     for row in rows:
         times = " ".join(f"{row[key]:>10.1f}" for key in ("p20_us", "p50_us", "p80_us"))
@@ -87,9 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
     if reason is not None:
         print(f"bench.gpu: {reason}; nothing was timed", file=sys.stderr)
         return 2
-    from bench.gpu_contests import contests
+    from bench.gpu.contests import contests
 
-    print(f"{run.versions()}, {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
+    print(f"{results.versions()}, {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
     rows: list[dict[str, Any]] = []
     for contest in contests("cuda"):
         if options.only not in f"{contest.op}: {contest.case}":
@@ -101,10 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(more)
         rows += more
     if not options.only:
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        results.write("gpu", rows)
     return 0
 
 

@@ -7,21 +7,17 @@ today's transformers), so both are restated here, operation by operation; `tests
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.registry import Build, Contest, Provider
+from bench.registry import Contest, Provider, call
 from dpad_fast.ops import discriminative_reward, group_advantage
 
 N, SIZE, TOKENS, TERMS = 1024, 8, 512, 4
 CAPTIONS, REGIONS, DIM = 1024, 128, 512
-
-
-def call(function: Callable[[], Any]) -> Build:
-    return lambda threads: function
 
 
 def close(ours: Any, theirs: Any) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.static_code import Case, Row, tool, usage, widths
+from bench.static.code import Case, Row, tool, usage, widths
 
 Call = tuple[Case, Callable[[], object]]
 

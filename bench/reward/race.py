@@ -1,17 +1,8 @@
-"""The reward stage against what users do today: `python -m bench.reward` (`make bench-reward`).
-
-One run compares all contestants' outputs first, and times them in turns. Two more modes check what the timing rests on:
-
-    python -m bench.reward --equality 20000     # terms, similarities and decisions against the plain ways
-    python -m bench.reward --memory 8192        # peak memory, and cost per completion from 128 to N
-"""
+"""The contest: all contestants' outputs compared first, then timed in turns."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,21 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 import dpad_fast as df
-from bench import reward_work as ways
-from bench.reward_floor import cpu_name, floor_rows, rates
+from bench.reward import work as ways
+from bench.reward.floor import cpu_name, floor_rows, rates
+from bench.reward.report import report, save
 from dpad_fast import _extension
 from dpad_fast.clip import EmbeddingCache
 from dpad_fast.rewards.ahead import embed_ahead
 from dpad_fast.types import Sample
-
-RESULTS = Path(__file__).parent / "results"
-STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
-GOALS = {
-    "cold": {"one at a time": 30.0, "hand-written": 4.0},
-    "images known": {"one at a time": 70.0, "hand-written": 9.0},
-    "float32 cold": {"hand-written": 1.8},
-    "float32 images known": {"hand-written": 4.0},
-}
 
 
 class Contestant:
@@ -165,113 +148,8 @@ def race(args: argparse.Namespace, console: Console) -> int:
     for column in ("products", "GFLOP/s measured", "cold, s", "images known, s"):
         table.add_column(column, justify="right" if table.columns else "left")
     for row in floors:
-        table.add_row(row[0], *(f"{value:.3f}" if i else f"{value:.0f}" for i, value in enumerate(row[1:])))
+        table.add_row(row["products"], f"{row['gflops']:.0f}", f"{row['cold_s']:.3f}", f"{row['known_s']:.3f}")
     console.print(table)
     if args.out:
         save(Path(args.out), times, contestants, floors)
     return 0
-
-
-def report(
-    times: dict[str, list[float]], contestants: dict[str, Contestant], args: argparse.Namespace, console: Console
-) -> None:
-    middle = {name: statistics.median(values) for name, values in times.items()}
-    table = Table(title=f"128 completions, median of {args.runs} (one at a time: {args.sample} of them, scaled)")
-    columns = ("contestant", "s", "ms a completion", "x one at a time", "x hand-written", "goal")
-    for column in columns:
-        table.add_column(column, justify="right" if table.columns else "left")
-    for name, seconds in middle.items():
-        goal = next((GOALS[key] for key in sorted(GOALS, key=len, reverse=True) if matches(name, key)), {})
-        ratios = {"one at a time": middle["one at a time"], "hand-written": middle["hand-written, cold"]}
-        met = ", ".join(
-            f"{'met' if ratios[way] / seconds >= least else 'NOT met'} ({least:g}x {way})"
-            for way, least in goal.items()
-        )
-        table.add_row(
-            name,
-            f"{seconds:.3f}",
-            f"{1000 * seconds / (ways.QUERIES * ways.GROUP):.2f}",
-            *(f"{value / seconds:.1f}" for value in ratios.values()),
-            met,
-        )
-    console.print(table)
-    stages = Table(title="stages, milliseconds (of the last turn)")
-    for column in ("contestant", *STAGES, "sum"):
-        stages.add_column(column, justify="right" if stages.columns else "left")
-    for name, contestant in contestants.items():
-        last = contestant.stages[-1]
-        stages.add_row(name, *(f"{1000 * last[stage]:.1f}" for stage in STAGES), f"{1000 * sum(last.values()):.1f}")
-    console.print(stages)
-
-
-def matches(name: str, key: str) -> bool:
-    """Whether a row is what a goal speaks of: guarded, or float32 where the goal says so."""
-    kind = "float32" if key.startswith("float32") else "guarded"
-    return name == f"dpad_fast {kind}, {key.removeprefix('float32 ')}"
-
-
-def save(
-    folder: Path, times: dict[str, list[float]], contestants: dict[str, Contestant], floors: list[tuple[Any, ...]]
-) -> None:
-    """reward.csv, and the stages as a picture."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "reward.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("contestant", "p50_s", "least_s", "most_s", *(f"{stage}_ms" for stage in STAGES)))
-        for name, values in times.items():
-            mine = contestants.get(name.removeprefix("dpad_fast "))
-            stages = ["" if mine is None else f"{1000 * mine.stages[-1][stage]:.2f}" for stage in STAGES]
-            seconds = (statistics.median(values), min(values), max(values))
-            writer.writerow((name, *(f"{value:.4f}" for value in seconds), *stages))
-        for row in floors:
-            writer.writerow((f"floor, {row[0]}, cold", f"{row[2]:.4f}"))
-            writer.writerow((f"floor, {row[0]}, images known", f"{row[3]:.4f}"))
-    plot(folder / "reward-stages.svg", contestants, floors)
-
-
-def plot(path: Path, contestants: dict[str, Contestant], floors: list[tuple[Any, ...]]) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    shown = {name: mine for name, mine in contestants.items() if not name.startswith("bfloat16")}
-    figure, axes = pyplot.subplots(figsize=(8, 3.2))
-    left = [0.0] * len(shown)
-    for stage in STAGES:
-        widths = [1000 * mine.stages[-1][stage] for mine in shown.values()]
-        axes.barh(list(shown), widths, left=left, label=stage)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    for i, name in enumerate(shown):
-        row = floors[0] if name.startswith("float32") else floors[-1]
-        axes.plot(
-            [1000 * row[3 if "known" in name else 2]] * 2, [i - 0.4, i + 0.4], "k", label="floor" if not i else None
-        )
-    axes.set_xlabel("milliseconds for 128 completions")
-    axes.invert_yaxis()
-    axes.legend(fontsize=8)
-    figure.tight_layout()
-    matplotlib.rcParams["svg.hashsalt"] = "dpad-fast"
-    figure.savefig(path, metadata={"Date": None})
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.reward", description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="turns of all contestants (%(default)s)")
-    parser.add_argument("--sample", type=int, default=16, help="completions timed one at a time (%(default)s)")
-    parser.add_argument("--out", default=str(RESULTS), help="folder for reward.csv and the plot; '' writes none")
-    parser.add_argument("--equality", type=int, metavar="N", help="check N completions instead of timing")
-    parser.add_argument("--memory", type=int, metavar="N", help="peak memory and cost up to N completions instead")
-    parser.add_argument("--seed", type=int, default=0, help="of --equality's completions (%(default)s)")
-    args = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    if args.equality or args.memory:
-        from bench import reward_checks
-
-        return reward_checks.equality(args, console) if args.equality else reward_checks.memory(args, console)
-    return race(args, console)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from bench.static_code import Case, Row, tool, usage, widths
+from bench.static.code import Case, Row, tool, usage, widths
 
 N, M, HEIGHT, WIDTH, VERTICES = 128, 16, 480, 640, 40
 THREADS = {"MeasureBody": 512, "DrawWordsBody": 128, "DrawDenseBody": 128, "DrawCountsBody": 128, "JoinBody": 128}

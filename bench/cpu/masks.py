@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.registry import Build, Contest, Provider
-from bench.scenes import blobs, draw
+from bench.cpu import scenes
+from bench.registry import Build, Contest, Provider, call
 from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
 
-A, B = draw(blobs(0)), draw(blobs(1))
-TRUTHS = B[:16]
-FORTRAN_A, FORTRAN_T = (np.asfortranarray(m.transpose(1, 2, 0).astype(np.uint8)) for m in (A, TRUTHS))
+TRUTHS = 16
 
 
 def same(ours: Any, theirs: Any) -> tuple[str, bool]:
@@ -33,12 +31,9 @@ def same_rle(ours: Any, theirs: Any) -> tuple[str, bool]:
     return ("equal", True) if counts(ours) == counts(theirs) else ("differs", False)
 
 
-def call(function: Callable[[], Any]) -> Build:
-    return lambda threads: function
-
-
-def numpy_paired() -> Any:
-    return np.logical_and(A, B).sum((1, 2)) / np.logical_or(A, B).sum((1, 2))
+def numpy_paired(threads: int) -> Callable[[], Any]:
+    a, b = scenes.masks(0), scenes.masks(1)
+    return lambda: np.logical_and(a, b).sum((1, 2)) / np.logical_or(a, b).sum((1, 2))
 
 
 def in_peers_order(masks: Any) -> Any:
@@ -53,19 +48,25 @@ def one_pass(*masks: npt.NDArray[Any]) -> Provider:
 
 
 def torch_paired(threads: int) -> Callable[[], Any]:
-    a, b = torch.from_numpy(A), torch.from_numpy(B)
+    a, b = torch.from_numpy(scenes.masks(0)), torch.from_numpy(scenes.masks(1))
     return lambda: ((a & b).sum((1, 2)) / (a | b).sum((1, 2)).double()).numpy()
 
 
-def numpy_pairs() -> Any:
-    a, b = A.reshape(len(A), -1).astype(np.float32), TRUTHS.reshape(len(TRUTHS), -1).astype(np.float32)
-    shared = (a @ b.T).astype(np.float64)
-    return shared / (a.sum(1)[:, None] + b.sum(1)[None, :] - shared)
+def numpy_pairs(threads: int) -> Callable[[], Any]:
+    """The masks as float32 vectors, and one matrix product."""
+    masks, truths = scenes.masks(0).reshape(scenes.COUNT, -1), scenes.masks(1, TRUTHS).reshape(TRUTHS, -1)
+
+    def pairs() -> Any:
+        a, b = masks.astype(np.float32), truths.astype(np.float32)
+        shared = (a @ b.T).astype(np.float64)
+        return shared / (a.sum(1)[:, None] + b.sum(1)[None, :] - shared)
+
+    return pairs
 
 
 def torch_pairs(threads: int) -> Callable[[], Any]:
-    """The masks as float32 vectors, and one matrix product."""
-    a, b = torch.from_numpy(A).flatten(1), torch.from_numpy(TRUTHS).flatten(1)
+    """The same in torch."""
+    a, b = (torch.from_numpy(m).flatten(1) for m in (scenes.masks(0), scenes.masks(1, TRUTHS)))
 
     def pairs() -> Any:
         x, y = a.float(), b.float()
@@ -85,14 +86,16 @@ def coco_like(name: str, work: str) -> Build:
         import importlib
 
         mask = importlib.import_module(name)
+        masks, truths = scenes.masks(0), scenes.masks(1, TRUTHS)
+        ordered, ordered_truths = in_peers_order(masks), in_peers_order(truths)
         if work == "encode":
-            return lambda: mask.encode(FORTRAN_A)
-        crowd = [0] * len(TRUTHS)
+            return lambda: mask.encode(ordered)
+        crowd = [0] * TRUTHS
         if work == "dense":
-            return lambda: mask.iou(mask.encode(in_peers_order(A)), mask.encode(in_peers_order(TRUTHS)), crowd)
+            return lambda: mask.iou(mask.encode(in_peers_order(masks)), mask.encode(in_peers_order(truths)), crowd)
         if work == "ordered":
-            return lambda: mask.iou(mask.encode(FORTRAN_A), mask.encode(FORTRAN_T), crowd)
-        a, b = mask.encode(FORTRAN_A), mask.encode(FORTRAN_T)
+            return lambda: mask.iou(mask.encode(ordered), mask.encode(ordered_truths), crowd)
+        a, b = mask.encode(ordered), mask.encode(ordered_truths)
         return lambda: mask.iou(a, b, crowd)
 
     return build
@@ -105,11 +108,12 @@ def rlemasklib(work: str) -> Build:
         def objects(masks: Any) -> list[Any]:
             return [rlemasklib.RLEMask.from_array(mask) for mask in masks]
 
-        a, b = objects(A), objects(TRUTHS)
+        masks, truths = scenes.masks(0), scenes.masks(1, TRUTHS)
+        a, b = objects(masks), objects(truths)
         if work == "dense":
-            return lambda: rlemasklib.RLEMask.iou_matrix(objects(A), objects(TRUTHS))
+            return lambda: rlemasklib.RLEMask.iou_matrix(objects(masks), objects(truths))
         if work == "ordered":
-            columns_a, columns_b = A.transpose(0, 2, 1).copy(), TRUTHS.transpose(0, 2, 1).copy()
+            columns_a, columns_b = masks.transpose(0, 2, 1).copy(), truths.transpose(0, 2, 1).copy()
 
             def turned() -> Any:
                 a, b = (objects(columns.transpose(0, 2, 1)) for columns in (columns_a, columns_b))
@@ -125,19 +129,21 @@ def contests() -> Iterable[Contest]:
     """Paired from dense; all pairs from each side's own form and from dense; encoding."""
     from dpad_fast import coco_mask
 
+    masks, others, truths = scenes.masks(0), scenes.masks(1), scenes.masks(1, TRUTHS)
+    fortran = in_peers_order(masks)
     yield Contest(
         "masks",
         "paired IoU, dense",
-        (Provider("dpad_fast", call(lambda: mask_iou(A, B).numpy())),),
+        (Provider("dpad_fast", call(lambda: mask_iou(masks, others).numpy())),),
         (
-            Provider("NumPy", call(numpy_paired)),
+            Provider("NumPy", numpy_paired),
             Provider("torch", torch_paired),
-            one_pass(A, B),
+            one_pass(masks, others),
         ),
         lambda ours, theirs: ("not an IoU", False) if isinstance(theirs, tuple) else same(ours, theirs),
         {"exact": 10.0},
     )
-    packed_a, packed_t = PackedMasks.from_dense(A), PackedMasks.from_dense(TRUTHS)
+    packed_a, packed_t = PackedMasks.from_dense(masks), PackedMasks.from_dense(truths)
     rle_a, rle_t = packed_a.to_rle(), packed_t.to_rle()
     libraries = {
         "pycocotools": "pycocotools.mask",
@@ -155,15 +161,15 @@ def contests() -> Iterable[Contest]:
     yield Contest("masks", "all pairs, each side's own form", (packed, from_rle), peers, same, {"exact": 4.0})
     # The same, RLE dictionaries on both sides.
     yield Contest("masks", "all pairs, RLE dictionaries", (from_rle, packed), peers[:3], same, {"exact": 4.0})
-    dense = (Provider("NumPy", call(numpy_pairs)), Provider("torch", torch_pairs))
-    ours = Provider("dpad_fast", call(lambda: mask_iou_matrix(A, TRUTHS).numpy()))
+    dense = (Provider("NumPy", numpy_pairs), Provider("torch", torch_pairs))
+    ours = Provider("dpad_fast", call(lambda: mask_iou_matrix(masks, truths).numpy()))
     yield Contest("masks", "all pairs, dense [N, H, W]", (ours,), (*dense, *all_pairs("dense")), same, {"exact": 10.0})
     # Without the turn into column-major order that COCO's run lengths need: masks that lie so already.
     yield Contest(
         "masks",
         "all pairs, dense, peers in their own order",
         (ours,),
-        (*all_pairs("ordered"), one_pass(A, TRUTHS)),
+        (*all_pairs("ordered"), one_pass(masks, truths)),
         lambda ours, theirs: ("not an IoU", False) if isinstance(theirs, tuple) else same(ours, theirs),
         {"exact": 10.0},
     )
@@ -171,8 +177,8 @@ def contests() -> Iterable[Contest]:
         "masks",
         "encode dense to RLE",
         (
-            Provider("dpad_fast", call(lambda: PackedMasks.from_dense(A).to_rle())),
-            Provider("dpad_fast.coco_mask, Fortran", call(lambda: coco_mask.encode(FORTRAN_A))),
+            Provider("dpad_fast", call(lambda: PackedMasks.from_dense(masks).to_rle())),
+            Provider("dpad_fast.coco_mask, Fortran", call(lambda: coco_mask.encode(fortran))),
         ),
         tuple(Provider(name, coco_like(module, "encode")) for name, module in libraries.items()),
         same_rle,

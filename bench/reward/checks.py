@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 import dpad_fast as df
-from bench import reward_work as ways
+from bench.reward import work as ways
 from dpad_fast import testing_rewards as shared
 
 PICTURES = 16

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import dpad_fast as df
-from bench import reward_work as ways
+from bench.reward import work as ways
 from dpad_fast.clip.tower.products import NativeProducts, has_amx
 from dpad_fast.clip.tower.weights import Affine
 
@@ -65,7 +65,7 @@ def _seconds(call: Callable[[], Any]) -> float:
     return statistics.median(times[2:])
 
 
-def floor_rows(encoder: df.ClipEncoder, work: ways.Work, rate: dict[str, float]) -> list[tuple[Any, ...]]:
+def floor_rows(encoder: df.ClipEncoder, work: ways.Work, rate: dict[str, float]) -> list[dict[str, Any]]:
     """Per kind of product: its name, GFLOP/s, and the floor in seconds, cold and with the images known.
 
     Counted: the linear layers of every distinct caption cut at its end token, without padding, and of every distinct
@@ -81,7 +81,10 @@ def floor_rows(encoder: df.ClipEncoder, work: ways.Work, rate: dict[str, float])
     text_work = 2e-9 * tokens * _weights(text)
     patches = 2e-9 * regions * places * 3 * vision.patch_size**2 * vision.hidden_size
     image_work = 2e-9 * regions * (places + 1) * _weights(vision) + patches
-    return [(name, value, (text_work + image_work) / value, text_work / value) for name, value in rate.items()]
+    return [
+        {"products": name, "gflops": value, "cold_s": (text_work + image_work) / value, "known_s": text_work / value}
+        for name, value in rate.items()
+    ]
 
 
 def _weights(tower: Any) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-import cv2
 import numpy as np
 
 HEIGHT, WIDTH, COUNT, VERTICES = 480, 640, 128, 40
@@ -12,6 +12,7 @@ HEIGHT, WIDTH, COUNT, VERTICES = 480, 640, 128, 40
 Array = np.ndarray[Any, Any]
 
 
+@functools.cache
 def blobs(seed: int) -> list[Array]:
     """Outlines float64 [40, 2]: wobbling circles of 30 to 200 pixels across, all inside the picture."""
     rng = np.random.default_rng(seed)
@@ -27,7 +28,15 @@ def blobs(seed: int) -> list[Array]:
 
 def draw(outlines: list[Array]) -> Array:
     """Bool [N, 480, 640]."""
+    import cv2
+
     canvas = np.zeros((len(outlines), HEIGHT, WIDTH), np.uint8)
     for mask, outline in zip(canvas, outlines, strict=True):
         cv2.fillPoly(mask, [outline.astype(np.int32)], 1)
     return canvas.astype(bool)
+
+
+@functools.cache
+def masks(seed: int, count: int = COUNT) -> Array:
+    """The first `count` blobs of a seed, drawn: bool [count, 480, 640]."""
+    return draw(blobs(seed)[:count])

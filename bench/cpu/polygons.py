@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from bench.masks import call, same, same_rle
-from bench.registry import Build, Contest, Provider
-from bench.scenes import HEIGHT, WIDTH, blobs, draw
+from bench.cpu.masks import in_peers_order, same, same_rle
+from bench.cpu.scenes import HEIGHT, WIDTH, blobs, masks
+from bench.registry import Build, Contest, Provider, call
 from dpad_fast.ops import PackedMasks, polygon_iou, rasterize_polygons
 
-OUTLINES = blobs(2)
-INTEGERS = [outline.astype(np.int32) for outline in OUTLINES]
-FLAT = [outline.flatten().tolist() for outline in OUTLINES]
-TRUTHS = draw(blobs(3))
+OUTLINES, TRUTHS = 2, 3  # seeds
+
+
+@functools.cache
+def integers() -> list[Any]:
+    """The outlines as OpenCV takes them: int32 [40, 2]."""
+    return [outline.astype(np.int32) for outline in blobs(OUTLINES)]
+
+
+@functools.cache
+def flat() -> list[list[float]]:
+    """The outlines as COCO's functions take them: x, y, x, y, ..."""
+    return [outline.flatten().tolist() for outline in blobs(OUTLINES)]
 
 
 def pixels(ours: Any, theirs: Any) -> tuple[str, bool]:
@@ -29,10 +39,11 @@ def opencv(threads: int) -> Callable[[], Any]:
     import cv2
 
     cv2.setNumThreads(threads)
+    rings = integers()
 
     def dense() -> Any:
-        canvas = np.zeros((len(INTEGERS), HEIGHT, WIDTH), np.uint8)
-        for mask, ring in zip(canvas, INTEGERS, strict=True):
+        canvas = np.zeros((len(rings), HEIGHT, WIDTH), np.uint8)
+        for mask, ring in zip(canvas, rings, strict=True):
             cv2.fillPoly(mask, [ring], 1)
         return canvas
 
@@ -44,10 +55,11 @@ def opencv_kept(threads: int) -> Callable[[], Any]:
     import cv2
 
     cv2.setNumThreads(threads)
-    canvas = np.zeros((len(INTEGERS), HEIGHT, WIDTH), np.uint8)
+    rings = integers()
+    canvas = np.zeros((len(rings), HEIGHT, WIDTH), np.uint8)
 
     def dense() -> Any:
-        for mask, ring in zip(canvas, INTEGERS, strict=True):
+        for mask, ring in zip(canvas, rings, strict=True):
             mask.fill(0)
             cv2.fillPoly(mask, [ring], 1)
         return canvas
@@ -57,7 +69,7 @@ def opencv_kept(threads: int) -> Callable[[], Any]:
 
 def cleared(threads: int) -> Callable[[], Any]:
     """Clear memory of the masks' size that is there already: what no drawing into bytes can beat."""
-    canvas = np.zeros((len(INTEGERS), HEIGHT, WIDTH), np.uint8)
+    canvas = np.zeros((len(integers()), HEIGHT, WIDTH), np.uint8)
 
     def clear() -> Any:
         canvas.fill(0)
@@ -66,31 +78,37 @@ def cleared(threads: int) -> Callable[[], Any]:
     return clear
 
 
-def pillow() -> Any:
+def pillow(threads: int) -> Callable[[], Any]:
     from PIL import Image, ImageDraw
 
-    out = []
-    for flat in FLAT:
-        image = Image.new("1", (WIDTH, HEIGHT))
-        ImageDraw.Draw(image).polygon(flat, fill=1)
-        out.append(np.asarray(image))
-    return np.stack(out)
+    rings = flat()
+
+    def dense() -> Any:
+        out = []
+        for ring in rings:
+            image = Image.new("1", (WIDTH, HEIGHT))
+            ImageDraw.Draw(image).polygon(ring, fill=1)
+            out.append(np.asarray(image))
+        return np.stack(out)
+
+    return dense
 
 
 def skimage(threads: int) -> Callable[[], Any]:
     from skimage.draw import polygon2mask
 
-    return lambda: np.stack([polygon2mask((HEIGHT, WIDTH), outline[:, ::-1]) for outline in OUTLINES])
+    outlines = blobs(OUTLINES)
+    return lambda: np.stack([polygon2mask((HEIGHT, WIDTH), outline[:, ::-1]) for outline in outlines])
 
 
 def coco(work: str, name: str = "pycocotools.mask") -> Build:
     def build(threads: int) -> Callable[[], Any]:
         import importlib
 
-        mask = importlib.import_module(name)
+        mask, rings = importlib.import_module(name), flat()
 
         def rles() -> list[Any]:
-            return [mask.merge(mask.frPyObjects([flat], HEIGHT, WIDTH)) for flat in FLAT]
+            return [mask.merge(mask.frPyObjects([ring], HEIGHT, WIDTH)) for ring in rings]
 
         if work == "rle":
             return rles
@@ -99,15 +117,15 @@ def coco(work: str, name: str = "pycocotools.mask") -> Build:
     return build
 
 
-def iou_by(drawn: Build) -> Build:
+def iou_by(draw: Build) -> Build:
     """Draw the polygons densely, then compare pixels."""
 
     def build(threads: int) -> Callable[[], Any]:
-        make = drawn(threads)
+        make, truths = draw(threads), masks(TRUTHS)
 
         def pairs() -> Any:
-            masks = make().astype(bool)
-            return np.logical_and(masks, TRUTHS).sum((1, 2)) / np.logical_or(masks, TRUTHS).sum((1, 2))
+            found = make().astype(bool)
+            return np.logical_and(found, truths).sum((1, 2)) / np.logical_or(found, truths).sum((1, 2))
 
         return pairs
 
@@ -120,11 +138,11 @@ def coco_pairs(name: str) -> Build:
     def build(threads: int) -> Callable[[], Any]:
         import importlib
 
-        mask = importlib.import_module(name)
-        truths = mask.encode(np.asfortranarray(TRUTHS.transpose(1, 2, 0).astype(np.uint8)))
+        mask, rings = importlib.import_module(name), flat()
+        truths = mask.encode(in_peers_order(masks(TRUTHS)))
 
         def pairs() -> Any:
-            rles = [mask.merge(mask.frPyObjects([flat], HEIGHT, WIDTH)) for flat in FLAT]
+            rles = [mask.merge(mask.frPyObjects([ring], HEIGHT, WIDTH)) for ring in rings]
             return np.array([mask.iou([rle], [truth], [0])[0, 0] for rle, truth in zip(rles, truths, strict=True)])
 
         return pairs
@@ -133,13 +151,13 @@ def coco_pairs(name: str) -> Build:
 
 
 def ours(out: str, rule: str) -> Build:
-    given = INTEGERS if rule == "opencv" else OUTLINES
+    given = integers() if rule == "opencv" else blobs(OUTLINES)
     return call(lambda: rasterize_polygons(given, HEIGHT, WIDTH, rule=rule, out=out))
 
 
 def contests() -> Iterable[Contest]:
     """To dense and to bits by OpenCV's rule, to dense and RLE by COCO's, and IoU against masks."""
-    others = (Provider("Pillow", call(pillow), "other"), Provider("scikit-image", skimage, "other"))
+    others = (Provider("Pillow", pillow, "other"), Provider("scikit-image", skimage, "other"))
     opencv_peers = (Provider("OpenCV", opencv), *others)
     dense = (Provider("dpad_fast, opencv, dense", ours("dense", "opencv")),)
     yield Contest("polygons", "dense, OpenCV's rule", dense, opencv_peers, pixels, {"exact": 2.0})
@@ -162,12 +180,13 @@ def contests() -> Iterable[Contest]:
         Provider("hotcoco", coco("rle", "hotcoco.mask")),
     )
     yield Contest("polygons", "RLE, COCO's rule", rle, rle_peers, same_rle)
-    truths = PackedMasks.from_dense(TRUTHS)
+    drawn = masks(TRUTHS)
+    truths = PackedMasks.from_dense(drawn)
     for rule, given, peers in (
-        ("opencv", INTEGERS, (Provider("OpenCV, then NumPy", iou_by(opencv)),)),
+        ("opencv", integers(), (Provider("OpenCV, then NumPy", iou_by(opencv)),)),
         (
             "coco",
-            OUTLINES,
+            blobs(OUTLINES),
             (
                 Provider("pycocotools", coco_pairs("pycocotools.mask")),
                 Provider("faster-coco-eval", coco_pairs("faster_coco_eval.core.mask")),
@@ -178,6 +197,6 @@ def contests() -> Iterable[Contest]:
     ):
         mine = (
             Provider("dpad_fast", call(lambda r=rule, g=given: polygon_iou(g, truths, rule=r).numpy())),  # type: ignore[misc]
-            Provider("dpad_fast, dense truth", call(lambda r=rule, g=given: polygon_iou(g, TRUTHS, rule=r).numpy())),  # type: ignore[misc]
+            Provider("dpad_fast, dense truth", call(lambda r=rule, g=given: polygon_iou(g, drawn, rule=r).numpy())),  # type: ignore[misc]
         )
         yield Contest("polygons", f"IoU, {rule}", mine, peers, same, {"exact": 5.0})

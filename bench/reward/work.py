@@ -143,6 +143,21 @@ def one_at_a_time(work: Work, model: Any, processor: Any) -> torch.Tensor:
     return torch.tensor(found)
 
 
+Place = tuple[int, Any]
+
+
+def views_of(work: Work) -> tuple[dict[Place, Image.Image], list[tuple[Place, Place]]]:
+    """Every region and every whole picture once, and for each completion which two are its own."""
+    views: dict[Place, Image.Image] = {}
+    places = []
+    for solution, picture in zip(work.solutions, work.pictures, strict=True):
+        box = region(solution)
+        places.append(((id(picture), box), (id(picture), None)))
+        views.setdefault(places[-1][0], picture.crop(box))
+        views.setdefault(places[-1][1], picture)
+    return views, places
+
+
 class HandWritten:
     """What a careful user writes on transformers: equal pictures once, one batch of images, one of captions.
 
@@ -160,13 +175,7 @@ class HandWritten:
         """float32 [N, 2], S1 and S2."""
         for text, solution in zip(work.texts, work.solutions, strict=True):
             discrete(text, solution)
-        views: dict[tuple[int, Any], Image.Image] = {}
-        places = []
-        for solution, picture in zip(work.solutions, work.pictures, strict=True):
-            box = region(solution)
-            places.append(((id(picture), box), (id(picture), None)))
-            views.setdefault(places[-1][0], picture.crop(box))
-            views.setdefault(places[-1][1], picture)
+        views, places = views_of(work)
         if not self.remember:
             self.known = {}
         missing = [place for place in views if place not in self.known]

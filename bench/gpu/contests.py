@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.registry import Build, Contest, Provider
+from bench.registry import Build, Contest, Provider, call
 from dpad_fast.ops import (
     PackedMasks,
     discriminative_reward,
@@ -25,10 +25,6 @@ from dpad_fast.ops import (
 from dpad_fast.ops.roi_clip_preprocess import CLIP_MEAN, CLIP_STD
 
 SIZE = 224
-
-
-def call(function: Callable[[], Any]) -> Build:
-    return lambda threads: function
 
 
 def numbers(tolerance: float) -> Callable[[Any, Any], tuple[str, bool]]:

@@ -1,0 +1,1 @@
+"""Ops on a GPU, with CUDA events."""

@@ -1,0 +1,1 @@
+"""The reward stage as a whole, from solution strings to `ScoreBatch`."""
