@@ -32,6 +32,7 @@ TERMS = (
     "discriminative",
 )
 BOX_TERMS = ("iou", "box_l1", "point_l1")
+MAX_OBJECTS = 1000  # matching two lists of this length takes some 100 MB and, where made to be slow, seconds
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "answer": ANSWERS,
@@ -62,7 +63,7 @@ class RewardConfig:
         box_l1_threshold: `box_l1` is 1 below this mean absolute difference, in ground-truth pixels.
         point_threshold: `point_l1` is 1 below this distance, in ground-truth pixels.
         mask_threshold: `mask_iou` is 1 above this; None keeps the raw IoU.
-        max_objects: both sides are cut here in the multi-object form.
+        max_objects: both sides are cut here in the multi-object form; at most 1000.
         shape: how S1 and S2 become the discriminative term.
         alpha: slope of `shape="sigmoid"`.
         tau: threshold of `shape="roi-threshold"`.
@@ -135,8 +136,8 @@ class RewardConfig:
         for name in ("gate", "strip"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not isinstance(self.max_objects, int) or self.max_objects < 1:
-            raise ValueError(f"max_objects must be a positive whole number, got {self.max_objects!r}")
+        if type(self.max_objects) is not int or not 1 <= self.max_objects <= MAX_OBJECTS:
+            raise ValueError(f"max_objects must be a whole number from 1 to {MAX_OBJECTS}, got {self.max_objects!r}")
         if self.model_size is not None:
             size = tuple(self.model_size)
             if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
