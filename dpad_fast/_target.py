@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ _PAIRS = r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*,\s*\(" + _NUMBER + "," + _NUM
 _TAGS = {tag: re.compile(f"<{tag}>{_PAIRS}</{tag}>") for tag in ("box", "points")}
 _WRITTEN = {"box": "<box>(x1,y1),(x2,y2)</box>", "points": "<points>(x,y),(x,y)</points>"}
 
+_NO_SEQUENCE = (str, bytes, dict, set, frozenset)
+_NO_NUMBER = (str, bytes, bool, np.bool_)
+
 Corners = tuple[float, float, float, float]
 Pair = tuple[float, float]
 
@@ -26,11 +29,11 @@ Pair = tuple[float, float]
 def numbers(value: Any, count: int, name: str) -> tuple[float, ...]:
     """`count` finite numbers as floats; strings (of which "1234" would be four) and booleans are none."""
     found: tuple[float, ...] | None = None
-    if not isinstance(value, str | bytes | Mapping | Set):
+    if not isinstance(value, _NO_SEQUENCE):
         try:
             items = tuple(value)
-            if not any(isinstance(item, str | bytes | bool | np.bool_) for item in items):
-                found = tuple(float(item) for item in items)
+            if not any(isinstance(item, _NO_NUMBER) for item in items):
+                found = tuple(map(float, items))
         except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: tensors of several elements
             found = None
     if found is None:
@@ -69,7 +72,7 @@ def ordered(box: Corners, name: str) -> Corners:
 
 def entries(value: Any, name: str, kind: str) -> tuple[Any, ...]:
     """The entries of a sequence field."""
-    if not isinstance(value, str | bytes | Mapping | Set):
+    if not isinstance(value, _NO_SEQUENCE):
         try:
             return tuple(value)
         except TypeError:

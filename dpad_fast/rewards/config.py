@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,10 @@ class RewardConfig:
         if type(self.max_objects) is not int or not 1 <= self.max_objects <= MAX_OBJECTS:
             raise ValueError(f"max_objects must be a whole number from 1 to {MAX_OBJECTS}, got {self.max_objects!r}")
         if self.model_size is not None:
-            size = tuple(self.model_size)
-            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            size = self.model_size if isinstance(self.model_size, Sequence) else ()
+            if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 and side is not True for side in size):
                 raise ValueError(f"model_size must be (width, height) in whole pixels, got {self.model_size!r}")
-            object.__setattr__(self, "model_size", size)
+            object.__setattr__(self, "model_size", (int(size[0]), int(size[1])))
 
     def _check_together(self) -> None:
         if self.geometry == "mask" and any(term in self.terms for term in BOX_TERMS):
@@ -194,8 +195,6 @@ class RewardConfig:
         if preset is not None:
             return cls.preset(preset, **given)
         _known(given)
-        if given.get("model_size") is not None:
-            given["model_size"] = tuple(given["model_size"])
         return cls(**given)
 
     @classmethod

@@ -12,6 +12,8 @@ from dpad_fast.types import Box, Point, Size, Target
 # Coordinates that round to whole pixels of the picture are on it, as annotations with fractions often are.
 _SLACK = 0.5
 
+_OFF, _UNIT = "lies off its picture", "lies within one pixel, as coordinates in 0..1 do"
+
 
 def check_place(target: Target, index: int, picture: Picture | None, config: RewardConfig) -> None:
     """Checks the boxes, points and mask that `config` reads against the size of their picture.
@@ -32,12 +34,20 @@ def check_place(target: Target, index: int, picture: Picture | None, config: Rew
     if config.answer == "released" and target.text:
         return
     shown = None if picture is None else picture.size
+    size = target.image_size or shown
     for name, box in _boxes(target, config):
-        _check((index, name), (box[:2], box[2:]), target.image_size, shown, whole=False)
+        problem = _problem(*box, size)
+        if problem:
+            raise ValueError(_message(index, name, problem, box, target, shown))
         if shown is not None and config.needs_encoder and region_of(box, shown, target.image_size) is None:
             raise ValueError(f"targets[{index}].{name} has no area in whole pixels of the {_by(shown)} picture: {box}")
     for name, points in _points(target, config):
-        _check((index, name), points, target.image_size, shown, whole=True)
+        (x1, y1), (x2, y2) = points
+        problem = _problem(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), size)
+        # Whole numbers may well be the first pixels; a box of one pixel is none.
+        if problem == _OFF or (problem and any(value % 1 for value in (x1, y1, x2, y2))):
+            given = points[0] if points[0] is points[1] else (x1, y1, x2, y2)
+            raise ValueError(_message(index, name, problem, given, target, shown))
     if shown is not None and config.needs_encoder and config.region == "mask":
         _check_region_mask(target, index, shown)
 
@@ -53,33 +63,26 @@ def _boxes(target: Target, config: RewardConfig) -> Iterator[tuple[str, Box]]:
             yield f"objects[{i}].box", box
 
 
-def _points(target: Target, config: RewardConfig) -> Iterator[tuple[str, Sequence[Point]]]:
+def _points(target: Target, config: RewardConfig) -> Iterator[tuple[str, tuple[Point, Point]]]:
     if "point_l1" in config.terms and target.points is not None:
         yield "points", target.points
     if config.answer == "objects":
         for i, (_, point) in enumerate(target.objects):
-            yield f"objects[{i}].point", (point,)
+            yield f"objects[{i}].point", (point, point)
 
 
-def _check(
-    field: tuple[int, str], corners: Sequence[Point], said: Size | None, shown: Size | None, *, whole: bool
-) -> None:
-    """Refuses (x, y) positions that lie off the picture or all in 0..1; `whole`: whole numbers there may be pixels."""
-    size = said or shown
-    right, bottom = (float("inf"), float("inf")) if size is None else (size[0] + _SLACK, size[1] + _SLACK)
-    unit = size != (1, 1) and all(x <= 1 and y <= 1 for x, y in corners)
-    what = ""
-    if any(not (-_SLACK <= x <= right and -_SLACK <= y <= bottom) for x, y in corners):
-        what = "lies off its picture"
-    elif unit and not (whole and all(x % 1 == y % 1 == 0 for x, y in corners)):
-        what = "lies within one pixel, as coordinates in 0..1 do"
-    if what:
-        index, name = field
-        given = tuple(value for corner in corners for value in corner)
-        raise ValueError(
-            f"targets[{index}].{name} {what}: {given}; pixels are expected, of the image whose size is "
-            f"targets[{index}].image_size ({_by(said)}) or, without it, of images[{index}] ({_by(shown)})"
-        )
+def _problem(x1: float, y1: float, x2: float, y2: float, size: Size | None) -> str:
+    """What is wrong with positions from (x1, y1) to (x2, y2) on a picture of `size`; empty where nothing is."""
+    if x1 < -_SLACK or y1 < -_SLACK or (size is not None and (x2 > size[0] + _SLACK or y2 > size[1] + _SLACK)):
+        return _OFF
+    return _UNIT if x2 <= 1 and y2 <= 1 and size != (1, 1) else ""
+
+
+def _message(index: int, name: str, problem: str, given: Sequence[float], target: Target, shown: Size | None) -> str:
+    return (
+        f"targets[{index}].{name} {problem}: {given}; pixels are expected, of the image whose size is "
+        f"targets[{index}].image_size ({_by(target.image_size)}) or, without it, of images[{index}] ({_by(shown)})"
+    )
 
 
 def _check_region_mask(target: Target, index: int, shown: Size) -> None:
