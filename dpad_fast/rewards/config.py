@@ -33,7 +33,7 @@ TERMS = (
     "discriminative",
 )
 BOX_TERMS = ("iou", "box_l1", "point_l1")
-MAX_OBJECTS = 1000  # matching two lists of this length takes some 100 MB and, where made to be slow, seconds
+MAX_OBJECTS = 1000  # matching two lists of this length takes tens of MB and, where made to be slow, some seconds
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "answer": ANSWERS,
