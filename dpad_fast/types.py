@@ -6,16 +6,16 @@ Boxes are (x1, y1, x2, y2) and points (x, y), in pixels of the image that the gr
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from dpad_fast import _target as fields
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,6 @@ ImageLike: TypeAlias = (
     "Image.Image | str | os.PathLike[str] | bytes | Mapping[str, Any] | npt.NDArray[np.uint8] | torch.Tensor"
 )
 
-_NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
-_PAIRS = r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*,\s*\(" + _NUMBER + "," + _NUMBER + r"\)"
-_BOX = re.compile("<box>" + _PAIRS + "</box>")
-_POINTS = re.compile("<points>" + _PAIRS + "</points>")
-
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -43,13 +38,19 @@ class Target:
     Attributes:
         box: (x1, y1, x2, y2) in pixels of the image that the ground truth lives in.
         points: two (x, y) points inside the object.
-        image_size: (width, height) of that image.
-        mask: bool [H, W], the object's pixels.
+        image_size: (width, height) of that image; where it is not given, the size of `mask` or `ignore`.
+        mask: bool [H, W], the object's pixels. Given as an array, tensor or list of booleans or of 0 and 1, or as a
+            picture of mode "1" or "L" whose pixels are 0 and one of 1 and 255; anything else is refused.
         polygons: rings of the object, each float [n, 2] of (x, y).
-        ignore: bool [H, W], pixels that count neither for nor against.
+        ignore: bool [H, W], pixels that count neither for nor against; given as `mask` is.
         objects: ((box, point), ...), the multi-object form of the `vision-reasoner` preset.
         other_boxes: boxes of the other objects in the image, for `contrast="hardest"`.
         text: the raw solution string; the `dpad-released` preset reads it rather than the fields where it is not empty.
+        box_format: what the four numbers of `box`, `objects` and `other_boxes` are as given: "xyxy", "xywh" (corner and
+            size, as in COCO) or "cxcywh" (centre and size). The fields hold "xyxy" afterwards.
+
+    Raises:
+        ValueError: a field that is not as above, or fields that contradict each other; names the field and its value.
     """
 
     box: Box | None = None
@@ -61,54 +62,50 @@ class Target:
     objects: tuple[tuple[Box, Point], ...] = ()
     other_boxes: tuple[Box, ...] = ()
     text: str = ""
+    box_format: InitVar[str] = "xyxy"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, box_format: str) -> None:
+        if box_format not in fields.BOX_FORMATS:
+            raise ValueError(f"box_format must be one of {', '.join(fields.BOX_FORMATS)}, got {box_format!r}")
+        if not isinstance(self.text, str):
+            raise ValueError(f"text must be a string, got {fields.short(self.text)}")
+        read: dict[str, Any] = {"objects": fields.objects(self.objects, box_format)}
         if self.box is not None:
-            object.__setattr__(self, "box", _numbers(self.box, 4, "box"))
+            # Corners in the wrong order are refused by the scorer, which can name the row.
+            read["box"] = fields.corners(self.box, box_format, "box")
         if self.points is not None:
-            if len(self.points) != 2:
-                raise ValueError(f"points must hold two (x, y) points, got {len(self.points)}")
-            object.__setattr__(self, "points", tuple(_numbers(p, 2, f"points[{i}]") for i, p in enumerate(self.points)))
-        if self.image_size is not None:
-            object.__setattr__(self, "image_size", _size(self.image_size))
-        objects = tuple(
-            (_numbers(box, 4, f"objects[{i}].box"), _numbers(point, 2, f"objects[{i}].point"))
-            for i, (box, point) in enumerate(self.objects)
+            points = fields.entries(self.points, "points", "two (x, y) points")
+            if len(points) != 2:
+                raise ValueError(f"points must hold two (x, y) points, got {len(points)}")
+            read["points"] = tuple(fields.numbers(point, 2, f"points[{i}]") for i, point in enumerate(points))
+        read["other_boxes"] = tuple(
+            fields.ordered(fields.corners(box, box_format, f"other_boxes[{i}]"), f"other_boxes[{i}]")
+            for i, box in enumerate(fields.entries(self.other_boxes, "other_boxes", "boxes"))
         )
-        object.__setattr__(self, "objects", objects)
-        others = tuple(_numbers(box, 4, f"other_boxes[{i}]") for i, box in enumerate(self.other_boxes))
-        object.__setattr__(self, "other_boxes", others)
-        for name in ("mask", "ignore"):
-            value = getattr(self, name)
-            if value is not None and np.ndim(value) != 2:
-                raise ValueError(f"{name} must be [height, width], got {np.ndim(value)} dimensions")
+        masks = {name: getattr(self, name) for name in ("mask", "ignore")}
+        masks = {name: None if value is None else fields.mask(value, name) for name, value in masks.items()}
+        polygons = None if self.polygons is None else fields.rings(self.polygons)
+        size = None if self.image_size is None else fields.size(self.image_size)
+        read.update(masks, polygons=polygons, image_size=fields.check_sizes(size, masks, polygons))
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def parse(cls, text: str, image_size: Size | None = None) -> Target:
+    def parse(cls, text: str, image_size: Size | None = None, box_format: str = "xyxy") -> Target:
         """Reads a solution string.
 
         Args:
-            text: `<box>(x1,y1),(x2,y2)</box>` with optional `<points>(x,y),(x,y)</points>` (the authors' format), or a
-                JSON list of `{"bbox_2d": [4], "point_2d": [2]}` (the `vision-reasoner` form).
+            text: one `<box>(x1,y1),(x2,y2)</box>`, one `<points>(x,y),(x,y)</points>` or both (the authors' format), or
+                a JSON list of `{"bbox_2d": [4], "point_2d": [2]}` (the `vision-reasoner` form).
             image_size: (width, height) of the image that these coordinates live in.
+            box_format: what the four numbers of a box are, as in `Target`; the authors' are "xyxy". Under another the
+                target's `text` stays empty.
 
         Raises:
-            ValueError: `text` holds neither a box, points, nor a JSON list of objects.
+            ValueError: `text` holds neither a box, points, nor a JSON list of objects; several `<box>` or `<points>`;
+                one that cannot be read; an empty list.
         """
-        if not isinstance(text, str):
-            raise ValueError(f"text must be a string, got {type(text).__name__}")
-        box = _BOX.search(text)
-        points = _POINTS.search(text)
-        if box is None and points is None:
-            if not text.lstrip().startswith("["):
-                raise ValueError(f"text holds no <box>, no <points> and no JSON list of objects: {_short(text)}")
-            return cls(objects=_objects(text), image_size=image_size, text=text)
-        pair = None
-        if points is not None:
-            x1, y1, x2, y2 = (float(value) for value in points.groups())
-            pair = ((x1, y1), (x2, y2))
-        found = None if box is None else tuple(float(value) for value in box.groups())
-        return cls(box=found, points=pair, image_size=image_size, text=text)  # type: ignore[arg-type]
+        return cls(**fields.read_solution(text, box_format), image_size=image_size, box_format=box_format)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +160,7 @@ class ScoreBatch:
         total: float32 [N], the weighted sum of the terms.
         terms: one float32 [N] per term, unweighted, in the order of the configuration.
         similarity: "roi" (S1) and "aoi" (S2), float32 [N]; NaN where there was nothing to compare.
-        reasons: N short codes, None where all is well.
+        reasons: N short codes, None where nothing is wrong with the completion and no term is zero.
         timings: seconds per stage of the call that made this batch.
     """
 
@@ -187,36 +184,3 @@ class ScoreBatch:
                 "similarity": {k: None if math.isnan(v[i]) else v[i] for k, v in similarity.items()},
                 "reason": self.reasons[i],
             }
-
-
-def _numbers(value: Any, count: int, name: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(item) for item in value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} must hold {count} numbers, got {_short(value)}") from None
-    if len(numbers) != count or not all(math.isfinite(item) for item in numbers):
-        raise ValueError(f"{name} must hold {count} finite numbers, got {_short(value)}")
-    return numbers
-
-
-def _size(value: Any) -> Size:
-    width, height = _numbers(value, 2, "image_size")
-    if width < 1 or height < 1 or width != int(width) or height != int(height):
-        raise ValueError(f"image_size must be (width, height) in whole pixels, got {_short(value)}")
-    return int(width), int(height)
-
-
-def _objects(text: str) -> tuple[tuple[Box, Point], ...]:
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"text looks like a JSON list of objects but is not valid JSON: {_short(text)}") from None
-    for i, item in enumerate(items):
-        if not isinstance(item, dict) or "bbox_2d" not in item or "point_2d" not in item:
-            raise ValueError(f"objects[{i}] must have bbox_2d and point_2d, got {_short(item)}")
-    return tuple((item["bbox_2d"], item["point_2d"]) for item in items)
-
-
-def _short(value: object, limit: int = 80) -> str:
-    shown = repr(value[:limit] if isinstance(value, str) else value)
-    return shown if len(shown) <= limit + 20 else shown[:limit] + "..."

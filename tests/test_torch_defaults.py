@@ -119,7 +119,8 @@ def test_the_reward_stage(precision: str, setting: str) -> None:
     expected = scores(df.ClipEncoder.from_transformers(*clip, precision=precision))
     with SETTINGS[setting]():
         found = scores(df.ClipEncoder.from_transformers(*clip, precision=precision))
-    assert found.reasons == expected.reasons == (None,) * 3
+    assert found.reasons == expected.reasons
+    assert set(expected.reasons) <= {None, "not-discriminative"}
     same(found.total, expected.total)
     for name in expected.similarity:
         same(found.similarity[name], expected.similarity[name])

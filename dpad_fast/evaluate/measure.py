@@ -34,7 +34,7 @@ class Record:
         format_ok: tags and answer are as asked.
         s1: cosine of caption and target region, None where there was nothing to compare.
         s2: cosine of caption and whole image.
-        reason: reason code of the scorer, None where all is well.
+        reason: reason code of the scorer, None where the text is right and no term is zero.
         right: the answer is about the target (shapes world only).
         focused: the chain goes straight to the clue (shapes world only).
         names: what the caption says: "target" or "other" for a shape of the scene, "generic" for one of the captions

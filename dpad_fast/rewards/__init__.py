@@ -3,6 +3,7 @@
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.parse import parse_completion
 from dpad_fast.rewards.presets import PRESETS
+from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.rewards.scorer import RewardScorer
 
-__all__ = ["PRESETS", "RewardConfig", "RewardScorer", "parse_completion"]
+__all__ = ["MALFORMED", "PRESETS", "RewardConfig", "RewardScorer", "parse_completion"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ TERMS = (
     "discriminative",
 )
 BOX_TERMS = ("iou", "box_l1", "point_l1")
+MAX_OBJECTS = 1000  # matching two lists of this length takes tens of MB and, where made to be slow, some seconds
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "answer": ANSWERS,
@@ -62,7 +64,7 @@ class RewardConfig:
         box_l1_threshold: `box_l1` is 1 below this mean absolute difference, in ground-truth pixels.
         point_threshold: `point_l1` is 1 below this distance, in ground-truth pixels.
         mask_threshold: `mask_iou` is 1 above this; None keeps the raw IoU.
-        max_objects: both sides are cut here in the multi-object form.
+        max_objects: both sides are cut here in the multi-object form; at most 1000.
         shape: how S1 and S2 become the discriminative term.
         alpha: slope of `shape="sigmoid"`.
         tau: threshold of `shape="roi-threshold"`.
@@ -135,13 +137,13 @@ class RewardConfig:
         for name in ("gate", "strip"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not isinstance(self.max_objects, int) or self.max_objects < 1:
-            raise ValueError(f"max_objects must be a positive whole number, got {self.max_objects!r}")
+        if type(self.max_objects) is not int or not 1 <= self.max_objects <= MAX_OBJECTS:
+            raise ValueError(f"max_objects must be a whole number from 1 to {MAX_OBJECTS}, got {self.max_objects!r}")
         if self.model_size is not None:
-            size = tuple(self.model_size)
-            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            size = self.model_size if isinstance(self.model_size, Sequence) else ()
+            if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 and side is not True for side in size):
                 raise ValueError(f"model_size must be (width, height) in whole pixels, got {self.model_size!r}")
-            object.__setattr__(self, "model_size", size)
+            object.__setattr__(self, "model_size", (int(size[0]), int(size[1])))
 
     def _check_together(self) -> None:
         if self.geometry == "mask" and any(term in self.terms for term in BOX_TERMS):
@@ -193,8 +195,6 @@ class RewardConfig:
         if preset is not None:
             return cls.preset(preset, **given)
         _known(given)
-        if given.get("model_size") is not None:
-            given["model_size"] = tuple(given["model_size"])
         return cls(**given)
 
     @classmethod

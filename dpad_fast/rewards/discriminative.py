@@ -124,6 +124,8 @@ class Comparison:
         truth = None
         if job.truth is not None:
             truth = region_of(job.truth, source.size, job.target.image_size)
+        if lenient and truth is not None and _beyond_pillow(truth):
+            truth = None
         if truth is None:
             if lenient:
                 return "no-truth"
@@ -258,14 +260,20 @@ def region_of(
         clip: cut the box to the image.
     """
     scale = (1.0, 1.0) if space is None or space == size else (size[0] / space[0], size[1] / space[1])
-    x1, y1, x2, y2 = (round(value * scale[i % 2]) for i, value in enumerate(box))
+    try:
+        x1, y1, x2, y2 = (round(value * scale[i % 2]) for i, value in enumerate(box))
+    except OverflowError:  # digits of a released ground truth beyond float's range, which no crop takes either
+        return None
     if clip:
         x1, x2 = (min(max(x, 0), size[0]) for x in (x1, x2))
         y1, y2 = (min(max(y, 0), size[1]) for y in (y1, y2))
+    return None if x1 >= x2 or y1 >= y2 else (x1, y1, x2, y2)
+
+
+def _beyond_pillow(box: tuple[int, int, int, int]) -> bool:
+    """Whether `Image.crop` refuses the box, which the released code scores as 0; a box inside a picture never is."""
     limit = Image.MAX_IMAGE_PIXELS
-    if x1 >= x2 or y1 >= y2 or (limit is not None and (x2 - x1) * (y2 - y1) > 2 * limit):
-        return None  # Pillow refuses a crop beyond twice its limit as well
-    return x1, y1, x2, y2
+    return limit is not None and (box[2] - box[0]) * (box[3] - box[1]) > 2 * limit
 
 
 def whole_or(box: tuple[int, int, int, int], size: Size) -> Region:

@@ -12,6 +12,8 @@ from dpad_fast.types import Completion, Point, Target
 
 Matrix = NDArray[np.float64]
 
+_BLOCK = 128  # predicted objects scored at a time, which bounds the [M, N, 4] of differences
+
 
 def accuracy_term(completion: Completion, target: Target, config: RewardConfig, scale: Point | None) -> float:
     """Matched sum of pair scores over max(#predicted, #truth); 0 where any object of the answer is malformed.
@@ -46,6 +48,14 @@ def pair_scores(boxes: Matrix, points: Matrix, true_boxes: Matrix, true_points: 
     Returns:
         [M, N].
     """
+    blocks = [slice(start, start + _BLOCK) for start in range(0, max(len(boxes), 1), _BLOCK)]
+    parts = [_block_scores(boxes[rows], points[rows], true_boxes, true_points, config) for rows in blocks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _block_scores(
+    boxes: Matrix, points: Matrix, true_boxes: Matrix, true_points: Matrix, config: RewardConfig
+) -> Matrix:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         left_top = np.maximum(boxes[:, None, :2], true_boxes[None, :, :2])  # [M, N, 2]
         right_bottom = np.minimum(boxes[:, None, 2:], true_boxes[None, :, 2:])

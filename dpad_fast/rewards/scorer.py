@@ -16,7 +16,9 @@ from dpad_fast.rewards.discriminative import Comparison, Job
 from dpad_fast.rewards.format import answer_format, non_repeat, think_format
 from dpad_fast.rewards.images import Picture, find_pictures
 from dpad_fast.rewards.parse import parse_completion
+from dpad_fast.rewards.reasons import explain_zeros
 from dpad_fast.rewards.spaces import find_spaces
+from dpad_fast.rewards.truth import check_place
 from dpad_fast.types import Completion, Point, ScoreBatch, Size, Target
 
 if TYPE_CHECKING:
@@ -126,6 +128,8 @@ class RewardScorer:
             for picture in pictures:  # a bad image is the caller's mistake whether or not a completion gets to it
                 picture.check()
         scales = find_spaces(self.config, truths, sizes, model_sizes)
+        for i, truth in enumerate(truths):
+            check_place(truth, i, None if sizes is None else sizes[i], self.config)
         columns = self._columns(parsed, truths, scales)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
         jobs: list[Job] = []
@@ -256,6 +260,7 @@ class RewardScorer:
                     for name in self.config.terms:
                         if name not in _FORMAT:
                             columns[name][i] = 0.0
+        explain_zeros(columns, reasons, self.config.terms)
         terms = {name: torch.tensor(columns[name], dtype=torch.float32, device="cpu") for name in self.config.terms}
         total = torch.zeros(count, dtype=torch.float32, device="cpu")
         for name, column in terms.items():

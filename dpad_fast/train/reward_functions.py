@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.types import Target
 
 if TYPE_CHECKING:
@@ -182,5 +183,5 @@ def _log(batch: ScoreBatch, log_metric: Callable[[str, float], None], seconds: f
         log_metric("dpad/s2", float(aoi[compared].mean()))
     # Nothing to compare counts as "not greater": the rate is over all completions, as in the evaluation.
     log_metric("dpad/s1_over_s2", float((compared & (roi > aoi)).float().mean()))
-    log_metric("dpad/malformed", sum(reason is not None for reason in batch.reasons) / max(1, len(batch.reasons)))
+    log_metric("dpad/malformed", sum(reason in MALFORMED for reason in batch.reasons) / max(1, len(batch.reasons)))
     log_metric("dpad/seconds", seconds)

@@ -137,3 +137,12 @@ def test_solution_is_in_pixels_of_the_image():
     target = parse_solution({"solution": item.target.text, "image": item.image})
     assert target.box == item.target.box
     assert target.image_size == (112, 112)
+
+
+def test_a_wrong_box_is_not_malformed():
+    logged = {}
+    call = {**step(conversational=False), "log_metric": logged.__setitem__}
+    call["completions"] = [text.replace('"bbox": [', '"bbox": [-9') for text in call["completions"]]
+    batch = TrlRewards(Counting()).score(call["completions"], call)
+    assert "wrong-place" in batch.reasons
+    assert logged["dpad/malformed"] == batch.reasons.count("no-tags") / 4

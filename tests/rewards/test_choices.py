@@ -137,10 +137,10 @@ def polygon(value, **fields):
 
 
 def test_mask_geometry(encoder):
-    terms, *_, reason = score(encoder, polygon(SQUARE), geometry="mask")
+    terms, s1, s2, reason = score(encoder, polygon(SQUARE), geometry="mask")
     assert list(terms) == ["think_format", "answer_format", "mask_iou", "discriminative"]
     assert terms["mask_iou"] > 0.9
-    assert reason is None
+    assert reason == (None if s1 > s2 else "not-discriminative")
     half = score(encoder, polygon([[22, 15], [41, 15], [41, 50], [22, 50]]), geometry="mask")[0]["mask_iou"]
     assert 0.45 < half < 0.55
     two = [[[22, 15], [41, 15], [41, 50], [22, 50]], [[41, 15], [60, 15], [60, 50], [41, 50]]]

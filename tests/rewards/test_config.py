@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 import dpad_fast as df
@@ -52,8 +53,14 @@ def test_yaml_names_a_preset_and_overrides_it():
         ({"tau": float("inf")}, "tau must be a finite number"),
         ({"gate": 1}, "gate must be true or false"),
         ({"tags": ["answer", "think"]}, "tags must be"),
-        ({"max_objects": 0}, "max_objects must be"),
+        ({"max_objects": 0}, "max_objects must be a whole number from 1 to 1000, got 0"),
+        ({"max_objects": 10_000}, "max_objects must be a whole number from 1 to 1000, got 10000"),
+        ({"max_objects": True}, "max_objects must be a whole number from 1 to 1000, got True"),
         ({"model_size": [840]}, "model_size must be"),
+        ({"model_size": 840}, "model_size must be .*got 840"),
+        ({"model_size": "84"}, "model_size must be .*got '84'"),
+        ({"model_size": [True, 840]}, "model_size must be"),
+        ({"model_size": [840.5, 840]}, "model_size must be"),
         ({"terms": ["mask_iou"]}, "needs geometry='mask'"),
         ({"terms": ["accuracy"]}, "does not go with terms"),
         ({"answer": "objects"}, "does not go with terms"),
@@ -82,3 +89,9 @@ def test_replace_and_frozen():
     assert config.shape == "sigmoid"
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.shape = "binary"
+
+
+def test_sizes_may_be_numpy_numbers():
+    config = df.RewardConfig(model_size=(np.int64(840), np.int32(420)))
+    assert config.model_size == (840, 420)
+    assert all(type(side) is int for side in config.model_size)  # plain data, for YAML and JSON

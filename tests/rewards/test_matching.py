@@ -1,5 +1,6 @@
 import itertools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 import dpad_fast as df
-from dpad_fast.rewards.matching import assign
+from dpad_fast.rewards.matching import assign, pair_scores
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,3 +94,29 @@ def test_repeats():
 def test_huge_numbers_stay_finite():
     huge = [{"bbox_2d": [-1e308, -1e308, 1e308, 1e308], "point_2d": [1e308, -1e308]}]
     assert score(huge)[0]["accuracy"] == 0
+
+
+def test_memory_is_bounded_by_blocks():
+    rng = np.random.default_rng(0)
+    boxes, points = rng.uniform(0, 50, (1000, 4)), rng.uniform(0, 50, (1000, 2))
+    boxes[:, 2:] += boxes[:, :2]
+    true_boxes, true_points = np.roll(boxes, 7, axis=0) + rng.uniform(0, 9, (1000, 4)), np.roll(points, 7, axis=0)
+    config = df.RewardConfig.preset("vision-reasoner")
+    tracemalloc.start()
+    scores = pair_scores(boxes, points, true_boxes, true_points, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50 << 20  # the whole [1000, 1000, 4] of differences takes twice 32 MB beside the rest
+    rows = rng.choice(1000, 40, replace=False)
+    alone = [pair_scores(boxes[[i]], points[[i]], true_boxes, true_points, config)[0] for i in rows]
+    assert np.array_equal(scores[rows], alone)
+    assert set(np.unique(scores)) == {0, 1, 2, 3}
+
+
+def test_more_objects_than_a_block():
+    many = [{"bbox_2d": [i % 20 * 40, i // 20 * 40, i % 20 * 40 + 30, i // 20 * 40 + 30]} for i in range(300)]
+    many = [{**item, "point_2d": [item["bbox_2d"][0] + 9, item["bbox_2d"][1] + 9]} for item in many]
+    config = df.RewardConfig.preset("vision-reasoner", max_objects=300)
+    text = f"<think>t</think><answer>{json.dumps(many[::-1])}</answer>"
+    batch = df.RewardScorer(config).score([text], [json.dumps(many)])
+    assert float(batch.terms["accuracy"][0]) == 3

@@ -34,7 +34,7 @@ def test_good_completion(encoder):
         **dict.fromkeys(("think_format", "answer_format", *BOX_TERMS), 1.0),
         "discriminative": float(s1 > s2),
     }
-    assert batch.reasons == (None,)
+    assert batch.reasons == (None if s1 > s2 else "not-discriminative",)
     assert batch.total.dtype == torch.float32
     assert {"parse", "geometry", "preprocess", "text", "image", "combine"} <= set(batch.timings)
 

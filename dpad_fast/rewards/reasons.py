@@ -1,0 +1,47 @@
+"""Reason codes: why a completion has a term that is zero. docs/rewards.md lists them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+# What is wrong with the text itself, whatever the ground truth and the picture; `reason in MALFORMED` counts those.
+MALFORMED = frozenset(
+    {
+        "no-tags",
+        "no-json",
+        "bad-json",
+        "missing-field",
+        "bad-field",
+        "non-finite",
+        "bad-box",
+        "bad-polygon",
+        "no-objects",
+        "no-caption",
+        "empty-caption",
+        "too-long",
+        "bad-text",
+    }
+)
+
+# Well-formed completions whose terms are zero, by the terms that each code explains; the first code found stands.
+_ZEROS = {
+    "wrong-place": ("iou", "box_l1", "point_l1", "mask_iou", "accuracy"),
+    "not-discriminative": ("discriminative",),
+    "repeats": ("non_repeat",),
+}
+
+
+def explain_zeros(columns: Mapping[str, Sequence[float]], reasons: list[str | None], terms: Sequence[str]) -> None:
+    """Gives completions that have no reason yet, but a term that is zero, the reason for it.
+
+    Args:
+        columns: one value per completion and term.
+        reasons: one code or None per completion; changed in place.
+        terms: the terms of the configuration.
+    """
+    for code, names in _ZEROS.items():
+        for name in names:
+            if name in terms:
+                for i, value in enumerate(columns[name]):
+                    if value == 0 and reasons[i] is None:
+                        reasons[i] = code
