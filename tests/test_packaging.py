@@ -129,7 +129,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for module in ("build", "pybind11", "cmake", "ninja"):
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("built")
-    ignored = shutil.ignore_patterns(".git", ".venv*", "build", "dist", "runs", "*.so", "__pycache__", "*.egg-info")
+    private = (".git", ".gpu", ".venv*", "build", "dist", "runs", "*.so", "__pycache__", "*.egg-info")
+    ignored = shutil.ignore_patterns(*private)
     shutil.copytree(ROOT, folder / "source", symlinks=True, ignore=ignored)
     run = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(folder / "source")]
     # Whether it builds is asked here, not how fast it runs: without optimisation the compiler takes half the time.
@@ -167,20 +168,36 @@ def test_wheel_needs_no_library_of_cuda(built: dict[str, Path]) -> None:
     assert not [line for line in needed if "cuda" in line.lower() or "nvidia" in line.lower()]
 
 
-def test_sdist_holds_what_a_build_needs_and_no_binary(built: dict[str, Path]) -> None:
+@pytest.fixture(scope="module")
+def unpacked(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree that is in the sdist."""
     import tarfile
 
+    folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(built["sdist"]) as archive:
-        names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    for needed in (
-        "CMakeLists.txt",
-        "LICENSE",
-        "csrc/bindings.cpp",
-        "csrc/core/advantage.h",
-        "csrc/cuda/kernels.cuh",
-        "csrc/cuda/masks.cu",
-        "tests/csrc/cuda_bodies.cpp",
-        "kernels/group_advantage.py",
-    ):
-        assert needed in names
+        archive.extractall(folder, filter="data")
+    (tree,) = folder.iterdir()
+    return tree
+
+
+def test_sdist_holds_all_that_is_in_git_and_no_binary(unpacked: Path) -> None:
+    names = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
     assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith("dpad_fast/kernels/")]
+    assert {"CMakeLists.txt", "LICENSE", "csrc/cuda/masks.cu", "kernels/group_advantage.py"} <= names
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=False, capture_output=True, text=True)
+    if listed.returncode == 0:
+        missing = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file() and name not in names]
+        assert missing == []
+
+
+def test_sdist_passes_its_own_tests_where_it_is_unpacked(built: dict[str, Path], unpacked: Path) -> None:
+    """Those that read documents, examples and benchmarks; with the wheel that was built from it."""
+    (extension,) = (built["site"] / "dpad_fast").glob("_C*.so")
+    shutil.copy(extension, unpacked / "dpad_fast")
+    chosen = ["tests/test_readme.py", "tests/bench/test_tables.py", "tests/commands/test_score.py"]
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
+        cwd=unpacked, env=variables, check=False, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
