@@ -57,6 +57,7 @@ class GrpoConfig:
     loss: str = "grpo"  # TRL's loss_type
     advantage: str = "std"  # `scale` of ops.group_advantage: std, none, batch, rloo, gdpo or gdpo-batch
     freeze_vision: bool = True  # leave the vision tower as it is
+    vision_tower: str = ""  # its name in the policy, such as model.vision_model; found by itself in the known families
     accumulate: int = 1  # split a step into so many backward passes, for memory
     gradient_checkpointing: bool = False  # trade time for memory
     trl: Mapping[str, Any] = field(default_factory=dict)  # further fields of TRL's GRPOConfig
@@ -149,6 +150,8 @@ class TrainConfig:
         plain = self.as_dict()
         for name in ("out", "name", "save_every", "keep", "log_every", "threads", "tensorboard", "save_model"):
             del plain[name]
+        if not self.grpo.vision_tower:  # runs from before there was this setting have the same fingerprint
+            del plain["grpo"]["vision_tower"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -22,6 +22,7 @@ from dpad_fast.data.shapes_text import named_shape
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.train import resume
 from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.families import freeze_vision_tower
 from dpad_fast.train.policy import checkpoint, load_policy
 from dpad_fast.train.reward_functions import RewardFunction, TrlRewards, completion_texts
 from dpad_fast.types import Target
@@ -216,10 +217,7 @@ def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> 
     # TRL prepends nothing itself: it takes the padding side from the processor, and completions follow prompts.
     processor.tokenizer.padding_side = "left"
     if config.grpo.freeze_vision:
-        visual = getattr(getattr(model, "model", None), "visual", None)
-        if visual is None:
-            raise ValueError(f"grpo.freeze_vision: policy {config.policy!r} has no vision tower at model.visual")
-        visual.requires_grad_(False)
+        freeze_vision_tower(model, config.grpo.vision_tower)
     functions, weights = _rewards(config, scorer)
     callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
     if config.tensorboard:

@@ -31,7 +31,7 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
     Args:
         *args: as for `GRPOTrainer`.
         advantage: `scale` of `group_advantage`. "std", "none", "batch" and "gdpo-batch" give TRL's own values.
-        share_images: run the vision tower once per distinct image of a batch (models of the Qwen2-VL family, on CPU).
+        share_images: run the vision tower once per distinct image of a batch (see `share_vision`; on CPU).
         **kwargs: as for `GRPOTrainer`.
 
     Raises:
