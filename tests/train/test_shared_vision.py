@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dpad_fast.data import shapes
-from dpad_fast.train.policy import build_policy, build_processor
 from dpad_fast.train.families import find_vision_tower
+from dpad_fast.train.policy import build_policy, build_processor
 from dpad_fast.train.shared_vision import share_vision
 
 

@@ -1,0 +1,113 @@
+"""Writing a checkpoint or a policy so that a full disk, or weights that broke, cost nothing that was there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpad_fast.train.resume import MARKER, numbered
+
+# What the writers of torch and safetensors say when the operating system takes no more bytes; both hide its error.
+_TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around the writing of a folder: what cannot be written to its end is removed, and becomes one line.
+
+    Args:
+        folder: a checkpoint that is being written.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: names the file, what had been written and the free space.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITER):
+            raise
+        message = _told(folder, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(getattr(error, "errno", None) or errno.EIO, message) from error
+
+
+def _told(folder: Path, error: Exception) -> str:
+    """The line for whoever has to make room."""
+    from safetensors import SafetensorError
+
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in written)
+    newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    reason = str(error).split("[enforce", 1)[0].strip() or "the disk took no more"
+    if isinstance(error, OSError):
+        newest = Path(os.fsdecode(error.filename)) if error.filename else newest
+        reason = error.strerror or reason
+    elif isinstance(error, SafetensorError):  # it removes what it could not finish, and names no file
+        newest = folder / "*.safetensors"
+    left = [path.name for _, path in numbered(folder.parent) if path != folder and (path / MARKER).exists()]
+    kept = f"{left[-1]} is kept" if left else "there is no earlier checkpoint"
+    free = shutil.disk_usage(folder.parent).free / 1e6
+    return (
+        f"{newest} could not be written: {reason} ({size / 1e6:.1f} MB of {folder.name} were, {free:.0f} MB are free); "
+        f"{kept}; make room and run the same command again"
+    )
+
+
+def check_finite(model: Any, when: str) -> None:
+    """Refuse weights that no training comes back from.
+
+    Args:
+        model: its parameters are looked at, on this process.
+        when: begins the message.
+
+    Raises:
+        ValueError: for a parameter with a NaN or an infinity; names the first and counts them.
+    """
+    broken = []
+    for name, parameter in model.named_parameters():
+        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+        if not torch.isfinite(local.detach()).all():
+            broken.append((name, int((~torch.isfinite(local.detach())).sum()), local.numel()))
+    if broken:
+        name, count, of = broken[0]
+        more = f", and {len(broken) - 1} more weights" if len(broken) > 1 else ""
+        raise ValueError(
+            f"{when}: the policy's {name} is not finite ({count} of {of} values{more}); it is not kept. "
+            "A lower grpo.learning_rate or grpo.clip_norm may help"
+        )
+
+
+def prune(newest: Path, keep: int | None, best: str | None = None) -> None:
+    """Delete checkpoints before the newest, those that are not complete first, until `keep` are left.
+
+    Called when the newest is sealed, so that there is a complete one at any time.
+
+    Args:
+        newest: the checkpoint that was just written; it stays, and what has a higher step is left alone.
+        keep: how many stay, the newest among them; None or 0 for all.
+        best: another one that stays.
+    """
+    if not keep or keep < 0:
+        return
+    older = [path for _, path in numbered(newest.parent) if _step(path) < _step(newest) and str(path) != best]
+    older.sort(key=lambda path: ((path / MARKER).exists(), _step(path)))
+    spared = keep - 1 - (best is not None and Path(best) != newest)
+    for path in older[: max(0, len(older) - max(0, spared))]:
+        (path / MARKER).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rsplit("-", 1)[1])
