@@ -8,7 +8,6 @@ Everything is in `out`: run the same configuration again after a kill and it goe
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +22,12 @@ from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import named_shape
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.train import resume
-from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.config import SCENES_PER_SEED, TrainConfig
 from dpad_fast.train.families import freeze_vision_tower
 from dpad_fast.train.lock import only_one
 from dpad_fast.train.policy import checkpoint, load_policy
 from dpad_fast.train.reward_functions import RewardFunction, TrlRewards, completion_texts
-from dpad_fast.train.saving import check_finite, writing
+from dpad_fast.train.saving import keep_policy, policy_is_whole
 from dpad_fast.types import Target
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called after every logged step with (step, metrics), and once without metrics when going on from a checkpoint."""
-
-SCENES_PER_SEED = 1_000_000  # runs with different seeds see different scenes of the same world
 
 
 def make_encoder(config: TrainConfig) -> ClipEncoder:
@@ -208,7 +205,10 @@ def _arguments(config: TrainConfig, weights: list[float]) -> Any:
     for name in grpo.trl:
         if name not in known:
             raise ValueError(f"grpo.trl.{name} is not a field of TRL's GRPOConfig")
-    return GRPOConfig(**{**settings, **grpo.trl})
+    try:
+        return GRPOConfig(**{**settings, **grpo.trl})
+    except TypeError as error:
+        raise ValueError(f"grpo.trl holds a value of the wrong type: {error}") from error
 
 
 def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> Any:
@@ -284,7 +284,7 @@ def _train(config: TrainConfig, scorer: RewardScorer | None, watch: Watch | None
     if config.threads:
         torch.set_num_threads(config.threads)
     done = resume.read_json(out / "training.json")
-    if isinstance(done, dict) and done.get("fingerprint") == mark and _policy_is_whole(out / "policy"):
+    if isinstance(done, dict) and done.get("fingerprint") == mark and policy_is_whole(out / "policy"):
         return done
     started = time.perf_counter()
     with quiet():
@@ -297,7 +297,7 @@ def _train(config: TrainConfig, scorer: RewardScorer | None, watch: Watch | None
         else:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             history = trainer.state.log_history
-        _keep_policy(trainer, out / "policy", config.steps)
+        keep_policy(trainer, out / "policy", config.steps)
     result = {
         "fingerprint": mark,
         "steps": config.steps,
@@ -307,35 +307,6 @@ def _train(config: TrainConfig, scorer: RewardScorer | None, watch: Watch | None
     }
     resume.write_json(out / "training.json", result)
     return result
-
-
-def _policy_is_whole(policy: Path) -> bool:
-    """Whether a finished run's policy is as it was written. Earlier versions wrote no marker; theirs is believed."""
-    if not (policy / "config.json").is_file():
-        return False
-    wrong = resume.damage(policy) if (policy / resume.MARKER).exists() else None
-    if wrong is not None:
-        warnings.warn(f"{policy} is made again: {wrong}", RuntimeWarning, stacklevel=2)
-    return wrong is None
-
-
-def _keep_policy(trainer: Any, policy: Path, step: int) -> None:
-    """Write the trained policy beside its place, and move it there when it is whole."""
-    check_finite(trainer.model, f"after step {step}")
-    partial = policy.with_name(".policy.partial")
-    main = trainer.is_world_process_zero()
-    if main:
-        shutil.rmtree(partial, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    with writing(partial):
-        trainer.save_model(str(partial))
-        trainer.accelerator.wait_for_everyone()
-        if main:
-            resume.seal(partial, step)
-    if main:
-        shutil.rmtree(policy, ignore_errors=True)
-        partial.replace(policy)
-    trainer.accelerator.wait_for_everyone()
 
 
 @contextmanager
@@ -365,7 +336,9 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
                 f"{out} holds a run with another configuration (differs in {', '.join(changed) or 'its version'}); "
                 "give another --out, or delete that folder to start over"
             )
-        resume.write_json(path, {"fingerprint": config.fingerprint(), "config": config.as_dict()})
+        ours = {"fingerprint": config.fingerprint(), "config": config.as_dict()}
+        if there != ours:
+            resume.write_json(path, ours)
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dpad_fast.train.resume import MARKER, numbered
+from dpad_fast.train.resume import MARKER, damage, numbered, seal
 
 # What the writers of torch and safetensors say when the operating system takes no more bytes; both hide its error.
 _TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
@@ -87,6 +88,52 @@ def check_finite(model: Any, when: str) -> None:
             f"{when}: the policy's {name} is not finite ({count} of {of} values{more}); it is not kept. "
             "A lower grpo.learning_rate or grpo.clip_norm may help"
         )
+
+
+def policy_is_whole(policy: Path) -> bool:
+    """Whether a finished run's policy is as it was written; warns of what is wrong with it.
+
+    Args:
+        policy: its folder. Those of earlier versions have no marker, and are believed if they have a configuration.
+
+    Returns:
+        Whether the run need not be finished again.
+    """
+    if not (policy / "config.json").is_file():
+        return False
+    wrong = damage(policy) if (policy / MARKER).exists() else None
+    if wrong is not None:
+        warnings.warn(f"{policy} is made again: {wrong}", RuntimeWarning, stacklevel=3)
+    return wrong is None
+
+
+def keep_policy(trainer: Any, policy: Path, step: int) -> None:
+    """Write the trained policy beside its place, and move it there when it is whole.
+
+    Args:
+        trainer: a `DpadTrainer`; all processes of a run call this.
+        policy: the folder; what is there is replaced.
+        step: that it was trained to.
+
+    Raises:
+        ValueError: if a weight is not finite.
+        OSError: if the disk is full; what was in the folder stays.
+    """
+    check_finite(trainer.model, f"after step {step}")
+    partial = policy.with_name(".policy.partial")
+    main = trainer.is_world_process_zero()
+    if main:
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    with writing(partial):
+        trainer.save_model(str(partial))
+        trainer.accelerator.wait_for_everyone()
+        if main:
+            seal(partial, step)
+    if main:
+        shutil.rmtree(policy, ignore_errors=True)
+        partial.replace(policy)
+    trainer.accelerator.wait_for_everyone()
 
 
 def prune(newest: Path, keep: int | None, best: str | None = None) -> None:

@@ -247,7 +247,7 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path):
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        (400, "File too large: "),  # the configuration
+        (400, "File too large"),  # the configuration
         (
             7_000_000,
             "checkpoint-3/*.safetensors could not be written: Error while serializing: I/O error: File too large",
@@ -317,3 +317,25 @@ def test_a_script_of_ones_own_resumes_by_the_same_rule(random_policy, killed):
         trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 3
     assert is_complete(killed / "checkpoint-3")
+
+
+def test_two_processes_write_one_checkpoint(random_policy, tmp_path):
+    """Each writes its random state; the marker comes after both and lists both."""
+    settings = tmp_path / "run.yaml"
+    settings.write_text(json.dumps(tiny(random_policy, tmp_path / "run", steps=2).as_dict()))
+    launch = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [sys.executable, *launch, "-m", "dpad_fast.cli", "train", str(settings)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    newest = tmp_path / "run" / "checkpoint-2"
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(read_json(newest / MARKER)["files"])
+    assert last_complete(tmp_path / "run") == newest
+    assert resume.damage(tmp_path / "run" / "policy") is None
+    (newest / "rng_state_1.pth").unlink()
+    with pytest.warns(RuntimeWarning, match=r"rng_state_1\.pth is missing; going on from checkpoint-1"):
+        last_complete(tmp_path / "run")
