@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +129,24 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        ValueError: if another demo is at work in the folder, or a worker failed.
     """
+    from dpad_fast.demo.jobs import Ended, ended_by_signals
+    from dpad_fast.train.lock import only_one
+
+    try:
+        with ended_by_signals(), only_one(args.out):
+            return _run(args)
+    except Ended as told:
+        with suppress(OSError):  # the terminal may be gone
+            print(f"\ndpad-fast demo: ended by {told.signal}; the same command goes on from here", file=sys.stderr)
+        raise
+
+
+def _run(args: argparse.Namespace) -> int:
+    """`run` in a folder that is ours."""
     from dpad_fast.demo.display import make_display
     from dpad_fast.demo.outcome import PREFACE
     from dpad_fast.demo.settings import chosen

@@ -40,6 +40,9 @@ def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]
             if done == of:
                 print(f"measured {of} sampled completions {stage} training", flush=True)
             return
+        if not metrics:
+            print(f"found a checkpoint: going on after step {done}", flush=True)
+            return
         shown = {
             "reward": metrics.get("reward"),
             "tokens": metrics.get("completions/mean_length"),
@@ -74,11 +77,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from dpad_fast.evaluate.experiment import run_experiment
     from dpad_fast.evaluate.tables import before_after
-    from dpad_fast.train.resume import last_complete, step_of
 
-    start = last_complete(Path(config.out))
-    if start is not None:
-        print(f"found {start}: going on after step {step_of(start)}", flush=True)
     result = run_experiment(config, _printer(config.steps))
     if result["after"]:
         print(before_after(result, config.name).text())

@@ -49,6 +49,10 @@ class PlainDisplay:
         """Say that it ended, or was there already."""
         self.say(f"[{job.label}] " + ("was finished before" if skipped else f"done in {seconds:.0f} s"))
 
+    def stopped(self, job: Job) -> None:
+        """Say that it was ended before it was done."""
+        self.say(f"[{job.label}] ended before it was done")
+
 
 class LiveDisplay:
     """A table that follows every process, by rich."""
@@ -90,6 +94,10 @@ class LiveDisplay:
         """Mark its row."""
         row = self._rows.setdefault(job.label, {"metrics": {}})
         row |= {"stage": "kept" if skipped else f"done, {seconds:.0f} s", "done": 1, "of": 1}
+
+    def stopped(self, job: Job) -> None:
+        """Mark its row."""
+        self._rows.setdefault(job.label, {"metrics": {}, "done": 0, "of": 1}).update(stage="ended")
 
     def _table(self) -> Table:
         from rich.progress_bar import ProgressBar

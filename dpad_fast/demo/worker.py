@@ -1,7 +1,8 @@
-"""One training process of the demo: `python -m dpad_fast.demo.worker JOB.json`.
+"""One training process of the demo: `python -m dpad_fast.demo.worker JOB.json [--end-with-stdin]`.
 
 It reads the job, runs it on as many threads as the job says, and writes one JSON line per step to standard output. Run
-again after a kill, it goes on from the last complete checkpoint.
+again after a kill, it goes on from the last complete checkpoint. With `--end-with-stdin` it ends as soon as standard
+input does, which is when the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,15 +41,29 @@ def _measure(config: Any, target: Path) -> None:
     resume.write_json(target, {"mark": before_mark(config), "records": to_rows(records)})
 
 
+def _end_with_stdin() -> None:
+    """End this process when standard input ends. What it was writing is whole or absent, as after any kill."""
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(argv: list[str]) -> int:
     """Run one job.
 
     Args:
-        argv: the job's file: `{"kind": "measure" or "train", "config": {...}, "before": path}`.
+        argv: the job's file: `{"kind": "measure" or "train", "config": {...}, "before": path}`, and options.
 
     Returns:
         0 when done; 2 for a job that cannot be run, with the reason on standard error.
     """
+    if "--end-with-stdin" in argv[1:]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the starter ends its workers
+        _end_with_stdin()
     from dpad_fast.train.config import from_dict
 
     job = json.loads(Path(argv[0]).read_text())
@@ -68,8 +85,8 @@ def main(argv: list[str]) -> int:
         for checkpoint in out.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)  # the trained policy is in out/policy
         return 0
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    except (ValueError, OSError) as error:  # a full disk is an OSError
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 2
 
 

@@ -134,8 +134,13 @@ def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, A
     Raises:
         ValueError: if `config.out` holds another run, or the configuration cannot be run.
     """
+    with claim(Path(config.out), config):
+        return _run(config, tell)
+
+
+def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
+    """`run_experiment` in a folder that is ours."""
     out = Path(config.out)
-    claim(out, config)
     done = resume.read_json(out / "result.json")
     if isinstance(done, dict) and done.get("fingerprint") == config.fingerprint():
         return done

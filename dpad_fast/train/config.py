@@ -10,6 +10,8 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
+import operator
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,18 @@ from dpad_fast.rewards import RewardConfig
 
 EXTRA_REWARDS = ("names_any_object",)
 DATA_KINDS = ("shapes", "dataset")
+DEVICES = ("cpu", "auto")
+SCENES_PER_SEED = 1_000_000  # runs with different seeds see different scenes of the same world
+BELOW = 2**31  # every whole number: what torch, NumPy and the Trainer all take as a size or a seed
+# The smallest value of every number that has one; sections by their names.
+LEAST: dict[str, float] = {
+    **dict.fromkeys(("steps", "save_every", "keep", "log_every"), 1),
+    **dict.fromkeys(("grpo.queries", "grpo.generations", "grpo.completion_tokens", "grpo.accumulate"), 1),
+    **dict.fromkeys(("threads", "seed", "data.seed", "data.limit", "grpo.warmup_steps"), 0),
+    **dict.fromkeys(("evaluation.scenes", "evaluation.seed", "evaluation.show"), 0),
+    **dict.fromkeys(("grpo.learning_rate", "grpo.weight_decay", "grpo.clip_norm", "grpo.beta"), 0),
+    "evaluation.samples": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class GrpoConfig:
     loss: str = "grpo"  # TRL's loss_type
     advantage: str = "std"  # `scale` of ops.group_advantage: std, none, batch, rloo, gdpo or gdpo-batch
     freeze_vision: bool = True  # leave the vision tower as it is
+    vision_tower: str = ""  # its name in the policy, such as model.vision_model; found by itself in the known families
     accumulate: int = 1  # split a step into so many backward passes, for memory
     gradient_checkpointing: bool = False  # trade time for memory
     trl: Mapping[str, Any] = field(default_factory=dict)  # further fields of TRL's GRPOConfig
@@ -100,6 +115,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_choice("data.kind", self.data.kind, DATA_KINDS)
+        _check_choice("device", self.device, DEVICES)
         for name in self.extra_rewards:
             _check_choice("extra_rewards", name, EXTRA_REWARDS)
         if self.extra_weights and len(self.extra_weights) != len(self.extra_rewards):
@@ -112,12 +128,17 @@ class TrainConfig:
             raise ValueError(
                 f"evaluation.seed and data.seed are both {self.data.seed}: it would test on what it trains on"
             )
-        for name in ("steps", "save_every", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("queries", "generations", "completion_tokens", "accumulate"):
-            if getattr(self.grpo, name) < 1:
-                raise ValueError(f"grpo.{name} must be at least 1, got {getattr(self.grpo, name)}")
+        for name, least in LEAST.items():
+            value = operator.attrgetter(name)(self)
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        prompts = self.steps * self.grpo.queries
+        if self.data.kind == "shapes" and prompts > SCENES_PER_SEED:
+            raise ValueError(
+                f"steps x grpo.queries is {prompts} prompts; the shapes world has {SCENES_PER_SEED} a seed"
+            )
+        if self.grpo.temperature <= 0:
+            raise ValueError(f"grpo.temperature must be above 0, got {self.grpo.temperature}")
         if self.grpo.generations < 2:
             raise ValueError("grpo.generations must be at least 2: an advantage compares a completion with its group")
         if self.grpo.queries * self.grpo.generations % self.grpo.accumulate:
@@ -137,6 +158,8 @@ class TrainConfig:
             return RewardConfig.from_dict(dict(self.rewards))
         except ValueError as error:
             raise ValueError(f"rewards: {error}") from error
+        except TypeError as error:
+            raise ValueError(f"rewards: a setting has a value of the wrong type ({error})") from error
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, for JSON and YAML."""
@@ -149,6 +172,8 @@ class TrainConfig:
         plain = self.as_dict()
         for name in ("out", "name", "save_every", "keep", "log_every", "threads", "tensorboard", "save_model"):
             del plain[name]
+        if not self.grpo.vision_tower:  # runs from before there was this setting have the same fingerprint
+            del plain["grpo"]["vision_tower"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -172,9 +197,9 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         if not equals or not key:
             raise ValueError(f"--set {text!r} is not of the form key=value")
         try:
-            _assign(values, key.strip().split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {key}: {value!r} is not valid YAML") from error
+            _assign(values, key.strip().split("."), _yaml(value))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(f"--set {key}: {_short(value)} is not valid YAML") from error
     return from_dict(values)
 
 
@@ -199,17 +224,38 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ValueError(f"{path}: the files' base keys go in a circle")
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        values = _yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
     base = values.pop("base", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base must name a file, got {_short(base)}")
     merged = _read(path.parent / base, (*seen, path))
     _merge(merged, values)
     return merged
+
+
+def _yaml(text: str) -> Any:
+    """What the text holds; a date of no calendar or a number of thousands of digits is no valid YAML either."""
+    try:
+        return yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -258,13 +304,29 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return tuple(_value(inner, item, f"{name}[{i}]") for i, item in enumerate(value))
     if origin is not None:
         if not isinstance(value, Mapping):
-            raise ValueError(f"{name} must be a section of settings, got {value!r}")
+            raise ValueError(f"{name} must be a section of settings, got {_short(value)}")
+        try:
+            json.dumps(dict(value))
+        except (TypeError, ValueError, RecursionError) as error:  # a date, a set; a section that holds itself
+            raise ValueError(f"{name} must hold texts, numbers, lists and sections: {error}") from None
         return dict(value)
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4 as a string
-        except ValueError:
-            raise ValueError(f"{name} must be a number, got {value!r}") from None
+        return _number(value, name)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"{name} must be of type {hint.__name__}, got {value!r}")
+        raise ValueError(f"{name} must be of type {hint.__name__}, got {_short(value)}")
+    if hint is int and not -BELOW < value < BELOW:
+        raise ValueError(f"{name} must be below {BELOW}, got {_short(value)}")
+    if hint is str and ("\0" in value or value.encode(errors="ignore").decode() != value):
+        raise ValueError(f"{name} must be a text without NUL and lone surrogates, got {_short(value)}")
     return value
+
+
+def _number(value: float | str, name: str) -> float:
+    """A finite float; YAML reads 1e-4 as a text."""
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, got {_short(value)}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {_short(value)}")
+    return number

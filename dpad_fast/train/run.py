@@ -7,10 +7,11 @@ Everything is in `out`: run the same configuration again after a kill and it goe
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,12 @@ from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import named_shape
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.train import resume
-from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.config import SCENES_PER_SEED, TrainConfig
+from dpad_fast.train.families import freeze_vision_tower
+from dpad_fast.train.lock import only_one
 from dpad_fast.train.policy import checkpoint, load_policy
 from dpad_fast.train.reward_functions import RewardFunction, TrlRewards, completion_texts
+from dpad_fast.train.saving import keep_policy, policy_is_whole
 from dpad_fast.types import Target
 
 if TYPE_CHECKING:
@@ -32,9 +36,7 @@ if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
 
 Watch = Callable[[int, Mapping[str, float]], None]
-"""Called after every logged step with (step, metrics)."""
-
-SCENES_PER_SEED = 1_000_000  # runs with different seeds see different scenes of the same world
+"""Called after every logged step with (step, metrics), and once without metrics when going on from a checkpoint."""
 
 
 def make_encoder(config: TrainConfig) -> ClipEncoder:
@@ -203,7 +205,10 @@ def _arguments(config: TrainConfig, weights: list[float]) -> Any:
     for name in grpo.trl:
         if name not in known:
             raise ValueError(f"grpo.trl.{name} is not a field of TRL's GRPOConfig")
-    return GRPOConfig(**{**settings, **grpo.trl})
+    try:
+        return GRPOConfig(**{**settings, **grpo.trl})
+    except TypeError as error:
+        raise ValueError(f"grpo.trl holds a value of the wrong type: {error}") from error
 
 
 def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> Any:
@@ -216,10 +221,7 @@ def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> 
     # TRL prepends nothing itself: it takes the padding side from the processor, and completions follow prompts.
     processor.tokenizer.padding_side = "left"
     if config.grpo.freeze_vision:
-        visual = getattr(getattr(model, "model", None), "visual", None)
-        if visual is None:
-            raise ValueError(f"grpo.freeze_vision: policy {config.policy!r} has no vision tower at model.visual")
-        visual.requires_grad_(False)
+        freeze_vision_tower(model, config.grpo.vision_tower)
     functions, weights = _rewards(config, scorer)
     callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
     if config.tensorboard:
@@ -260,33 +262,42 @@ def train(config: TrainConfig, scorer: RewardScorer | None = None, watch: Watch 
     Args:
         config: the run.
         scorer: made from the configuration when None.
-        watch: called after every logged step.
+        watch: see `Watch`.
 
     Returns:
         `{"fingerprint", "steps", "history", "resumed_at", "seconds"}`, also in `out/training.json`; the trained policy
         is in `out/policy`.
 
     Raises:
-        ValueError: if `config.out` holds a run of another configuration, or the configuration cannot be run.
+        ValueError: if `config.out` holds a run of another configuration, or another process is at work there, or the
+            configuration cannot be run, or the policy's weights are no numbers any more.
+        OSError: if the disk is full; what was there before is kept.
     """
+    with claim(Path(config.out), config):
+        return _train(config, scorer, watch)
+
+
+def _train(config: TrainConfig, scorer: RewardScorer | None, watch: Watch | None) -> dict[str, Any]:
+    """`train` in a folder that is ours."""
     out = Path(config.out)
     mark = config.fingerprint()
     if config.threads:
         torch.set_num_threads(config.threads)
-    claim(out, config)
     done = resume.read_json(out / "training.json")
-    if isinstance(done, dict) and done.get("fingerprint") == mark and (out / "policy" / "config.json").is_file():
+    if isinstance(done, dict) and done.get("fingerprint") == mark and policy_is_whole(out / "policy"):
         return done
-    start = resume.last_complete(out)
     started = time.perf_counter()
     with quiet():
         trainer = _trainer(config, scorer or make_scorer(config), watch)
+        start = trainer.from_main(lambda: resume.last_complete(out))
+        if start is not None and watch is not None:
+            watch(resume.step_of(start), {})
         if start is not None and resume.step_of(start) >= config.steps:
             history = _finished(trainer, start)
         else:
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             history = trainer.state.log_history
-        trainer.save_model(str(out / "policy"))
+        keep_policy(trainer, out / "policy", config.steps)
     result = {
         "fingerprint": mark,
         "steps": config.steps,
@@ -298,25 +309,37 @@ def train(config: TrainConfig, scorer: RewardScorer | None = None, watch: Watch 
     return result
 
 
-def claim(out: Path, config: TrainConfig) -> None:
-    """Write the configuration to `out`, or check that the run that is there is the same.
+@contextmanager
+def claim(out: Path, config: TrainConfig) -> Iterator[None]:
+    """Hold a run's folder: nobody else writes to it meanwhile, and no other configuration's run is there.
+
+    Writes the configuration to `out/config.json`.
 
     Args:
         out: the run's folder; made if missing.
         config: the run.
 
+    Yields:
+        Nothing.
+
     Raises:
-        ValueError: if another configuration's run is there; names the settings that differ.
+        ValueError: if another process is at work there (named), or another configuration's run is there (the settings
+            that differ are named).
     """
-    path = out / "config.json"
-    there = resume.read_json(path)
-    if isinstance(there, dict) and there.get("fingerprint") != config.fingerprint():
-        changed = sorted(_differing(there.get("config", {}), config.as_dict()))
-        raise ValueError(
-            f"{out} holds a run with another configuration (differs in {', '.join(changed) or 'its version'}); "
-            "give another --out, or delete that folder to start over"
-        )
-    resume.write_json(path, {"fingerprint": config.fingerprint(), "config": config.as_dict()})
+    main = os.environ.get("RANK", "0") == "0"  # of the processes of one distributed run, the first holds the folder
+    with only_one(out) if main else nullcontext():
+        path = out / "config.json"
+        there = resume.read_json(path)
+        if isinstance(there, dict) and there.get("fingerprint") != config.fingerprint():
+            changed = sorted(_differing(there.get("config", {}), config.as_dict()))
+            raise ValueError(
+                f"{out} holds a run with another configuration (differs in {', '.join(changed) or 'its version'}); "
+                "give another --out, or delete that folder to start over"
+            )
+        ours = {"fingerprint": config.fingerprint(), "config": config.as_dict()}
+        if there != ours:
+            resume.write_json(path, ours)
+        yield
 
 
 def _differing(old: Any, new: Any, prefix: str = "") -> list[str]:

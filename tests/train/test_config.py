@@ -1,3 +1,5 @@
+"""Configurations: what is read, and that every mistake is named in one line."""
+
 import dataclasses
 import inspect
 import re
@@ -84,3 +86,57 @@ def test_bad_files(tmp_path, text, overrides, complaint):
 def test_missing_file():
     with pytest.raises(FileNotFoundError):
         configuration.load("no/such/file.yaml")
+
+
+HUGE = "1" + "0" * 30
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("- a", "expected a mapping of settings, got list"),
+        ("", "expected a mapping of settings, got NoneType"),
+        ("[" * 100_000, "not valid YAML"),
+        ("name: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        ("steps: " + "1" * 5000, "not valid YAML: Exceeds the limit"),
+        (b"\xff\xfe\x00\xd8", "not valid YAML"),
+        ("base: 5", "base must name a file, got 5"),
+        ("base: [a]", r"base must name a file, got \['a'\]"),
+        (f"steps: {HUGE}", f"^steps must be below 2147483648, got {HUGE}$"),
+        (f"data: {{seed: {HUGE}}}", r"^data\.seed must be below"),
+        (f"grpo: {{queries: {HUGE}}}", r"^grpo\.queries must be below"),
+        (f"grpo: {{clip_norm: {'1' * 400}}}", r"^grpo\.clip_norm must be a number, got 1+\.\.\. \(400 characters\)"),
+        ("steps: 2147483647", r"^steps x grpo\.queries is 17179869176 prompts"),
+        ("seed: -1", "^seed must be at least 0, got -1"),
+        ("threads: -5", "^threads must be at least 0, got -5"),
+        ("data: {limit: -5}", r"^data\.limit must be at least 0"),
+        ("evaluation: {samples: 0}", r"^evaluation\.samples must be at least 1, got 0"),
+        ("evaluation: {scenes: -1}", r"^evaluation\.scenes must be at least 0"),
+        ("grpo: {temperature: 0}", r"^grpo\.temperature must be above 0, got 0\.0"),
+        ("grpo: {temperature: .inf}", r"^grpo\.temperature must be a finite number, got inf"),
+        ("grpo: {learning_rate: .nan}", r"^grpo\.learning_rate must be a finite number, got nan"),
+        ("grpo: {learning_rate: -1e-4}", r"^grpo\.learning_rate must be at least 0"),
+        ("grpo: {trl: {x: 2020-01-01}}", r"^grpo\.trl must hold texts, numbers, lists and sections"),
+        ("rewards: &a {preset: *a}", "^rewards must hold texts, numbers, lists and sections"),
+        ("rewards: {terms: 5}", "^rewards: a setting has a value of the wrong type"),
+        ("device: tpu", "^device is 'tpu'; known: cpu, auto"),
+        ('out: "a\\0b"', "^out must be a text without NUL"),
+        ('name: "\\ud800"', "^name must be a text without NUL and lone surrogates"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_hostile_files_are_one_line(tmp_path, text, complaint):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=complaint) as error:
+        load(path)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("value", ["[", "[" * 100_000, "1" * 5000, "2020-13-45"], ids=["open", "deep", "long", "date"])
+def test_hostile_overrides_are_one_line(tmp_path, value):
+    path = tmp_path / "run.yaml"
+    path.write_text("name: a")
+    with pytest.raises(ValueError, match=r"--set steps: .* is not valid YAML") as error:
+        load(path, [f"steps={value}"])
+    assert len(str(error.value)) < 200

@@ -1,0 +1,69 @@
+"""One process at a time in a folder: a lock that the operating system drops when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME = ".lock"
+_held: dict[Path, int] = {}  # folders that this process holds, and the thread that does
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder. The thread that holds it may take it again; no other thread or process may.
+
+    Args:
+        folder: made if missing; gets a file `.lock` with the holder's process number, which is left there.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: if another process or thread holds it; names the process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    key = folder.resolve()
+    if key in _held:
+        if _held[key] != threading.get_ident():
+            raise ValueError(_refusal(folder, str(os.getpid())))
+        yield
+        return
+    descriptor = os.open(key / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(descriptor, folder)
+        _held[key] = threading.get_ident()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        if _held.get(key) == threading.get_ident():
+            del _held[key]
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the lock, or say who has it. File systems without locks are used without one."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        raise ValueError(_refusal(folder, holder or "unknown")) from None
+    except OSError as error:
+        warnings.warn(f"{folder} cannot be locked ({error.strerror}): nobody notices a second run in it", stacklevel=3)
+
+
+def _refusal(folder: Path, holder: str) -> str:
+    return (
+        f"{folder} is in use by another run, process {holder}: two in one folder would overwrite each other's files. "
+        "Wait for it, end it, or give another --out"
+    )
