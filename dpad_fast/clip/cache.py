@@ -10,6 +10,7 @@ from threading import Lock
 
 import torch
 
+from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.store import EmbeddingStore
 
 
@@ -38,6 +39,7 @@ class EmbeddingCache:
         self.store = None if folder is None else EmbeddingStore(folder, folder_bytes)
         self._entries: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self._lock = Lock()
+        free_lock_in_child(self)
 
     def __len__(self) -> int:
         return len(self._entries)

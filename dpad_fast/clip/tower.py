@@ -9,6 +9,7 @@ from threading import Lock
 
 import torch
 
+from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.kernels import Kernels, Prepared
 from dpad_fast.clip.paths import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tokens import Ids
@@ -96,6 +97,7 @@ class FastClip:
         self._patch = kernels.prepare([weights.image.patch])
         self._projections = [kernels.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
         self._lock = Lock()
+        free_lock_in_child(self)
 
     @property
     def kernels(self) -> Kernels:
@@ -107,6 +109,7 @@ class FastClip:
         clip = copy.copy(self)
         clip._text, clip._image = self._text.sharing(kernels), self._image.sharing(kernels)
         clip._kernels, clip._lock = kernels, Lock()
+        free_lock_in_child(clip)
         return clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:

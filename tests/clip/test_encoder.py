@@ -32,7 +32,7 @@ def _inputs(processor, text):
 def embed(encoder, texts, pictures):
     ids = encoder.tokens.encode(texts)
     regions = [(i, None) for i in range(len(pictures))]
-    return encoder.embed_texts(ids), encoder.embed_regions([Picture(p, "p") for p in pictures], regions)
+    return encoder.embed_ids(ids), encoder.embed_regions([Picture(p, "p") for p in pictures], regions)
 
 
 def test_batches_agree_with_one_at_a_time(tiny):
@@ -99,7 +99,7 @@ def test_siglip_attends_to_full_length(siglip):
     encoder = df.ClipEncoder.from_transformers(*siglip)
     assert encoder.preprocess.resize == "squash"
     texts = ["a", "a cat", "a b c d e f"]
-    found = encoder.embed_texts(encoder.tokens.encode(texts))
+    found = encoder.embed_ids(encoder.tokens.encode(texts))
     rows = [
         processor.tokenizer(t, padding="max_length", max_length=24, return_tensors="pt")["input_ids"] for t in texts
     ]
@@ -129,7 +129,7 @@ def test_other_families_get_an_attention_mask():
 
     processor = SimpleNamespace(tokenizer=tokenizer, image_processor=shared.tiny_clip()[1].image_processor)
     encoder = df.ClipEncoder.from_transformers(Model(), processor)
-    encoder.embed_texts(encoder.tokens.encode(["a", "a b c"]))
+    encoder.embed_ids(encoder.tokens.encode(["a", "a b c"]))
     assert seen[0].sum(1).tolist() == [3, 5]
 
 
@@ -296,7 +296,7 @@ def test_a_broken_model_raises(tiny):
         model.text_projection.weight.fill_(float("nan"))
     encoder = df.ClipEncoder.from_transformers(model, tiny[1])
     with pytest.raises(ValueError, match="not finite"):
-        encoder.embed_texts(encoder.tokens.encode(["a cat"]))
+        encoder.embed_ids(encoder.tokens.encode(["a cat"]))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_saved_and_loaded(tiny, tmp_path):
     expected = df.ClipEncoder.from_transformers(*tiny)
     ids = expected.tokens.encode(captions(5))
     assert encoder.tokens.encode(captions(5)) == ids
-    torch.testing.assert_close(encoder.embed_texts(ids), expected.embed_texts(ids))
+    torch.testing.assert_close(encoder.embed_ids(ids), expected.embed_ids(ids))
 
 
 def test_cache_is_bounded():
