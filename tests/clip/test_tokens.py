@@ -131,12 +131,12 @@ def test_a_language_before_every_caption(tmp_path):
 
     letters = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *(chr(code) for code in range(33, 127))]
     NllbTokenizer(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]).save_pretrained(tmp_path)
-    made = {}
-    for language in ("fra_Latn", "deu_Latn"):
-        tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path), context_length=WIDTH, language=language)
+    made = []
+    for settings in ({"language": "fra_Latn"}, {"src_lang": "fra_Latn"}, {"src_lang": "deu_Latn"}):
+        tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path), context_length=WIDTH, **settings)
         agree(clipa(open_clip), image_transform(32, is_train=False), tokenizer)
-        made[language] = tokenizer(["a cat"])
-    assert not torch.equal(*made.values())
+        made.append(tokenizer(["a cat"]))
+    assert not torch.equal(made[1], made[2])
 
 
 def test_a_tokenizer_shorter_than_the_model():
@@ -151,7 +151,8 @@ def test_a_tokenizer_shorter_than_the_model():
         "text_cfg": {"context_length": 2 * WIDTH, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     }
     torch.manual_seed(0)
-    agree(open_clip.CustomTextCLIP(embed_dim=16, **parts).eval(), transform, tokenizer)
+    free = {**parts, "text_cfg": {**parts["text_cfg"], "no_causal_mask": True, "pool_type": "last"}}
+    agree(open_clip.CustomTextCLIP(embed_dim=16, **free).eval(), transform, tokenizer)
     with pytest.raises(ValueError, match="context_length 16 is not the model's 32"):
         df.ClipEncoder.from_open_clip(open_clip.CLIP(embed_dim=16, **parts).eval(), transform, tokenizer)
 
@@ -208,7 +209,7 @@ def test_a_processor_that_changes_captions_is_refused_by_name():
             return super().__call__(images=images, text=[one.lower() for one in text], **rest)
 
     changed = Lowering(image_processor=processor.image_processor, tokenizer=processor.tokenizer)
-    with pytest.raises(ValueError, match="processor Lowering does more to captions .* 'The LEFT"):
+    with pytest.raises(ValueError, match='processor Lowering does more to captions .* "The LEFT'):
         df.ClipEncoder.from_transformers(model, changed)
 
 
@@ -231,13 +232,16 @@ def roberta(kind, places):
     if kind == "AltCLIP":
         config = transformers.AltCLIPConfig(text_config={**tower, "project_dim": 32}, vision_config=vision)
         return transformers.AltCLIPModel(config).eval()
+    if kind == "ChineseCLIP":
+        config = transformers.ChineseCLIPConfig(text_config=tower, vision_config=vision, projection_dim=16)
+        return transformers.ChineseCLIPModel(config).eval()
     text = getattr(transformers, f"{kind}Config")(**tower)
     image = transformers.CLIPVisionConfig(**vision)
     config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(image, text, projection_dim=16)
     return transformers.VisionTextDualEncoderModel(config).eval()
 
 
-OFFSETS = {"AltCLIP": 2, "Roberta": 2, "XLMRoberta": 2, "Camembert": 2, "MPNet": 2, "Bert": 0, "DistilBert": 0}
+OFFSETS = {"AltCLIP": 2, "Roberta": 2, "XLMRoberta": 2, "Camembert": 2, "MPNet": 2, "Bert": 0, "ChineseCLIP": 0}
 
 
 @pytest.mark.parametrize("kind", OFFSETS)
@@ -255,7 +259,7 @@ def test_positions_that_cannot_be_used(kind, tiny):
     torch.testing.assert_close(encoder.embed_texts([fits]), theirs, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match=r"texts\[1\] has 17 tokens, and the model takes 16"):
         encoder.embed_texts([fits, beyond])
-    for choice, reason in (("zero", "too-long"), ("truncate", None), ("windows", None)):
+    for choice, reason in (("zero", "too-long"), ("truncate", None), ("chunk", None)):
         config = df.RewardConfig.preset("dpad", shape="margin", long_caption=choice)
         texts = [shared.completion(caption=fits), shared.completion(caption=beyond)]
         targets = [df.Target.parse(shared.SOLUTION)] * 2
