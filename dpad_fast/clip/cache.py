@@ -70,17 +70,20 @@ class EmbeddingCache:
                 _, dropped = self._entries.popitem(last=False)
                 self.bytes -= dropped.numel() * dropped.element_size()
 
-    def get_stored(self, keys: Sequence[Hashable], owner: bytes) -> dict[Hashable, torch.Tensor]:
+    def get_stored(
+        self, keys: Sequence[Hashable], owner: bytes, size: int | None = None
+    ) -> dict[Hashable, torch.Tensor]:
         """Those of the keys that the file has, which are then in memory too.
 
         Args:
             keys: made of tuples, numbers, strings and bytes, so that their `repr` is the same in every process.
             owner: a digest of the model and its preprocessing.
+            size: numbers in an embedding; None: any.
         """
         if self.store is None or not keys:
             return {}
         digests = {_digest(owner, key): key for key in keys}
-        found = {digests[digest]: value for digest, value in self.store.get(list(digests)).items()}
+        found = {digests[digest]: value for digest, value in self.store.get(list(digests), size).items()}
         for key, value in found.items():
             self.put(key, value)
         return found

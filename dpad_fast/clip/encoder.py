@@ -332,6 +332,10 @@ class ClipEncoder:
             digest.update(content.numpy().data)
         return digest.digest()
 
+    @cached_property
+    def _size(self) -> int:
+        return int(self.embed_texts(["a"]).shape[1])
+
     def _content_keys(self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]) -> dict[int, Hashable]:
         """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
         used = list(dict.fromkeys(index for index, _ in regions))
@@ -351,7 +355,7 @@ class ClipEncoder:
                     found[place] = value
             if self.cache.store is not None:
                 unknown = [key for key, place in rest.items() if place not in found]
-                stored = self.cache.get_stored(unknown, self.digest)
+                stored = self.cache.get_stored(unknown, self.digest, self._size)
                 found.update((rest[key], value) for key, value in stored.items())
         return found
 
