@@ -256,7 +256,7 @@ def plot(path: Path, contestants: dict[str, Contestant], floors: list[tuple[Any,
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.reward", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.reward", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="turns of all contestants (%(default)s)")
     parser.add_argument("--sample", type=int, default=16, help="completions timed one at a time (%(default)s)")

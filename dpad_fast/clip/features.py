@@ -35,9 +35,9 @@ def usable(model: Any, said: int) -> int:
     """
     modules = model.named_modules() if isinstance(model, torch.nn.Module) else ()
     for name, module in modules:
-        if isinstance(module, torch.nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
-            if module.padding_idx is not None:
-                said = min(said, module.num_embeddings - module.padding_idx - 1)
+        table = isinstance(module, torch.nn.Embedding) and "position" in name.rsplit(".", 1)[-1]
+        if table and module.padding_idx is not None:
+            said = min(said, module.num_embeddings - module.padding_idx - 1)
     return said
 
 
@@ -47,12 +47,12 @@ def open_clip_context(model: Any, tokenizer: Any) -> int:
     Raises:
         ValueError: neither says, or the model does not take rows as short as the tokenizer's.
     """
-    takes = getattr(model, "context_length", None)
-    makes = getattr(tokenizer, "context_length", None)
+    takes: int | None = getattr(model, "context_length", None)
+    makes: int | None = getattr(tokenizer, "context_length", None)
     if not takes and not makes:
         raise ValueError("neither the model nor the tokenizer has a context_length")
     # A text tower of transformers gives the size of its table of positions, which its captions need not fill.
-    context = usable(model, min(int(takes or makes), int(makes or takes)))
+    context = usable(model, min(length for length in (takes, makes) if length))
     if takes and context < takes and callable(getattr(model, "encode_text", None)):
         try:
             device = next(model.parameters()).device

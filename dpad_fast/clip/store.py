@@ -31,7 +31,7 @@ _SCHEMA = (
 # What SQLite needs for a row besides key and value, measured on rows of 512 floats: 4 KB pages hold one or two rows.
 _PAGE = 4096
 _BATCH = 400  # keys in one statement; SQLite's own limit is 999 in old releases
-# For a lock of another process. One who holds it so long may hold it for ever: then nobody waits again until it is free.
+# For another process's lock. One who holds it so long may hold it for ever: nobody waits again until it is free.
 _WAIT_S = 0.5
 # SQLite's words for what passes, or is not the file's fault. Anything else is damage.
 _BUSY = ("locked", "locking protocol")

@@ -1,4 +1,8 @@
+"""Embeddings are those of the model that the caller holds, however captions and pictures are batched."""
+
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -343,3 +347,67 @@ def test_cache_is_bounded():
     assert len(nothing) == 0
     with pytest.raises(ValueError, match="max_bytes must be 0 or more"):
         EmbeddingCache(-1)
+
+
+def test_captions_and_pictures_by_themselves(tiny, tmp_path):
+    model, processor = tiny
+    encoder = df.ClipEncoder.from_transformers(*tiny, precision="guarded")
+    texts = ["a red chair", "a cat", "a red chair"]
+    shown = shared.picture(3, (90, 70))
+    shown.save(tmp_path / "a.png")
+    pixels = torch.tensor(list(shown.tobytes()), dtype=torch.uint8).view(70, 90, 3)
+    content = (tmp_path / "a.png").read_bytes()
+    images = [shown, tmp_path / "a.png", str(tmp_path / "a.png"), content, {"bytes": content}, pixels, pixels.numpy()]
+    expected = one_by_one(model, processor, texts, [shown, shown.crop((10, 20, 60, 65))])
+    found = encoder.embed_texts(texts)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3), atol=1e-6, rtol=0)
+    for image in images:
+        found = encoder.embed_images([image, image, image], boxes=[None, (10, 20, 60, 65), (9.6, 20.2, 60.4, 64.9)])
+        torch.testing.assert_close(found, expected[1][[0, 1, 1]], atol=1e-6, rtol=0)
+    assert torch.equal(encoder.embed_images(images), encoder.embed_images([shown] * 7))
+    assert encoder.embed_texts([]).shape == encoder.embed_images([], boxes=[]).shape == (0, found.shape[1])
+
+
+def test_captions_and_pictures_that_cannot_be_embedded(tiny):
+    encoder = df.ClipEncoder.from_transformers(*tiny)
+    long = "cat " * 100
+    cut = encoder.embed_texts(["a", long], truncate=True)
+    inputs = tiny[1].tokenizer(long, truncation=True, max_length=encoder.tokens.context, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(cut[1:], unit(tiny[0].get_text_features(**inputs)), atol=1e-6, rtol=0)
+    image = shared.picture(0, (90, 70))
+    nan = float("nan")
+    for call, message in [
+        (lambda: encoder.embed_texts(["a", long]), rf"texts\[1\] has \d+ tokens, .* takes {encoder.tokens.context}"),
+        (lambda: encoder.embed_texts("a red chair"), "texts must be a list of strings, got one string"),
+        (lambda: encoder.embed_texts([(1, 2)]), r"texts\[0\] must be a string, got tuple"),
+        (lambda: encoder.embed_texts(["a", "\ud800"]), r"texts\[1\] cannot be embedded: bad-text"),
+        (lambda: encoder.embed_images([image, 5]), r"images\[1\] must be a PIL image"),
+        (lambda: encoder.embed_images([image], boxes=[]), "boxes has 0 entries for 1 images"),
+        (lambda: encoder.embed_images([image], boxes=[(1, 2, 3)]), r"boxes\[0\] must be four finite numbers"),
+        (lambda: encoder.embed_images([image], boxes=[(1, 2, nan, 4)]), r"boxes\[0\] must be four finite numbers"),
+        (lambda: encoder.embed_images([image], boxes=[(50, 2, 3, 4)]), r"boxes\[0\] has no pixel of images\[0\]"),
+        (lambda: encoder.embed_images([image], boxes=[(90, 0, 99, 9)]), r"boxes\[0\] has no pixel of images\[0\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(("flag", "status"), [("-O", 0), ("-OO", 1)])
+def test_optimised_python(flag, status):
+    """Without asserts all is well; without docstrings transformers builds no model, which one line says."""
+    code = """
+import dpad_fast as df
+try:
+    print(df.load_encoder("shapes", precision="float32").embed_texts(["a red circle"]).norm().item())
+except ValueError as error:
+    raise SystemExit(str(error))
+"""
+    done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "transformers makes its models with docstrings, which python -OO drops" in done.stderr
+    else:
+        assert abs(float(done.stdout) - 1) < 1e-6

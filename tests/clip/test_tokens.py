@@ -165,7 +165,7 @@ def test_an_unknown_wrapper_is_refused_by_name(words):
         def __call__(self, texts, context_length=None):
             return super().__call__([f"a photo of {text}" for text in texts], context_length)
 
-    with pytest.raises(ValueError, match="tokenizer Prompting does more to captions .* 'a photo of a cat' becomes"):
+    with pytest.raises(ValueError, match=r"tokenizer Prompting does more to captions .* 'a photo of a cat' becomes"):
         df.ClipEncoder.from_open_clip(
             clipa(open_clip), image_transform(32, is_train=False), Prompting(words, context_length=WIDTH)
         )
@@ -209,7 +209,7 @@ def test_a_processor_that_changes_captions_is_refused_by_name():
             return super().__call__(images=images, text=[one.lower() for one in text], **rest)
 
     changed = Lowering(image_processor=processor.image_processor, tokenizer=processor.tokenizer)
-    with pytest.raises(ValueError, match='processor Lowering does more to captions .* "The LEFT'):
+    with pytest.raises(ValueError, match=r'processor Lowering does more to captions .* "The LEFT'):
         df.ClipEncoder.from_transformers(model, changed)
 
 
