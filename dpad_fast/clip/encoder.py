@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.forward import OwnForward, make_forwards, torch_threads
 from dpad_fast.clip.preprocess import Preprocess, Region
+from dpad_fast.clip.requests import Picture, read_images, read_texts
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
@@ -25,19 +26,6 @@ PRECISIONS = ("float32", "bfloat16", "guarded")
 _IMAGE_CHUNK = 64
 _TEXT_CHUNK = 1024
 _PROBE = ("a photo of a cat", "two")
-
-
-class Picture(Protocol):
-    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for equal contents."""
-        ...
-
-    def pixels(self) -> torch.Tensor:
-        """uint8 [H, W, 3]."""
-        ...
 
 
 class ClipEncoder:
@@ -188,21 +176,7 @@ class ClipEncoder:
         Raises:
             ValueError: a caption is no string, no valid Unicode or too long; names its index.
         """
-        if isinstance(texts, str):
-            raise ValueError("texts must be a list of strings, got one string")
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"texts[{i}] must be a string, got {type(text).__name__}")
-        rows = []
-        for i, ids in enumerate(self.tokens.encode(texts)):
-            if isinstance(ids, str):
-                raise ValueError(f"texts[{i}] cannot be embedded: {ids}")
-            if not truncate and not self.tokens.fits(ids):
-                raise ValueError(
-                    f"texts[{i}] has {len(ids)} tokens, and the model takes {self.tokens.context}; "
-                    "truncate=True cuts it"
-                )
-            rows.append(self.tokens.truncate(ids))
+        rows = read_texts(self.tokens, texts, truncate)
         return self.embed_ids(rows, exact=True) if rows else self._none()
 
     def embed_images(
@@ -221,26 +195,7 @@ class ClipEncoder:
         Raises:
             ValueError: an image cannot be read or a box has no area; names the index.
         """
-        # rewards is built on clip: what a scorer takes for an image is known there, so it is asked when called.
-        from dpad_fast.rewards.discriminative import region_of, whole_or
-        from dpad_fast.rewards.images import find_pictures
-
-        if boxes is not None and len(boxes) != len(images):
-            raise ValueError(f"boxes has {len(boxes)} entries for {len(images)} images")
-        pictures, index = find_pictures(images, None)
-        for picture in pictures:
-            picture.check()
-        regions: list[tuple[int, Region]] = []
-        for i, place in enumerate(index):
-            box = None if boxes is None else boxes[i]
-            region: Region = None
-            if box is not None:
-                box, size = _numbers(box, f"boxes[{i}]"), pictures[place].size
-                cut = region_of(box, size, None)
-                if cut is None or region_of(box, size, None, clip=True) is None:
-                    raise ValueError(f"boxes[{i}] has no pixel of images[{i}], which is {size}: {tuple(box)}")
-                region = whole_or(cut, size)
-            regions.append((place, region))
+        pictures, regions = read_images(images, boxes)
         return self.embed_regions(pictures, regions, exact=True) if regions else self._none()
 
     def _none(self) -> torch.Tensor:
@@ -426,16 +381,6 @@ class ClipEncoder:
         if not bool(torch.isfinite(unit).all()):
             raise ValueError(f"encoder {self.name!r} returned embeddings that are not finite; are its weights sound?")
         return unit
-
-
-def _numbers(box: Any, name: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(value) for value in box)
-    except (TypeError, ValueError, OverflowError):
-        found = ()
-    if len(found) != 4 or not all(abs(value) < 1e9 for value in found):
-        raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {box!r}")
-    return found
 
 
 def _present(value: torch.Tensor | None) -> torch.Tensor:

@@ -18,7 +18,7 @@ def positions(model: Any) -> int:
     Raises:
         ValueError: its configuration does not say.
     """
-    said = getattr(model.config.text_config, "max_position_embeddings", None)
+    said = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
     if not isinstance(said, int) or said < 1:
         raise ValueError(
             f"the text configuration of {type(model).__name__} has no max_position_embeddings, so it is not known how "
@@ -56,7 +56,7 @@ def open_clip_context(model: Any, tokenizer: Any) -> int:
     if takes and context < takes and callable(getattr(model, "encode_text", None)):
         try:
             device = next(model.parameters()).device
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.device("cpu"):
                 model.encode_text(tokenizer(["a"], context_length=context).to(device))
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(

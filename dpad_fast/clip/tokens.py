@@ -192,7 +192,7 @@ def from_transformers(processor: Any, context: int, *, end: bool, full: bool) ->
         call = (lambda text, **rest: processor(text=text, **rest)) if callable(processor) else tokenizer
         padding = "max_length" if full else False
         made = call(texts, truncation=True, max_length=context, padding=padding)
-        if torch.as_tensor(made.get("token_type_ids", 0)).any():
+        if any(map(any, made.get("token_type_ids", ()))):
             raise ValueError("its token types are not all 0")
         return made["input_ids"]
 
@@ -221,7 +221,12 @@ def from_open_clip(tokenizer: Any, context: int) -> Tokens:
 
         longest = max(len(entry) for entry in tokenizer.encoder)
         tokens = Tokens(encode, context, Layout(0), longest, _MERGED * _ENTITY)
-    tokens.check(name, lambda texts: tokenizer(texts, context_length=context).tolist(), padded=True)
+
+    def theirs(texts: list[str]) -> Any:
+        with torch.device("cpu"):  # whatever the caller's default is
+            return tokenizer(texts, context_length=context).tolist()
+
+    tokens.check(name, theirs, padded=True)
     return tokens
 
 
