@@ -60,7 +60,7 @@ def open_clip_context(model: Any, tokenizer: Any) -> int:
                 model.encode_text(tokenizer(["a"], context_length=context).to(device))
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(
-                f"the tokenizer's context_length {makes} is not the model's {takes}: {str(error).splitlines()[0]} "
+                f"the tokenizer's context_length {makes} is not the model's {takes}: {str(error)[:200]} "
                 "(open_clip.get_tokenizer makes the one that goes with an architecture)"
             ) from error
     return context

@@ -17,7 +17,8 @@ import torch
 _holders: weakref.WeakSet[Any] = weakref.WeakSet()
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
 _forking = Lock()
-_held: list[Any] = []
+_held: list[Any] = []  # locks
+_WAIT_S = 10.0
 _child = False
 
 
@@ -37,25 +38,23 @@ def one_thread() -> bool:
 
 
 def _before() -> None:
-    _forking.acquire()
-    for holder in list(_guarded):
-        holder._lock.acquire()
-        _held.append(holder)
+    # Not for ever: a signal's handler may fork while the very thread that it interrupted holds a lock.
+    for lock in (_forking, *(holder._lock for holder in list(_guarded))):
+        if lock.acquire(timeout=_WAIT_S):
+            _held.append(lock)
 
 
 def _release() -> None:
     while _held:
-        _held.pop()._lock.release()
-    _forking.release()
+        _held.pop().release()
 
 
 def _in_child() -> None:
     global _child
     _release()
-    holders = list(_holders)
-    for holder in holders:
+    for holder in (*_holders, *_guarded):
         holder._lock = Lock()
-    if holders:
+    if len(_holders) > 0:
         _child = True
         torch.set_num_threads(1)  # as torch's own data loaders do in their workers
 

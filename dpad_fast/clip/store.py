@@ -166,7 +166,9 @@ class EmbeddingStore:
         connection.text_factory = bytes  # a name that is no text is damage, and not an error of decoding
         connection.execute(self._busy_timeout(use))
         connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-        connection.execute("PRAGMA synchronous=NORMAL")
+        # Nothing waits for the disk, so that locks are short. A killed process loses nothing by it; where the machine
+        # itself stops, what half a write left is found damaged, and made again.
+        connection.execute("PRAGMA synchronous=OFF")
         connection.execute(f"PRAGMA max_page_count={self.max_bytes // _PAGE}")
         tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
         schema = tables.pop(_TABLE.encode(), None)

@@ -395,19 +395,9 @@ def test_captions_and_pictures_that_cannot_be_embedded(tiny):
             call()
 
 
-@pytest.mark.parametrize(("flag", "status"), [("-O", 0), ("-OO", 1)])
-def test_optimised_python(flag, status):
-    """Without asserts all is well; without docstrings transformers builds no model, which one line says."""
-    code = """
-import dpad_fast as df
-try:
-    print(df.load_encoder("shapes", precision="float32").embed_texts(["a red circle"]).norm().item())
-except ValueError as error:
-    raise SystemExit(str(error))
-"""
-    done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == status, done.stderr
-    if status:
-        assert "transformers makes its models with docstrings, which python -OO drops" in done.stderr
-    else:
-        assert abs(float(done.stdout) - 1) < 1e-6
+def test_python_without_docstrings_is_refused():
+    """transformers builds its models with their docstrings; without them one line says so."""
+    code = "import dpad_fast as df; df.load_encoder('shapes')"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "transformers makes its models with docstrings, which python -OO drops" in done.stderr.splitlines()[-1]
