@@ -90,7 +90,7 @@ def as_rows(case: Case, rows: list[Row]) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Compile, print, and fail on a fault."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu_static", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_static", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--arch", type=int, nargs="*", default=ARCHITECTURES, choices=tuple(LIMITS))
     parser.add_argument("--only", default="", help="only calls whose name contains this")
     options = parser.parse_args(arguments)

@@ -168,7 +168,7 @@ def rewritten(text: str, folder: Path = results.FOLDER) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Rewrite, or say what would change; 1 where a check finds something."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 where a table is out of date")
     options = parser.parse_args(arguments)
     stale = []

@@ -12,7 +12,7 @@ from dpad_fast._version import __version__
 if TYPE_CHECKING:
     from dpad_fast import clip, coco_mask, data, evaluate, integrations, ops, reference, rewards, train
     from dpad_fast.clip import ClipEncoder, load_encoder
-    from dpad_fast.rewards import RewardConfig, RewardScorer
+    from dpad_fast.rewards import RewardConfig, RewardScorer, ScorerSpec
     from dpad_fast.types import Completion, Sample, ScoreBatch, Target
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "RewardScorer",
     "Sample",
     "ScoreBatch",
+    "ScorerSpec",
     "Target",
     "__version__",
     "clip",
@@ -43,6 +44,7 @@ _HOME = {
     "RewardScorer": "dpad_fast.rewards",
     "Sample": "dpad_fast.types",
     "ScoreBatch": "dpad_fast.types",
+    "ScorerSpec": "dpad_fast.rewards",
     "Target": "dpad_fast.types",
     "load_encoder": "dpad_fast.clip",
 }

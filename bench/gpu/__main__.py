@@ -85,7 +85,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare, time, print, write; 2 where there is no GPU, 1 where outputs disagree."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=51, help="timed runs of each contestant, at least 9 (default: 51)")
     parser.add_argument("--only", default="", help="only cases whose op or name contains this; writes no file")
     options = parser.parse_args(arguments)

@@ -20,7 +20,7 @@ from bench import results
 
 def main(argv: list[str] | None = None) -> int:
     """Race, or one of the checks."""
-    parser = argparse.ArgumentParser(prog="python -m bench.reward", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.reward", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="turns of all contestants (%(default)s)")
     parser.add_argument("--sample", type=int, default=16, help="completions timed one at a time (%(default)s)")

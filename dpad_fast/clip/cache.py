@@ -10,6 +10,7 @@ from threading import Lock
 
 import torch
 
+from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.store import EmbeddingStore
 
 
@@ -38,6 +39,7 @@ class EmbeddingCache:
         self.store = None if folder is None else EmbeddingStore(folder, folder_bytes)
         self._entries: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
         self._lock = Lock()
+        free_lock_in_child(self)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -68,17 +70,20 @@ class EmbeddingCache:
                 _, dropped = self._entries.popitem(last=False)
                 self.bytes -= dropped.numel() * dropped.element_size()
 
-    def get_stored(self, keys: Sequence[Hashable], owner: bytes) -> dict[Hashable, torch.Tensor]:
+    def get_stored(
+        self, keys: Sequence[Hashable], owner: bytes, size: int | None = None
+    ) -> dict[Hashable, torch.Tensor]:
         """Those of the keys that the file has, which are then in memory too.
 
         Args:
             keys: made of tuples, numbers, strings and bytes, so that their `repr` is the same in every process.
             owner: a digest of the model and its preprocessing.
+            size: numbers in an embedding; None: any.
         """
         if self.store is None or not keys:
             return {}
         digests = {_digest(owner, key): key for key in keys}
-        found = {digests[digest]: value for digest, value in self.store.get(list(digests)).items()}
+        found = {digests[digest]: value for digest, value in self.store.get(list(digests), size).items()}
         for key, value in found.items():
             self.put(key, value)
         return found

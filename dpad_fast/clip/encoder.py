@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.forward import OwnForward, torch_threads
 from dpad_fast.clip.preprocess import Preprocess, Region
+from dpad_fast.clip.requests import Picture, read_images, read_texts
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
 
@@ -23,24 +26,7 @@ PRECISIONS = ("float32", "bfloat16", "guarded")
 # Chunks bound memory only: 64 regions of 224 x 224 are 39 MB of input and some 300 MB of ViT-B/32 activations.
 _IMAGE_CHUNK = 64
 _TEXT_CHUNK = 1024
-# Families whose text tower is causal and read at the first end token, so that shorter rows give the same values.
-_TRIMMED = ("clip",)
-# Families trained on captions padded to the full length, all of which is attended to.
-_FULL_LENGTH = ("siglip",)
 _PROBE = ("a photo of a cat", "two")
-
-
-class Picture(Protocol):
-    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for equal contents."""
-        ...
-
-    def pixels(self) -> torch.Tensor:
-        """uint8 [H, W, 3]."""
-        ...
 
 
 class ClipEncoder:
@@ -88,10 +74,11 @@ class ClipEncoder:
         self.compared = self.recomputed = 0
         self.threads = threads
         self._model = model.eval()
+        self._process = os.getpid()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
 
         def own(copied: torch.nn.Module) -> OwnForward:
-            return OwnForward(copied, text_features, image_features, None if trim else tokens.context, tokens.pad)
+            return OwnForward(copied, text_features, image_features, None if trim else tokens.width, tokens.layout)
 
         probe = [ids for ids in tokens.encode(_PROBE) if not isinstance(ids, str)]
         probe = [tokens.truncate(ids) for ids in probe]
@@ -124,22 +111,20 @@ class ClipEncoder:
             threads: CPU threads; None: as many as torch uses (under Ray that is one).
 
         Raises:
-            ValueError: the processor does what `Preprocess` cannot express, or has no tokenizer; names what.
+            ValueError: the processor does what `Preprocess` cannot express, changes captions otherwise than by its
+                tokenizer, or has none; or the model does not say how many tokens it takes. Names what.
         """
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None:
             raise ValueError(f"processor {type(processor).__name__} has no tokenizer")
         family = model.config.model_type
-        text = model.config.text_config
-        trim = family in _TRIMMED
-        # Rows of a trimmed tower are filled with the end token, whose first occurrence is what is read.
-        end = tokenizer.eos_token_id if trim else tokenizer.pad_token_id
+        trim, full = family in features.TRIMMED, family in features.FULL_LENGTH
         return cls(
             model,
             Preprocess.from_transformers(processor),
-            from_transformers(tokenizer, int(text.max_position_embeddings), end),
-            _masked_text if not trim and family not in _FULL_LENGTH else _plain_text,
-            lambda module, pixels: _pooled(module.get_image_features(pixel_values=pixels)),  # type: ignore[operator]
+            from_transformers(processor, features.positions(model), end=trim, full=full),
+            features.plain_text if trim or full else features.masked_text,
+            lambda module, pixels: features.pooled(module.get_image_features(pixel_values=pixels)),  # type: ignore[operator]
             trim=trim,
             precision=precision,
             device=device,
@@ -163,15 +148,14 @@ class ClipEncoder:
         """From what open_clip's factory returns: the model, the evaluation transform and the tokenizer.
 
         Raises:
-            ValueError: the transform or tokenizer is not one of open_clip's own.
+            ValueError: the transform or tokenizer is not one of open_clip's own, or not the model's.
         """
-        context = getattr(model, "context_length", None) or tokenizer.context_length
         return cls(
             model,
             Preprocess.from_open_clip(preprocess),
-            from_open_clip(tokenizer, int(context)),
-            lambda module, ids, _lengths: _tensor(module.encode_text(ids)),  # type: ignore[operator]
-            lambda module, pixels: _tensor(module.encode_image(pixels)),  # type: ignore[operator]
+            from_open_clip(tokenizer, features.open_clip_context(model, tokenizer)),
+            lambda module, ids, _lengths: features.tensor(module.encode_text(ids)),  # type: ignore[operator]
+            lambda module, pixels: features.tensor(module.encode_image(pixels)),  # type: ignore[operator]
             trim=False,
             precision=precision,
             device=device,
@@ -180,7 +164,47 @@ class ClipEncoder:
             threads=threads,
         )
 
-    def embed_texts(self, ids: Sequence[Ids], *, exact: bool = False, timings: dict[str, float] | None = None) -> Any:
+    def embed_texts(self, texts: Sequence[str], *, truncate: bool = False) -> torch.Tensor:
+        """Unit embeddings of captions, in float32 unless `precision` is "bfloat16".
+
+        Args:
+            texts: N strings.
+            truncate: cut captions beyond the model's context, as its own tokenizer does, instead of refusing them.
+
+        Returns:
+            float32 [N, D] on the CPU.
+
+        Raises:
+            ValueError: a caption is no string, no valid Unicode or too long; names its index.
+        """
+        rows = read_texts(self.tokens, texts, truncate)
+        return self.embed_ids(rows, exact=True) if rows else self._none()
+
+    def embed_images(
+        self, images: Sequence[Any], boxes: Sequence[Sequence[float] | None] | None = None
+    ) -> torch.Tensor:
+        """Unit embeddings of images or regions of them, in float32 unless `precision` is "bfloat16".
+
+        Args:
+            images: N images, in any form that `RewardScorer.score` takes.
+            boxes: per image (x1, y1, x2, y2) in its pixels, rounded as `PIL.Image.crop` does, or None for the whole;
+                what lies outside the image is black.
+
+        Returns:
+            float32 [N, D] on the CPU.
+
+        Raises:
+            ValueError: an image cannot be read or a box has no area; names the index.
+        """
+        pictures, regions = read_images(images, boxes)
+        return self.embed_regions(pictures, regions, exact=True) if regions else self._none()
+
+    def _none(self) -> torch.Tensor:
+        return self.embed_texts(["a"])[:0]
+
+    def embed_ids(
+        self, ids: Sequence[Ids], *, exact: bool = False, timings: dict[str, float] | None = None
+    ) -> torch.Tensor:
         """Unit embeddings of token id lists that fit the context.
 
         Args:
@@ -264,6 +288,10 @@ class ClipEncoder:
             digest.update(content.numpy().data)
         return digest.digest()
 
+    @cached_property
+    def _size(self) -> int:
+        return int(self.embed_texts(["a"]).shape[1])
+
     def _content_keys(self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]) -> dict[int, Hashable]:
         """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
         used = list(dict.fromkeys(index for index, _ in regions))
@@ -283,7 +311,7 @@ class ClipEncoder:
                     found[place] = value
             if self.cache.store is not None:
                 unknown = [key for key, place in rest.items() if place not in found]
-                stored = self.cache.get_stored(unknown, self.digest)
+                stored = self.cache.get_stored(unknown, self.digest, self._size)
                 found.update((rest[key], value) for key, value in stored.items())
         return found
 
@@ -332,7 +360,18 @@ class ClipEncoder:
         _add(timings, "preprocess", began)
         return inputs
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"encoder {self.name!r} cannot be pickled: it holds a model, threads' locks and a cache. Send "
+            "dpad_fast.ScorerSpec(config, encoder=NAME_OR_FOLDER) and call its build() where the scorer is needed"
+        )
+
     def _exact(self, exact: bool) -> bool:
+        if self.device.type == "cuda" and self._process != os.getpid():
+            raise RuntimeError(
+                f"encoder {self.name!r} is on a GPU and was made before this process was forked, which CUDA does not "
+                "survive; build it here, from a dpad_fast.ScorerSpec, or start the process by 'spawn'"
+            )
         return True in self._forwards and (exact or False not in self._forwards)
 
     def _threads(self) -> int:
@@ -343,25 +382,6 @@ class ClipEncoder:
         if not bool(torch.isfinite(unit).all()):
             raise ValueError(f"encoder {self.name!r} returned embeddings that are not finite; are its weights sound?")
         return unit
-
-
-def _plain_text(model: Any, ids: torch.Tensor, _lengths: torch.Tensor) -> torch.Tensor:
-    return _pooled(model.get_text_features(input_ids=ids))
-
-
-def _masked_text(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]
-    return _pooled(model.get_text_features(input_ids=ids, attention_mask=mask.long()))
-
-
-def _pooled(output: Any) -> torch.Tensor:
-    return _tensor(getattr(output, "pooler_output", output))
-
-
-def _tensor(value: Any) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor):
-        raise ValueError(f"the model returned {type(value).__name__} instead of an embedding")
-    return value
 
 
 def _present(value: torch.Tensor | None) -> torch.Tensor:

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import torch
 
-from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.fork import one_thread
+from dpad_fast.clip.tokens import Ids, Layout
 from dpad_fast.clip.tower.towers import Towers
 
 TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -45,7 +46,7 @@ class OwnForward:
         text_features: from ids [n, width] and lengths [n].
         image_features: from pixels.
         width: of padded rows; None where rows may be as short as their longest, because the tower is causal.
-        pad: what fills shorter rows.
+        layout: where the ids stand in a row.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class OwnForward:
         text_features: TextFeatures,
         image_features: ImageFeatures,
         width: int | None,
-        pad: int,
+        layout: Layout,
     ) -> None:
         weight = next(model.parameters())
         self.precision = str(weight.dtype).removeprefix("torch.")
         self.name = f"{self.precision}, the model's own forward"
         self._model, self._text, self._image = model, text_features, image_features
-        self._width, self._pad = width, pad
+        self._width, self._layout = width, layout
         self._device, self._dtype = weight.device, weight.dtype
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
@@ -71,9 +72,7 @@ class OwnForward:
             for bucket in self._buckets(rows, order):
                 lengths = torch.tensor([len(rows[i]) for i in bucket], device="cpu")
                 width = int(lengths.max()) if self._width is None else self._width
-                ids = torch.full((len(bucket), width), self._pad, dtype=torch.long, device="cpu")
-                for row, i in enumerate(bucket):
-                    ids[row, : len(rows[i])] = torch.tensor(rows[i], device="cpu")
+                ids = self._layout.rows([rows[i] for i in bucket], width)
                 found = self._text(self._model, ids.to(self._device), lengths.to(self._device))
                 parts.append(found.detach().to("cpu", torch.float32))
         back = torch.empty(len(rows), dtype=torch.long, device="cpu")
@@ -125,9 +124,9 @@ class TowerForward:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Operations of torch itself on `threads` threads, meanwhile."""
+    """Operations of torch itself on `threads` threads, meanwhile; in a forked child on one."""
     before = torch.get_num_threads()
-    if before == threads:
+    if before == threads or one_thread():
         yield
         return
     torch.set_num_threads(threads)

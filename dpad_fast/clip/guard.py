@@ -41,7 +41,7 @@ def measure_margins(encoder: ClipEncoder) -> tuple[float, float]:
     kept, encoder.cache = encoder.cache, EmbeddingCache(0)
     try:
         for exact in (True, False):
-            text[exact] = encoder.embed_texts(texts, exact=exact)
+            text[exact] = encoder.embed_ids(texts, exact=exact)
             image[exact] = encoder.embed_regions(pictures, regions, exact=exact)
     finally:
         encoder.cache = kept

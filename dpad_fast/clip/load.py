@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def load_encoder(
 
 
 def _transformers(name: str) -> tuple[Any, Any]:
+    if sys.flags.optimize > 1:
+        raise ValueError("transformers makes its models with docstrings, which python -OO drops; run python -O or none")
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     AutoConfig.from_pretrained(name)  # one small file first: a name that leads nowhere fails once, not once per file

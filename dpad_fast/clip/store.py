@@ -1,8 +1,8 @@
 """Embeddings on disk: one SQLite file that many processes may read and write, and that any of them may be killed in.
 
-A row holds a key, an embedding and a checksum over both, so that a flipped bit is never served. A file that SQLite
-finds damaged is thrown away and begun again, with one warning; whatever goes wrong with the disk costs time, never a
-reward.
+A row holds a key, an embedding and a checksum over both, so that a flipped bit is never served. A file that is found
+damaged, or that is not what was written, is thrown away and begun again, with one warning. A file in use by another
+process is waited for once. Whatever goes wrong with the disk costs time, never a reward.
 """
 
 from __future__ import annotations
@@ -15,17 +15,29 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 
+from dpad_fast.clip.fork import fork_between_uses
+
 FILE = "embeddings.sqlite"
 _FORMAT = 1  # of the rows; another number is another table
 _TABLE = f"embeddings_{_FORMAT}"
+_SCHEMA = (
+    f"CREATE TABLE {_TABLE} (id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, value BLOB NOT NULL, sum BLOB NOT NULL)"
+)
 # What SQLite needs for a row besides key and value, measured on rows of 512 floats: 4 KB pages hold one or two rows.
 _PAGE = 4096
 _BATCH = 400  # keys in one statement; SQLite's own limit is 999 in old releases
-_WAIT_S = 30.0
+# For another process's lock. One who holds it so long may hold it for ever: nobody waits again until it is free.
+_WAIT_S = 0.5
+# SQLite's words for what passes, or is not the file's fault. Anything else is damage.
+_BUSY = ("locked", "locking protocol")
+_OUTSIDE = ("readonly", "unable to open", "disk i/o error", "permission denied", "is full", "interrupted")
+# What a damaged file makes Python's sqlite3 raise: names and messages that are no text, sizes beyond memory.
+_ERRORS = (sqlite3.Error, sqlite3.Warning, ValueError, TypeError, OverflowError, MemoryError, SystemError)
 
 
 class EmbeddingStore:
@@ -49,25 +61,34 @@ class EmbeddingStore:
         except OSError as error:
             raise ValueError(f"folder {os.fspath(folder)!r} cannot be used for embeddings: {error}") from None
         self._lock = Lock()
+        fork_between_uses(self)
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
         self._inode = 0
-        self._warned = False
+        self._patience = {"read": True, "write": True}
+        self._warned: set[str] = set()
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, torch.Tensor]:
-        """Those of the keys that are there, with their embeddings, float32 [D]."""
+    def get(self, keys: Sequence[bytes], size: int | None = None) -> dict[bytes, torch.Tensor]:
+        """Those of the keys that are there, with their embeddings, float32 [D].
+
+        Args:
+            keys: as they were put.
+            size: D; a row of another one is damage. None: any.
+        """
         found: dict[bytes, torch.Tensor] = {}
         with self._lock:
             for start in range(0, len(keys), _BATCH):
                 part = list(keys[start : start + _BATCH])
                 marks = ",".join("?" * len(part))
-                rows = self._try(f"SELECT key, value, sum FROM {_TABLE} WHERE key IN ({marks})", part)
-                for key, value, checksum in rows:
-                    if _checksum(key, value) == checksum and len(value) % 4 == 0:
-                        found[key] = torch.from_numpy(np.frombuffer(value, np.float32).copy())
-                    else:
+                rows = self._read(f"SELECT key, value, sum FROM {_TABLE} WHERE key IN ({marks})", part)
+                if rows is None:  # what one batch waited for, or found gone, the next would too
+                    break
+                for row in rows:
+                    value = _embedding(row, size)
+                    if value is None:
                         self._begin_again(f"the checksum of a row in {self.path} is wrong")
                         return {}
+                    found[row[0]] = value
         return found
 
     def put(self, embeddings: Mapping[bytes, torch.Tensor]) -> None:
@@ -76,25 +97,34 @@ class EmbeddingStore:
         for key, value in embeddings.items():
             content = value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
             rows.append((key, content, _checksum(key, content)))
-        room = self.max_bytes // _PAGE - 8  # pages for SQLite's own use
         with self._lock:
             try:
-                connection = self._open()
-                with connection:  # one transaction
-                    self._make_room(connection, sum(_pages(row[1]) for row in rows), room)
-                    connection.executemany(f"INSERT OR REPLACE INTO {_TABLE} (key, value, sum) VALUES (?, ?, ?)", rows)
-            except sqlite3.Error as error:
-                self._handle(error)
+                self._write(self._open("write"), rows)
+                self._patience["write"] = True
+            except _ERRORS as error:
+                self._handle(error, "write")
 
     def __len__(self) -> int:
         with self._lock:
-            counts = self._try(f"SELECT COUNT(*) FROM {_TABLE}", [])
+            counts = self._read(f"SELECT COUNT(*) FROM {_TABLE}", [])
         return int(counts[0][0]) if counts else 0
 
     def close(self) -> None:
         """Closes the file; it is opened again when needed."""
         with self._lock:
             self._close()
+
+    def _write(self, connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # The pages left are for SQLite's own use.
+            self._make_room(connection, sum(_pages(row[1]) for row in rows), self.max_bytes // _PAGE - 8)
+            connection.executemany(f"INSERT OR REPLACE INTO {_TABLE} (key, value, sum) VALUES (?, ?, ?)", rows)
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(*_ERRORS):
+                connection.execute("ROLLBACK")
+            raise
 
     def _make_room(self, connection: sqlite3.Connection, wanted: int, room: int) -> None:
         pages = int(connection.execute("PRAGMA page_count").fetchone()[0])
@@ -107,57 +137,112 @@ class EmbeddingStore:
                 f"DELETE FROM {_TABLE} WHERE id IN (SELECT id FROM {_TABLE} ORDER BY id LIMIT ?)", (count,)
             )
 
-    def _try(self, statement: str, values: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    def _read(self, statement: str, values: Sequence[bytes]) -> list[tuple[Any, ...]] | None:
+        """The rows; None where the file cannot be read now, or had to be begun again."""
         try:
-            return self._open().execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            self._handle(error)
-            return []
+            rows: list[tuple[Any, ...]] = self._open("read").execute(statement, values).fetchall()
+        except _ERRORS as error:
+            self._handle(error, "read")
+            return None
+        self._patience["read"] = True
+        return rows
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, use: str) -> sqlite3.Connection:
         # Another process may have thrown a damaged file away: then this one's is no longer the file that others see.
-        if self._connection is not None and self._owner == os.getpid() and self._inode == _inode(self.path):
-            return self._connection
-        if self._owner == os.getpid():
+        # A connection is not carried over a fork either: the child makes its own.
+        if self._connection is None or self._owner != os.getpid() or self._inode != _inode(self.path):
             self._close()
-        # SQLite must not be carried over a fork: the parent's connection is left as it is, closing it would drop the
-        # parent's locks.
-        self._connection = connection = sqlite3.connect(self.path, timeout=_WAIT_S, check_same_thread=False)
-        self._owner = os.getpid()
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA max_page_count={self.max_bytes // _PAGE}")
-        connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {_TABLE} (id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, "
-            "value BLOB NOT NULL, sum BLOB NOT NULL)"
-        )
-        self._inode = _inode(self.path)
-        return connection
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(connection, use)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection, self._owner, self._inode = connection, os.getpid(), _inode(self.path)
+        self._connection.execute(self._busy_timeout(use))
+        return self._connection
 
-    def _handle(self, error: sqlite3.Error) -> None:
+    def _prepare(self, connection: sqlite3.Connection, use: str) -> None:
+        connection.text_factory = bytes  # a name that is no text is damage, and not an error of decoding
+        connection.execute(self._busy_timeout(use))
+        connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+        # Nothing waits for the disk, so that locks are short. A killed process loses nothing by it; where the machine
+        # itself stops, what half a write left is found damaged, and made again.
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute(f"PRAGMA max_page_count={self.max_bytes // _PAGE}")
+        tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
+        schema = tables.pop(_TABLE.encode(), None)
+        if schema is not None and schema != _SCHEMA.encode():
+            raise sqlite3.DatabaseError(f"the table is {schema[:200]!r}")
+        for name in tables:  # of another format: nobody reads it, and it would keep its space for ever
+            quoted = name.decode().replace('"', '""')
+            try:
+                connection.execute(f'DROP TABLE IF EXISTS "{quoted}"')
+            except sqlite3.OperationalError as error:
+                if not _says(error, (*_BUSY, *_OUTSIDE)):
+                    raise
+        if schema is None:
+            connection.execute(_SCHEMA.replace("TABLE", "TABLE IF NOT EXISTS", 1))
+
+    def _busy_timeout(self, use: str) -> str:
+        return f"PRAGMA busy_timeout={round(1000 * _WAIT_S) if self._patience[use] else 0}"
+
+    def _handle(self, error: BaseException, use: str) -> None:
         """A file in use or a disk that is full or read-only is left alone; anything else is damage."""
-        operational = isinstance(error, sqlite3.OperationalError)
-        if operational and not any(word in str(error) for word in ("malformed", "corrupt", "no such")):
-            self._warn(f"{self.path} cannot be used now, so embeddings are computed: {error}")
-            return
-        self._begin_again(f"{self.path} is damaged ({error})")
+        if isinstance(error, sqlite3.Error) and _says(error, _BUSY):
+            self._patience[use] = False
+            self._warn("busy", f"{self.path} cannot be used now, so embeddings are computed; no more waiting: {error}")
+        elif isinstance(error, sqlite3.Error) and _says(error, _OUTSIDE) and not self._should_work(error):
+            self._warn("outside", f"{self.path} cannot be used now, so embeddings are computed: {error}")
+        else:
+            self._begin_again(f"{self.path} is damaged ({error})")
+
+    def _should_work(self, error: BaseException) -> bool:
+        """Whether the disk allows what SQLite says it does not: then it is a damaged header that says so."""
+        if _says(error, ("is full",)):  # the disk, or the bound that rows were dropped for
+            with suppress(OSError):
+                return self.path.stat().st_size > self.max_bytes - 8 * _PAGE
+            return False
+        if not _says(error, ("readonly", "unable to open")):
+            return False
+        try:
+            with self.path.open("r+b"):
+                return os.access(self.path.parent, os.W_OK)
+        except OSError:
+            return False
 
     def _begin_again(self, what: str) -> None:
-        self._warn(f"{what}; it is thrown away and filled again")
+        self._warn("damaged", f"{what}; it is thrown away and filled again")
         self._close()
-        for suffix in ("", "-journal"):
+        for suffix in ("", "-journal", "-wal", "-shm"):
             with suppress(OSError):
                 os.unlink(f"{self.path}{suffix}")
 
-    def _warn(self, message: str) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _close(self) -> None:
-        if self._connection is not None and self._owner == os.getpid():
-            with suppress(sqlite3.Error):
+        if self._connection is not None:
+            with suppress(*_ERRORS):
                 self._connection.close()
         self._connection = None
+
+
+def _embedding(row: tuple[Any, ...], size: int | None) -> torch.Tensor | None:
+    """What a row holds, float32 [D]; None where that is not what was written."""
+    key, value, checksum = row
+    if not all(isinstance(part, bytes) for part in row) or not value or len(value) % 4 != 0:
+        return None
+    if _checksum(key, value) != checksum or (size is not None and len(value) != 4 * size):
+        return None
+    numbers = np.frombuffer(value, np.float32)
+    return torch.from_numpy(numbers.copy()) if bool(np.isfinite(numbers).all()) else None
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    return any(word in str(error).lower() for word in words)
 
 
 def _inode(path: Path) -> int:

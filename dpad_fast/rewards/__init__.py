@@ -5,5 +5,6 @@ from dpad_fast.rewards.parse import parse_completion
 from dpad_fast.rewards.presets import PRESETS
 from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.rewards.scorer import RewardScorer
+from dpad_fast.rewards.spec import ScorerSpec
 
-__all__ = ["MALFORMED", "PRESETS", "RewardConfig", "RewardScorer", "parse_completion"]
+__all__ = ["MALFORMED", "PRESETS", "RewardConfig", "RewardScorer", "ScorerSpec", "parse_completion"]

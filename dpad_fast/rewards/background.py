@@ -21,17 +21,23 @@ class PendingScore:
 
     def __init__(self, future: Future[ScoreBatch]) -> None:
         self._future = future
+        self._process = os.getpid()
 
     def result(self, timeout: float | None = None) -> ScoreBatch:
         """Waits for the scores; after `timeout` seconds a TimeoutError."""
-        return self._future.result(timeout)
+        return self._here().result(timeout)
 
     def done(self) -> bool:
         """Whether `result` would return at once."""
-        return self._future.done()
+        return self._here().done()
 
     def __await__(self) -> Generator[Any, None, ScoreBatch]:
-        return asyncio.wrap_future(self._future).__await__()
+        return asyncio.wrap_future(self._here()).__await__()
+
+    def _here(self) -> Future[ScoreBatch]:
+        if self._process != os.getpid():  # the threads that would finish it are not in this process
+            raise RuntimeError("this batch was begun by the process that this one was forked from; score it here")
+        return self._future
 
 
 class Background:

@@ -198,7 +198,7 @@ class Comparison:
         texts = list(dict.fromkeys(window for job in jobs for window in job.windows))
         pairs = list(dict.fromkeys((job.roi, other) for job in jobs for other in job.contrasts))
         places = list(dict.fromkeys(place for pair in pairs for place in pair))
-        text = self.encoder.embed_texts(texts, exact=exact_text, timings=timings)
+        text = self.encoder.embed_ids(texts, exact=exact_text, timings=timings)
         image = self.encoder.embed_regions(self.pictures, places, exact=exact_image, timings=timings)
         began = time.perf_counter()
         at_text = {window: i for i, window in enumerate(texts)}

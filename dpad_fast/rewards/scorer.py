@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ from dpad_fast.types import Completion, Point, ScoreBatch, Size, Target
 
 if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
+    from dpad_fast.rewards.spec import ScorerSpec
 
 _STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 _FORMAT = ("think_format", "answer_format")
@@ -60,6 +61,18 @@ class RewardScorer:
         self.config = config
         self.encoder = encoder
         self._background = Background()
+        self._spec: tuple[ScorerSpec, ClipEncoder | None] | None = None  # what `ScorerSpec.build` made this from
+
+    def __reduce__(self) -> Any:
+        """Through the `ScorerSpec` that this was built from; one without an encoder needs none."""
+        if self.encoder is None:
+            return type(self), (self.config,)
+        if self._spec is None or self._spec[1] is not self.encoder:
+            raise TypeError(
+                "this RewardScorer cannot be pickled, for its encoder holds a model. Build it from a spec, which can: "
+                "dpad_fast.ScorerSpec(config, encoder=NAME_OR_FOLDER).build()"
+            )
+        return _build, (replace(self._spec[0], config=self.config),)
 
     def score(
         self,
@@ -267,6 +280,10 @@ class RewardScorer:
             total += self.config.weight(name) * column
         similar = {name: torch.tensor(values, dtype=torch.float32, device="cpu") for name, values in similarity.items()}
         return ScoreBatch(total=total, terms=terms, similarity=similar, reasons=tuple(reasons), timings=timings)
+
+
+def _build(spec: ScorerSpec) -> RewardScorer:
+    return spec.build()
 
 
 def _check_lengths(

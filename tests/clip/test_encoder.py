@@ -1,4 +1,8 @@
+"""Embeddings are those of the model that the caller holds, however captions and pictures are batched."""
+
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -32,7 +36,7 @@ def _inputs(processor, text):
 def embed(encoder, texts, pictures):
     ids = encoder.tokens.encode(texts)
     regions = [(i, None) for i in range(len(pictures))]
-    return encoder.embed_texts(ids), encoder.embed_regions([Picture(p, "p") for p in pictures], regions)
+    return encoder.embed_ids(ids), encoder.embed_regions([Picture(p, "p") for p in pictures], regions)
 
 
 def test_batches_agree_with_one_at_a_time(tiny):
@@ -99,7 +103,7 @@ def test_siglip_attends_to_full_length(siglip):
     encoder = df.ClipEncoder.from_transformers(*siglip)
     assert encoder.preprocess.resize == "squash"
     texts = ["a", "a cat", "a b c d e f"]
-    found = encoder.embed_texts(encoder.tokens.encode(texts))
+    found = encoder.embed_ids(encoder.tokens.encode(texts))
     rows = [
         processor.tokenizer(t, padding="max_length", max_length=24, return_tensors="pt")["input_ids"] for t in texts
     ]
@@ -129,7 +133,7 @@ def test_other_families_get_an_attention_mask():
 
     processor = SimpleNamespace(tokenizer=tokenizer, image_processor=shared.tiny_clip()[1].image_processor)
     encoder = df.ClipEncoder.from_transformers(Model(), processor)
-    encoder.embed_texts(encoder.tokens.encode(["a", "a b c"]))
+    encoder.embed_ids(encoder.tokens.encode(["a", "a b c"]))
     assert seen[0].sum(1).tolist() == [3, 5]
 
 
@@ -296,7 +300,7 @@ def test_a_broken_model_raises(tiny):
         model.text_projection.weight.fill_(float("nan"))
     encoder = df.ClipEncoder.from_transformers(model, tiny[1])
     with pytest.raises(ValueError, match="not finite"):
-        encoder.embed_texts(encoder.tokens.encode(["a cat"]))
+        encoder.embed_ids(encoder.tokens.encode(["a cat"]))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +328,7 @@ def test_saved_and_loaded(tiny, tmp_path):
     expected = df.ClipEncoder.from_transformers(*tiny)
     ids = expected.tokens.encode(captions(5))
     assert encoder.tokens.encode(captions(5)) == ids
-    torch.testing.assert_close(encoder.embed_texts(ids), expected.embed_texts(ids))
+    torch.testing.assert_close(encoder.embed_ids(ids), expected.embed_ids(ids))
 
 
 def test_cache_is_bounded():
@@ -343,3 +347,57 @@ def test_cache_is_bounded():
     assert len(nothing) == 0
     with pytest.raises(ValueError, match="max_bytes must be 0 or more"):
         EmbeddingCache(-1)
+
+
+def test_captions_and_pictures_by_themselves(tiny, tmp_path):
+    model, processor = tiny
+    encoder = df.ClipEncoder.from_transformers(*tiny, precision="guarded")
+    texts = ["a red chair", "a cat", "a red chair"]
+    shown = shared.picture(3, (90, 70))
+    shown.save(tmp_path / "a.png")
+    pixels = torch.tensor(list(shown.tobytes()), dtype=torch.uint8).view(70, 90, 3)
+    content = (tmp_path / "a.png").read_bytes()
+    images = [shown, tmp_path / "a.png", str(tmp_path / "a.png"), content, {"bytes": content}, pixels, pixels.numpy()]
+    expected = one_by_one(model, processor, texts, [shown, shown.crop((10, 20, 60, 65))])
+    found = encoder.embed_texts(texts)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3), atol=1e-6, rtol=0)
+    for image in images:
+        found = encoder.embed_images([image, image, image], boxes=[None, (10, 20, 60, 65), (9.6, 20.2, 60.4, 64.9)])
+        torch.testing.assert_close(found, expected[1][[0, 1, 1]], atol=1e-6, rtol=0)
+    assert torch.equal(encoder.embed_images(images), encoder.embed_images([shown] * 7))
+    assert encoder.embed_texts([]).shape == encoder.embed_images([], boxes=[]).shape == (0, found.shape[1])
+
+
+def test_captions_and_pictures_that_cannot_be_embedded(tiny):
+    encoder = df.ClipEncoder.from_transformers(*tiny)
+    long = "cat " * 100
+    cut = encoder.embed_texts(["a", long], truncate=True)
+    inputs = tiny[1].tokenizer(long, truncation=True, max_length=encoder.tokens.context, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(cut[1:], unit(tiny[0].get_text_features(**inputs)), atol=1e-6, rtol=0)
+    image = shared.picture(0, (90, 70))
+    nan = float("nan")
+    for call, message in [
+        (lambda: encoder.embed_texts(["a", long]), rf"texts\[1\] has \d+ tokens, .* takes {encoder.tokens.context}"),
+        (lambda: encoder.embed_texts("a red chair"), "texts must be a list of strings, got one string"),
+        (lambda: encoder.embed_texts([(1, 2)]), r"texts\[0\] must be a string, got tuple"),
+        (lambda: encoder.embed_texts(["a", "\ud800"]), r"texts\[1\] cannot be embedded: bad-text"),
+        (lambda: encoder.embed_images([image, 5]), r"images\[1\] must be a PIL image"),
+        (lambda: encoder.embed_images([image], boxes=[]), "boxes has 0 entries for 1 images"),
+        (lambda: encoder.embed_images([image], boxes=[(1, 2, 3)]), r"boxes\[0\] must be four finite numbers"),
+        (lambda: encoder.embed_images([image], boxes=[(1, 2, nan, 4)]), r"boxes\[0\] must be four finite numbers"),
+        (lambda: encoder.embed_images([image], boxes=[(50, 2, 3, 4)]), r"boxes\[0\] has no pixel of images\[0\]"),
+        (lambda: encoder.embed_images([image], boxes=[(90, 0, 99, 9)]), r"boxes\[0\] has no pixel of images\[0\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_python_without_docstrings_is_refused():
+    """transformers builds its models with their docstrings; without them one line says so."""
+    code = "import dpad_fast as df; df.load_encoder('shapes')"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "transformers makes its models with docstrings, which python -OO drops" in done.stderr.splitlines()[-1]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import dpad_fast as df
 from dpad_fast import testing_rewards as shared
 from dpad_fast.clip.forward import OwnForward
+from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose, gpu_attention
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
@@ -71,11 +72,11 @@ def test_encoders_as_on_a_gpu(tiny, as_on_gpu):
 
 def test_embeddings_as_on_a_gpu(tiny, as_on_gpu):
     guarded = df.ClipEncoder.from_transformers(*tiny, precision="guarded")
-    exact = OwnForward(tiny[0], *own_features(), None, 0)
+    exact = OwnForward(tiny[0], *own_features(), None, Layout(0))
     ids = [row for row in guarded.tokens.encode(["a red cat", "a dog", "two cats"]) if not isinstance(row, str)]
     unit = torch.nn.functional.normalize(exact.texts(ids, 1), dim=-1)
-    torch.testing.assert_close(guarded.embed_texts(ids, exact=True), unit, atol=1e-6, rtol=0)
-    reduced = guarded.embed_texts(ids)
+    torch.testing.assert_close(guarded.embed_ids(ids, exact=True), unit, atol=1e-6, rtol=0)
+    reduced = guarded.embed_ids(ids)
     assert 0 < float((reduced - unit).abs().max()) < 3e-2
 
 
@@ -172,7 +173,7 @@ def test_embeddings_on_a_gpu_are_the_cpus(tiny, precision, tolerance):
     for exact in (False, True):
         close_to = tolerance if precision != "guarded" or not exact else 1e-5
         for one, other in (
-            (there.embed_texts(ids, exact=exact), here.embed_texts(ids, exact=True)),
+            (there.embed_ids(ids, exact=exact), here.embed_ids(ids, exact=True)),
             (there.embed_regions(found, regions, exact=exact), here.embed_regions(found, regions, exact=True)),
         ):
             assert one.device == CPU
@@ -185,5 +186,5 @@ def test_embeddings_on_another_stream(tiny):
     ids = captions(tiny[1].tokenizer)
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
-        found = there.embed_texts(ids)
-    torch.testing.assert_close(found, here.embed_texts(ids), atol=1e-5, rtol=0)
+        found = there.embed_ids(ids)
+    torch.testing.assert_close(found, here.embed_ids(ids), atol=1e-5, rtol=0)

@@ -1,5 +1,8 @@
+"""Embeddings on disk: shared, bounded, and whatever happens to the file costs time and never a reward."""
+
 import multiprocessing
 import os
+import random
 import signal
 import sqlite3
 import time
@@ -11,8 +14,11 @@ import torch
 import dpad_fast as df
 from dpad_fast import testing_rewards as shared
 from dpad_fast.clip import EmbeddingCache
+from dpad_fast.clip import store as store_module
 from dpad_fast.clip.store import FILE, EmbeddingStore
+from dpad_fast.testing import cases
 
+CASES = cases(1)
 CAPTIONS = ("a red cat", "a small dog near the table", "the blue chair")
 
 
@@ -121,6 +127,167 @@ def test_a_wrong_checksum_is_told_once(tiny, tmp_path, expected):
     check_rebuilt(tiny, tmp_path, expected)
 
 
+def fresh(folder, rows=30):
+    """A small file with free pages in it, and what it holds."""
+    store = EmbeddingStore(folder)
+    held = {f"key {i}".encode(): torch.full((64,), float(i)) for i in range(rows)}
+    store.put({b"gone %d" % i: torch.zeros(1024) for i in range(8)})
+    store.put(held)
+    store.close()
+    with sqlite3.connect(folder / FILE) as connection:
+        connection.execute("DELETE FROM embeddings_1 WHERE key < X'6B'")
+    connection.close()
+    return held
+
+
+def use(folder, held):
+    """Reads, writes and reads again; every value found must be what was put."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store = EmbeddingStore(folder)
+        for _ in range(2):
+            found = store.get(list(held), 64)
+            assert all(torch.equal(value, held[key]) for key, value in found.items())
+            store.put({key: value for key, value in held.items() if key not in found})
+        found = store.get(list(held), 64)
+        len(store)
+        store.close()
+    told = [str(warning.message) for warning in caught]
+    assert len(told) <= 1, told
+    return len(found), told
+
+
+def damaged(folder, whole, content, held):
+    for suffix in ("-journal", "-wal", "-shm"):
+        (folder / (FILE + suffix)).unlink(missing_ok=True)
+    (folder / FILE).write_bytes(content)
+    use(folder, held)
+    # And the next start, on whatever the first one left.
+    found, told = use(folder, held)
+    assert not told
+    assert found == len(held)
+
+
+def test_any_bit_flipped(tmp_path):
+    """Every byte of SQLite's header, then anywhere: what is lost is computed again, now and at the next start."""
+    held = fresh(tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    rng = random.Random(0)
+    places = [*range(108), *(rng.randrange(len(whole)) for _ in range(250 * CASES))]
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= rng.choice((1, 2, 4, 8, 16, 32, 64, 128, 255))
+        damaged(tmp_path, whole, bytes(content), held)
+    for _ in range(40 * CASES):  # a block that was never written, or another's
+        content = bytearray(whole)
+        start, count = rng.randrange(len(whole)), rng.choice((7, 100, 512, 4096))
+        count = min(count, len(whole) - start)
+        content[start : start + count] = rng.choice((bytes(count), rng.randbytes(count)))
+        damaged(tmp_path, whole, bytes(content), held)
+
+
+ODD = {
+    "a number": "UPDATE embeddings_1 SET value = 5",
+    "text": "UPDATE embeddings_1 SET value = 'abcd'",
+    "text that is none": "UPDATE embeddings_1 SET value = CAST(X'FF80FE81' AS TEXT)",
+    "nothing": "UPDATE embeddings_1 SET value = X''",
+    "not whole numbers": "UPDATE embeddings_1 SET value = X'000000'",
+    "a sum of text": "UPDATE embeddings_1 SET sum = CAST(sum AS TEXT)",
+    "a sum that is a number": "UPDATE embeddings_1 SET sum = 1.5",
+    "keys of text": "UPDATE embeddings_1 SET key = CAST(key AS TEXT)",
+    "keys that are numbers": "UPDATE embeddings_1 SET key = id",
+    "another's value": "UPDATE embeddings_1 SET value = (SELECT value FROM embeddings_1 WHERE id = 12)",
+    "a column less": "ALTER TABLE embeddings_1 DROP COLUMN sum",
+    "a column of another name": "ALTER TABLE embeddings_1 RENAME COLUMN value TO worth",
+    "a view of that name": "DROP TABLE embeddings_1; CREATE VIEW embeddings_1 AS SELECT 1 AS key, 2 AS value, 3 AS sum",
+    "another table of that name": "DROP TABLE embeddings_1; CREATE TABLE embeddings_1 (key, value, sum)",
+    "another way of writing": "PRAGMA journal_mode=WAL",
+}
+
+
+@pytest.mark.parametrize("statement", ODD.values(), ids=ODD)
+def test_values_of_another_type_or_size(tmp_path, statement):
+    held = fresh(tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.executescript(statement)
+    connection.close()
+    use(tmp_path, held)
+    assert use(tmp_path, held) == (len(held), [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_no_numbers(tmp_path, value):
+    store = EmbeddingStore(tmp_path)
+    store.put({b"a": torch.full((4,), value)})
+    with pytest.warns(RuntimeWarning, match="thrown away"):
+        assert store.get([b"a"]) == {}
+    store.put({b"b": torch.ones(4)})
+    assert store.get([b"b"], 5) == {}  # of another size
+
+
+def test_rows_of_another_type_cost_no_reward(tiny, tmp_path, expected):
+    encoder = made(tiny, tmp_path)
+    score(encoder)
+    encoder.cache.store.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("UPDATE embeddings_1 SET value = 5 WHERE id = 3")
+    connection.close()
+    check_rebuilt(tiny, tmp_path, expected)
+
+
+def test_a_table_of_another_format_gives_its_space_back(tmp_path):
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("CREATE TABLE embeddings_0 (key, value)")
+        connection.executemany("INSERT INTO embeddings_0 VALUES (?, ?)", [(i, bytes(4000)) for i in range(70)])
+    connection.close()
+    before = (tmp_path / FILE).stat().st_size
+    store = EmbeddingStore(tmp_path, max_bytes=1 << 18)
+    assert before > store.max_bytes
+    held = {b"%d" % i: torch.full((512,), float(i)) for i in range(20)}
+    store.put(held)
+    assert len(store.get(list(held))) == 20
+    assert (tmp_path / FILE).stat().st_size == before  # its pages are used again
+    store.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [
+            ("embeddings_1",)
+        ]
+    connection.close()
+
+
+def test_a_lock_that_another_process_keeps_is_waited_for_once(tiny, tmp_path, expected):
+    score(made(tiny, tmp_path))
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    encoder = made(tiny, tmp_path)
+    asked = []  # milliseconds that SQLite was told to wait: no clock decides
+    timeout = encoder.cache.store._busy_timeout
+    encoder.cache.store._busy_timeout = lambda use: asked.append((use, timeout(use))) or timeout(use)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            encoder.cache.clear()
+            assert torch.equal(score(encoder).total, expected)
+    assert ["cannot be used now" in str(warning.message) for warning in caught] == [True]
+    waits = {use: [text for name, text in asked if name == use] for use in ("read", "write")}
+    for texts in waits.values():
+        assert texts.count("PRAGMA busy_timeout=500") == 1
+        assert texts[0] == "PRAGMA busy_timeout=500"
+        assert set(texts[1:]) == {"PRAGMA busy_timeout=0"}
+    # As soon as it is free, what the file holds is read again.
+    other.execute("COMMIT")
+    encoder.cache.clear()
+    seen = count_images(encoder)
+    assert torch.equal(score(encoder).total, expected)
+    assert seen == []
+    # A writer that has not written yet leaves reading alone.
+    other.execute("BEGIN IMMEDIATE")
+    encoder.cache.clear()
+    assert torch.equal(score(encoder).total, expected)
+    assert seen == []
+    other.close()
+
+
 def _fill(folder, number, started):
     store = EmbeddingStore(folder)
     started.set()
@@ -159,7 +326,8 @@ def test_killed_while_writing(tmp_path):
         store.close()
 
 
-def test_four_processes_at_once(tmp_path):
+def test_four_processes_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_WAIT_S", 60.0)  # this machine's load must not decide
     context = multiprocessing.get_context("fork")
     result = context.Queue()
     processes = [context.Process(target=_check, args=(tmp_path, i, result)) for i in range(4)]
@@ -202,22 +370,17 @@ def test_a_folder_that_is_a_file(tmp_path):
         EmbeddingCache(folder=tmp_path / "x")
 
 
-def test_a_file_that_cannot_be_written_costs_only_time(tmp_path):
+def test_a_file_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
     store = EmbeddingStore(tmp_path)
     store.put({b"a": torch.ones(4)})
     other = sqlite3.connect(tmp_path / FILE)
     other.execute("BEGIN EXCLUSIVE")
     store.close()
-    import dpad_fast.clip.store as module
-
-    wait, module._WAIT_S = module._WAIT_S, 0.05
-    try:
-        with pytest.warns(RuntimeWarning, match="cannot be used now"):
-            assert store.get([b"a"]) == {}
-        store.put({b"b": torch.ones(4)})
-    finally:
-        module._WAIT_S = wait
-        other.close()
+    monkeypatch.setattr(store_module, "_WAIT_S", 0.05)
+    with pytest.warns(RuntimeWarning, match="cannot be used now"):
+        assert store.get([b"a"]) == {}
+    store.put({b"b": torch.ones(4)})
+    other.close()
     assert store.get([b"a"])[b"a"].tolist() == [1.0] * 4
 
 

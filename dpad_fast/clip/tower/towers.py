@@ -9,6 +9,7 @@ from threading import Lock
 
 import torch
 
+from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, Products
@@ -98,6 +99,7 @@ class Towers:
         self._patch = products.prepare([weights.image.patch])
         self._projections = [products.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
         self._lock = Lock()
+        free_lock_in_child(self)
 
     @property
     def products(self) -> Products:
@@ -109,6 +111,7 @@ class Towers:
         clip = copy.copy(self)
         clip._text, clip._image = self._text.sharing(products), self._image.sharing(products)
         clip._products, clip._lock = products, Lock()
+        free_lock_in_child(clip)
         return clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:

@@ -282,7 +282,7 @@ def test_a_changed_model_is_left_to_itself(tiny):
     ids = encoder.tokens.encode(["a red cat"])
     with torch.inference_mode():
         own = torch.nn.functional.normalize(model.get_text_features(input_ids=torch.tensor(ids)).pooler_output, dim=-1)
-    torch.testing.assert_close(encoder.embed_texts(ids), own, atol=1e-6, rtol=0)
+    torch.testing.assert_close(encoder.embed_ids(ids), own, atol=1e-6, rtol=0)
     assert "towers" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
 
 
@@ -324,10 +324,10 @@ def test_open_clip_has_towers():
 def test_threads_are_explicit(tiny):
     encoder = df.ClipEncoder.from_transformers(*tiny, threads=1)
     before = torch.get_num_threads()
-    one = encoder.embed_texts(encoder.tokens.encode(["a cat", "a dog"]))
+    one = encoder.embed_ids(encoder.tokens.encode(["a cat", "a dog"]))
     assert torch.get_num_threads() == before
     encoder = df.ClipEncoder.from_transformers(*tiny, threads=2)
-    torch.testing.assert_close(encoder.embed_texts(encoder.tokens.encode(["a cat", "a dog"])), one, atol=1e-6, rtol=0)
+    torch.testing.assert_close(encoder.embed_ids(encoder.tokens.encode(["a cat", "a dog"])), one, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
         df.ClipEncoder.from_transformers(*tiny, threads=0)
 

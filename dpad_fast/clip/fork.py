@@ -1,0 +1,63 @@
+"""What a process needs that was forked from one with encoders: free locks, and torch on one thread.
+
+A fork copies the caller's thread and nothing else. A lock that another thread held stays held for ever in the child,
+and a parallel loop of torch (OpenMP) waits for threads that are not there. The C++ core looks after its own threads
+(`csrc/core/parallel.cpp`).
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from threading import Lock
+from typing import Any
+
+import torch
+
+_holders: weakref.WeakSet[Any] = weakref.WeakSet()
+_guarded: weakref.WeakSet[Any] = weakref.WeakSet()
+_forking = Lock()
+_held: list[Any] = []  # locks
+_WAIT_S = 10.0
+_child = False
+
+
+def free_lock_in_child(holder: Any) -> None:
+    """A forked child gets `holder._lock` free."""
+    _holders.add(holder)
+
+
+def fork_between_uses(holder: Any) -> None:
+    """A fork waits until `holder._lock` is free, so that the child never gets what it guards in the middle of a use."""
+    _guarded.add(holder)
+
+
+def one_thread() -> bool:
+    """Whether this process is a child in which torch may use no more than one thread."""
+    return _child
+
+
+def _before() -> None:
+    # Not for ever: a signal's handler may fork while the very thread that it interrupted holds a lock.
+    for lock in (_forking, *(holder._lock for holder in list(_guarded))):
+        if lock.acquire(timeout=_WAIT_S):
+            _held.append(lock)
+
+
+def _release() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _in_child() -> None:
+    global _child
+    _release()
+    for holder in (*_holders, *_guarded):
+        holder._lock = Lock()
+    if len(_holders) > 0:
+        _child = True
+        torch.set_num_threads(1)  # as torch's own data loaders do in their workers
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_release, after_in_child=_in_child)

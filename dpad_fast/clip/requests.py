@@ -1,0 +1,88 @@
+"""What callers ask to be embedded, checked: captions as token ids, and images with boxes as pictures and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from dpad_fast.clip.preprocess import Region
+from dpad_fast.clip.tokens import Ids, Tokens
+
+
+class Picture(Protocol):
+    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal contents."""
+        ...
+
+    def pixels(self) -> torch.Tensor:
+        """uint8 [H, W, 3]."""
+        ...
+
+
+def read_texts(tokens: Tokens, texts: Sequence[str], truncate: bool) -> list[Ids]:
+    """Token ids that fit the context.
+
+    Raises:
+        ValueError: a caption is no string, no valid Unicode or too long; names its index.
+    """
+    if isinstance(texts, str):
+        raise ValueError("texts must be a list of strings, got one string")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{i}] must be a string, got {type(text).__name__}")
+    rows = []
+    for i, ids in enumerate(tokens.encode(texts)):
+        if isinstance(ids, str):
+            raise ValueError(f"texts[{i}] cannot be embedded: {ids}")
+        if not truncate and not tokens.fits(ids):
+            raise ValueError(
+                f"texts[{i}] has {len(ids)} tokens, and the model takes {tokens.context}; truncate=True cuts it"
+            )
+        rows.append(tokens.truncate(ids))
+    return rows
+
+
+def read_images(
+    images: Sequence[Any], boxes: Sequence[Sequence[float] | None] | None
+) -> tuple[Sequence[Picture], list[tuple[int, Region]]]:
+    """Distinct pictures, and per image which of them it is with the region of it.
+
+    Raises:
+        ValueError: an image cannot be read or a box has no pixel; names the index.
+    """
+    # rewards is built on clip: what a scorer takes for an image is known there, so it is asked when called.
+    from dpad_fast.rewards.discriminative import region_of, whole_or
+    from dpad_fast.rewards.images import find_pictures
+
+    if boxes is not None and len(boxes) != len(images):
+        raise ValueError(f"boxes has {len(boxes)} entries for {len(images)} images")
+    pictures, index = find_pictures(images, None)
+    for picture in pictures:
+        picture.check()
+    regions: list[tuple[int, Region]] = []
+    for i, place in enumerate(index):
+        box = None if boxes is None else boxes[i]
+        region: Region = None
+        if box is not None:
+            numbers, size = _numbers(box, f"boxes[{i}]"), pictures[place].size
+            region = region_of(numbers, size, None)
+            if region is None or region_of(numbers, size, None, clip=True) is None:
+                raise ValueError(f"boxes[{i}] has no pixel of images[{i}], which is {size}: {numbers}")
+            region = whole_or(region, size)
+        regions.append((place, region))
+    return pictures, regions
+
+
+def _numbers(box: Any, name: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(value) for value in box)
+    except (TypeError, ValueError, OverflowError):
+        found = ()
+    if len(found) != 4 or not all(abs(value) < 1e9 for value in found):
+        raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {box!r}")
+    return found

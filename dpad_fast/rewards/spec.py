@@ -1,0 +1,78 @@
+"""`ScorerSpec`: what a scorer is made from, which travels to other processes where the scorer itself cannot."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.scorer import RewardScorer
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """Names everything that a `RewardScorer` needs. It can be pickled, and scorers built from it can, through it.
+
+    Two scorers built from equal specs give equal rewards, bit for bit, on processors of one kind. Folders that exist
+    are made absolute, so that a process that runs elsewhere finds them.
+
+    Attributes:
+        config: which terms, and how.
+        encoder: a name or folder for `load_encoder`; None where no term needs an encoder.
+        backend: "transformers" or "open_clip".
+        device: where the encoder runs, such as "cpu" or "cuda:1".
+        precision: "float32", "bfloat16" or "guarded".
+        threads: CPU threads; None: as many as torch uses when called.
+        cache: a folder that keeps embeddings of images; None: memory only.
+
+    Raises:
+        ValueError: a field is of the wrong kind, or the configuration needs an encoder and none is named.
+    """
+
+    config: RewardConfig
+    encoder: str | os.PathLike[str] | None = None
+    backend: str = "transformers"
+    device: str = "cpu"
+    precision: str = "guarded"
+    threads: int | None = None
+    cache: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.config, RewardConfig):
+            raise ValueError(f"config must be a RewardConfig, got {type(self.config).__name__}")
+        if self.config.needs_encoder and self.encoder is None:
+            raise ValueError("encoder is missing: the term 'discriminative' needs one; give a name or a folder")
+        for name in ("encoder", "cache"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, str | os.PathLike):
+                wanted = "a name or a folder" if name == "encoder" else "a folder"
+                raise ValueError(f"{name} must be {wanted}, got {type(value).__name__}, which no process can be sent")
+            text = os.fspath(value)
+            if name == "cache" or os.path.isdir(text):
+                text = os.path.abspath(text)
+            object.__setattr__(self, name, text)
+        object.__setattr__(self, "device", str(self.device))
+
+    def build(self) -> RewardScorer:
+        """Loads the encoder and makes the scorer.
+
+        Raises:
+            ValueError: the encoder cannot be loaded; says why and what could be done.
+        """
+        from dpad_fast.clip import EmbeddingCache, load_encoder
+
+        encoder = None
+        if self.encoder is not None:
+            encoder = load_encoder(
+                self.encoder,
+                backend=self.backend,
+                device=self.device,
+                precision=self.precision,
+                threads=self.threads,
+                cache=None if self.cache is None else EmbeddingCache(folder=self.cache),
+            )
+        scorer = RewardScorer(self.config, encoder)
+        scorer._spec = (self, encoder)
+        return scorer
