@@ -1,7 +1,7 @@
 """The size at which a model sees a picture: what its answers in pixels refer to. Needs neither transformers nor torch.
 
 Qwen2-VL, Qwen2.5-VL and Qwen3-VL bring each side to a multiple of one merged patch (28 pixels; 32 for Qwen3-VL) and the
-area between two limits. Trainers hand reward functions the original picture, so the rule is needed outside of the model.
+area between two limits. Trainers hand reward functions the original picture, so the rule is needed outside the model.
 """
 
 from __future__ import annotations

@@ -8,12 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
+from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil
 
 import dpad_fast as df
-
-transformers = pytest.importorskip("transformers")
-
-from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil
 
 FAMILIES = [
     {},  # the class's own: Qwen2-VL, Qwen2.5-VL
