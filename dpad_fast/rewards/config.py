@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from dpad_fast.model_size import whole_size
+
 ANSWERS = ("strict", "released", "objects")
 SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
 REGIONS = ("box", "predicted", "mask")
@@ -138,10 +140,7 @@ class RewardConfig:
         if not isinstance(self.max_objects, int) or self.max_objects < 1:
             raise ValueError(f"max_objects must be a positive whole number, got {self.max_objects!r}")
         if self.model_size is not None:
-            size = tuple(self.model_size)
-            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-                raise ValueError(f"model_size must be (width, height) in whole pixels, got {self.model_size!r}")
-            object.__setattr__(self, "model_size", size)
+            object.__setattr__(self, "model_size", whole_size(self.model_size, "model_size"))
 
     def _check_together(self) -> None:
         if self.geometry == "mask" and any(term in self.terms for term in BOX_TERMS):
@@ -193,8 +192,6 @@ class RewardConfig:
         if preset is not None:
             return cls.preset(preset, **given)
         _known(given)
-        if given.get("model_size") is not None:
-            given["model_size"] = tuple(given["model_size"])
         return cls(**given)
 
     @classmethod

@@ -136,11 +136,12 @@ class RewardScorer:
         began = time.perf_counter()
         errors = RowErrors(on_error)
         count = _check_lengths(completions, targets, images, model_sizes)
+        encoded = self.config.needs_encoder
+        pictures, index = ([], []) if images is None else find_pictures(images, image_keys, errors, contents=encoded)
+        began = _lap(timings, "geometry", began)
         truths = self._targets(targets, errors)
         parsed = self._parse(completions, errors)
         began = _lap(timings, "parse", began)
-        encoded = self.config.needs_encoder
-        pictures, index = ([], []) if images is None else find_pictures(images, image_keys, errors, contents=encoded)
         if encoded:
             _check_pictures(pictures, index, errors)
         shown = None if images is None else [pictures[place] if place >= 0 else None for place in index]
@@ -184,6 +185,9 @@ class RewardScorer:
     def _targets(self, targets: Sequence[Target | str], errors: RowErrors) -> list[Target]:
         truths = []
         for i, target in enumerate(targets):
+            if i in errors:
+                truths.append(Target())
+                continue
             try:
                 truths.append(self._target(target, i))
             except ValueError as error:
@@ -350,5 +354,5 @@ def _numbers(box: Sequence[Any] | None) -> list[float] | None:
 
 def _lap(timings: dict[str, float], stage: str, began: float) -> float:
     now = time.perf_counter()
-    timings[stage] = now - began
+    timings[stage] += now - began
     return now

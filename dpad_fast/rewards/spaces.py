@@ -118,25 +118,34 @@ def unknown_size(
     Returns:
         The message for the first such row, or None.
     """
-    if config.coordinates != "pixel" or pictures is None or not _reads_coordinates(config):
+    if pictures is None or not reads_pixels(config):
         return None
     fine: set[Size] = set()
     for i, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
-        if picture is None or size is not None or i in errors or picture.size in fine:
+        if picture is None or size is not None or i in errors:
             continue
-        seen = _as_qwen(picture.size)
-        if seen != picture.size:
+        try:
+            given = picture.size
+        except ValueError:  # no term looks at this picture, or it would have been refused
+            continue
+        if given in fine:
+            continue
+        seen = _as_qwen(given)
+        if seen != given:
             return (
-                f"the size of the picture that the model saw is not known: images[{i}] is {_by(picture.size)}, which "
-                f"Qwen2.5-VL sees as {'another' if seen is None else _by(seen)}, and answers are read in pixels. Give "
-                "model_sizes=functools.partial(dpad_fast.model_size_for, processor=processor), sizes, model_size of "
-                "the configuration, or model_sizes=lambda size: size where answers are in pixels of the given pictures"
+                f"the size of the picture that the model saw is not known: images[{i}] is {_by(given)}, which "
+                f"Qwen2.5-VL sees as {'another' if seen is None else _by(seen)}, and answers are read in pixels. "
+                "Say it: processor=... of TrlRewards, model_sizes of score (dpad_fast.model_size_for computes one), "
+                "model_size of the configuration, or model_sizes=lambda size: size where it saw the given pictures"
             )
-        fine.add(picture.size)
+        fine.add(given)
     return None
 
 
-def _reads_coordinates(config: RewardConfig) -> bool:
+def reads_pixels(config: RewardConfig) -> bool:
+    """Whether a term reads coordinates that are in pixels of the picture that the model saw."""
+    if config.coordinates != "pixel":
+        return False
     terms = (*BOX_TERMS, "mask_iou", "accuracy")
     return any(term in config.terms for term in terms) or (config.needs_encoder and config.region == "predicted")
 
