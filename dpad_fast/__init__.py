@@ -12,6 +12,7 @@ from dpad_fast._version import __version__
 if TYPE_CHECKING:
     from dpad_fast import clip, coco_mask, data, evaluate, integrations, ops, reference, rewards, train
     from dpad_fast.clip import ClipEncoder, load_encoder
+    from dpad_fast.model_size import model_size_for
     from dpad_fast.rewards import RewardConfig, RewardScorer, ScorerSpec
     from dpad_fast.types import Completion, Sample, ScoreBatch, Target
 
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "integrations",
     "load_encoder",
+    "model_size_for",
     "ops",
     "reference",
     "rewards",
@@ -47,6 +49,7 @@ _HOME = {
     "ScorerSpec": "dpad_fast.rewards",
     "Target": "dpad_fast.types",
     "load_encoder": "dpad_fast.clip",
+    "model_size_for": "dpad_fast.model_size",
 }
 _MODULES = {"clip", "coco_mask", "data", "evaluate", "integrations", "ops", "reference", "rewards", "train"}
 

@@ -154,7 +154,10 @@ class Completion:
 
 @dataclass(frozen=True, eq=False)
 class ScoreBatch:
-    """The scores of N completions. Every number is finite, except `similarity`: NaN where nothing was compared.
+    """The scores of N completions.
+
+    Numbers are finite, but for `similarity` (NaN where nothing was compared) and for rows that `on_error="row"` left
+    unscored: NaN in every column.
 
     Attributes:
         total: float32 [N], the weighted sum of the terms.
@@ -162,6 +165,7 @@ class ScoreBatch:
         similarity: "roi" (S1) and "aoi" (S2), float32 [N]; NaN where there was nothing to compare.
         reasons: N short codes, None where nothing is wrong with the completion and no term is zero.
         timings: seconds per stage of the call that made this batch.
+        errors: N messages, None where a row was scored; empty where nobody asked for them.
     """
 
     total: torch.Tensor
@@ -169,18 +173,29 @@ class ScoreBatch:
     similarity: dict[str, torch.Tensor]
     reasons: tuple[str | None, ...]
     timings: dict[str, float] = field(default_factory=dict)
+    errors: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.reasons)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yields one plain dictionary per completion: total, every term, similarities (None for NaN), reason."""
+        """Yields one plain dictionary per completion: total, every term and similarity (None for NaN), reason.
+
+        A row that was left unscored has an `error` too.
+        """
         columns = {name: column.tolist() for name, column in self.terms.items()}
         similarity = {name: column.tolist() for name, column in self.similarity.items()}
         for i, total in enumerate(self.total.tolist()):
-            yield {
-                "total": total,
-                "terms": {name: column[i] for name, column in columns.items()},
-                "similarity": {k: None if math.isnan(v[i]) else v[i] for k, v in similarity.items()},
+            row = {
+                "total": _or_none(total),
+                "terms": {name: _or_none(column[i]) for name, column in columns.items()},
+                "similarity": {name: _or_none(column[i]) for name, column in similarity.items()},
                 "reason": self.reasons[i],
             }
+            if self.errors and self.errors[i] is not None:
+                row["error"] = self.errors[i]
+            yield row
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the parser of the command.
     """
-    parser.add_argument("completions", help='JSONL, one {"id": sample id, "completion": text} a line; - reads stdin')
+    parser.add_argument(
+        "completions",
+        help='JSONL, one {"id": sample id, "completion": text} a line, in pixels of the picture; - reads stdin',
+    )
     parser.add_argument("--data", required=True, help="a folder in ReasonSeg's format")
     parser.add_argument("--out", help="write JSONL here instead of a table; - writes to stdout")
     parser.add_argument("--preset", help="dpad (default), dpad-released, seg-zero or vision-reasoner")
@@ -83,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         [sample.target for sample in chosen],
         [sample.image for sample in chosen],
         image_keys=[str(sample.image) if isinstance(sample.image, str | Path) else None for sample in chosen],
+        # Answers in a file are in pixels of the folder's pictures, unless the configuration says otherwise.
+        model_sizes=None if config.model_size is not None else [sample.target.image_size for sample in chosen],
     )
     if args.out is None:
         _print_table(rows, batch, config)

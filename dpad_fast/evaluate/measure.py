@@ -153,7 +153,9 @@ def measure(
     if not texts:
         return []
     targets, images, keys = [i.target for i in items], [i.image for i in items], [i.id for i in items]
-    batch = scorer.score(list(texts), targets, images, image_keys=keys)
+    # Masks are made from answers in pixels of the ground truth's picture, so similarities are too.
+    sizes = None if scorer.config.model_size is not None else [target.image_size for target in targets]
+    batch = scorer.score(list(texts), targets, images, image_keys=keys, model_sizes=sizes)
     rows = list(batch.rows())
     records = []
     for index, (text, item, row) in enumerate(zip(texts, items, rows, strict=True)):

@@ -1,13 +1,15 @@
 """TRL (1.16): reward functions for `GRPOTrainer`, and a trainer with the package's group advantage.
 
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder=encoder)
-    rewards = TrlRewards(scorer)
+    processor = AutoProcessor.from_pretrained("Qwen/Qwen2.5-VL-3B-Instruct")
+    rewards = TrlRewards(scorer, processor=processor)  # so that the size at which the model saw a picture is known
     args = GRPOConfig(..., reward_weights=rewards.weights(), remove_unused_columns=False)
     trainer = GRPOTrainer(model, rewards.functions(), args, train_dataset=dataset)
 
 The data set needs `prompt` (conversational), `image` or `images`, `solution` (read by `Target.parse`), and should have
-an `id` column that is equal where images are: TRL hands out a new image object per completion. `DpadTrainer` takes the
-arguments of `GRPOTrainer` and adds `advantage` and `share_images`.
+an `id` column that is equal where images are: TRL hands out a new image object per completion. A column may be a list,
+tuple, array or `datasets` column; an image may be what `RewardScorer.score` takes, or a list of one. `DpadTrainer`
+takes the arguments of `GRPOTrainer` and adds `advantage` and `share_images`.
 """
 
 from __future__ import annotations

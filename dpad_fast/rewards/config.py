@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from dpad_fast.model_size import whole_size
 
 ANSWERS = ("strict", "released", "objects")
 SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
@@ -140,10 +141,7 @@ class RewardConfig:
         if type(self.max_objects) is not int or not 1 <= self.max_objects <= MAX_OBJECTS:
             raise ValueError(f"max_objects must be a whole number from 1 to {MAX_OBJECTS}, got {self.max_objects!r}")
         if self.model_size is not None:
-            size = self.model_size if isinstance(self.model_size, Sequence) else ()
-            if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 and side is not True for side in size):
-                raise ValueError(f"model_size must be (width, height) in whole pixels, got {self.model_size!r}")
-            object.__setattr__(self, "model_size", (int(size[0]), int(size[1])))
+            object.__setattr__(self, "model_size", whole_size(self.model_size, "model_size"))
 
     def _check_together(self) -> None:
         if self.geometry == "mask" and any(term in self.terms for term in BOX_TERMS):

@@ -14,6 +14,7 @@ from dpad_fast.ops.discriminative_reward import discriminative_reward
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.geometry import check_box, target_mask
 from dpad_fast.rewards.images import MaskedPicture, Picture
+from dpad_fast.rewards.row_errors import RowErrors
 from dpad_fast.types import Size, Target
 
 if TYPE_CHECKING:
@@ -54,11 +55,14 @@ class Job:
 class Comparison:
     """Scores the captions of a batch with one pass over texts and one over images."""
 
-    def __init__(self, pictures: Sequence[Picture], config: RewardConfig, encoder: ClipEncoder) -> None:
+    def __init__(
+        self, pictures: Sequence[Picture], config: RewardConfig, encoder: ClipEncoder, errors: RowErrors | None = None
+    ) -> None:
         self.pictures: list[Picture | MaskedPicture] = list(pictures)
         self._sources = list(pictures)
         self._masked: dict[object, int] = {}
         self.config, self.encoder = config, encoder
+        self._errors = errors or RowErrors()
 
     def run(self, jobs: list[Job], timings: dict[str, float]) -> dict[int, tuple[float, float, float] | str]:
         """Per job's index (reward, S1, S2), or the reason code why there is nothing to compare."""
@@ -69,22 +73,52 @@ class Comparison:
         began = _add(timings, "text", began)
         ready = []
         for job in jobs:
-            reason = self._prepare(job, ids[job.caption])
+            try:
+                reason = self._prepare(job, ids[job.caption])
+            except ValueError as error:
+                self._errors.add(job.index, error)
+                continue
             if reason is None:
                 ready.append(job)
             else:
                 results[job.index] = reason
         _add(timings, "geometry", began)
-        if not ready:
-            return results
-        exact = self.encoder.precision == "float32"
-        s1, s2 = self._similarities(ready, exact_text=exact, exact_image=exact, timings=timings)
-        if self.encoder.precision == "guarded":
-            self._guard(ready, s1, s2, timings)
-        reward = apply_shape(s1, s2, self.config)
-        for job, *numbers in zip(ready, reward.tolist(), s1.tolist(), s2.tolist(), strict=True):
-            results[job.index] = (numbers[0], numbers[1], numbers[2])
+        while ready:
+            try:
+                s1, s2 = self._compare(ready, timings)
+            except ValueError as error:
+                ready = self._readable(ready, error)
+                continue
+            reward = apply_shape(s1, s2, self.config)
+            for job, *numbers in zip(ready, reward.tolist(), s1.tolist(), s2.tolist(), strict=True):
+                results[job.index] = (numbers[0], numbers[1], numbers[2])
+            break
         return results
+
+    def _compare(self, jobs: list[Job], timings: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """S1 and S2, float32 [J], as the encoder's precision says."""
+        exact = self.encoder.precision == "float32"
+        s1, s2 = self._similarities(jobs, exact_text=exact, exact_image=exact, timings=timings)
+        if self.encoder.precision == "guarded":
+            self._guard(jobs, s1, s2, timings)
+        return s1, s2
+
+    def _readable(self, jobs: list[Job], error: ValueError) -> list[Job]:
+        """The jobs without those whose picture broke while it was decoded; raises the error again if none did."""
+        if not self._errors.kept:
+            raise error
+        broken: dict[int, ValueError] = {}
+        for place in dict.fromkeys(job.picture for job in jobs):
+            try:
+                self._sources[place].pixels()
+            except ValueError as found:
+                broken[place] = found
+        if not broken:
+            raise error
+        for job in jobs:
+            if job.picture in broken:
+                self._errors.add(job.index, broken[job.picture])
+        return [job for job in jobs if job.picture not in broken]
 
     def _guard(self, jobs: list[Job], s1: torch.Tensor, s2: torch.Tensor, timings: dict[str, float]) -> None:
         """Embeds again in float32 what may be decided otherwise: captions first, which are cheap, then pictures."""

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from dpad_fast.ops._images import as_pixels, content_digest
+from dpad_fast.rewards.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
 
@@ -94,33 +95,72 @@ class MaskedPicture:
         return torch.where(self._keep[..., None].to(pixels.device), pixels, torch.zeros((), dtype=torch.uint8))
 
 
-def find_pictures(images: Sequence[Any], keys: Sequence[Hashable] | None) -> tuple[list[Picture], list[int]]:
+def find_pictures(
+    images: Sequence[Any],
+    keys: Sequence[Hashable] | None,
+    errors: RowErrors | None = None,
+    *,
+    contents: bool = True,
+) -> tuple[list[Picture], list[int]]:
     """Distinct pictures of N images, and which of them each image is.
 
     Args:
         images: PIL images, paths, encoded bytes, {"bytes", "path"} dictionaries, arrays or tensors.
-        keys: N keys; images of equal keys are taken to be equal. None entries have no key.
+        keys: N keys; images of equal keys must be equal. None entries have no key.
+        errors: takes the rows without a picture; their index is -1. None: they raise.
+        contents: look whether images of equal keys are equal, once per distinct object; False: whether their sizes are.
 
     Returns:
         The distinct pictures (by key, path or identity; content is compared by `Picture.key`), and [N] indices.
 
     Raises:
-        ValueError: an image is of no known kind; names its index.
+        ValueError: an image is of no known kind, or another than one before it that has the same key, unless `errors`
+            keeps it; names its index.
     """
     if keys is not None and len(keys) != len(images):
         raise ValueError(f"image_keys has {len(keys)} entries for {len(images)} images")
+    errors = errors or RowErrors()
     pictures: list[Picture] = []
     places: dict[Hashable, int] = {}
+    equal: set[tuple[int, Hashable]] = set()  # (place, identity) of what was compared
     index = []
     for i, image in enumerate(images):
-        source = _source(image, f"images[{i}]")
         key = keys[i] if keys is not None else None
-        known: Hashable = ("key", key) if key is not None else _identity(source)
-        if known not in places:
-            places[known] = len(pictures)
-            pictures.append(Picture(source, f"images[{i}]"))
-        index.append(places[known])
+        try:
+            source = _source(image, f"images[{i}]")
+            identity = _identity(source)
+            known = identity if key is None else _known(key, i)
+            place = places.setdefault(known, len(pictures))
+            if place == len(pictures):
+                pictures.append(Picture(source, f"images[{i}]"))
+            elif key is not None and (place, identity) not in equal:
+                _check_equal(pictures[place], Picture(source, f"images[{i}]"), key, contents)
+            equal.add((place, identity))
+            index.append(place)
+        except ValueError as error:
+            errors.add(i, error)
+            index.append(-1)
     return pictures, index
+
+
+def _known(key: Hashable, i: int) -> Hashable:
+    try:
+        hash(key)
+    except TypeError:
+        raise ValueError(f"image_keys[{i}] cannot be hashed: {str(key)[:80]!r}") from None
+    return ("key", key)
+
+
+def _check_equal(first: Picture, other: Picture, key: Hashable, contents: bool) -> None:
+    """Two images under one key: one embedding would stand for both."""
+    same = first.size == other.size
+    if same and contents and first.key != other.key:
+        # One picture may come as a file here and decoded there, or in two encodings.
+        same = content_digest(first.pixels()) == content_digest(other.pixels())
+    if not same:
+        raise ValueError(
+            f"{other.name} is another picture than {first.name}, though both have the key {str(key)[:80]!r}"
+        )
 
 
 def _colours(pixels: torch.Tensor) -> torch.Tensor:
@@ -129,6 +169,7 @@ def _colours(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _source(image: Any, name: str) -> Any:
+    given_error(image, name)
     if isinstance(image, Mapping):
         content, path = image.get("bytes"), image.get("path")
         if content is None and path is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from dpad_fast.rewards.format import answer_format, non_repeat, think_format
 from dpad_fast.rewards.images import Picture, find_pictures
 from dpad_fast.rewards.parse import parse_completion
 from dpad_fast.rewards.reasons import explain_zeros
-from dpad_fast.rewards.spaces import find_spaces
-from dpad_fast.rewards.truth import check_place
-from dpad_fast.types import Completion, Point, ScoreBatch, Size, Target
+from dpad_fast.rewards.row_errors import RowErrors, given_error
+from dpad_fast.rewards.spaces import ModelSizes, find_spaces, read_model_sizes, unknown_size
+from dpad_fast.rewards.truth import check_places
+from dpad_fast.types import Completion, Point, ScoreBatch, Target
 
 if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
@@ -39,6 +41,7 @@ class _Ready:
     jobs: list[Job]
     pictures: list[Picture]
     timings: dict[str, float]
+    errors: RowErrors
 
 
 class RewardScorer:
@@ -62,6 +65,7 @@ class RewardScorer:
         self.encoder = encoder
         self._background = Background()
         self._spec: tuple[ScorerSpec, ClipEncoder | None] | None = None  # what `ScorerSpec.build` made this from
+        self._warned = False
 
     def __reduce__(self) -> Any:
         """Through the `ScorerSpec` that this was built from; one without an encoder needs none."""
@@ -80,25 +84,35 @@ class RewardScorer:
         targets: Sequence[Target | str],
         images: Sequence[Any] | None = None,
         image_keys: Sequence[Hashable] | None = None,
-        model_sizes: Sequence[Size] | None = None,
+        model_sizes: ModelSizes | None = None,
+        on_error: str = "raise",
     ) -> ScoreBatch:
         """Scores N completions. A bad completion gets low scores and a reason; it never raises nor changes another's.
 
         Args:
             completions: N strings.
-            targets: N ground truths, or solution strings.
+            targets: N ground truths, or solution strings. Here, in `images` and in `model_sizes` an entry may be the
+                `ValueError` of whoever failed to read it: an error of that row.
             images: N images (PIL, path, bytes, {"bytes", "path"}, array or tensor), each the picture that its target
                 describes, at the target's size or another; None where no term looks at images.
-            image_keys: N keys; images of equal keys are taken to be equal.
-            model_sizes: N (width, height) of the images that the model saw, for `coordinates="pixel"`.
+            image_keys: N keys; images of equal keys must be equal, and are embedded once. None entries have no key.
+            model_sizes: N (width, height) of the images that the model saw, for `coordinates="pixel"`: pairs, an [N, 2]
+                array or tensor, None where `config.model_size` holds or nothing is known. Or a function from a
+                picture's (width, height) to that size, None where the model saw the picture as it is.
+            on_error: "raise", or "row": a row with a bad target, image or size is left unscored (NaN in every column, a
+                reason such as "bad-image", the message in `errors`), and the others are what they are without it.
 
         Returns:
             The total, every term, the similarities and the reasons.
 
         Raises:
-            ValueError: a bad target, image or argument; names the index and the field.
+            ValueError: a bad argument; a bad target, image or size unless `on_error` is "row". Names index and field.
+
+        Warns:
+            UserWarning: once per scorer, where pixels are scored and the picture that the model saw is not known to be
+                the given one (see docs/rewards.md).
         """
-        return self._finish(self._begin(completions, targets, images, image_keys, model_sizes))
+        return self._finish(self._begin(completions, targets, images, image_keys, model_sizes, on_error))
 
     def score_async(
         self,
@@ -106,7 +120,8 @@ class RewardScorer:
         targets: Sequence[Target | str],
         images: Sequence[Any] | None = None,
         image_keys: Sequence[Hashable] | None = None,
-        model_sizes: Sequence[Size] | None = None,
+        model_sizes: ModelSizes | None = None,
+        on_error: str = "raise",
     ) -> PendingScore:
         """`score` in the background: returns at once, so that a trainer can go on generating.
 
@@ -116,9 +131,11 @@ class RewardScorer:
         Returns:
             A handle with `result(timeout)` and `done()`, which can be awaited; it raises what `score` would.
         """
-        given = (list(completions) if not isinstance(completions, str) else completions, list(targets))
-        rest = [None if part is None else list(part) for part in (images, image_keys, model_sizes)]
-        return self._background.submit(lambda: self._begin(*given, *rest), self._finish)
+        texts = completions if isinstance(completions, str) else list(completions)
+        truths = list(targets)
+        shown, keys = (None if part is None else list(part) for part in (images, image_keys))
+        sizes = model_sizes if model_sizes is None or callable(model_sizes) else list(model_sizes)
+        return self._background.submit(lambda: self._begin(texts, truths, shown, keys, sizes, on_error), self._finish)
 
     def _begin(
         self,
@@ -126,45 +143,76 @@ class RewardScorer:
         targets: Sequence[Target | str],
         images: Sequence[Any] | None,
         image_keys: Sequence[Hashable] | None,
-        model_sizes: Sequence[Size] | None,
+        model_sizes: ModelSizes | None,
+        on_error: str,
     ) -> _Ready:
         """Everything that needs no encoder."""
         timings = dict.fromkeys(_STAGES, 0.0)
         began = time.perf_counter()
+        errors = RowErrors(on_error)
         count = _check_lengths(completions, targets, images, model_sizes)
-        truths = [self._target(target, i) for i, target in enumerate(targets)]
-        parsed = [parse_completion(text, self.config) for text in completions]
+        encoded = self.config.needs_encoder
+        pictures, index = ([], []) if images is None else find_pictures(images, image_keys, errors, contents=encoded)
+        began = _lap(timings, "geometry", began)
+        truths = self._targets(targets, errors)
+        parsed = self._parse(completions, errors)
         began = _lap(timings, "parse", began)
-        pictures, index = ([], []) if images is None else find_pictures(images, image_keys)
-        sizes = None if images is None else [pictures[place] for place in index]
-        if self.config.needs_encoder:
-            for picture in pictures:  # a bad image is the caller's mistake whether or not a completion gets to it
-                picture.check()
-        scales = find_spaces(self.config, truths, sizes, model_sizes)
-        for i, truth in enumerate(truths):
-            check_place(truth, i, None if sizes is None else sizes[i], self.config)
-        columns = self._columns(parsed, truths, scales)
+        if encoded:
+            _check_pictures(pictures, index, errors)
+        shown = None if images is None else [pictures[place] if place >= 0 else None for place in index]
+        sizes = read_model_sizes(self.config, model_sizes, shown, count, errors)
+        scales = find_spaces(self.config, truths, shown, sizes, errors)
+        check_places(self.config, truths, shown, errors)
+        if not self._warned:
+            self._warn(unknown_size(self.config, shown, sizes, errors))
+        columns = self._columns(parsed, truths, scales, errors)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
         jobs: list[Job] = []
-        if self.config.needs_encoder and count:
-            jobs = self._jobs(parsed, truths, scales, columns, index if images is not None else None)
+        if encoded and count:
+            jobs = self._jobs(parsed, truths, scales, columns, index if images is not None else None, errors)
         _lap(timings, "geometry", began)
-        return _Ready(count, columns, reasons, jobs, pictures, timings)
+        return _Ready(count, columns, reasons, jobs, pictures, timings, errors)
+
+    def _warn(self, message: str | None) -> None:
+        if message is not None:
+            self._warned = True
+            warnings.warn(message, stacklevel=4)  # the caller of `score`
 
     def _finish(self, ready: _Ready) -> ScoreBatch:
         """The encoder's part, and the sum."""
         count, columns, timings = ready.count, ready.columns, ready.timings
         similarity = {"roi": [float("nan")] * count, "aoi": [float("nan")] * count}
         if self.config.needs_encoder and count:
-            columns["discriminative"] = self._discriminate(
-                ready.jobs, ready.pictures, count, similarity, ready.reasons, timings
-            )
+            columns["discriminative"] = self._discriminate(ready, similarity)
         began = time.perf_counter()
-        batch = self._combine(columns, similarity, ready.reasons, count, timings)
+        batch = self._combine(ready, similarity)
         timings["combine"] += time.perf_counter() - began
         return batch
 
+    def _parse(self, completions: Sequence[str], errors: RowErrors) -> list[Completion]:
+        parsed = []
+        for i, text in enumerate(completions):
+            if not isinstance(text, str):
+                errors.add(i, ValueError(f"completions[{i}] must be a string, got {type(text).__name__}"))
+                text = ""
+            parsed.append(parse_completion(text, self.config))
+        return parsed
+
+    def _targets(self, targets: Sequence[Target | str], errors: RowErrors) -> list[Target]:
+        truths = []
+        for i, target in enumerate(targets):
+            if i in errors:
+                truths.append(Target())
+                continue
+            try:
+                truths.append(self._target(target, i))
+            except ValueError as error:
+                errors.add(i, error)
+                truths.append(Target())
+        return truths
+
     def _target(self, target: Target | str, i: int) -> Target:
+        given_error(target, f"targets[{i}]")
         if isinstance(target, str):
             if self.config.answer == "released":
                 # What cannot be read scores 0 there; a space keeps an empty text apart from no text.
@@ -188,28 +236,38 @@ class RewardScorer:
         return target
 
     def _columns(
-        self, parsed: list[Completion], targets: list[Target], scales: list[Point | None]
+        self, parsed: list[Completion], targets: list[Target], scales: list[Point | None], errors: RowErrors
     ) -> dict[str, list[float]]:
-        config = self.config
-        columns: dict[str, list[float]] = {name: [] for name in dict.fromkeys((*_FORMAT, *config.terms))}
+        columns: dict[str, list[float]] = {name: [] for name in dict.fromkeys((*_FORMAT, *self.config.terms))}
         for i, (completion, target, scale) in enumerate(zip(parsed, targets, scales, strict=True)):
-            values = {"think_format": think_format(completion), "answer_format": answer_format(completion)}
-            if any(term in config.terms for term in BOX_TERMS):
-                box = None if completion.box is None else geometry.scale_box(completion.box, scale)
-                truth, points = geometry.read_truth(target, config)
-                values["iou"] = geometry.iou_term(box, truth, config.iou_threshold)
-                values["box_l1"] = geometry.box_l1_term(box, truth, config.box_l1_threshold)
-                limit = config.point_threshold
-                values["point_l1"] = geometry.point_l1_term(completion.points, box, points, limit, scale)
-            if "mask_iou" in config.terms:
-                values["mask_iou"] = geometry.mask_term(completion, target, i, config, scale)
-            if "accuracy" in config.terms:
-                values["accuracy"] = matching.accuracy_term(completion, target, config, scale)
-            if "non_repeat" in config.terms:
-                values["non_repeat"] = non_repeat(completion.text)
+            values: dict[str, float] = {}
+            if i not in errors:
+                try:
+                    values = self._values(completion, target, scale, i)
+                except ValueError as error:
+                    errors.add(i, error)
             for name, column in columns.items():
                 column.append(values.get(name, 0.0))
         return columns
+
+    def _values(self, completion: Completion, target: Target, scale: Point | None, i: int) -> dict[str, float]:
+        """Every term that needs no encoder, of one completion."""
+        config = self.config
+        values = {"think_format": think_format(completion), "answer_format": answer_format(completion)}
+        if any(term in config.terms for term in BOX_TERMS):
+            box = None if completion.box is None else geometry.scale_box(completion.box, scale)
+            truth, points = geometry.read_truth(target, config)
+            values["iou"] = geometry.iou_term(box, truth, config.iou_threshold)
+            values["box_l1"] = geometry.box_l1_term(box, truth, config.box_l1_threshold)
+            limit = config.point_threshold
+            values["point_l1"] = geometry.point_l1_term(completion.points, box, points, limit, scale)
+        if "mask_iou" in config.terms:
+            values["mask_iou"] = geometry.mask_term(completion, target, i, config, scale)
+        if "accuracy" in config.terms:
+            values["accuracy"] = matching.accuracy_term(completion, target, config, scale)
+        if "non_repeat" in config.terms:
+            values["non_repeat"] = non_repeat(completion.text)
+        return values
 
     def _jobs(
         self,
@@ -218,6 +276,7 @@ class RewardScorer:
         scales: list[Point | None],
         columns: dict[str, list[float]],
         index: list[int] | None,
+        errors: RowErrors,
     ) -> list[Job]:
         if index is None:
             raise ValueError("images is missing: the term 'discriminative' needs them")
@@ -225,7 +284,7 @@ class RewardScorer:
         for i, completion in enumerate(parsed):
             # The released code scores an empty caption; elsewhere there is nothing to compare.
             silent = completion.caption is None or (not completion.caption and self.config.answer != "released")
-            if silent or (self.config.gate and self._fails_gate(columns, i)):
+            if silent or i in errors or (self.config.gate and self._fails_gate(columns, i)):
                 continue
             truth, _ = geometry.read_truth(targets[i], self.config)
             box = None
@@ -235,23 +294,16 @@ class RewardScorer:
             jobs.append(Job(i, completion.caption, targets[i], truth, box, index[i]))
         return jobs
 
-    def _discriminate(
-        self,
-        jobs: list[Job],
-        pictures: list[Picture],
-        count: int,
-        similarity: dict[str, list[float]],
-        reasons: list[str | None],
-        timings: dict[str, float],
-    ) -> list[float]:
-        column = [0.0] * count
-        if not jobs:
+    def _discriminate(self, ready: _Ready, similarity: dict[str, list[float]]) -> list[float]:
+        column = [0.0] * ready.count
+        if not ready.jobs:
             return column
         assert self.encoder is not None
-        results = Comparison(pictures, self.config, self.encoder).run(jobs, timings)
+        comparison = Comparison(ready.pictures, self.config, self.encoder, ready.errors)
+        results = comparison.run(ready.jobs, ready.timings)
         for i, found in results.items():
             if isinstance(found, str):
-                reasons[i] = reasons[i] or found
+                ready.reasons[i] = ready.reasons[i] or found
             else:
                 column[i], similarity["roi"][i], similarity["aoi"][i] = found
         return column
@@ -259,27 +311,43 @@ class RewardScorer:
     def _fails_gate(self, columns: dict[str, list[float]], i: int) -> bool:
         return any(columns[name][i] < 1.0 for name in _FORMAT)
 
-    def _combine(
-        self,
-        columns: dict[str, list[float]],
-        similarity: dict[str, list[float]],
-        reasons: list[str | None],
-        count: int,
-        timings: dict[str, float],
-    ) -> ScoreBatch:
+    def _combine(self, ready: _Ready, similarity: dict[str, list[float]]) -> ScoreBatch:
+        columns, errors = ready.columns, ready.errors
         if self.config.gate:
-            for i in range(count):
+            for i in range(ready.count):
                 if self._fails_gate(columns, i):
                     for name in self.config.terms:
                         if name not in _FORMAT:
                             columns[name][i] = 0.0
-        explain_zeros(columns, reasons, self.config.terms)
+        for i in errors.rows():
+            ready.reasons[i] = errors.code(i)
+            for column in (*columns.values(), *similarity.values()):
+                column[i] = float("nan")
+        explain_zeros(columns, ready.reasons, self.config.terms)
         terms = {name: torch.tensor(columns[name], dtype=torch.float32, device="cpu") for name in self.config.terms}
-        total = torch.zeros(count, dtype=torch.float32, device="cpu")
-        for name, column in terms.items():
-            total += self.config.weight(name) * column
-        similar = {name: torch.tensor(values, dtype=torch.float32, device="cpu") for name, values in similarity.items()}
-        return ScoreBatch(total=total, terms=terms, similarity=similar, reasons=tuple(reasons), timings=timings)
+        total = torch.zeros(ready.count, dtype=torch.float32, device="cpu")
+        for name, values in terms.items():
+            total += self.config.weight(name) * values
+        return ScoreBatch(
+            total=total,
+            terms=terms,
+            similarity={
+                name: torch.tensor(found, dtype=torch.float32, device="cpu") for name, found in similarity.items()
+            },
+            reasons=tuple(ready.reasons),
+            timings=ready.timings,
+            errors=errors.messages(ready.count),
+        )
+
+
+def _check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: RowErrors) -> None:
+    """A bad image is the caller's mistake whether or not a completion gets to it."""
+    for place, picture in enumerate(pictures):
+        try:
+            picture.check()
+        except ValueError as error:
+            for row in (i for i, found in enumerate(index) if found == place):
+                errors.add(row, error)
 
 
 def _build(spec: ScorerSpec) -> RewardScorer:
@@ -287,16 +355,14 @@ def _build(spec: ScorerSpec) -> RewardScorer:
 
 
 def _check_lengths(
-    completions: Sequence[str], targets: Sequence[Any], images: Sequence[Any] | None, sizes: Sequence[Any] | None
+    completions: Sequence[str], targets: Sequence[Any], images: Sequence[Any] | None, sizes: ModelSizes | None
 ) -> int:
     if isinstance(completions, str):
         raise ValueError("completions must be a list of strings, got one string")
-    for name, given in (("targets", targets), ("images", images), ("model_sizes", sizes)):
-        if given is not None and len(given) != len(completions):
-            raise ValueError(f"{name} has {len(given)} entries for {len(completions)} completions")
-    for i, text in enumerate(completions):
-        if not isinstance(text, str):
-            raise ValueError(f"completions[{i}] must be a string, got {type(text).__name__}")
+    given = {"targets": targets, "images": images, "model_sizes": None if callable(sizes) else sizes}
+    for name, column in given.items():
+        if column is not None and len(column) != len(completions):
+            raise ValueError(f"{name} has {len(column)} entries for {len(completions)} completions")
     return len(completions)
 
 
@@ -309,5 +375,5 @@ def _numbers(box: Sequence[Any] | None) -> list[float] | None:
 
 def _lap(timings: dict[str, float], stage: str, began: float) -> float:
     now = time.perf_counter()
-    timings[stage] = now - began
+    timings[stage] += now - began
     return now

@@ -5,48 +5,169 @@ Boxes in the wrong image's pixels are the users' most reported mistake, so nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.model_size import WholePatches, whole_size
+from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
 from dpad_fast.rewards.images import Picture
+from dpad_fast.rewards.row_errors import RowErrors, given_error
 from dpad_fast.types import Point, Size, Target
 
+ModelSizes: TypeAlias = Sequence[Any] | Callable[[Size], Size | None]
+"""N sizes of the pictures that the model saw (a size is a pair of whole numbers of any type, or None), or a function
+from the (width, height) of a picture to the size at which the model saw it, or None where it saw the picture itself."""
+
 _UNITS = {"norm1000": 1000.0, "norm1": 1.0}
+
+
+def read_model_sizes(
+    config: RewardConfig,
+    given: ModelSizes | None,
+    pictures: Sequence[Picture | None] | None,
+    count: int,
+    errors: RowErrors,
+) -> list[Size | None]:
+    """The size at which the model saw each picture; None where it is not known.
+
+    Args:
+        config: `model_size` stands in where no size is given.
+        given: what the caller says.
+        pictures: N images, None for those that could not be read; or None where there are none.
+        count: N.
+        errors: takes the rows whose size cannot be read.
+
+    Raises:
+        ValueError: a size that is none, unless `errors` keeps it; a function without images to ask it about.
+    """
+    if given is None:
+        return [config.model_size] * count
+    of_picture = _Asked(given) if callable(given) else None
+    if of_picture is not None and pictures is None:
+        raise ValueError("images is missing: model_sizes is a function of their sizes")
+    sizes: list[Size | None] = []
+    for i in range(count):
+        size = None
+        try:
+            if of_picture is None:
+                size = _checked(given[i], i)  # type: ignore[index]
+            elif pictures is not None and pictures[i] is not None and i not in errors:
+                size = of_picture(pictures[i].size, i)  # type: ignore[union-attr]
+        except ValueError as error:
+            errors.add(i, error)
+        sizes.append(config.model_size if size is None else size)
+    return sizes
+
+
+class _Asked:
+    """A caller's function, asked once per size."""
+
+    def __init__(self, function: Callable[[Size], Any]) -> None:
+        self._function = function
+        self._answers: dict[Size, Size] = {}
+
+    def __call__(self, size: Size, i: int) -> Size:
+        if size not in self._answers:
+            try:
+                answer = self._function(size)
+            except ValueError as error:
+                raise ValueError(f"model_sizes[{i}]: {error}") from None
+            self._answers[size] = _checked(answer, i) or size
+        return self._answers[size]
 
 
 def find_spaces(
     config: RewardConfig,
     targets: Sequence[Target],
-    pictures: Sequence[Picture] | None,
-    model_sizes: Sequence[Size] | None,
+    pictures: Sequence[Picture | None] | None,
+    sizes: Sequence[Size | None],
+    errors: RowErrors,
 ) -> list[Point | None]:
     """Factors (x, y) from the answer's coordinates to the ground truth's pixels; None where they are the same.
 
     Args:
-        config: `coordinates` and `model_size`.
+        config: `coordinates`.
         targets: N ground truths; `image_size` is the size of the image that they live in.
-        pictures: N images, or None where there are none.
-        model_sizes: N sizes of the images that the model saw; None: `config.model_size` for all, or the images' own.
+        pictures: N images, None for those that could not be read; or None where there are none.
+        sizes: N sizes at which the model saw them (`read_model_sizes`).
+        errors: takes the rows whose sizes do not go together.
 
     Raises:
-        ValueError: a size is missing or contradicts another; names which and the index.
+        ValueError: a size is missing or contradicts another, unless `errors` keeps it; names which and the index.
     """
     scales: list[Point | None] = []
-    for i, target in enumerate(targets):
-        picture = None if pictures is None else pictures[i]
-        model = _checked(model_sizes[i], i) if model_sizes is not None else config.model_size
-        if config.coordinates == "pixel":
-            scales.append(_from_pixels(i, model, target, picture))
-            continue
-        truth = target.image_size or (None if picture is None else picture.size)
-        if truth is None:
-            raise ValueError(
-                f"targets[{i}].image_size is missing: coordinates={config.coordinates!r} is mapped to the pixels of "
-                "the ground truth's image, so its (width, height) must be known (or give images)"
-            )
-        unit = _UNITS[config.coordinates]
-        scales.append((truth[0] / unit, truth[1] / unit))
+    for i, (target, size) in enumerate(zip(targets, sizes, strict=True)):
+        scale = None
+        if i not in errors:
+            try:
+                scale = _scale(config, i, size, target, None if pictures is None else pictures[i])
+            except ValueError as error:
+                errors.add(i, error)
+        scales.append(scale)
     return scales
+
+
+def unknown_size(
+    config: RewardConfig, pictures: Sequence[Picture | None] | None, sizes: Sequence[Size | None], errors: RowErrors
+) -> str | None:
+    """A warning where answers in pixels are scored and the picture that the model saw may have been another one.
+
+    The rule: a row has a picture, nothing says at which size the model saw it, and Qwen2.5-VL's processor with its own
+    limits would have changed its size. Sides that are multiples of 28 and 3,136 to 1,003,520 pixels are silent.
+
+    Returns:
+        The message for the first such row, or None.
+    """
+    if pictures is None or not reads_pixels(config):
+        return None
+    fine: set[Size] = set()
+    for i, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
+        if picture is None or size is not None or i in errors:
+            continue
+        try:
+            given = picture.size
+        except ValueError:  # no term looks at this picture, or it would have been refused
+            continue
+        if given in fine:
+            continue
+        seen = _as_qwen(given)
+        if seen != given:
+            return (
+                f"the size of the picture that the model saw is not known: images[{i}] is {_by(given)}, which "
+                f"Qwen2.5-VL sees as {'another' if seen is None else _by(seen)}, and answers are read in pixels. "
+                "Say it: processor=... of TrlRewards, model_sizes of score (dpad_fast.model_size_for computes one), "
+                "model_size of the configuration, or model_sizes=lambda size: size where it saw the given pictures"
+            )
+        fine.add(given)
+    return None
+
+
+def reads_pixels(config: RewardConfig) -> bool:
+    """Whether a term reads coordinates that are in pixels of the picture that the model saw."""
+    if config.coordinates != "pixel":
+        return False
+    terms = (*BOX_TERMS, "mask_iou", "accuracy")
+    return any(term in config.terms for term in terms) or (config.needs_encoder and config.region == "predicted")
+
+
+def _as_qwen(size: Size) -> Size | None:
+    try:
+        return WholePatches().resized(size)
+    except ValueError:
+        return None
+
+
+def _scale(config: RewardConfig, i: int, size: Size | None, target: Target, picture: Picture | None) -> Point | None:
+    if config.coordinates == "pixel":
+        return _from_pixels(i, size, target, picture)
+    truth = target.image_size or (None if picture is None else picture.size)
+    if truth is None:
+        raise ValueError(
+            f"targets[{i}].image_size is missing: coordinates={config.coordinates!r} is mapped to the pixels of "
+            "the ground truth's image, so its (width, height) must be known (or give images)"
+        )
+    unit = _UNITS[config.coordinates]
+    return truth[0] / unit, truth[1] / unit
 
 
 def _from_pixels(i: int, model: Size | None, target: Target, picture: Picture | None) -> Point | None:
@@ -58,20 +179,21 @@ def _from_pixels(i: int, model: Size | None, target: Target, picture: Picture | 
                 f"{_by(truth)}, so it must be said which image the model saw (model_sizes, or model_size of the config)"
             )
         return None
+    if truth is None and picture is not None:
+        truth = picture.size  # as for normalised coordinates, and for the regions that are cut out of it
     if truth is None:
-        if picture is None or picture.size != model:
-            raise ValueError(
-                f"targets[{i}].image_size is missing: the model saw {_by(model)}, and the ground truth's pixels can "
-                "only be found with the (width, height) of the image that it lives in"
-            )
-        return None
+        raise ValueError(
+            f"targets[{i}].image_size is missing: the model saw {_by(model)}, and the ground truth's pixels can "
+            "only be found with the (width, height) of the image that it lives in (or give images)"
+        )
     return None if model == truth else (truth[0] / model[0], truth[1] / model[1])
 
 
-def _checked(size: Size, i: int) -> Size:
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(f"model_sizes[{i}] must be (width, height) in whole pixels, got {size!r}")
-    return int(size[0]), int(size[1])
+def _checked(size: Any, i: int) -> Size | None:
+    if size is None:
+        return None
+    given_error(size, f"model_sizes[{i}]")
+    return whole_size(size, f"model_sizes[{i}]")
 
 
 def _by(size: Size) -> str:

@@ -7,12 +7,25 @@ from collections.abc import Iterator, Sequence
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.discriminative import region_of
 from dpad_fast.rewards.images import Picture
+from dpad_fast.rewards.row_errors import RowErrors
 from dpad_fast.types import Box, Point, Size, Target
 
 # Coordinates that round to whole pixels of the picture are on it, as annotations with fractions often are.
 _SLACK = 0.5
 
 _OFF, _UNIT = "lies off its picture", "lies within one pixel, as coordinates in 0..1 do"
+
+
+def check_places(
+    config: RewardConfig, targets: Sequence[Target], pictures: Sequence[Picture | None] | None, errors: RowErrors
+) -> None:
+    """`check_place` of N ground truths with their pictures; `errors` takes the rows that are wrong."""
+    for i, target in enumerate(targets):
+        if i not in errors:
+            try:
+                check_place(target, i, None if pictures is None else pictures[i], config)
+            except ValueError as error:
+                errors.add(i, error)
 
 
 def check_place(target: Target, index: int, picture: Picture | None, config: RewardConfig) -> None:

@@ -6,69 +6,36 @@ others read their column. TRL logs each function under its `__name__`, and weigh
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
+from dpad_fast.model_size import model_size_for
+from dpad_fast.rewards.images import find_pictures
 from dpad_fast.rewards.reasons import MALFORMED
-from dpad_fast.types import Target
+from dpad_fast.rewards.row_errors import RowErrors
+from dpad_fast.rewards.spaces import reads_pixels
+from dpad_fast.train.columns import completion_texts, frozen, read_columns, read_images, row_key
+from dpad_fast.types import Size, Target
 
 if TYPE_CHECKING:
     from dpad_fast.rewards import RewardScorer
     from dpad_fast.types import ScoreBatch
 
-RewardFunction = Callable[..., list[float]]
+__all__ = ["RewardFunction", "TargetOf", "TrlRewards", "completion_texts", "parse_solution"]
+
+RewardFunction = Callable[..., list[float | None]]
 TargetOf = Callable[[Mapping[str, Any]], Target]
 
 
-def completion_texts(completions: Sequence[Any]) -> list[str]:
-    """The text of each completion, plain or conversational.
-
-    Args:
-        completions: strings, or conversations whose last message's `content` is a string or a list of text parts.
-
-    Returns:
-        One string per completion; the last message counts.
-
-    Raises:
-        ValueError: if a completion is neither; names its index.
-    """
-    return [_text(completion, index) for index, completion in enumerate(completions)]
-
-
-def _text(completion: Any, index: int) -> str:
-    if isinstance(completion, str):
-        return completion
-    if not isinstance(completion, Sequence) or not completion or not isinstance(completion[-1], Mapping):
-        raise ValueError(f"completions[{index}] is neither a string nor a list of messages: {completion!r}")
-    content = completion[-1].get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-
-
-def _images(columns: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """One image per row, from the column `image` or from one-element lists in `images`."""
-    if "image" in columns:
-        found = list(columns["image"])
-    elif "images" in columns:
-        for index, row in enumerate(columns["images"]):
-            if len(row) != 1:
-                raise ValueError(f"images[{index}] holds {len(row)} images, expected exactly one")
-        found = [row[0] for row in columns["images"]]
-    else:
-        raise ValueError(f"the data set needs an image or images column; its columns are {sorted(columns)}")
-    for index, image in enumerate(found):
-        if image is None:
-            raise ValueError(f"image[{index}] is None")
-    return found
-
-
-def _size_of(image: Any) -> tuple[int, int] | None:
-    size = getattr(image, "size", None)
-    return (int(size[0]), int(size[1])) if isinstance(size, tuple) and len(size) == 2 else None
+def _size_of(image: Any) -> Size | None:
+    """Of a decoded picture; with one that is not the scorer takes the picture's own size."""
+    return find_pictures([image], None)[0][0].size if isinstance(image, Image.Image) else None
 
 
 def parse_solution(row: Mapping[str, Any], column: str = "solution") -> Target:
@@ -79,7 +46,7 @@ def parse_solution(row: Mapping[str, Any], column: str = "solution") -> Target:
         column: name of the text column: `<box>..</box><points>..</points>`, or the JSON list of several objects.
 
     Returns:
-        The parsed target, with the image's size.
+        The parsed target, with the size of a decoded image.
 
     Raises:
         ValueError: if the row has no such column or its text cannot be parsed.
@@ -97,13 +64,42 @@ class TrlRewards:
         target_of: makes the target of a row (all its columns, and `image`); `parse_solution` when None.
         id_column: column whose equal values mark equal images, so that a group's image is embedded once. Images are
             compared by content where the data set has no such column.
+        processor: the policy's processor. TRL hands over the original pictures; with the processor it is known at which
+            size the model saw them, and so what its answers in pixels refer to (`dpad_fast.model_size_for`).
+        model_size_of: in its place, a function from a picture's (width, height) to the size at which the model saw it,
+            or None where that is the picture's own. Neither is asked where the scorer's configuration has a
+            `model_size` or its answers are not in pixels.
+        on_error: "raise", or "row": what cannot be scored because of its data is None for every function, which TRL
+            leaves out, and `dpad/unscored` logs the share.
+
+    Raises:
+        ValueError: a processor whose family is not known, or both ways to say the size.
     """
 
-    def __init__(self, scorer: RewardScorer, target_of: TargetOf | None = None, id_column: str = "id") -> None:
+    def __init__(
+        self,
+        scorer: RewardScorer,
+        target_of: TargetOf | None = None,
+        id_column: str = "id",
+        *,
+        processor: Any = None,
+        model_size_of: Callable[[Size], Size | None] | None = None,
+        on_error: str = "raise",
+    ) -> None:
+        if processor is not None and model_size_of is not None:
+            raise ValueError("give processor or model_size_of, not both")
+        self._keep_errors = RowErrors(on_error).kept
+        self._on_error = on_error
         self.scorer = scorer
         self._target_of = target_of or parse_solution
         self._id_column = id_column
-        self._last: tuple[Sequence[Any], ScoreBatch] | None = None
+        self._model_sizes: Callable[[Size], Size | None] | None = None
+        if reads_pixels(scorer.config) and scorer.config.model_size is None:
+            self._model_sizes = model_size_of
+            if processor is not None:
+                self._model_sizes = partial(model_size_for, processor=processor)
+                self._model_sizes((112, 112))  # an unknown family is refused now, not after the first generation
+        self._last: tuple[Sequence[Any], Hashable, ScoreBatch] | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -121,67 +117,93 @@ class TrlRewards:
     def total(self) -> RewardFunction:
         """A single reward function, `dpad`, that returns the weighted sum of all terms."""
 
-        def dpad(*, completions: Sequence[Any], **columns: Any) -> list[float]:
-            batch = self.score(completions, columns)
-            return [float(value) for value in batch.total.tolist()]
+        def dpad(*, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+            return _or_none(self.score(completions, columns).total)
 
         return dpad
 
     def _column(self, name: str) -> RewardFunction:
-        def term(*, completions: Sequence[Any], **columns: Any) -> list[float]:
-            batch = self.score(completions, columns)
-            return [float(value) for value in batch.terms[name].tolist()]
+        def term(*, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+            return _or_none(self.score(completions, columns).terms[name])
 
         term.__name__ = term.__qualname__ = name
         term.__doc__ = f"Term {name!r} of the shared scoring, one float per completion."
         return term
 
     def score(self, completions: Sequence[Any], columns: Mapping[str, Any]) -> ScoreBatch:
-        """Score a step once; later calls with the same list object get the same batch.
+        """Score a step once; later calls with the same list object, texts and columns get the same batch.
 
         Args:
             completions: N strings or conversations.
-            columns: the other keywords of TRL's call: the data set's columns as lists of N, and TRL's `log_metric`.
+            columns: the other keywords of TRL's call: the data set's columns (lists, tuples, arrays or `datasets`
+                columns of N), and TRL's `log_metric`.
 
         Returns:
             The scores of all N completions.
 
         Raises:
-            ValueError: for a missing column, or a ground truth that cannot be read; names the index.
+            ValueError: for a missing column; for a picture or ground truth that cannot be read unless `on_error` is
+                "row". Names the index.
         """
-        if self._last is not None and self._last[0] is completions:
-            return self._last[1]
         started = time.perf_counter()
         texts = completion_texts(completions)
-        lists = {key: value for key, value in columns.items() if isinstance(value, list) and len(value) == len(texts)}
-        images = _images(lists)
-        keys = lists.get(self._id_column)
-        batch = self.scorer.score(texts, self._targets(lists, images), images, image_keys=keys)
-        self._last = (completions, batch)
+        needed = ["image", "images", "solution", self._id_column]
+        lists = read_columns(columns, len(texts), needed)
+        # The ids of the tokens are left out: they spell the texts. Objects such as pictures count as the same while
+        # they are the same object, which they are for all functions of a step.
+        read = {name: column for name, column in lists.items() if name != "completion_ids"}
+        content = frozen([texts, read])
+        if self._last is not None and self._last[0] is completions and self._last[1] == content:
+            return self._last[2]
+        if self._target_of is parse_solution and "solution" not in lists:
+            raise ValueError(f"the data set has no column 'solution'; its columns are {sorted(lists)}")
+        images = read_images(lists)
+        keys = None if self._id_column not in lists else [row_key(value) for value in lists[self._id_column]]
+        batch = self.scorer.score(
+            texts,
+            self._targets(lists, images),
+            images,
+            image_keys=keys,
+            model_sizes=self._model_sizes,
+            on_error=self._on_error,
+        )
+        self._last = (completions, content, batch)
         log_metric = columns.get("log_metric")
         if log_metric is not None:
-            _log(batch, log_metric, time.perf_counter() - started)
+            _log(batch, log_metric, time.perf_counter() - started, unscored=self._keep_errors)
         return batch
 
-    def _targets(self, lists: Mapping[str, list[Any]], images: list[Any]) -> list[Target]:
-        targets = []
+    def _targets(self, lists: Mapping[str, list[Any]], images: list[Any]) -> list[Any]:
+        """N targets; the `ValueError` where one cannot be made, an empty one where there is no picture either."""
+        targets: list[Any] = []
         for index, image in enumerate(images):
+            if isinstance(image, ValueError):
+                targets.append(Target())
+                continue
             row = {key: value[index] for key, value in lists.items()} | {"image": image}
             try:
                 targets.append(self._target_of(row))
             except ValueError as error:
-                raise ValueError(f"row {index}: {error}") from error
+                targets.append(error)
         return targets
 
 
-def _log(batch: ScoreBatch, log_metric: Callable[[str, float], None], seconds: float) -> None:
+def _or_none(column: torch.Tensor) -> list[float | None]:
+    return [None if math.isnan(value) else float(value) for value in column.tolist()]
+
+
+def _log(batch: ScoreBatch, log_metric: Callable[[str, float], None], seconds: float, *, unscored: bool) -> None:
     """Log what the terms alone do not show: the similarities, how often S1 > S2, and what went wrong."""
     roi, aoi = batch.similarity["roi"], batch.similarity["aoi"]
     compared = ~(torch.isnan(roi) | torch.isnan(aoi))
+    scored = ~torch.isnan(batch.total)
+    count = max(1, int(scored.sum()))
     if bool(compared.any()):
         log_metric("dpad/s1", float(roi[compared].mean()))
         log_metric("dpad/s2", float(aoi[compared].mean()))
-    # Nothing to compare counts as "not greater": the rate is over all completions, as in the evaluation.
-    log_metric("dpad/s1_over_s2", float((compared & (roi > aoi)).float().mean()))
-    log_metric("dpad/malformed", sum(reason in MALFORMED for reason in batch.reasons) / max(1, len(batch.reasons)))
+    # Nothing to compare counts as "not greater": the rate is over all scored completions, as in the evaluation.
+    log_metric("dpad/s1_over_s2", float((compared & (roi > aoi)).sum()) / count)
+    log_metric("dpad/malformed", sum(reason in MALFORMED for reason in batch.reasons) / count)
+    if unscored:
+        log_metric("dpad/unscored", 1.0 - float(scored.sum()) / max(1, len(batch)))
     log_metric("dpad/seconds", seconds)

@@ -140,8 +140,8 @@ def names_any_object(scorer: RewardScorer) -> RewardFunction:
     """
     config = scorer.config
 
-    def names_any_object(*, completions: Sequence[Any], id: Sequence[str], **columns: Any) -> list[float]:
-        rewards = []
+    def names_any_object(*, completions: Sequence[Any], id: Sequence[str], **columns: Any) -> list[float | None]:
+        rewards: list[float | None] = []
         for text, identifier in zip(completion_texts(completions), id, strict=True):
             answer = parse_completion(text, config)
             named = named_shape(answer.caption or "", shapes.from_id(identifier).scene.objects)
@@ -152,9 +152,9 @@ def names_any_object(scorer: RewardScorer) -> RewardFunction:
     return names_any_object
 
 
-def _rewards(config: TrainConfig, scorer: RewardScorer) -> tuple[list[RewardFunction], list[float]]:
+def _rewards(config: TrainConfig, scorer: RewardScorer, processor: Any) -> tuple[list[RewardFunction], list[float]]:
     """Reward functions and their weights: the scorer's terms, then the extra ones."""
-    shared = TrlRewards(scorer, _target_of if config.data.kind == "shapes" else None)
+    shared = TrlRewards(scorer, _target_of if config.data.kind == "shapes" else None, processor=processor)
     extra = {"names_any_object": names_any_object}
     functions = shared.functions() + [extra[name](scorer) for name in config.extra_rewards]
     weights = shared.weights() + list(config.extra_weights or [1.0] * len(config.extra_rewards))
@@ -222,7 +222,7 @@ def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> 
     processor.tokenizer.padding_side = "left"
     if config.grpo.freeze_vision:
         freeze_vision_tower(model, config.grpo.vision_tower)
-    functions, weights = _rewards(config, scorer)
+    functions, weights = _rewards(config, scorer, processor)
     callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
     if config.tensorboard:
         callbacks.append(tensorboard(Path(config.out) / "tensorboard"))

@@ -8,6 +8,7 @@ from dpad_fast.integrations.trl import TrlRewards, completion_texts, parse_solut
 from dpad_fast.rewards import RewardConfig, RewardScorer
 
 TERMS = ["think_format", "answer_format", "iou", "box_l1", "point_l1"]
+SOLUTION = "<box>(0,0),(9,9)</box><points>(1,1),(2,2)</points>"
 
 
 class Counting(RewardScorer):
@@ -17,9 +18,9 @@ class Counting(RewardScorer):
         super().__init__(RewardConfig.from_dict({"preset": "dpad", "terms": TERMS, **changes}))
         self.calls = []
 
-    def score(self, completions, targets, images=None, image_keys=None, model_sizes=None):
+    def score(self, completions, targets, images=None, image_keys=None, model_sizes=None, on_error="raise"):
         self.calls.append((list(completions), image_keys))
-        return super().score(completions, targets, images, image_keys, model_sizes)
+        return super().score(completions, targets, images, image_keys, model_sizes, on_error)
 
 
 def step(conversational=True, column="image"):
@@ -101,9 +102,9 @@ def test_targets_can_come_from_elsewhere():
     ("change", "complaint"),
     [
         ({"image": None}, "needs an image or images column"),
-        ({"solution": None}, "row 0: the data set has no column 'solution'"),
-        ({"solution": ["<box>(0,0),(9,9)</box>", "nothing", "", ""]}, "row 1: text holds no <box>"),
-        ({"image": [None] * 4}, r"image\[0\] is None"),
+        ({"solution": None}, "the data set has no column 'solution'"),
+        ({"solution": [SOLUTION, "nothing", "", ""]}, r"targets\[1\]: text holds no <box>"),
+        ({"image": [None] * 4}, r"images\[0\] \(column image\) is None"),
     ],
 )
 def test_mistakes_in_the_data_are_named(change, complaint):
@@ -128,8 +129,44 @@ def test_completion_texts():
         [{"role": "assistant", "content": None}],
     ]
     assert completion_texts(given) == ["x", "y", "ab", ""]
-    with pytest.raises(ValueError, match=r"completions\[1\]"):
-        completion_texts(["x", 3])
+    for bad in (3, [], ["x"], [{"content": 3}], [{"content": [3]}], [{"content": "y", "thinking": 3}]):
+        with pytest.raises(ValueError, match=r"completions\[1\]"):
+            completion_texts(["x", bad])
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_thoughts_beside_the_content_are_read(key):
+    thought = "<think>so it is</think>"
+    given = [
+        [{"role": "assistant", key: "so it is", "content": "<answer>"}],
+        [{"role": "assistant", key: "so it is", "content": [{"type": "text", "text": "<answer>"}]}],
+        [{"role": "assistant", "content": [{"type": key, key: "so it is"}, {"type": "text", "text": "<answer>"}]}],
+        [{"role": "assistant", key: "so it is", "content": None}],
+        [{"role": "assistant", key: "so it is", "content": "<think>other</think>"}],
+        [{"role": "assistant", key: None, "content": "x"}],
+        [{"role": "assistant", key: "", "content": ["x", {"type": "image"}, "y"]}],
+    ]
+    texts = [
+        f"{thought}<answer>",
+        f"{thought}<answer>",
+        f"{thought}<answer>",
+        thought,
+        "<think>other</think>",
+        "x",
+        "xy",
+    ]
+    assert completion_texts(given) == texts
+
+
+def test_a_parsed_answer_is_worth_what_its_text_is():
+    call = step()
+    functions = TrlRewards(Counting()).functions()
+    expected = [f(**call) for f in functions]
+    for row in call["completions"][:3]:
+        thought, _, answer = row[0]["content"].partition("<think>")[2].partition("</think>")
+        row[0].update(content=answer, reasoning_content=thought)
+    assert [f(**call) for f in functions] == expected
+    assert expected[0][:3] == [1.0] * 3
 
 
 def test_solution_is_in_pixels_of_the_image():

@@ -181,6 +181,33 @@ def test_weights_of_a_finished_run_are_restored(random_policy, tmp_path):
         assert torch.equal(weight, saved[name])
 
 
+def test_the_shapes_policy_sees_pictures_as_they_are(random_policy, tmp_path):
+    """With its processor the terms are what they are without, and an answer for another size is worth nothing."""
+    import dpad_fast as df
+    from dpad_fast.data.shapes_text import answer_of
+    from dpad_fast.train.reward_functions import TrlRewards
+
+    config = tiny(random_policy, tmp_path)
+    processor = load_policy(random_policy)[1]
+    assert df.model_size_for((112, 112), processor) == (112, 112)
+    items = [shapes.sample(5, index) for index in range(4)]
+    answers = [answer_of(item.target.box, item.target.points) for item in items]
+    answers[3] = answer_of([2 * value for value in items[3].target.box], items[3].target.points)
+    columns = {
+        "completions": [f"<think> x</think><answer>{answer}</answer>" for answer in answers],
+        "image": [item.image for item in items],
+        "solution": [item.target.text for item in items],
+        "id": [item.id for item in items],
+    }
+    scorer = training.make_scorer(config)
+    functions, weights = training._rewards(config, scorer, processor)
+    plain = TrlRewards(scorer, training._target_of)
+    assert weights == plain.weights()
+    values = {function.__name__: function(**columns) for function in functions}
+    assert values == {function.__name__: function(**columns) for function in plain.functions()}
+    assert values["box_l1"] == [1, 1, 1, 0]
+
+
 def test_bonus_for_any_object():
     item = shapes.sample(5, 0)
     other = next(i for i in range(len(item.scene.objects)) if i != item.question.target)

@@ -1,0 +1,59 @@
+"""What to do about a row that cannot be scored: raise at once, or leave the row out and say why."""
+
+from __future__ import annotations
+
+ON_ERROR = ("raise", "row")
+# Every message begins with the argument that is wrong.
+_CODES = {
+    "completions[": "bad-completion",
+    "targets[": "bad-target",
+    "images[": "bad-image",
+    "image_keys[": "bad-image",
+    "model_sizes[": "bad-size",
+}
+
+
+class RowErrors:
+    """The rows of a batch that cannot be scored.
+
+    Args:
+        on_error: "raise": the first error is raised where it is found; "row": errors are kept, one per row.
+
+    Raises:
+        ValueError: `on_error` is neither.
+    """
+
+    def __init__(self, on_error: str = "raise") -> None:
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}")
+        self.kept = on_error == "row"
+        self._messages: dict[int, str] = {}
+
+    def add(self, row: int, error: ValueError) -> None:
+        """Raises the error, or keeps it; the first one of a row counts."""
+        if not self.kept:
+            raise error
+        self._messages.setdefault(row, str(error))
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._messages
+
+    def rows(self) -> list[int]:
+        """The rows that are left out, in the order in which they were found."""
+        return list(self._messages)
+
+    def messages(self, count: int) -> tuple[str | None, ...]:
+        """N messages, None where a row is scored."""
+        return tuple(self._messages.get(i) for i in range(count))
+
+    def code(self, row: int) -> str:
+        """The reason code of a row that is left out."""
+        message = self._messages[row]
+        return next((code for start, code in _CODES.items() if message.startswith(start)), "bad-row")
+
+
+def given_error(entry: object, name: str) -> None:
+    """Raises where an entry is the `ValueError` of whoever failed to read it; its message begins with `name`."""
+    if isinstance(entry, ValueError):
+        message = str(entry)
+        raise ValueError(message if message.startswith(name) else f"{name}: {message}")
