@@ -11,9 +11,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from dpad_fast._version import __version__
+from dpad_fast.terminal import printable, use_utf8
 
 
 class Command(NamedTuple):
@@ -61,6 +62,13 @@ COMMANDS: dict[str, Command] = {
 _RAW = argparse.RawDescriptionHelpFormatter
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {printable(message)}; try {self.prog} --help\n")
+
+
 def _top_parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -79,7 +87,7 @@ def _top_parser() -> argparse.ArgumentParser:
 def _command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command, with its module's `run` as the default of `run`."""
     module = importlib.import_module(f"dpad_fast.commands.{name}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"dpad-fast {name}",
         formatter_class=_RAW,
         description=(module.__doc__ or COMMANDS[name].summary).strip(),
@@ -91,7 +99,7 @@ def _command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _complain(name: str, message: str) -> int:
-    print(f"{f'dpad-fast {name}'.strip()}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(printable(f"{f'dpad-fast {name}'.strip()}: error: {' '.join(message.split())}"), file=sys.stderr)
     return 2
 
 
@@ -133,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 when all is well, 2 for a user's mistake, which is told in one line.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    use_utf8()
     top = _top_parser()
     if not arguments:
         top.print_help()

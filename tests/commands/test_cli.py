@@ -111,4 +111,4 @@ def test_evaluate_predictions(tmp_path, capsys):
     assert found["metrics"]["format"]["value"] == pytest.approx(2 / 3)
     (tmp_path / "p.jsonl").write_text(lines + '\n{"id": "shapes-3-9", "completion": ""}\n')
     assert cli.main(arguments) == 2
-    assert "line 4: id 'shapes-3-9' is not in" in capsys.readouterr().err
+    assert "p.jsonl:4: id 'shapes-3-9' is not in" in capsys.readouterr().err
