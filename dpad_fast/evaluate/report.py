@@ -6,6 +6,7 @@ Everything that a model wrote is escaped, and the page's own policy forbids scri
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -67,6 +68,14 @@ def _answer(name: str, row: Mapping[str, Any]) -> str:
     )
 
 
+def _index(identifier: object) -> int:
+    """The scene's number: a file that was changed by hand may hold any id."""
+    found = re.fullmatch(r"shapes-[0-9]+-([0-9]+)", str(identifier))
+    if found is None:
+        raise ValueError(f"id: {identifier!r} is not of the form shapes-SEED-INDEX")
+    return int(found.group(1))
+
+
 def _scenes(columns: Mapping[str, Sequence[Mapping[str, Any]]], show: int) -> str:
     """The same scenes in every column: one completion each."""
     first = {name: {row["id"]: row for row in reversed(rows)} for name, rows in columns.items() if rows}
@@ -74,7 +83,7 @@ def _scenes(columns: Mapping[str, Sequence[Mapping[str, Any]]], show: int) -> st
         return ""
     shared = [i for i in next(iter(first.values())) if all(i in rows for rows in first.values())]
     blocks = []
-    for identifier in sorted(shared, key=lambda name: int(name.rsplit("-", 1)[1]))[:show]:
+    for identifier in sorted(shared, key=_index)[:show]:
         query = shapes.from_id(identifier).query
         figures = "".join(_answer(name, rows[identifier]) for name, rows in first.items())
         blocks.append(f"<div class='scene'><p>{escape(identifier)}: <b>{escape(query)}</b></p>{figures}</div>")
