@@ -7,6 +7,7 @@ the command that was typed is imported, so that `dpad-fast --help` and a typing 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -103,22 +104,34 @@ def _complain(name: str, message: str) -> int:
     return 2
 
 
+def _drop_stdout() -> None:
+    """Where standard output takes nothing any more, let it go nowhere: Python would complain again on exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a user's mistake becomes one line and exit status 2."""
     try:
         args = _command_parser(name).parse_args(arguments)
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()  # here, where a full disk is still one line
+        return status
     except KeyboardInterrupt:
         print(f"\ndpad-fast {name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) left; Python would complain again when it flushes stdout on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # the reader (`| head`) left
         return 0
     except OSError as error:
+        _drop_stdout()
         if os.environ.get("DPAD_FAST_TRACEBACK"):
             raise
-        where = f": {error.filename}" if error.filename else ""
+        # Files are named by whoever writes them (`dpad_fast.files`); what is full without a name is standard output.
+        place = error.filename or ("standard output" if error.errno in (errno.ENOSPC, errno.EFBIG) else None)
+        where = "" if place is None else f": {place}"
         return _complain(name, f"{error.strerror or error}{where}")
     except ValueError as error:
         if os.environ.get("DPAD_FAST_TRACEBACK"):

@@ -145,3 +145,16 @@ def test_a_limit_on_file_sizes_is_one_line_too(tmp_path):
     assert done.stderr == f"dpad-fast score: error: File too large: {tmp_path / 's.jsonl'}\n"
     assert (tmp_path / "s.jsonl").read_text() == "good\n"
     assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("name", ["score", "evaluate", "info", "data"])
+def test_standard_output_on_a_full_disk_is_one_line(tmp_path, name):
+    _, arguments = commands(tmp_path)[name]
+    for option in ("--out", "--json"):
+        if option in arguments and name != "data":
+            arguments[arguments.index(option) + 1 :] = ["-"]
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "dpad_fast.cli", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"dpad-fast {name}: error: No space left on device: standard output\n"

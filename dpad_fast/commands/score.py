@@ -116,7 +116,7 @@ def _config(args: argparse.Namespace) -> RewardConfig:
             raise ValueError(f"--set takes KEY=VALUE, got {item!r}")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ValueError(f"--set {key}: the value is not valid YAML: {value!r}") from None
     if args.config:
         return RewardConfig.from_dict(_read_yaml(args.config)).replace(**overrides)

@@ -75,7 +75,10 @@ def _start(job: Job) -> tuple[subprocess.Popen[str], Path]:
     log = folder / f"job-{job.kind}.log"
     command = [sys.executable, "-m", "dpad_fast.demo.worker", str(order)]
     with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+        # A byte of a library's own words that is no UTF-8 must not end the thread that listens.
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace", env=environment
+        )
     return process, log
 
 

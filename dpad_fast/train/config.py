@@ -173,7 +173,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
             raise ValueError(f"--set {text!r} is not of the form key=value")
         try:
             _assign(values, key.strip().split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(f"--set {key}: {value!r} is not valid YAML") from error
     return from_dict(values)
 
@@ -202,7 +202,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
