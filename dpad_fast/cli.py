@@ -7,13 +7,15 @@ the command that was typed is imported, so that `dpad-fast --help` and a typing 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from dpad_fast._version import __version__
+from dpad_fast.terminal import printable, use_utf8
 
 
 class Command(NamedTuple):
@@ -61,6 +63,13 @@ COMMANDS: dict[str, Command] = {
 _RAW = argparse.RawDescriptionHelpFormatter
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {printable(message)}; try {self.prog} --help\n")
+
+
 def _top_parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -79,7 +88,7 @@ def _top_parser() -> argparse.ArgumentParser:
 def _command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command, with its module's `run` as the default of `run`."""
     module = importlib.import_module(f"dpad_fast.commands.{name}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"dpad-fast {name}",
         formatter_class=_RAW,
         description=(module.__doc__ or COMMANDS[name].summary).strip(),
@@ -91,26 +100,38 @@ def _command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _complain(name: str, message: str) -> int:
-    print(f"{f'dpad-fast {name}'.strip()}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(printable(f"{f'dpad-fast {name}'.strip()}: error: {' '.join(message.split())}"), file=sys.stderr)
     return 2
+
+
+def _drop_stdout() -> None:
+    """Where standard output takes nothing any more, let it go nowhere: Python would complain again on exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a user's mistake becomes one line and exit status 2."""
     try:
         args = _command_parser(name).parse_args(arguments)
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()  # here, where a full disk is still one line
+        return status
     except KeyboardInterrupt:
         print(f"\ndpad-fast {name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) left; Python would complain again when it flushes stdout on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # the reader (`| head`) left
         return 0
     except OSError as error:
+        _drop_stdout()
         if os.environ.get("DPAD_FAST_TRACEBACK"):
             raise
-        where = f": {error.filename}" if error.filename else ""
+        # Files are named by whoever writes them (`dpad_fast.files`); what is full without a name is standard output.
+        place = error.filename or ("standard output" if error.errno in (errno.ENOSPC, errno.EFBIG) else None)
+        where = "" if place is None else f": {place}"
         return _complain(name, f"{error.strerror or error}{where}")
     except ValueError as error:
         if os.environ.get("DPAD_FAST_TRACEBACK"):
@@ -133,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 when all is well, 2 for a user's mistake, which is told in one line.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    use_utf8()
     top = _top_parser()
     if not arguments:
         top.print_help()

@@ -245,6 +245,8 @@ def _draw(polygons: tuple[int, ...], h: Any, w: Any) -> list[Rle]:
     """Of addresses and numbers of vertices, rings and objects, which the caller keeps."""
     # As pycocotools: JSON from other tools has sizes like 480.0.
     h, w = (int(side) if isinstance(side, float | np.floating) else side for side in (h, w))
+    if any(isinstance(side, int) and side.bit_length() > 62 for side in (h, w)):  # the extension's integers end there
+        raise ValueError(f"h and w is too large: at most 65535 a side and 2^28 pixels, got {h} x {w}")
     _extension.C.check_mask_size("h and w", h, w)
     rles: list[Rle] = _extension.C.polygons_to_rle(polygons, h, w, "coco", _threads())
     return rles

@@ -12,6 +12,7 @@ from typing import Any
 
 from dpad_fast import _extension
 from dpad_fast._version import __version__
+from dpad_fast.terminal import say, use_utf8
 
 _PACKAGES = (
     "torch", "triton", "numpy", "pillow", "transformers", "trl", "accelerate", "datasets", "open_clip_torch",
@@ -41,14 +42,24 @@ def main() -> int:
         0, or 1 when the extension cannot be loaded.
     """
     sections = collect()
+    say(text_of(sections))
+    return status_of(sections)
+
+
+def text_of(sections: dict[str, dict[str, str]]) -> str:
+    """Sections as lines: their titles, and under each the names and values."""
+    lines = []
     for title, rows in sections.items():
-        print(title)
+        lines.append(title)
         width = max(map(len, rows), default=0)
         for name, value in rows.items():
             first, *rest = value.splitlines() or [""]
-            print(f"  {name:<{width}}  {first}")
-            for line in rest:
-                print(f"  {'':<{width}}  {line}")
+            lines += [f"  {name:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in rest)]
+    return "\n".join(lines)
+
+
+def status_of(sections: dict[str, dict[str, str]]) -> int:
+    """The exit status: 1 when the extension cannot be loaded."""
     return 1 if "failure" in sections["C++ extension"] else 0
 
 
@@ -123,4 +134,5 @@ def _device(properties: Any) -> str:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

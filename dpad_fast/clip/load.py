@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dpad_fast import hub
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.encoder import PRECISIONS, ClipEncoder
 
@@ -38,23 +39,27 @@ def load_encoder(
         threads: CPU threads; None: as many as torch uses when called (under Ray that is one).
 
     Raises:
-        ValueError: an unknown backend or precision, or a model that cannot be loaded; says what could be done.
+        ValueError: an unknown backend or precision, a device that is not there, or a model that cannot be loaded;
+            says what could be done.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    place = _device(device)
     name = os.fspath(name_or_path)
     if name == SHAPES:
-        name, backend = str(Path(__file__).resolve().parent.parent / "checkpoints" / "clip"), "transformers"
+        if backend != "transformers":
+            raise ValueError(f"encoder {SHAPES!r} comes with this package for backend 'transformers', got {backend!r}")
+        name = str(Path(__file__).resolve().parent.parent / "checkpoints" / "clip")
     try:
         if backend == "transformers":
             model, processor = _transformers(name)
             return ClipEncoder.from_transformers(
-                model, processor, precision=precision, device=device, cache=cache, threads=threads
+                model, processor, precision=precision, device=place, cache=cache, threads=threads
             )
         parts = _open_clip(name)
-        return ClipEncoder.from_open_clip(*parts, precision=precision, device=device, cache=cache, threads=threads)
+        return ClipEncoder.from_open_clip(*parts, precision=precision, device=place, cache=cache, threads=threads)
     except (OSError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"encoder {name!r} cannot be loaded with backend {backend!r}: {_first_line(error)} "
@@ -63,14 +68,30 @@ def load_encoder(
         ) from error
 
 
+def _device(device: str | torch.device) -> torch.device:
+    """The device, if it is there; its faults are told as its own, not as the encoder's."""
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {device!r} is none that torch knows: {_first_line(error)}") from None
+    if place.type == "cuda":
+        count = torch.cuda.device_count()
+        if (place.index or 0) >= count:
+            raise ValueError(f"device {str(device)!r} is not there: torch finds {count or 'no'} CUDA device(s)")
+    elif place.type == "meta":
+        raise ValueError("device 'meta' holds no numbers: give cpu or cuda")
+    return place
+
+
 def _transformers(name: str) -> tuple[Any, Any]:
     if sys.flags.optimize > 1:
         raise ValueError("transformers makes its models with docstrings, which python -OO drops; run python -O or none")
+    local = hub.only_local(name, (SHAPES,))
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
-    AutoConfig.from_pretrained(name)  # one small file first: a name that leads nowhere fails once, not once per file
-    processor = AutoProcessor.from_pretrained(name)
-    model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    AutoConfig.from_pretrained(name, local_files_only=local)  # one small file first: what is missing is missing at once
+    processor = AutoProcessor.from_pretrained(name, local_files_only=local)
+    model = AutoModel.from_pretrained(name, dtype=torch.float32, local_files_only=local)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
         raise ValueError(f"{type(model).__name__} has no text and image towers")
     return model, processor
@@ -88,6 +109,14 @@ def _open_clip(name: str) -> tuple[Any, Any, Any]:
         raise ValueError(
             "an architecture alone has random weights; give ARCHITECTURE/PRETRAINED, a folder or hf-hub:NAME"
         )
+    if name.startswith("hf-hub:"):
+        hub.only_local(name.removeprefix("hf-hub:"), (), ("open_clip_config.json",))
+    elif pretrained is not None and not os.path.exists(pretrained):
+        source = open_clip.pretrained.get_pretrained_cfg(architecture, pretrained).get("hf_hub", "")
+        if source:
+            owner, model_name, file = [*source.split("/"), ""][:3]
+            names = (file,) if file else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+            hub.only_local(f"{owner}/{model_name}", (), names)
     model, _, transform = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)
     return model, transform, open_clip.get_tokenizer(architecture)
 

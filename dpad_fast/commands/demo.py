@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast.terminal import say
+
 if TYPE_CHECKING:
     from dpad_fast.demo.display import LiveDisplay, PlainDisplay
     from dpad_fast.demo.jobs import Job
@@ -154,12 +156,12 @@ def _run(args: argparse.Namespace) -> int:
 
     settings, changes = chosen(args.setting), _changes(args)
     started = time.perf_counter()
-    print("\n".join(PREFACE), flush=True)
+    say("\n".join(PREFACE))
     outcomes = []
     for setting in settings:
         with make_display() as display:
             outcomes.append(_run_setting(setting, args, changes, display))
-        print("\n" + outcomes[-1]["tables"][1]["text"] + "\n", flush=True)
+        say("\n" + outcomes[-1]["tables"][1]["text"] + "\n")
     last = read_json(Path(outcomes[-1]["runs"][next(iter(settings[-1].arms))][0]["out"]) / "result.json")
     result = {
         "kind": "demo",
@@ -174,5 +176,5 @@ def _run(args: argparse.Namespace) -> int:
     from dpad_fast.evaluate.report import write_report
 
     report = write_report(result, args.out / "report.html")
-    print(f"{result['seconds']:.0f} s in all. Numbers: {args.out / 'result.json'}  report: {report}")
+    say(f"{result['seconds']:.0f} s in all. Numbers: {args.out / 'result.json'}  report: {report}")
     return 0

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dpad_fast import files
+from dpad_fast.commands import _encoder, _output, _predictions
+from dpad_fast.terminal import printable, say
+
 if TYPE_CHECKING:
     from dpad_fast.rewards import RewardConfig
-    from dpad_fast.types import Sample, ScoreBatch
+    from dpad_fast.types import ScoreBatch
 
 DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
-SHAPES_NOTE = (
-    "note: the built-in encoder knows pictures of coloured shapes and seventy words. On photographs its S1, S2 and "
-    "dpad try out the command and judge nothing; every other term is what it is with any encoder."
-)
+_ENCODER_OPTIONS = {
+    "encoder": DEFAULT_ENCODER,
+    "backend": "transformers",
+    "precision": "guarded",
+    "device": "cpu",
+    "cache": None,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,15 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", help="dpad (default), dpad-released, seg-zero or vision-reasoner")
     parser.add_argument("--config", help="a YAML file of reward settings, instead of a preset")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one reward setting")
-    parser.add_argument(
-        "--encoder",
-        default=DEFAULT_ENCODER,
-        help=f"a name or folder ({DEFAULT_ENCODER}), or 'shapes', which is built in",
-    )
-    parser.add_argument("--backend", default="transformers", help="transformers (default) or open_clip")
-    parser.add_argument("--precision", default="guarded", help="guarded (default), float32 or bfloat16")
-    parser.add_argument("--device", default="cpu", help="where the encoder runs (cpu)")
+    parser.add_argument("--encoder", help=f"a name or folder ({DEFAULT_ENCODER}), or 'shapes', which is built in")
+    parser.add_argument("--backend", help="transformers (default) or open_clip")
+    parser.add_argument("--precision", help="guarded (default), float32 or bfloat16")
+    parser.add_argument("--device", help="where the encoder runs (cpu)")
     parser.add_argument("--cache", help="a folder that keeps the embeddings of images (see dpad-fast data embed)")
+    _output.add_json(parser, "the means and the counts of reasons")
+    _output.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,42 +65,48 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: a bad file, setting or encoder; says which.
+        OSError: a file cannot be read or written.
     """
     import dpad_fast as df
-    from dpad_fast.train.run import quiet
 
     config = _config(args)
-    rows = _read(args.completions)
-    samples = {sample.id: sample for sample in df.data.reasonseg.load(args.data)}
-    chosen = _choose(rows, samples, args.data)
-    encoder = None
-    if config.needs_encoder:
-        from dpad_fast.clip import EmbeddingCache
-
-        with quiet():
-            encoder = df.load_encoder(
-                args.encoder,
-                backend=args.backend,
-                device=args.device,
-                precision=args.precision,
-                cache=None if args.cache is None else EmbeddingCache(folder=args.cache),
-            )
-        if args.encoder == "shapes":
-            print(SHAPES_NOTE, file=sys.stderr)
+    _output.prepare(args.out, args.json)
+    lines = _predictions.read(args.completions)
+    samples = _predictions.match(lines, args.data)
+    encoder = _load_encoder(args, config, samples)
     scorer = df.RewardScorer(config, encoder)
     batch = scorer.score(
-        [row["completion"] for row in rows],
-        [sample.target for sample in chosen],
-        [sample.image for sample in chosen],
-        image_keys=[str(sample.image) if isinstance(sample.image, str | Path) else None for sample in chosen],
+        [line.text for line in lines],
+        [sample.target for sample in samples],
+        [sample.image for sample in samples],
+        image_keys=[str(sample.image) if isinstance(sample.image, str | Path) else None for sample in samples],
         # Answers in a file are in pixels of the folder's pictures, unless the configuration says otherwise.
-        model_sizes=None if config.model_size is not None else [sample.target.image_size for sample in chosen],
+        model_sizes=None if config.model_size is not None else [sample.target.image_size for sample in samples],
     )
-    if args.out is None:
-        _print_table(rows, batch, config)
-    else:
-        _write(args.out, rows, batch)
+    summary = _summary(batch, config)
+    if args.out is not None:
+        _write(args, lines, batch)
+    elif not args.quiet and args.json != _output.STDOUT:
+        _print_table([line.id for line in lines], batch, config, summary)
+    _output.write_json(args.json, summary, args.quiet or args.out == _output.STDOUT)
     return 0
+
+
+def _load_encoder(args: argparse.Namespace, config: RewardConfig, samples: list[Any]) -> Any:
+    """The encoder that the configuration needs, or None."""
+    given = {name: getattr(args, name) for name in _ENCODER_OPTIONS if getattr(args, name) is not None}
+    if not config.needs_encoder:
+        if given:
+            names = ", ".join(f"--{name}" for name in given)
+            note = f"note: {names} not used: no term of {config.name} compares with CLIP"
+            say(note, quiet=args.quiet, file=sys.stderr)
+        return None
+    from dpad_fast.clip import EmbeddingCache
+
+    settings = {**_ENCODER_OPTIONS, **given}
+    folder = settings.pop("cache")
+    settings["cache"] = None if folder is None else EmbeddingCache(folder=folder)
+    return _encoder.load(settings.pop("encoder") or "", samples, quiet=args.quiet, **settings)
 
 
 def _config(args: argparse.Namespace) -> RewardConfig:
@@ -108,60 +121,60 @@ def _config(args: argparse.Namespace) -> RewardConfig:
             raise ValueError(f"--set takes KEY=VALUE, got {item!r}")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ValueError(f"--set {key}: the value is not valid YAML: {value!r}") from None
     if args.config:
-        return RewardConfig.from_yaml(Path(args.config)).replace(**overrides)
+        return RewardConfig.from_dict(_read_yaml(args.config)).replace(**overrides)
     return RewardConfig.preset(args.preset or "dpad", **overrides)
 
 
-def _read(source: str) -> list[dict[str, str]]:
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        # "\n" alone ends a line: JSON strings may hold other separators, such as U+2028.
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"completions: {source} cannot be read: {error}") from None
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{source}:{number} is not valid JSON: {error}") from None
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "completion")):
-            raise ValueError(f'{source}:{number} must be {{"id": text, "completion": text}}')
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"completions: {source} holds no line")
-    return rows
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must map names of reward settings to values, got {type(values).__name__}")
+    return values
 
 
-def _choose(rows: list[dict[str, str]], samples: dict[str, Sample], folder: str) -> list[Sample]:
-    for i, row in enumerate(rows):
-        if row["id"] not in samples:
-            known = ", ".join(list(samples)[:8])
-            raise ValueError(
-                f"completions[{i}].id is {row['id']!r}, which {folder} does not hold; it holds {known} ..."
-            )
-    return [samples[row["id"]] for row in rows]
+def _summary(batch: ScoreBatch, config: RewardConfig) -> dict[str, Any]:
+    """Means over the completions, of the similarities over those that have one, and how often each reason came."""
+    rows = list(batch.rows())
+
+    def mean(values: list[float]) -> float | None:
+        values = [value for value in values if math.isfinite(value)]
+        return sum(values) / len(values) if values else None
+
+    similar = {name: [r["similarity"][name] for r in rows] for name in batch.similarity}
+    return {
+        "n": len(rows),
+        "preset": config.name,
+        "total": mean([row["total"] for row in rows]),
+        "terms": {name: mean([row["terms"][name] for row in rows]) for name in config.terms},
+        "similarity": {name: mean([v for v in column if v is not None]) for name, column in similar.items()},
+        "reasons": dict(Counter(reason for reason in batch.reasons if reason is not None).most_common()),
+    }
 
 
-def _write(out: str, rows: list[dict[str, str]], batch: ScoreBatch) -> None:
-    lines = [json.dumps({**row, **scores}) + "\n" for row, scores in zip(rows, batch.rows(), strict=True)]
-    if out == "-":
-        sys.stdout.writelines(lines)
+def _write(args: argparse.Namespace, lines: list[_predictions.Prediction], batch: ScoreBatch) -> None:
+    rows = zip(lines, batch.rows(), strict=True)
+    text = "".join(json.dumps({**line.values, **scores}) + "\n" for line, scores in rows)
+    if args.out == _output.STDOUT:
+        sys.stdout.write(text)
         return
-    Path(out).write_text("".join(lines), encoding="utf-8")
-    print(f"{len(lines)} scores written to {out}")
+    files.write_text(args.out, text)
+    say(f"{len(lines)} scores written to {args.out}", quiet=args.quiet or args.json == _output.STDOUT)
 
 
-def _print_table(rows: list[dict[str, str]], batch: ScoreBatch, config: RewardConfig) -> None:
+def _print_table(ids: list[str], batch: ScoreBatch, config: RewardConfig, summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"preset {config.name}")
+    table = Table(title=Text(printable(f"preset {config.name}")))
     table.add_column("id", overflow="fold")
     shown = {"think_format": "think", "answer_format": "answer", "discriminative": "dpad"}
     similar = ("roi", "aoi") if config.needs_encoder else ()
@@ -169,13 +182,20 @@ def _print_table(rows: list[dict[str, str]], batch: ScoreBatch, config: RewardCo
         table.add_column(name, justify="right")
     table.add_column("total", justify="right")
     table.add_column("reason")
-    for row, scores in zip(rows, batch.rows(), strict=True):
-        numbers = [_number(scores["terms"][name]) for name in config.terms]
+    for name, scores in zip(ids, batch.rows(), strict=True):
+        numbers = [_number(scores["terms"][term]) for term in config.terms]
         numbers += ["" if scores["similarity"][n] is None else f"{scores['similarity'][n]:.4f}" for n in similar]
         # Text, so that square brackets in an id are not read as markup.
-        table.add_row(Text(row["id"]), *numbers, _number(scores["total"]), scores["reason"] or "")
+        table.add_row(Text(printable(name)), *numbers, _number(scores["total"]), scores["reason"] or "")
+    table.add_section()
+    means = [_number(summary["terms"][term]) for term in config.terms]
+    means += ["" if summary["similarity"][n] is None else f"{summary['similarity'][n]:.4f}" for n in similar]
+    counted = f"{sum(summary['reasons'].values())} with a reason"
+    table.add_row(f"mean of {summary['n']}", *means, _number(summary["total"]), counted)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
     return f"{value:.0f}" if value == int(value) else f"{value:.3f}"

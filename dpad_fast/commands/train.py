@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dpad_fast.commands import _output
+from dpad_fast.terminal import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options.
@@ -28,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="change one setting, e.g. rewards.shape=margin or grpo.queries=4; may be given several times",
     )
+    _output.add_quiet(parser)
     parser.add_argument("--dry-run", action="store_true", help="check the configuration, print it as YAML, and stop")
 
 
@@ -38,10 +42,10 @@ def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]
     def tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
         if stage != "train":
             if done == of:
-                print(f"measured {of} sampled completions {stage} training", flush=True)
+                say(f"measured {of} sampled completions {stage} training")
             return
         if not metrics:
-            print(f"found a checkpoint: going on after step {done}", flush=True)
+            say(f"found a checkpoint: going on after step {done}")
             return
         shown = {
             "reward": metrics.get("reward"),
@@ -51,7 +55,7 @@ def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]
             "seconds": metrics.get("step_time"),
         }
         columns = "  ".join(f"{name} {value:7.3f}" for name, value in shown.items() if value is not None)
-        print(f"step {done:>{width}}/{of}  {columns}", flush=True)
+        say(f"step {done:>{width}}/{of}  {columns}")
 
     return tell
 
@@ -78,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     from dpad_fast.evaluate.experiment import run_experiment
     from dpad_fast.evaluate.tables import before_after
 
-    result = run_experiment(config, _printer(config.steps))
+    result = run_experiment(config, None if args.quiet else _printer(config.steps))
     if result["after"]:
-        print(before_after(result, config.name).text())
-    print(f"wrote {Path(config.out) / 'result.json'}")
+        say(before_after(result, config.name).text(), quiet=args.quiet)
+    say(f"wrote {Path(config.out) / 'result.json'}", quiet=args.quiet)
     return 0

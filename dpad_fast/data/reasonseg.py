@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,76 @@ def load(folder: str | os.PathLike[str]) -> Iterator[Sample]:
         ValueError: `folder` is no folder or holds no JSON, or (while iterating) a file is not as it should be; the
             message names the file and the field.
     """
+    return (sample for file in _files(folder) for sample in _samples(file))
+
+
+def find(folder: str | os.PathLike[str], ids: Iterable[str]) -> dict[str, Sample]:
+    """The samples of some ids, as `load` yields them; files that no id refers to are not read.
+
+    Args:
+        folder: see `load`.
+        ids: NAME, or NAME-0, NAME-1, ... for pictures with several queries.
+
+    Returns:
+        Samples by id, in the order of `ids`; ids that the folder does not hold are left out.
+
+    Raises:
+        ValueError: as `load`, for the files that the ids refer to.
+    """
+    files = {file.stem: file for file in _files(folder)}
+    wanted = list(dict.fromkeys(ids))
+    found: dict[str, Sample] = {}
+    for numbered in (False, True):  # a file of the whole name before the queries of a file of the name in front
+        left = [name for name in wanted if name not in found]
+        stems = [name.rpartition("-")[0] if numbered else name for name in left]
+        for stem in dict.fromkeys(stem for stem in stems if stem in files):
+            found |= {sample.id: sample for sample in _samples(files[stem]) if sample.id in left}
+    return {name: found[name] for name in wanted if name in found}
+
+
+def list_ids(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """All ids of a folder, without looking at pictures and shapes.
+
+    Args:
+        folder: see `load`.
+
+    Returns:
+        The ids in the order of `load`; and for every file whose queries cannot be read, what is wrong with it.
+
+    Raises:
+        ValueError: `folder` is no folder or holds no JSON.
+    """
+    names: list[str] = []
+    broken: list[str] = []
+    for file in _files(folder):
+        try:
+            names += _ids(file, _queries(file, _read(file)))
+        except (ValueError, OSError) as error:
+            broken.append(str(error))
+    return names, broken
+
+
+def _files(folder: str | os.PathLike[str]) -> list[Path]:
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"folder is not a directory: {path}")
     files = sorted(path.glob("*.json"))
     if not files:
         raise ValueError(f"folder holds no .json file: {path}")
-    return (sample for file in files for sample in _samples(file))
+    return files
+
+
+def _queries(file: Path, content: dict[str, Any]) -> list[str]:
+    queries = content.get("text")
+    if isinstance(queries, str):
+        queries = [queries]
+    if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
+        raise ValueError(f"{file}: text must be a list of strings, got {queries!r}")
+    return queries
+
+
+def _ids(file: Path, queries: list[str]) -> list[str]:
+    return [file.stem] if len(queries) == 1 else [f"{file.stem}-{i}" for i in range(len(queries))]
 
 
 def draw(shapes: list[tuple[str, Ring]], height: int, width: int) -> NDArray[np.uint8]:
@@ -78,11 +141,7 @@ def draw(shapes: list[tuple[str, Ring]], height: int, width: int) -> NDArray[np.
 
 def _samples(file: Path) -> Iterator[Sample]:
     content = _read(file)
-    queries = content.get("text")
-    if isinstance(queries, str):
-        queries = [queries]
-    if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
-        raise ValueError(f"{file}: text must be a list of strings, got {queries!r}")
+    queries = _queries(file, content)
     shapes = _shapes(file, content.get("shapes"))
     image, (width, height) = _picture(file)
     drawn = draw(shapes, height, width)
@@ -95,8 +154,8 @@ def _samples(file: Path) -> Iterator[Sample]:
         polygons=tuple(ring for label, ring in shapes if "ignore" not in label.lower() and label.lower() != "flag"),
         ignore=ignore if ignore.any() else None,
     )
-    for i, query in enumerate(queries):
-        yield Sample(file.stem if len(queries) == 1 else f"{file.stem}-{i}", image, query, target)
+    for name, query in zip(_ids(file, queries), queries, strict=True):
+        yield Sample(name, image, query, target)
 
 
 def _read(file: Path) -> dict[str, Any]:

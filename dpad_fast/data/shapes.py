@@ -8,7 +8,7 @@ is a pure function of `(seed, index)`: nothing is stored, and two processes see 
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dpad_fast import files
 from dpad_fast.types import Sample, Target
 
 if TYPE_CHECKING:
@@ -338,12 +339,14 @@ def export_reasonseg(folder: str | Path, seed: int, count: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         item = sample(seed, index)
-        item.image.save(folder / f"{item.id}.png")
+        picture = io.BytesIO()
+        item.image.save(picture, "PNG")
+        files.write_bytes(folder / f"{item.id}.png", picture.getvalue())
         outline = item.scene.objects[item.question.target].polygon.tolist()
         record = {
             "text": [item.query],
             "is_sentence": True,
             "shapes": [{"label": "target", "shape_type": "polygon", "points": outline}],
         }
-        (folder / f"{item.id}.json").write_text(json.dumps(record, indent=1))
+        files.write_json(folder / f"{item.id}.json", record)
     return folder

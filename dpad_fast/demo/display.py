@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast.terminal import printable, say
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -32,7 +34,7 @@ class PlainDisplay:
 
     def say(self, text: str) -> None:
         """Print something that is not progress."""
-        print(text, flush=True)
+        say(text)
 
     def started(self, job: Job) -> None:
         """Say that a process was started."""
@@ -76,7 +78,7 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """Print something above the table."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print("\n".join(map(printable, text.split("\n"))), markup=False, highlight=False)
 
     def started(self, job: Job) -> None:
         """Add a row."""

@@ -84,8 +84,15 @@ def _start(job: Job) -> tuple[subprocess.Popen[str], Path]:
     # A pipe that nobody writes to: it ends when this process does, however it does, and the worker ends with it.
     command = [sys.executable, "-m", "dpad_fast.demo.worker", str(order), "--end-with-stdin"]
     with log.open("w") as errors:
+        # A byte of a library's own words that is no UTF-8 must not end the thread that listens.
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
         )
     return process, log
 
@@ -215,5 +222,5 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"

@@ -8,7 +8,6 @@ input does, which is when the process that started it is gone.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -16,6 +15,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from dpad_fast import files
 
 SHOWN = ("reward", "completions/mean_length", "dpad/s1_over_s2", "rewards/iou/mean", "kl", "step_time")
 
@@ -78,9 +79,7 @@ def main(argv: list[str]) -> int:
         out = Path(config.out)
         out.mkdir(parents=True, exist_ok=True)
         if before.is_file() and not (out / "before.json").exists():
-            partial = out / f".before.{os.getpid()}.partial"
-            shutil.copyfile(before, partial)
-            partial.replace(out / "before.json")
+            files.write_bytes(out / "before.json", before.read_bytes())
         run_experiment(config, _tell)
         for checkpoint in out.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)  # the trained policy is in out/policy

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dpad_fast.data.shapes import ShapesSample
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, is_focused, named_shape
 from dpad_fast.evaluate.metrics import Estimate, overlap, ratio_estimate
-from dpad_fast.evaluate.segment import Segmenter
-from dpad_fast.rewards import parse_completion
+from dpad_fast.evaluate.segment import Segmenter, from_box, from_rings
+from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.parse import find_between
 from dpad_fast.types import Completion, Sample
 
-if TYPE_CHECKING:
-    from dpad_fast.rewards import RewardScorer
+MISSING = "missing"
+"""The reason code of a sample that nobody answered, where such samples count as 0."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Record:
 
     @property
     def iou(self) -> float:
-        """Intersection over union; 1 where both masks are empty."""
-        return self.intersection / self.union if self.union else 1.0
+        """Intersection over union; 1 where both masks are empty, 0 where there is no answer at all."""
+        return self.intersection / self.union if self.union else float(self.reason != MISSING)
 
     @property
     def s1_wins(self) -> bool:
@@ -81,7 +81,7 @@ def _one(record: Record) -> float:
 
 
 METRICS: dict[str, Metric] = {
-    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _one),
+    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _one, lambda r: r.reason != MISSING),
     "giou": Metric("gIoU", lambda r: r.iou, _one),
     "ciou": Metric("cIoU", lambda r: r.intersection, lambda r: r.union),
     "s1_wins": Metric("S1 > S2", lambda r: r.s1_wins, _one, percent=True),
@@ -180,6 +180,59 @@ def measure(
         )
         records.append(record)
     return records
+
+
+def measure_by_geometry(
+    texts: Sequence[str],
+    items: Sequence[Sample],
+    scorer: RewardScorer,
+    count_tokens: Callable[[str], int],
+    ignore_as: str = "drop",
+) -> list[Record]:
+    """`measure`, an answer that has a polygon by its polygon and any other by its box.
+
+    A polygon that cannot be read is an answer that cannot be read, whatever box stands beside it.
+
+    Args:
+        texts: N completions.
+        items: N samples.
+        scorer: of box answers; polygon answers are scored by the same settings with `geometry="mask"`.
+        count_tokens: number of tokens of a text.
+        ignore_as: see `measure`.
+
+    Returns:
+        N records.
+
+    Raises:
+        ValueError: as `measure`.
+    """
+    by_mask = RewardScorer(scorer.config.replace(geometry="mask"), scorer.encoder)
+    drawn = ["missing-field" not in parse_completion(text, by_mask.config).reasons for text in texts]
+    records: dict[int, Record] = {}
+    for has_polygon, reader, segmenter in ((False, scorer, from_box), (True, by_mask, from_rings)):
+        rows = [i for i, found in enumerate(drawn) if found is has_polygon]
+        some = [texts[i] for i in rows], [items[i] for i in rows]
+        records |= zip(rows, measure(*some, reader, count_tokens, segmenter, ignore_as), strict=True)
+    return [records[i] for i in range(len(texts))]
+
+
+def missing_record(item: Sample, ignore_as: str = "drop") -> Record:
+    """The record of a sample that nobody answered: nothing found, all of the target in the union.
+
+    Args:
+        item: the sample; its target needs a mask.
+        ignore_as: see `measure`.
+
+    Returns:
+        A record with the reason "missing".
+
+    Raises:
+        ValueError: the target has no mask.
+    """
+    if item.target.mask is None:
+        raise ValueError(f"{item.id} has no ground-truth mask")
+    union = overlap(None, item.target.mask, item.target.ignore, ignore_as).union
+    return Record(item.id, "", chain_tokens=0, intersection=0, union=union, format_ok=False, reason=MISSING)
 
 
 def _about_shapes(text: str, answer: Completion, item: ShapesSample) -> dict[str, Any]:

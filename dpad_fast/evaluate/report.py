@@ -6,11 +6,13 @@ Everything that a model wrote is escaped, and the page's own policy forbids scri
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from dpad_fast import files
 from dpad_fast.data import shapes
 from dpad_fast.evaluate.drawing import as_data_uri, curves_svg, draw_answer
 from dpad_fast.evaluate.tables import Table, before_after
@@ -66,6 +68,14 @@ def _answer(name: str, row: Mapping[str, Any]) -> str:
     )
 
 
+def _index(identifier: object) -> int:
+    """The scene's number: a file that was changed by hand may hold any id."""
+    found = re.fullmatch(r"shapes-[0-9]+-([0-9]+)", str(identifier))
+    if found is None:
+        raise ValueError(f"id: {identifier!r} is not of the form shapes-SEED-INDEX")
+    return int(found.group(1))
+
+
 def _scenes(columns: Mapping[str, Sequence[Mapping[str, Any]]], show: int) -> str:
     """The same scenes in every column: one completion each."""
     first = {name: {row["id"]: row for row in reversed(rows)} for name, rows in columns.items() if rows}
@@ -73,7 +83,7 @@ def _scenes(columns: Mapping[str, Sequence[Mapping[str, Any]]], show: int) -> st
         return ""
     shared = [i for i in next(iter(first.values())) if all(i in rows for rows in first.values())]
     blocks = []
-    for identifier in sorted(shared, key=lambda name: int(name.rsplit("-", 1)[1]))[:show]:
+    for identifier in sorted(shared, key=_index)[:show]:
         query = shapes.from_id(identifier).query
         figures = "".join(_answer(name, rows[identifier]) for name, rows in first.items())
         blocks.append(f"<div class='scene'><p>{escape(identifier)}: <b>{escape(query)}</b></p>{figures}</div>")
@@ -109,11 +119,26 @@ def render(result: Mapping[str, Any]) -> str:
         ValueError: if it is neither.
     """
     kind = result.get("kind")
-    if kind == "run":
-        return _run_page(result)
-    if kind == "demo":
-        return _demo_page(result)
-    raise ValueError(f"result.json is of kind {kind!r}; known: run, demo")
+    pages = {"run": (_run_page, _RUN_FIELDS), "demo": (_demo_page, _DEMO_FIELDS)}
+    if not isinstance(kind, str) or kind not in pages:
+        raise ValueError(f"result.json is of kind {kind!r}; known: {', '.join(pages)}")
+    make, fields = pages[kind]
+    for name, held in fields.items():
+        if not isinstance(result.get(name), held):
+            found = "missing" if name not in result else f"{type(result[name]).__name__}, expected {held.__name__}"
+            raise ValueError(f"result.json of kind {kind!r} is not whole: {name} is {found}")
+    try:
+        return make(result)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        # The fields' own fields: whoever changed the file by hand is told what was met, not where in our code.
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"result.json of kind {kind!r} is not whole: {what}") from error
+
+
+_RUN_FIELDS: dict[str, type] = {
+    "config": dict, "before": dict, "after": dict, "records": dict, "history": list, "versions": dict,
+}  # fmt: skip
+_DEMO_FIELDS: dict[str, type] = {"title": str, "command": str, "preface": list, "settings": list, "versions": dict}
 
 
 def _run_page(result: Mapping[str, Any]) -> str:
@@ -159,11 +184,14 @@ def write_report(result: Mapping[str, Any], path: Path) -> Path:
 
     Args:
         result: the content of `result.json`.
-        path: the HTML file.
+        path: the HTML file; its folder is made.
 
     Returns:
         The file.
+
+    Raises:
+        ValueError: it is no whole result; nothing is written.
+        OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(result), encoding="utf-8")
+    files.write_text(path, render(result))
     return path

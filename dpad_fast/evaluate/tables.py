@@ -9,6 +9,7 @@ from typing import Any
 
 from dpad_fast.evaluate.measure import METRICS, Record, difference, from_rows
 from dpad_fast.evaluate.metrics import Estimate, beyond_noise, over_seeds
+from dpad_fast.terminal import printable
 
 Result = Mapping[str, Any]
 """The content of one run's `result.json`."""
@@ -25,7 +26,7 @@ class Table:
 
     def text(self) -> str:
         """The table in monospaced text."""
-        lines = [self.heading, *self.rows]
+        lines = [tuple(map(printable, line)) for line in (self.heading, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.heading))]
 
         def row(cells: Sequence[str]) -> str:
@@ -33,7 +34,8 @@ class Table:
             return "  ".join(padded).rstrip()
 
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        return "\n".join([self.title, rule, row(self.heading), rule, *map(row, self.rows), rule, *self.notes])
+        body = [rule, row(lines[0]), rule, *map(row, lines[1:]), rule]
+        return "\n".join([printable(self.title), *body, *map(printable, self.notes)])
 
     def markdown(self) -> str:
         """The table for the documents."""

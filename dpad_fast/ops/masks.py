@@ -6,6 +6,7 @@ and, for masks from RLE, with `pycocotools.mask.iou`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -355,6 +356,8 @@ def check_size(name: str, height: int, width: int) -> None:
         return
     if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
         raise ValueError(f"{name} must be whole numbers, got {height!r} and {width!r}")
+    if any(operator.index(side).bit_length() > 62 for side in (height, width)):  # the extension's integers end there
+        raise ValueError(f"{name} is too large: at most 65535 a side and 2^28 pixels, got {height} x {width}")
     _extension.C.check_mask_size(name, height, width)
 
 

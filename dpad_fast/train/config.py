@@ -36,6 +36,7 @@ LEAST: dict[str, float] = {
     **dict.fromkeys(("grpo.learning_rate", "grpo.weight_decay", "grpo.clip_norm", "grpo.beta"), 0),
     "evaluation.samples": 1,
 }
+REMOVED = {"save_model": "is gone: it was never read; the trained policy is always kept in out/policy"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,6 @@ class TrainConfig:
     threads: int = 1  # CPU threads of torch; 0 leaves torch's choice
     device: str = "cpu"  # "cpu", or "auto" for what accelerate finds
     tensorboard: bool = True  # write TensorBoard event files to out/tensorboard
-    save_model: bool = True  # keep the trained policy in out/policy
     extra_rewards: tuple[str, ...] = ()  # rewards beside the scorer's: "names_any_object" (shapes only)
     extra_weights: tuple[float, ...] = ()  # one per extra reward; 1 each when empty
     rewards: Mapping[str, Any] = field(default_factory=lambda: {"preset": "dpad"})  # see RewardConfig
@@ -170,7 +170,7 @@ class TrainConfig:
     def fingerprint(self) -> str:
         """Changes with every setting that changes the result; `out`, logging and saving do not."""
         plain = self.as_dict()
-        for name in ("out", "name", "save_every", "keep", "log_every", "threads", "tensorboard", "save_model"):
+        for name in ("out", "name", "save_every", "keep", "log_every", "threads", "tensorboard"):
             del plain[name]
         if not self.grpo.vision_tower:  # runs from before there was this setting have the same fingerprint
             del plain["grpo"]["vision_tower"]
@@ -286,6 +286,8 @@ def _section(cls: Any, values: Any, prefix: str) -> Any:
         raise ValueError(f"{prefix.rstrip('.')} must be a section of settings, got {values!r}")
     hints = typing.get_type_hints(cls)
     for key in values:
+        if not prefix and key in REMOVED:
+            raise ValueError(f"setting {key} {REMOVED[key]}")
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dpad_fast import hub
 from dpad_fast.data.shapes import SIDE
 from dpad_fast.data.shapes_text import policy_tokenizer
 
@@ -63,9 +64,10 @@ def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) ->
         if source in SHIPPED or Path(source).exists():
             raise
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
-        return model, AutoProcessor.from_pretrained(source)
-    except OSError as error:
+        local = hub.only_local(source, SHIPPED)
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local)
+        return model, AutoProcessor.from_pretrained(source, local_files_only=local)
+    except (OSError, ValueError) as error:
         raise ValueError(f"policy {str(name_or_path)!r} cannot be loaded: {error}") from error
 
 

@@ -10,7 +10,6 @@ Stages by fixed step counts and seeds. Each stage starts from what the one befor
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 import time
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dpad_fast import files
 from dpad_fast.data.shapes_text import MIXTURES
 from dpad_fast.train.small_clip import ClipTraining
 from dpad_fast.train.small_policy import Progress, Stage
@@ -140,5 +140,5 @@ def rebuild(out: Path) -> dict[str, Any]:
         "mixtures": {key: vars(mixture) for key, mixture in MIXTURES.items()},
         "finished_after_seconds": seconds,
     }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    files.write_json(out / "manifest.json", manifest, indent=2)
     return manifest

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from dpad_fast import files
 
 STATE = "trainer_state.json"
 MARKER = "complete.json"
@@ -25,13 +26,7 @@ def write_json(path: Path, value: Any) -> None:
         path: the file.
         value: plain data.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    files.write_json(path, value)
 
 
 def read_json(path: Path) -> Any:

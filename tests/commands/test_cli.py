@@ -73,17 +73,6 @@ def test_train_dry_run_prints_the_configuration(tmp_path, capsys):
     assert "did you mean grpo.queries" in capsys.readouterr().err
 
 
-def test_report_refuses_what_is_no_result(tmp_path, capsys):
-    for text, words in (
-        ("{", "not valid JSON"),
-        ("[]", "does not hold a result"),
-        ('{"kind": "x"}', "known: run, demo"),
-    ):
-        (tmp_path / "result.json").write_text(text)
-        assert cli.main(["report", str(tmp_path)]) == 2
-        assert words in capsys.readouterr().err
-
-
 def test_evaluate_predictions(tmp_path, capsys):
     """A right box, a wrong one, and an answer that cannot be read, against exported scenes."""
     from dpad_fast.data import shapes
@@ -111,4 +100,91 @@ def test_evaluate_predictions(tmp_path, capsys):
     assert found["metrics"]["format"]["value"] == pytest.approx(2 / 3)
     (tmp_path / "p.jsonl").write_text(lines + '\n{"id": "shapes-3-9", "completion": ""}\n')
     assert cli.main(arguments) == 2
-    assert "line 4: id 'shapes-3-9' is not in" in capsys.readouterr().err
+    assert "p.jsonl:4: id 'shapes-3-9' is not in" in capsys.readouterr().err
+
+
+def _run_of(identifier, show=8, **changes):
+    """A result of one record after training, and what a hostile hand changed in it."""
+    row = {"id": identifier, "text": "x", "intersection": 1, "union": 2, "chain_tokens": 3, "s1": 0.1, "s2": 0.2}
+    config = {"name": "n", "evaluation": {"show": show}}
+    parts = {"before": {}, "after": {}, "history": [], "versions": {}, "records": {"after": [{**row, **changes}]}}
+    return json.dumps({"kind": "run", "config": config, **parts})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "does not hold a result"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"kind": "x"}', "known: run, demo"),
+        ('{"kind": ["run"]}', "known: run, demo"),
+        ('{"kind": "run"}', "config is missing"),
+        ('{"kind": "demo"}', "title is missing"),
+        ('{"kind": "run", "config": []}', "config is list, expected dict"),
+        (_run_of("../../x"), "is not whole: id: '../../x' is not of the form"),
+        (_run_of("shapes-../../x-1"), "is not whole"),
+        (_run_of("../../x-1"), "is not whole: id: '../../x-1' is not of the form"),
+        (_run_of("shapes-\u00b2-0"), "is not whole"),
+        (_run_of(None), "is not whole: id: None is not of the form"),
+        (_run_of("shapes-1-1", text=7), "is not whole"),
+        (_run_of("shapes-1-1", intersection="x"), "is not whole"),
+        (_run_of("shapes-1-1", show="x"), "is not whole"),
+    ],
+)
+def test_report_refuses_what_is_no_result(text, words, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "result.json").write_text(text)
+    assert cli.main(["report", str(tmp_path / "in")]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "result.json"]
+
+
+def test_report_of_a_whole_result_draws_it(tmp_path):
+    """What the hostile results are changed from is fine."""
+    (tmp_path / "result.json").write_text(_run_of("shapes-1-1"))
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_text().count("<figure>") == 1
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, ":1 is not valid JSON: nested too deeply"),
+        (b'\n{"id": "a", "completion": ' + b"[" * 100_000, ":2 is not valid JSON: nested too deeply"),
+        (b'{"id": "a", "completion": "x", "n": ' + b"9" * 5000 + b"}", ":1 is not valid JSON: Exceeds the limit"),
+        (b"{", ":1 is not valid JSON: "),
+        (b"[]", ':1 must be {"id": text, "completion": text}'),
+        (b'{"id": "a"}', ':1 must be {"id": text, "completion": text}'),
+        (b'{"id": "a", "completion": "x"}\n\xff', ":2 is not UTF-8 (byte 0xff)"),
+        (b"\n \n", " holds no line"),
+    ],
+)
+def test_predictions_that_cannot_be_read(command, content, message, tmp_path, capsys):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(content)
+    extra = ["--preset", "seg-zero"] if command == "score" else []
+    assert cli.main([command, str(path), "--data", str(tmp_path), *extra]) == 2
+    assert capsys.readouterr().err.startswith(f"dpad-fast {command}: error: {path}{message}")
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_only_a_newline_ends_a_line(command, tmp_path, capsys):
+    """JSON strings may hold U+2028, U+0085 and the like; a byte order mark and Windows' line ends are no content."""
+    from dpad_fast.data import shapes
+
+    shapes.export_reasonseg(tmp_path / "data", seed=3, count=1)
+    text = "<think>a\u2028b\u0085c\u2029d</think>"
+    raw = json.dumps({"id": "shapes-3-0", "completion": text}, ensure_ascii=False).encode()
+    (tmp_path / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + raw + b"\r\n\r\n" + raw + b"\r\n")
+    base = [command, str(tmp_path / "p.jsonl"), "--data", str(tmp_path / "data")]
+    if command == "score":
+        assert cli.main([*base, "--preset", "seg-zero", "--out", "-"]) == 0
+        texts = [json.loads(row)["completion"] for row in capsys.readouterr().out.splitlines()]
+    else:
+        assert cli.main([*base, "--json", "-"]) == 0
+        texts = [row["text"] for row in json.loads(capsys.readouterr().out)["records"]]
+    assert texts == [text, text]

@@ -78,7 +78,7 @@ def test_configuration_file(data, tmp_path, capsys):
         ("{", (), "completions.jsonl:1 is not valid JSON"),
         ('{"id": 1, "completion": "x"}', (), "completions.jsonl:1 must be"),
         ("", (), "holds no line"),
-        ('{"id": "b", "completion": "x"}', (), r"completions\[0\].id is 'b'.*it holds a"),
+        ('{"id": "b", "completion": "x"}', (), r"completions.jsonl:1: id 'b' is not in .*which holds a"),
         (None, ("--set", "shpe=margin"), "unknown reward setting 'shpe'; did you mean 'shape'"),
         (None, ("--set", "shape"), "--set takes KEY=VALUE"),
         (None, ("--preset", "nothing"), "unknown preset"),

@@ -158,3 +158,30 @@ def test_points_of_a_single_pixel_and_of_nothing():
     assert box_of(mask) is None
     mask[2, 3] = True
     assert inscribed_points(mask) == ((3.0, 2.0), (3.0, 2.0))
+
+
+def test_samples_by_id_read_only_what_they_need(tmp_path):
+    from dpad_fast.data import shapes
+
+    shapes.export_reasonseg(tmp_path, seed=4, count=3)
+    several = json.loads((tmp_path / "shapes-4-1.json").read_text())
+    (tmp_path / "shapes-4-1.json").write_text(json.dumps({**several, "text": ["first", "second", "third"]}))
+    (tmp_path / "broken.json").write_text("{")
+    whole = ["shapes-4-0", "shapes-4-1-0", "shapes-4-1-1", "shapes-4-1-2", "shapes-4-2"]
+    names, broken = reasonseg.list_ids(tmp_path)
+    assert names == whole
+    assert len(broken) == 1
+    assert "broken.json: not valid JSON" in broken[0]
+    wanted = ["shapes-4-2", "shapes-4-1-2", "no-such", "../shapes-4-0", "shapes-4-2"]
+    found = reasonseg.find(tmp_path, wanted)
+    assert list(found) == ["shapes-4-2", "shapes-4-1-2"]
+    assert found["shapes-4-1-2"].query == "third"
+    (tmp_path / "broken.json").unlink()
+    for sample in reasonseg.load(tmp_path):
+        (same,) = reasonseg.find(tmp_path, [sample.id]).values()
+        assert (same.id, same.query, same.image) == (sample.id, sample.query, sample.image)
+        assert np.array_equal(same.target.mask, sample.target.mask)
+    (tmp_path / "shapes-4-2.png").write_bytes(b"x")
+    assert list(reasonseg.find(tmp_path, ["shapes-4-0"])) == ["shapes-4-0"]
+    with pytest.raises(ValueError, match=r"shapes-4-2\.png"):
+        reasonseg.find(tmp_path, ["shapes-4-2"])

@@ -53,6 +53,18 @@ def test_a_worker_that_fails_is_quoted(tmp_path):
         run_jobs([job], PlainDisplay(), 1)
 
 
+def test_bytes_that_are_no_text_do_not_stop_the_listener(tmp_path, monkeypatch, capsys):
+    """A library in a worker may print anything; the lines after it still count."""
+    line = json.dumps({"stage": "train", "done": 9, "of": 9, "metrics": {}})
+    script = tmp_path / "worker"
+    script.write_text(f"#!/bin/sh\nprintf '\\377\\n'\necho '{line}'\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(script))
+    job = Job("E", "train", SETTINGS["E"].config("with R_dpad", 0, str(tmp_path / "run")), tmp_path / "before.json")
+    run_jobs([job], PlainDisplay(), 1)
+    assert "[E] training 9/9" in capsys.readouterr().out
+
+
 def test_displays_follow_a_job(tmp_path, capsys):
     job = Job("E", "train", SETTINGS["E"].config("with R_dpad", 0, str(tmp_path)), tmp_path / "before.json")
     line = {"stage": "train", "done": 3, "of": 10, "metrics": {"reward": 2.5}}

@@ -12,7 +12,7 @@ from dpad_fast.evaluate.measure import (
     summarise,
     to_rows,
 )
-from dpad_fast.evaluate.segment import SEGMENTERS, box_mask, from_background, from_polygon
+from dpad_fast.evaluate.segment import SEGMENTERS, box_mask, from_background, from_polygon, from_rings
 from dpad_fast.rewards import RewardConfig, RewardScorer, parse_completion
 from dpad_fast.types import Completion, Sample, Target
 
@@ -124,3 +124,19 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"items\[1\] \(no-mask\) has no ground-truth mask"):
         records_of(["a", "b"], [item, bare])
     assert records_of([], []) == []
+
+
+def test_rings_are_drawn_as_opencv_draws_the_data_set(monkeypatch):
+    """Each ring by `cv2.fillPoly` on vertices cut to integers, all of them joined: no holes where two overlap."""
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr("dpad_fast.evaluate.segment._DRAWN_AT_ONCE", 3 * 50 * 60)  # several goes
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7):
+        rings = tuple(rng.uniform(-10, 65, (int(rng.integers(3, 9)), 2)) for _ in range(count))
+        expected = np.zeros((50, 60), np.uint8)
+        for ring in rings:
+            cv2.fillPoly(expected, [ring.astype(np.int32)], 1)
+        for segmenter in (from_rings, from_polygon):
+            drawn = segmenter(Completion("", rings=rings, box=(0.0, 0.0, 1.0, 1.0)), None, (60, 50))
+            assert np.array_equal(drawn, expected.astype(bool))
+    assert from_rings(Completion("", box=(0.0, 0.0, 1.0, 1.0)), None, (60, 50)) is None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dpad_fast import coco_mask
 from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons
 
 
@@ -99,6 +100,11 @@ def test_no_run_lengths_have_no_size():
         (lambda a: PackedMasks.from_boxes([[0, 0, 1.1e7, 1]], 4, 5), r"boxes\[0\] must lie within -1e7 to 1e7"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], -4, 5), "height and width must not be negative, got -4 x 5"),
         (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], 60000, 60000), "height and width is too large"),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], 10**30, 5), "height and width is too large: .*got 1000"),
+        (lambda a: PackedMasks.from_boxes([[0, 0, 1, 1]], 5, -(10**30)), "height and width is too large: .*got 5 x -1"),
+        (lambda a: rasterize_polygons([[0, 0, 5, 0, 5, 5]], 10**30, 5), "height and width is too large: .*got 1000"),
+        (lambda a: coco_mask.frPyObjects([[0, 0, 5, 0, 5, 5]], 10**30, 5), "h and w is too large: .*got 1000"),
+        (lambda a: coco_mask.frPyObjects([[0, 0, 1, 1]], 5, 10**30), "h and w is too large: .*got 5 x 1000"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -1,0 +1,54 @@
+"""The encoder that a command names, and a word of warning where it cannot judge the pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpad_fast.terminal import say
+
+if TYPE_CHECKING:
+    from dpad_fast.clip import ClipEncoder
+    from dpad_fast.types import Sample
+
+SHAPES_NOTE = (
+    "note: the built-in encoder knows pictures of coloured shapes and seventy words. On photographs its S1, S2 and "
+    "dpad try out the command and judge nothing; every other term is what it is with any encoder."
+)
+
+
+def load(name: str, samples: Iterable[Sample], *, quiet: bool, **settings: Any) -> ClipEncoder:
+    """Load an encoder for some samples.
+
+    Args:
+        name: a folder, a name on the hub, or a shipped one (`shapes`, and `clip` as training calls it).
+        samples: what it will see.
+        quiet: no note on photographs.
+        settings: of `load_encoder`.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    from dpad_fast.clip import load_encoder
+    from dpad_fast.clip.load import SHAPES
+    from dpad_fast.train.policy import checkpoint
+    from dpad_fast.train.run import quiet as without_bars
+
+    shipped = checkpoint("clip")
+    built_in = name in (SHAPES, "clip") or Path(name).resolve() == shipped.resolve()
+    with without_bars():
+        encoder = load_encoder(SHAPES if built_in else name, **settings)
+    if built_in and _photographs(samples):
+        say(SHAPES_NOTE, quiet=quiet, file=sys.stderr)
+    return encoder
+
+
+def _photographs(samples: Iterable[Sample]) -> bool:
+    from dpad_fast.data.shapes import SIDE
+
+    return any(sample.target.image_size != (SIDE, SIDE) for sample in samples)
