@@ -80,10 +80,10 @@ def _check_bytes(name: str, values: torch.Tensor) -> None:
 def _compared(name: str, values: Any, threshold: float | None) -> Any:
     """Where a tensor or an array is set: a bool one of its shape."""
     if threshold is None:
-        ones = values == 1
-        known = ones | (values == 0)
-        if not bool(known.all()):
-            _refuse(name, values, known)
+        ones, set_ = values == 1, values != 0
+        same = torch.equal(ones, set_) if isinstance(ones, torch.Tensor) else np.array_equal(ones, set_)
+        if not same:
+            _refuse(name, values, ones == set_)
         return ones
     floating = values.is_floating_point() if isinstance(values, torch.Tensor) else values.dtype.kind == "f"
     above = values > threshold
