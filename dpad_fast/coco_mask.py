@@ -1,12 +1,14 @@
 """Drop-in for `pycocotools.mask`: `import dpad_fast.coco_mask as mask`.
 
 The same arguments and results: dictionaries {"size": [height, width], "counts": bytes}, uint8 masks in Fortran order,
-uint32 areas, float64 boxes (x, y, width, height). The differences:
+uint32 areas, float64 boxes (x, y, width, height). Run lengths that do not fill the picture are measured and joined as
+they are, sides of any length are taken, and polygons of one or two vertices are empty masks. The differences:
 
 * A ValueError that names the item where pycocotools raises something else, reads memory that is not there, never
-  returns or answers with noise: run lengths that do not add up to the mask, decoding masks of different sizes,
-  polygons with coordinates beyond 1e7. Also for polygons with fewer than 3 vertices, of which pycocotools makes empty
-  masks, and for sizes in dictionaries that are not whole numbers, which it cuts.
+  returns or answers with noise: `decode` of run lengths that do not add up to the mask, or of masks of different sizes;
+  `merge` and `iou` of masks whose run lengths add up to different numbers; strings that are no run lengths; counts
+  below 0; vertices that are no numbers or beyond 1e7 (there it takes memory for each step of the outline).
+* Polygons and boxes are drawn on at most 65,535 a side and 2^28 pixels; beyond, `frPyObjects` is a ValueError.
 * Run lengths of 0 anywhere and bytes other than 0 and 1 mean what they say; `merge`, `iou` and `toBbox` of pycocotools
   misread the former, its `encode` the latter.
 * `encode` takes arrays of any memory order, and bool; `frPyObjects` takes boxes in lists, and single objects.
@@ -21,9 +23,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dpad_fast import _extension
+from dpad_fast import _coco_runs, _extension
 
 Rle: TypeAlias = dict[str, Any]
+_LONGEST = 65535  # as kMaxSide in csrc/core/masks.h
 __all__ = ["area", "decode", "encode", "frPyObjects", "iou", "merge", "toBbox"]
 
 
@@ -39,6 +42,9 @@ def encode(bimask: npt.NDArray[Any]) -> Any:
     masks = np.asarray(bimask)
     if masks.dtype not in (np.uint8, np.bool_) or masks.ndim not in (2, 3):
         raise ValueError(f"bimask must be uint8 or bool [H, W] or [H, W, N], got {masks.dtype} {list(masks.shape)}")
+    if max(masks.shape[:2]) > _LONGEST:
+        rles = [_coco_runs.encode(mask) for mask in (np.moveaxis(masks, 2, 0) if masks.ndim == 3 else [masks])]
+        return rles if masks.ndim == 3 else rles[0]
     _extension.C.check_mask_size("bimask", *masks.shape[:2])
     if masks.ndim == 2:
         if masks.flags.c_contiguous and not masks.flags.f_contiguous:
@@ -55,7 +61,13 @@ def decode(rleObjs: Any) -> npt.NDArray[np.uint8]:
     """
     if not isinstance(rleObjs, list):
         return decode([rleObjs])[:, :, 0]
-    height, width = _extension.C.rle_sizes(rleObjs, "rleObjs")
+    try:
+        height, width = _extension.C.rle_sizes(rleObjs, "rleObjs")
+    except ValueError:
+        long = _long_masks(rleObjs)
+        if long is None:
+            raise
+        return long
     masks = np.empty((height, width, len(rleObjs)), np.uint8, order="F")
     _extension.C.rle_decode(rleObjs, _threads(), masks.ctypes.data, height, width)
     return masks
@@ -82,7 +94,13 @@ def merge(rleObjs: list[Rle], intersect: int | bool = 0) -> Rle:
     """Union of masks, or intersection. Of masks of different sizes, and of none, an empty mask of size [0, 0]."""
     if len({tuple(rle["size"]) for rle in rleObjs if isinstance(rle, dict) and "size" in rle}) > 1:
         return {"size": [0, 0], "counts": b""}
-    merged: Rle = _extension.C.rle_merge(rleObjs, bool(intersect), _threads())
+    try:
+        merged: Rle = _extension.C.rle_merge(rleObjs, bool(intersect), _threads())
+    except ValueError:
+        runs = _coco_runs.read_all(rleObjs)
+        if runs is None:
+            raise
+        return _coco_runs.merge(runs, bool(intersect)).to_dict()
     return merged
 
 
@@ -112,7 +130,13 @@ def iou(dt: Any, gt: Any, pyiscrowd: Any) -> Any:
     if dt_boxes:
         return _box_iou(dt, gt, crowd)
     out = np.empty((len(dt), len(gt)), np.float64, order="F")
-    _extension.C.rle_iou(dt, gt, _threads(), crowd.ctypes.data, out.ctypes.data)
+    try:
+        _extension.C.rle_iou(dt, gt, _threads(), crowd.ctypes.data, out.ctypes.data)
+    except ValueError:
+        runs = _coco_runs.read_all(dt), _coco_runs.read_all(gt)
+        if runs[0] is None or runs[1] is None:
+            raise
+        return _coco_runs.iou(runs[0], runs[1], crowd)
     return out
 
 
@@ -134,12 +158,12 @@ def frPyObjects(pyobj: Any, h: int, w: int) -> Any:
     if isinstance(pyobj, np.ndarray):
         return _from_boxes(pyobj, h, w)
     if isinstance(pyobj, dict):
-        return _extension.C.rle_canonical([pyobj], "pyobj")[0]
+        return _compressed([pyobj])[0]
     if not isinstance(pyobj, list | tuple) or not pyobj:
         raise ValueError(f"pyobj must be a list of boxes, polygons or run lengths, got {pyobj!r:.80}")
     first = pyobj[0]
     if isinstance(first, dict):
-        return _extension.C.rle_canonical(pyobj, "pyobj")
+        return _compressed(pyobj)
     if not isinstance(first, list | tuple) and np.ndim(first) == 0:
         return frPyObjects([pyobj], h, w)[0]
     if len(first) == 4:
@@ -172,8 +196,36 @@ def _encode_rows(mask: npt.NDArray[Any]) -> Rle:
 
 def _measure(rles: list[Rle]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     areas, boxes = np.empty(len(rles), np.int64), np.empty((len(rles), 4), np.int64)
-    _extension.C.rle_measure(rles, _threads(), areas.ctypes.data, boxes.ctypes.data)
+    try:
+        _extension.C.rle_measure(rles, _threads(), areas.ctypes.data, boxes.ctypes.data)
+    except ValueError:
+        runs = _coco_runs.read_all(rles)
+        if runs is None:
+            raise
+        areas[:], boxes[:] = [one.area for one in runs], [one.box for one in runs]
     return areas, boxes
+
+
+def _long_masks(rles: list[Rle]) -> npt.NDArray[np.uint8] | None:
+    """Masks of sides that the extension does not take; None where that is not what is wrong."""
+    runs = _coco_runs.read_all(rles)
+    if not runs or len({one[:2] for one in runs}) > 1 or any(one.total != one.height * one.width for one in runs):
+        return None
+    masks = np.empty((runs[0].height, runs[0].width, len(runs)), np.uint8, order="F")
+    for i, one in enumerate(runs):
+        masks[:, :, i] = one.pixels().reshape(masks.shape[:2], order="F")
+    return masks
+
+
+def _compressed(rles: Any) -> list[Rle]:
+    try:
+        compressed: list[Rle] = _extension.C.rle_canonical(rles, "pyobj")
+    except ValueError:
+        runs = _coco_runs.read_all(rles)
+        if runs is None:
+            raise
+        return [one.to_dict() for one in runs]
+    return compressed
 
 
 def _kind(name: str, objects: Any) -> tuple[Any, bool]:
@@ -226,7 +278,17 @@ def _from_boxes(boxes: Any, h: int, w: int) -> list[Rle]:
 
 def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
     rings = [_even(ring, i) for i, ring in enumerate(polygons)]
-    held = _extension.C.Polygons(rings)
+    if len(polygons[0]) < 4:
+        raise ValueError(f"pyobj[0] must be a box of 4 numbers or a polygon of more, got {polygons[0]!r:.80}")
+    try:
+        held = _extension.C.Polygons(rings)
+    except ValueError:  # numbers in strings, as pycocotools takes them
+        try:
+            held = _extension.C.Polygons([np.array(ring, np.float64) for ring in rings])
+        except (TypeError, ValueError, OverflowError):
+            held = None
+        if held is None:
+            raise
     return _draw(held.args, h, w)
 
 
@@ -238,7 +300,11 @@ def _even(ring: Any, number: int) -> Any:
         flat = getattr(ring, "ndim", 0) == 1
     if not flat:
         raise ValueError(f"pyobj[{number}] must be a flat polygon x0, y0, x1, y1, ..., got {ring!r:.80}")
-    return ring[: len(ring) // 2 * 2]
+    numbers = len(ring) // 2 * 2
+    if numbers >= 6:
+        return ring[:numbers]
+    # One or two vertices enclose nothing, nor do they with the last one repeated, which is what the rasteriser takes.
+    return [*ring[:numbers], *(list(ring[numbers - 2 : numbers]) or [0, 0]) * (3 - numbers // 2)]
 
 
 def _draw(polygons: tuple[int, ...], h: Any, w: Any) -> list[Rle]:

@@ -4,6 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
+from dpad_fast.ops._cuda import on_device_of
+
 SHAPE_CODES = {"binary": 0, "released": 1, "margin": 2, "sigmoid": 3, "roi-threshold": 4}
 
 ROWS = 4  # captions of a program; their three rows of D are read once and nothing is kept but sums
@@ -79,27 +81,28 @@ def launch(
     reward, s1, s2 = (torch.empty(n, dtype=torch.float32, device=text.device) for _ in range(3))
     if n == 0:
         return reward, s1, s2
-    discriminative_reward_kernel[(triton.cdiv(n, ROWS),)](
-        text,
-        roi,
-        aoi,
-        text if row_index is None else row_index,
-        reward,
-        s1,
-        s2,
-        n,
-        roi.shape[0],
-        d,
-        alpha,
-        tau,
-        *text.stride(),
-        *roi.stride(),
-        *aoi.stride(),
-        0 if row_index is None else row_index.stride(0),
-        SHAPE=SHAPE_CODES[shape],
-        HAS_INDEX=row_index is not None,
-        ROWS=ROWS,
-        WIDTH=WIDTH,
-        num_warps=4,
-    )
+    with on_device_of(text):
+        discriminative_reward_kernel[(triton.cdiv(n, ROWS),)](
+            text,
+            roi,
+            aoi,
+            text if row_index is None else row_index,
+            reward,
+            s1,
+            s2,
+            n,
+            roi.shape[0],
+            d,
+            alpha,
+            tau,
+            *text.stride(),
+            *roi.stride(),
+            *aoi.stride(),
+            0 if row_index is None else row_index.stride(0),
+            SHAPE=SHAPE_CODES[shape],
+            HAS_INDEX=row_index is not None,
+            ROWS=ROWS,
+            WIDTH=WIDTH,
+            num_warps=4,
+        )
     return reward, s1, s2

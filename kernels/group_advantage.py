@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from dpad_fast.ops._cuda import on_device_of
+
 SCALE_CODES = {"std": 0, "none": 1, "batch": 2, "rloo": 3, "gdpo": 4}
 
 ROWS = 8  # rows of a program: N = 1024 makes 128 programs, about one per multiprocessor of an A100 or H100
@@ -214,31 +216,32 @@ def _launch(
         mask = mask.view(torch.uint8)
     tokens = 1 if token_mask is None else token_mask.shape[1]
     grid = (triton.cdiv(n, ROWS), triton.cdiv(tokens, TOKENS))
-    group_advantage_kernel[grid](
-        rewards.view(torch.uint8) if rewards.dtype == torch.bool else rewards,
-        rewards if ids is None else ids,
-        rewards if weights is None else weights,
-        mask,
-        out,
-        n,
-        tokens,
-        max(group_size, 1),
-        eps,
-        rewards.stride(0),
-        rewards.stride(1) if rewards.dim() == 2 else 0,
-        0 if ids is None else ids.stride(0),
-        0 if token_mask is None else token_mask.stride(0),
-        0 if token_mask is None else token_mask.stride(1),
-        SCALE=SCALE_CODES[scale],
-        TERMS=rewards.shape[1] if rewards.dim() == 2 else 1,
-        WEIGHTED=weights is not None,
-        HAS_IDS=ids is not None,
-        HAS_TOKENS=token_mask is not None,
-        KEEP=keep_single,
-        UNSCORED=unscored,
-        ROWS=ROWS,
-        MEMBERS=MEMBERS,
-        TOKENS=TOKENS,
-        num_warps=4,
-    )
+    with on_device_of(rewards):
+        group_advantage_kernel[grid](
+            rewards.view(torch.uint8) if rewards.dtype == torch.bool else rewards,
+            rewards if ids is None else ids,
+            rewards if weights is None else weights,
+            mask,
+            out,
+            n,
+            tokens,
+            max(group_size, 1),
+            eps,
+            rewards.stride(0),
+            rewards.stride(1) if rewards.dim() == 2 else 0,
+            0 if ids is None else ids.stride(0),
+            0 if token_mask is None else token_mask.stride(0),
+            0 if token_mask is None else token_mask.stride(1),
+            SCALE=SCALE_CODES[scale],
+            TERMS=rewards.shape[1] if rewards.dim() == 2 else 1,
+            WEIGHTED=weights is not None,
+            HAS_IDS=ids is not None,
+            HAS_TOKENS=token_mask is not None,
+            KEEP=keep_single,
+            UNSCORED=unscored,
+            ROWS=ROWS,
+            MEMBERS=MEMBERS,
+            TOKENS=TOKENS,
+            num_warps=4,
+        )
     return out

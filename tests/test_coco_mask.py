@@ -227,7 +227,7 @@ FLAT = [0, 0, 5, 0, 5, 5]
         (lambda: ours.decode([]), "rleObjs must not be empty"),
         (lambda: ours.decode({"size": [2, 2], "counts": b"5"}), r"rleObjs\[0\]: counts"),
         (
-            lambda: ours.area([RLE, {"size": [2, 2], "counts": b"3"}]),
+            lambda: ours.decode([RLE, {"size": [2, 2], "counts": b"3"}]),
             r"rleObjs\[1\]: counts add up to 3, expected 2 x 2",
         ),
         (lambda: ours.toBbox({"size": [-1, 2], "counts": b"4"}), r"rleObjs\[0\]: size\[0\]"),
@@ -241,7 +241,9 @@ FLAT = [0, 0, 5, 0, 5, 5]
         (lambda: ours.iou([[0, 0, 1]], [[0, 0, 1]], [0]), r"dt must be boxes \[N, 4\]"),
         (lambda: ours.encode(np.zeros((2, 2))), "bimask must be uint8 or bool"),
         (lambda: ours.encode(np.zeros((2, 2, 2, 2), np.uint8)), "bimask must be uint8 or bool"),
-        (lambda: ours.frPyObjects([[1, 2, 3, 4, 5]], 8, 8), r"polygons\[0\], ring 0 has 2 vertices"),
+        (lambda: ours.frPyObjects([[1, 2]], 8, 8), r"pyobj\[0\] must be a box of 4 numbers or a polygon of more"),
+        (lambda: ours.frPyObjects([FLAT, [1, float("nan")]], 8, 8), r"polygons\[1\], ring 0: vertex 0"),
+        (lambda: ours.frPyObjects([["a", "b", "c", "d", "e", "f"]], 8, 8), "polygons.0., ring 0 does not hold numbers"),
         (lambda: ours.frPyObjects([[1, 2, 3, 4, 5, float("nan")]], 8, 8), r"polygons\[0\], ring 0: vertex 2"),
         (lambda: ours.frPyObjects([[1, 2, 3, 4, 5, 1e9]], 8, 8), r"polygons\[0\], ring 0: vertex 2"),
         (lambda: ours.frPyObjects([[0, 0, 5, 0, 5, 5]], -8, 8), "h and w must not be negative"),
@@ -259,7 +261,7 @@ FLAT = [0, 0, 5, 0, 5, 5]
         (lambda: ours.frPyObjects([FLAT, RLE], 8, 8), r"pyobj\[1\] must be a flat polygon.*got {'size'"),
         (lambda: ours.frPyObjects([FLAT, None], 8, 8), r"pyobj\[1\] must be a flat polygon.*got None"),
         (lambda: ours.frPyObjects([], 8, 8), "pyobj must be a list"),
-        (lambda: ours.frPyObjects({"size": [2, 2], "counts": [1, 2]}, 2, 2), r"pyobj\[0\]: counts add up to 3"),
+        (lambda: ours.frPyObjects({"size": [2, 2], "counts": [1, -2]}, 2, 2), r"pyobj\[0\]: counts\[1\] is -2"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -139,13 +139,23 @@ def test_boxes_come_back():
     assert agree(lambda m: m.frPyObjects(np.zeros((0, 4)), 7, 9)) == []
 
 
-def test_fewer_than_three_vertices_are_named():
-    """pycocotools' masks of these are empty, where a polygon of 3 comes first; ours are none."""
+def test_fewer_than_three_vertices_are_empty():
     good = POLYGONS["square"]
-    for bad in ([5, 5, 6, 6], [1, 1], []):
-        assert theirs.area(theirs.frPyObjects([good, bad], 12, 14)).tolist() == [35, 0]
-        with pytest.raises(ValueError, match=r"polygons\[1\], ring 0 has . vertices, expected at least 3"):
-            ours.frPyObjects([good, bad], 12, 14)
+    for bad in ([5, 5, 6, 6], [5.5, 1.2, 9.8, 9.9, 3], [-3, 4, 70, 9], [1, 1], [1, 1, 1], [7], []):
+        for form in (bad, tuple(bad), np.array(bad, float)):
+            drawn = agree(lambda m, form=form: m.frPyObjects([good, form, good], 12, 14))
+            assert ours.area(drawn).tolist() == [35, 0, 35]
+    agree(lambda m: m.frPyObjects([[1, 2, 9, 8, 5], [1, 2, 9, 8]], 12, 14))
+
+
+def test_numbers_in_strings():
+    """As some JSON has them; pycocotools leaves them to NumPy."""
+    polygon = ["2.5", "3", " 9", "3e0", "9", "8", "2", "8"]
+    drawn = agree(lambda m: m.frPyObjects([polygon, POLYGONS["square"], polygon[:5]], 12, 14))
+    assert drawn[0] == ours.frPyObjects([[float(x) for x in polygon]], 12, 14)[0]
+    agree(lambda m: m.frPyObjects([np.array(polygon), tuple(polygon)], 12, 14))
+    agree(lambda m: m.frPyObjects(polygon, 12, 14))
+    agree(lambda m: m.frPyObjects([{"size": [3, 4], "counts": ["2", "10"]}], 3, 4))
 
 
 @pytest.mark.parametrize(

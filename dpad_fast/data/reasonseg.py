@@ -1,16 +1,18 @@
-"""ReasonSeg folders: a JSON beside each picture, with queries and the polygons of the target and of ignored regions.
+"""ReasonSeg folders: a JSON beside each picture, with queries and the shapes of the target and of ignored regions.
 
 The ground truth is drawn as the data set's own code draws it (LISA, `utils/data_processing.py`): vertices cut to int32,
 `cv2.fillPoly` and `cv2.polylines` of thickness 1, larger shapes first so that smaller ones stay visible on top, shapes
-whose label holds "ignore" as 255, shapes labelled "flag" left out.
+whose label holds "ignore" as 255, shapes labelled "flag" left out. Shapes of other kinds, which labelme writes into the
+same files, are what labelme draws (`dpad_fast.data.labelme`).
 """
 
 from __future__ import annotations
 
+import codecs
 import json
-import math
 import os
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +20,57 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from dpad_fast.data import labelme
 from dpad_fast.data.geometry import box_of, inscribed_points
+from dpad_fast.data.labelme import Region, Shape
 from dpad_fast.ops.polygons import rasterize_polygons
-from dpad_fast.types import Ring, Sample, Target
+from dpad_fast.types import Ring, Sample, Size, Target
 
 TARGET, IGNORE = 1, 255
 _PICTURES = (".jpg", ".jpeg", ".png")
 _ORIENTATION = 0x0112  # the EXIF tag that labelling tools and OpenCV apply before they show a picture
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, with which it begins
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+# cp1252's ellipsis, curly quotes, bullet, dashes and unbreakable space. Its letters are not among them: they are the
+# bytes of which GBK, Big5, Shift-JIS and cp1251 make theirs, and no file says which it is in.
+_PUNCTUATION = frozenset(b"\x85\x91\x92\x93\x94\x95\x96\x97\xa0")
 
 
-def load(folder: str | os.PathLike[str]) -> Iterator[Sample]:
+def load(folder: str | os.PathLike[str], *, encoding: str | None = None) -> Iterator[Sample]:
     """Reads a ReasonSeg folder, one sample per query, in the order of the file names.
 
     Args:
         folder: holds NAME.json beside NAME.jpg (or .jpeg, .png).
+        encoding: of the JSON files, by Python's name. None: as the byte order mark says, else UTF-8; a file that is no
+            UTF-8 is read as cp1252 (as some of the published ones are) where nothing but punctuation depends on it.
 
     Returns:
         An iterator of samples. `image` is the picture's path (a PIL image where EXIF turns it), `target` has the mask
-        (pixels of value 1), `ignore` (pixels of value 255, None where no shape asks for it), the target's polygons,
-        its box (x2 and y2 one past the last pixel) and two points, the centres of large inscribed circles; box and
-        points are None where no target pixel is left. The id is NAME, or NAME-0, NAME-1, ... for several queries.
+        (pixels of value 1), `ignore` (pixels of value 255, None where no shape asks for it), the target's polygons
+        (None where a part of it is no polygon), its box (x2 and y2 one past the last pixel) and two points, the centres
+        of large inscribed circles. Where no target pixel is left, box and points are None, and a warning names the
+        file. The id is NAME, or NAME-0, NAME-1, ... for several queries.
 
     Raises:
-        ValueError: `folder` is no folder or holds no JSON, or (while iterating) a file is not as it should be; the
-            message names the file and the field.
+        ValueError: `folder` is no folder or holds no JSON, `encoding` is unknown, or (while iterating) a file is not as
+            it should be: not to be decoded, a shape that labelme does not draw, `imageWidth` and `imageHeight` that
+            are not the picture's; the message names the file and the field.
     """
-    return (sample for file in _files(folder) for sample in _samples(file))
+    return (sample for file in _files(folder, encoding) for sample in _samples(file, encoding))
 
 
-def find(folder: str | os.PathLike[str], ids: Iterable[str]) -> dict[str, Sample]:
+def find(folder: str | os.PathLike[str], ids: Iterable[str], *, encoding: str | None = None) -> dict[str, Sample]:
     """The samples of some ids, as `load` yields them; files that no id refers to are not read.
 
     Args:
         folder: see `load`.
         ids: NAME, or NAME-0, NAME-1, ... for pictures with several queries.
+        encoding: see `load`.
 
     Returns:
         Samples by id, in the order of `ids`; ids that the folder does not hold are left out.
@@ -59,22 +78,23 @@ def find(folder: str | os.PathLike[str], ids: Iterable[str]) -> dict[str, Sample
     Raises:
         ValueError: as `load`, for the files that the ids refer to.
     """
-    files = {file.stem: file for file in _files(folder)}
+    files = {file.stem: file for file in _files(folder, encoding)}
     wanted = list(dict.fromkeys(ids))
     found: dict[str, Sample] = {}
     for numbered in (False, True):  # a file of the whole name before the queries of a file of the name in front
         left = [name for name in wanted if name not in found]
         stems = [name.rpartition("-")[0] if numbered else name for name in left]
         for stem in dict.fromkeys(stem for stem in stems if stem in files):
-            found |= {sample.id: sample for sample in _samples(files[stem]) if sample.id in left}
+            found |= {sample.id: sample for sample in _samples(files[stem], encoding) if sample.id in left}
     return {name: found[name] for name in wanted if name in found}
 
 
-def list_ids(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+def list_ids(folder: str | os.PathLike[str], *, encoding: str | None = None) -> tuple[list[str], list[str]]:
     """All ids of a folder, without looking at pictures and shapes.
 
     Args:
         folder: see `load`.
+        encoding: see `load`.
 
     Returns:
         The ids in the order of `load`; and for every file whose queries cannot be read, what is wrong with it.
@@ -84,18 +104,20 @@ def list_ids(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """
     names: list[str] = []
     broken: list[str] = []
-    for file in _files(folder):
+    for file in _files(folder, encoding):
         try:
-            names += _ids(file, _queries(file, _read(file)))
+            names += _ids(file, _queries(file, _read(file, encoding)))
         except (ValueError, OSError) as error:
             broken.append(str(error))
     return names, broken
 
 
-def _files(folder: str | os.PathLike[str]) -> list[Path]:
+def _files(folder: str | os.PathLike[str], encoding: str | None) -> list[Path]:
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"folder is not a directory: {path}")
+    if encoding is not None:
+        _check_encoding(encoding)
     files = sorted(path.glob("*.json"))
     if not files:
         raise ValueError(f"folder holds no .json file: {path}")
@@ -115,55 +137,101 @@ def _ids(file: Path, queries: list[str]) -> list[str]:
     return [file.stem] if len(queries) == 1 else [f"{file.stem}-{i}" for i in range(len(queries))]
 
 
-def draw(shapes: list[tuple[str, Ring]], height: int, width: int) -> NDArray[np.uint8]:
-    """Draws labelled rings as ReasonSeg does.
+def draw(shapes: Sequence[tuple[str, Region]], height: int, width: int) -> NDArray[np.uint8]:
+    """Draws labelled regions as ReasonSeg does.
 
     Args:
-        shapes: (label, ring [n, 2] of (x, y)).
+        shapes: (label, ring [n, 2] of (x, y)), or (label, pixels bool [height, width]).
         height: rows of the picture.
         width: columns of the picture.
 
     Returns:
         uint8 [height, width]: 1 target, 255 ignored, 0 neither.
     """
-    kept = [(label.lower(), ring) for label, ring in shapes if label.lower() != "flag"]
+    kept = [(label.lower(), region) for label, region in shapes if not _is_flag(label)]
     out = np.zeros((height, width), np.uint8)
     if not kept:
         return out
-    # A point or a line is drawn too; repeating its last vertex makes it a polygon of the same pixels.
-    rings = [np.vstack([ring, np.repeat(ring[-1:], max(3 - len(ring), 0), axis=0)]) for _, ring in kept]
-    masks = rasterize_polygons(rings, height, width, rule="opencv", outline=True, out="dense").numpy()
-    areas = masks.sum(axis=(1, 2)).tolist()
+    rings = [_at_least_three(region) for _, region in kept if region.dtype != np.bool_]
+    drawn = iter(rasterize_polygons(rings, height, width, rule="opencv", outline=True, out="dense").numpy())
+    masks = [region if region.dtype == np.bool_ else next(drawn) for _, region in kept]
+    areas = [int(np.count_nonzero(mask)) for mask in masks]
     for i in sorted(range(len(kept)), key=lambda i: (areas[i], i), reverse=True):
-        out[masks[i]] = IGNORE if "ignore" in kept[i][0] else TARGET
+        out[masks[i]] = IGNORE if _is_ignored(kept[i][0]) else TARGET
     return out
 
 
-def _samples(file: Path) -> Iterator[Sample]:
-    content = _read(file)
+def _at_least_three(ring: Region) -> Region:
+    """A point or a line is drawn too; repeating its last vertex makes it a polygon of the same pixels."""
+    repeated: Ring = np.concatenate([ring, np.repeat(ring[-1:], max(3 - len(ring), 0), axis=0)]).astype(np.float64)
+    return repeated
+
+
+def _is_flag(label: str) -> bool:
+    return label.lower() == "flag"
+
+
+def _is_ignored(label: str) -> bool:
+    return "ignore" in label.lower()
+
+
+def _samples(file: Path, encoding: str | None) -> Iterator[Sample]:
+    content = _read(file, encoding)
     queries = _queries(file, content)
     shapes = _shapes(file, content.get("shapes"))
-    image, (width, height) = _picture(file)
-    drawn = draw(shapes, height, width)
-    mask, ignore = drawn == TARGET, drawn == IGNORE
-    target = Target(
-        box=box_of(mask),
-        points=inscribed_points(mask),
-        image_size=(width, height),
-        mask=mask,
-        polygons=tuple(ring for label, ring in shapes if "ignore" not in label.lower() and label.lower() != "flag"),
-        ignore=ignore if ignore.any() else None,
-    )
+    image, size = _picture(file)
+    _check_size(file, content, size)
+    target = _target(file, shapes, size)
     for name, query in zip(_ids(file, queries), queries, strict=True):
         yield Sample(name, image, query, target)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    raw = file.read_bytes()
+def _target(file: Path, shapes: list[Shape], size: Size) -> Target:
+    width, height = size
+    drawn = draw([(shape.label, shape.region(height, width)) for shape in shapes], height, width)
+    mask, ignore = drawn == TARGET, drawn == IGNORE
+    parts = [shape for shape in shapes if not _is_ignored(shape.label) and not _is_flag(shape.label)]
+    box = box_of(mask)
+    if box is None:
+        # A published set has such files, so they are no error, but whoever needs the box is told which they are.
+        why = f"its {len(parts)} target shapes lie off the picture or under ignored ones" if parts else "it labels none"
+        warnings.warn(f"{file}: no pixel is target ({why}), so it has neither box nor points", stacklevel=4)
+    rings = [shape.ring for shape in parts]
+    return Target(
+        box=box,
+        points=inscribed_points(mask),
+        image_size=size,
+        mask=mask,
+        polygons=None if any(ring is None for ring in rings) else tuple(ring for ring in rings if ring is not None),
+        ignore=ignore if ignore.any() else None,
+    )
+
+
+def _check_size(file: Path, content: dict[str, Any], size: Size) -> None:
+    """Sizes that are not the picture's mean that the shapes belong to another one, or to the picture unturned."""
+    said = content.get("imageWidth"), content.get("imageHeight")
+    for name, value, actual in zip(("imageWidth", "imageHeight"), said, size, strict=True):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{file}: {name} must be a number or null, got {value!r:.80}")
+        if value != actual:
+            turned = " (turned as its EXIF orientation says)" if said == size[::-1] else ""
+            raise ValueError(
+                f"{file}: imageWidth x imageHeight is {said[0]} x {said[1]}, but the picture beside it is "
+                f"{size[0]} x {size[1]}{turned}"
+            )
+
+
+def _check_encoding(encoding: str) -> None:
     try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", errors="replace")  # some of the published files are
+        codecs.lookup(encoding)
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"encoding must be the name of a text encoding, got {encoding!r}") from None
+
+
+def _read(file: Path, encoding: str | None) -> dict[str, Any]:
+    text = _decoded(file, file.read_bytes(), encoding)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -173,30 +241,26 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _shapes(file: Path, shapes: object) -> list[tuple[str, Ring]]:
+def _decoded(file: Path, raw: bytes, encoding: str | None) -> str:
+    marked = next((name for mark, name in _MARKS if raw.startswith(mark)), None)
+    try:
+        return raw.decode(encoding or marked or "utf-8")
+    except (UnicodeDecodeError, LookupError) as error:
+        if encoding or marked or not isinstance(error, UnicodeDecodeError):
+            raise ValueError(f"{file}: cannot be read as {encoding or marked}: {error}") from None
+        other = {byte for byte in raw if byte >= 0x80} - _PUNCTUATION
+        if not other:
+            return raw.decode("cp1252")
+        raise ValueError(
+            f"{file}: not valid UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}; save the file as UTF-8, "
+            'or name its encoding, as load(folder, encoding="gbk")'
+        ) from None
+
+
+def _shapes(file: Path, shapes: object) -> list[Shape]:
     if not isinstance(shapes, list):
         raise ValueError(f"{file}: shapes must be a list, got {type(shapes).__name__}")
-    out = []
-    for i, shape in enumerate(shapes):
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
-            raise ValueError(f"{file}: shapes[{i}].label must be a string")
-        points = shape.get("points")
-        if not isinstance(points, list) or not points:
-            raise ValueError(f"{file}: shapes[{i}].points must be a list of [x, y], got {points!r:.80}")
-        for j, point in enumerate(points):
-            if not _is_point(point):
-                raise ValueError(f"{file}: shapes[{i}].points[{j}] must be two finite numbers, got {point!r:.80}")
-        out.append((shape["label"], np.asarray(points, np.float64)))
-    return out
-
-
-def _is_point(point: object) -> bool:
-    return (
-        isinstance(point, list)
-        and len(point) == 2
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= 1e7 for v in point)
-        and all(math.isfinite(v) for v in point)
-    )
+    return [labelme.read(shape, f"{file}: shapes[{i}]") for i, shape in enumerate(shapes)]
 
 
 def _picture(file: Path) -> tuple[str | Image.Image, tuple[int, int]]:

@@ -8,6 +8,7 @@ input does, which is when the process that started it is gone.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys

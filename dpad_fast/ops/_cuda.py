@@ -6,6 +6,7 @@ outside of its range, a vertex that is no number) cannot be raised without waiti
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ def _kernels(op: str, device: torch.device) -> Any:
             "or DPAD_FAST_CUDA=off): build it again with DPAD_FAST_CUDA=on, or move the tensors to the CPU"
         )
     return module
+
+
+def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Makes the tensor's GPU the current one, to which Triton launches, whatever its arguments' addresses say."""
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
 
 
 def _stream(device: torch.device) -> tuple[int, int]:

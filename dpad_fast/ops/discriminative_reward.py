@@ -9,6 +9,9 @@ from dpad_fast.ops._library import register
 
 SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
 
+ALPHA, TAU = 50.0, 0.25
+"""Defaults of the slope of `sigmoid` and the threshold of `roi-threshold`, here and in `RewardConfig`."""
+
 _TYPES = {
     torch.float32: "float32",
     torch.float16: "float16",
@@ -24,8 +27,8 @@ def discriminative_reward(
     row_index: torch.Tensor | None = None,
     *,
     shape: str = "binary",
-    alpha: float = 10.0,
-    tau: float = 0.25,
+    alpha: float = ALPHA,
+    tau: float = TAU,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Cosine of each caption with its region (S1) and with the whole image (S2), and the reward made from them.
 
@@ -48,7 +51,7 @@ def discriminative_reward(
         row_index: [N] integers, the region of each caption; -1 where there is nothing to compare (S1 and S2 are then
             NaN and the reward 0). None: caption i belongs to region i.
         shape: see the table.
-        alpha: slope of `sigmoid`.
+        alpha: slope of `sigmoid`; cosines of one picture differ by hundredths, so that a small one says little.
         tau: threshold of `roi-threshold`.
 
     Returns:
@@ -72,6 +75,24 @@ def discriminative_reward(
         text, roi, aoi, row_index, shape, float(alpha), float(tau)
     )
     return result
+
+
+def reward_of(
+    s1: torch.Tensor, s2: torch.Tensor, *, shape: str, alpha: float = ALPHA, tau: float = TAU
+) -> torch.Tensor:
+    """The reward that the op makes from S1 and S2, for those that were averaged or chosen after it, elementwise."""
+    delta = s1 - s2
+    if shape == "binary":
+        value = (s1 > s2).to(s1.dtype)
+    elif shape == "released":
+        value = s1 * delta.clamp(min=0)
+    elif shape == "margin":
+        value = delta.clamp(min=0)
+    elif shape == "sigmoid":
+        value = 1 / (1 + torch.exp(-alpha * delta))
+    else:
+        value = (s1 > tau).to(s1.dtype)
+    return torch.where(s1.isfinite() & s2.isfinite(), value, 0.0)
 
 
 def _check(text: torch.Tensor, roi: torch.Tensor, aoi: torch.Tensor, row_index: torch.Tensor | None) -> None:

@@ -1,6 +1,7 @@
 """Group-relative advantages (GRPO and its relatives), with the spread over tokens in the same call."""
 
 import math
+import warnings
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -58,7 +59,9 @@ def group_advantage(
     all-equal group gets exactly 0. Statistics are computed in float64 on the CPU.
 
     Args:
-        rewards: [N] or [N, F], F reward terms; any real dtype. No gradient flows.
+        rewards: [N] or [N, F], F reward terms; any real dtype. No gradient flows. A table of one group per row is
+            given flat (`rewards.reshape(-1)`); where F is the group size and neither `weights` nor `scale` says that
+            terms are meant, a warning asks.
         groups: the size of equal groups of neighbours (divides N), or [N] group ids in any order: an integer tensor or
             array, or a sequence of hashables such as verl's uid strings. Groups may have any sizes.
         scale: see the table.
@@ -79,6 +82,7 @@ def group_advantage(
         rewards = rewards.detach()
     n = rewards.shape[0]
     terms = rewards.shape[1] if rewards.dim() == 2 else 1
+    _check_layout(rewards, groups, scale, weights is not None)
     ids, group_size = _as_ids(groups, n, rewards.device)
     if weights is not None:
         weights = _as_weights(weights, terms, rewards)
@@ -109,6 +113,19 @@ def _check(rewards: torch.Tensor, scale: str, eps: float, singleton: str) -> Non
         raise ValueError(f"singleton must be one of {', '.join(SINGLETONS)}, got {singleton!r}")
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be finite and not negative, got {eps}")
+
+
+def _check_layout(rewards: torch.Tensor, groups: Any, scale: str, weighted: bool) -> None:
+    """A table of one group per row passes for as many terms as the group is large, and is rarely meant so."""
+    if rewards.dim() != 2 or not isinstance(groups, int) or isinstance(groups, bool) or rewards.shape[1] != groups:
+        return
+    n, terms = rewards.shape
+    hint = f"[{n}, {terms}] is read as {n} completions of {terms} terms; "
+    hint += f"for {n} groups of {terms} give rewards.reshape(-1)"
+    if groups > 1 and n % groups != 0:
+        raise ValueError(f"groups is a group size, so it must divide N = {n}, got {groups}: rewards {hint}")
+    if groups > 1 and not weighted and not scale.startswith("gdpo") and not torch.compiler.is_compiling():
+        warnings.warn(f"rewards {hint}, and for terms weights, which says so", UserWarning, stacklevel=3)
 
 
 def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | None, int]:

@@ -16,6 +16,7 @@ import torch
 
 from dpad_fast import _extension
 from dpad_fast.ops import _masks as ops
+from dpad_fast.ops._mask_values import as_bytes
 
 Dense: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 Rle: TypeAlias = dict[str, Any]
@@ -63,21 +64,23 @@ class PackedMasks:
         return masks
 
     @classmethod
-    def from_dense(cls, masks: Dense | Iterable[Dense]) -> PackedMasks:
-        """Packs masks of any dtype; what is not 0 is in the mask.
+    def from_dense(cls, masks: Dense | Iterable[Dense], *, threshold: float | None = None) -> PackedMasks:
+        """Packs masks.
 
         Args:
-            masks: [N, H, W], or an iterable of masks [H, W], of which one at a time is held.
+            masks: [N, H, W], or an iterable of masks [H, W], of which one at a time is held: bool, 0 and 1 of any
+                dtype, or any numbers with a `threshold`; see `mask_iou`.
+            threshold: masks that are not bool are set above it.
 
         Raises:
-            ValueError: the shape is another, or masks[i] has another size than masks[0].
+            ValueError: the shape is another, masks[i] has another size than masks[0], or a value is no mask's.
         """
         if isinstance(masks, torch.Tensor | np.ndarray):
-            dense = as_dense("masks", masks)
+            dense = as_dense("masks", masks, threshold)
             return cls._of(ops.pack(dense), dense.shape[2])
         parts, size = [], None
         for i, mask in enumerate(masks):
-            one = _as_bytes(f"masks[{i}]", mask)
+            one = as_bytes(f"masks[{i}]", mask, threshold)
             if one.dim() != 2 or (size is not None and one.shape != size):
                 expected = "[H, W]" if size is None else f"{list(size)} as masks[0]"
                 raise ValueError(f"masks[{i}] must be {expected}, got {list(one.shape)}")
@@ -198,32 +201,41 @@ class PackedMasks:
 
 
 def mask_iou(
-    a: Dense | PackedMasks, b: Dense | PackedMasks, *, ignore: Dense | PackedMasks | None = None, empty: float = 0.0
+    a: Dense | PackedMasks,
+    b: Dense | PackedMasks,
+    *,
+    ignore: Dense | PackedMasks | None = None,
+    empty: float = 0.0,
+    threshold: float | None = None,
 ) -> torch.Tensor:
     """IoU of a[i] with b[i].
 
     Args:
-        a: masks [N, H, W] (tensor or array of any dtype; what is not 0 is in the mask), or `PackedMasks`.
+        a: masks [N, H, W], tensor or array: bool (the fastest, for there is nothing to look at), 0 and 1 of any dtype,
+            or any numbers with a `threshold`; or `PackedMasks`. On a GPU, where looking at values would stall the
+            stream, floats need a threshold and integers are set where they are not 0.
         b: as `a`, of the same size.
-        ignore: [H, W] or [N, H, W], pixels that count for neither side, as ReasonSeg's label 255.
+        ignore: [H, W] or [N, H, W], bool or 0 and 1, pixels that count for neither side, as ReasonSeg's label 255.
         empty: the IoU where the union is empty.
+        threshold: dense masks that are not bool are set where they are above it, such as 0.5 for probabilities and 0
+            for logits.
 
     Returns:
         float64 [N]; no gradient.
 
     Raises:
-        ValueError: an argument is not as described.
+        ValueError: an argument is not as described, such as a mask with a value other than 0 and 1, or NaN.
     """
     if isinstance(a, PackedMasks) or isinstance(b, PackedMasks):
-        counts = _packed_counts(as_packed("a", a), as_packed("b", b), ignore, matrix=False)
+        counts = _packed_counts(as_packed("a", a, threshold), as_packed("b", b, threshold), ignore, matrix=False)
         return iou_of_counts(counts[0], counts[1], empty)
-    dense_a, dense_b = as_dense("a", a), as_dense("b", b)
+    dense_a, dense_b = as_dense("a", a, threshold), as_dense("b", b, threshold)
     if dense_a.shape != dense_b.shape:
         raise ValueError(f"a and b must have one shape, got {list(dense_a.shape)} and {list(dense_b.shape)}")
     _check_one_device("a and b", dense_a, dense_b)
     skip = None
     if ignore is not None:
-        skip = ignore.to_dense() if isinstance(ignore, PackedMasks) else _as_bytes("ignore", ignore)
+        skip = ignore.to_dense() if isinstance(ignore, PackedMasks) else as_bytes("ignore", ignore)
         skip = skip[0] if skip.dim() == 3 and skip.shape[0] == 1 else skip
         if skip.shape not in (dense_a.shape, dense_a.shape[1:]):
             raise ValueError(f"ignore must be [H, W] or [N, H, W] of a {list(dense_a.shape)}, got {list(skip.shape)}")
@@ -239,15 +251,17 @@ def mask_iou_matrix(
     ignore: Dense | PackedMasks | None = None,
     empty: float = 0.0,
     crowd: torch.Tensor | npt.NDArray[Any] | Sequence[bool] | None = None,
+    threshold: float | None = None,
 ) -> torch.Tensor:
     """IoU of every mask of `a` with every mask of `b`.
 
     Args:
-        a: masks [N, H, W] (tensor or array of any dtype; what is not 0 is in the mask), or `PackedMasks`.
+        a: masks [N, H, W], bool, 0 and 1, or any numbers with a `threshold`, or `PackedMasks`; see `mask_iou`.
         b: masks [M, H, W] of the same size.
         ignore: [H, W], or [M, H, W] (it belongs to the ground truth, `b`), pixels that count for neither side.
         empty: the IoU where the union is empty.
         crowd: [M] booleans; where true the union is a's area alone, as in COCO's evaluation of crowd regions.
+        threshold: dense masks that are not bool are set where they are above it.
 
     Returns:
         float64 [N, M]; no gradient.
@@ -256,24 +270,29 @@ def mask_iou_matrix(
         ValueError: an argument is not as described.
     """
     if ignore is None and crowd is None and not isinstance(a, PackedMasks) and not isinstance(b, PackedMasks):
-        dense_a, dense_b = as_dense("a", a), as_dense("b", b)
+        dense_a, dense_b = as_dense("a", a, threshold), as_dense("b", b, threshold)
         _check_one_size(dense_a.shape[1:], dense_b.shape[1:])
         _check_one_device("a and b", dense_a, dense_b)
         iou: torch.Tensor = ops.dense_matrix(dense_a, dense_b, float(empty))
         return iou
-    packed_a, packed_b = as_packed("a", a), as_packed("b", b)
+    packed_a, packed_b = as_packed("a", a, threshold), as_packed("b", b, threshold)
     intersection, union = _packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
-        try:
-            flags = torch.as_tensor(crowd, device=union.device).to(torch.bool)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"crowd must be [M] booleans, got {crowd!r:.80}") from None
-        if flags.shape != (len(packed_b),):
-            raise ValueError(f"crowd must be [M] with M = {len(packed_b)}, got {list(flags.shape)}")
+        flags = _as_crowd(crowd, len(packed_b)).to(union.device)
         if ignore is not None:
             raise ValueError("crowd and ignore cannot be given together: COCO's crowd union knows no ignored pixels")
         union = torch.where(flags, packed_a.area.unsqueeze(1), union)
     return iou_of_counts(intersection, union, empty)
+
+
+def _as_crowd(crowd: Any, n: int) -> torch.Tensor:
+    try:
+        flags = crowd if isinstance(crowd, torch.Tensor) else torch.as_tensor(crowd, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"crowd must be [M] booleans, got {crowd!r:.80}") from None
+    if flags.shape != (n,):
+        raise ValueError(f"crowd must be [M] with M = {n}, got {list(flags.shape)}")
+    return as_bytes("crowd", flags).to(torch.bool)
 
 
 def iou_of_counts(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
@@ -282,20 +301,20 @@ def iou_of_counts(intersection: torch.Tensor, union: torch.Tensor, empty: float)
     return ratio
 
 
-def as_dense(name: str, masks: object) -> torch.Tensor:
+def as_dense(name: str, masks: object, threshold: float | None = None) -> torch.Tensor:
     """Bool or byte masks [N, H, W] from a tensor or array."""
-    dense = _as_bytes(name, masks)
+    dense = as_bytes(name, masks, threshold)
     if dense.dim() != 3:
         raise ValueError(f"{name} must be [N, H, W], got {list(dense.shape)}")
     check_size(name, dense.shape[1], dense.shape[2])
     return dense
 
 
-def as_packed(name: str, masks: object) -> PackedMasks:
+def as_packed(name: str, masks: object, threshold: float | None = None) -> PackedMasks:
     """`masks` itself, or dense masks [N, H, W] packed."""
     if isinstance(masks, PackedMasks):
         return masks
-    dense = as_dense(name, masks)
+    dense = as_dense(name, masks, threshold)
     return PackedMasks._of(ops.pack(dense), dense.shape[2])
 
 
@@ -304,7 +323,7 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
     if ignore is None:
         return []
     if not isinstance(ignore, PackedMasks):
-        dense = _as_bytes("ignore", ignore)
+        dense = as_bytes("ignore", ignore)
         ignore = as_packed("ignore", dense.unsqueeze(0) if dense.dim() == 2 else dense)
     if (ignore.height, ignore.width) != (masks.height, masks.width) or len(ignore) not in (1, len(masks)):
         raise ValueError(
@@ -370,21 +389,3 @@ def _check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
     """Where one is on "meta", torch takes the fake kernel, which leaves a result on the CPU as it found the memory."""
     if a.device != b.device:
         raise ValueError(f"{names} must be on one device, got {a.device} and {b.device}")
-
-
-def _as_bytes(name: str, masks: object) -> torch.Tensor:
-    if isinstance(masks, torch.Tensor):
-        if masks.layout is not torch.strided:
-            raise ValueError(f"{name} must be a dense tensor, got {masks.layout}")
-        tensor = masks
-    elif isinstance(masks, np.ndarray) and masks.dtype.kind in "biuf":
-        # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another
-        # order, numbers of more than 8 bytes, or fields of records; a comparison makes an array that it takes.
-        itemsize = masks.dtype.itemsize
-        plain = masks.flags.writeable and masks.dtype.isnative and itemsize <= 8
-        plain = plain and all(stride >= 0 and stride % itemsize == 0 for stride in masks.strides)
-        tensor = torch.from_numpy(masks if plain else np.asarray(masks) != 0)
-    else:
-        what = f"an array of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise ValueError(f"{name} must be a tensor or an array of numbers, got {what}")
-    return tensor if tensor.dtype in (torch.bool, torch.uint8, torch.int8) else tensor != 0

@@ -91,11 +91,11 @@ def polygon_iou(
 
     Args:
         polygons: N objects, as in `rasterize_polygons`.
-        masks: M masks [M, H, W], or `PackedMasks`.
+        masks: M masks [M, H, W], bool or 0 and 1, or `PackedMasks` (which takes logits and probabilities).
         rule: "coco", "opencv" or "center"; see this module.
         mask_index: [N], the mask of each object; None: object i belongs to mask i, and N = M. One outside of [0, M) is
             a ValueError; in a tensor on a GPU, where finding out would stall the stream, it is an empty union.
-        ignore: [H, W] or [M, H, W], pixels that count for neither side.
+        ignore: [H, W] or [M, H, W], bool or 0 and 1, pixels that count for neither side.
         empty: the IoU where the union is empty.
 
     Returns:

@@ -13,7 +13,7 @@ def discriminative_reward(
     row_index: Sequence[int] | None = None,
     *,
     shape: str = "binary",
-    alpha: float = 10.0,
+    alpha: float = 50.0,
     tau: float = 0.25,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute what `dpad_fast.ops.discriminative_reward` describes, in float64."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from dpad_fast.ops.discriminative_reward import discriminative_reward
+from dpad_fast.ops.discriminative_reward import discriminative_reward, reward_of
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.geometry import check_box, target_mask
 from dpad_fast.rewards.images import MaskedPicture, Picture
@@ -272,14 +272,7 @@ def _gather(jobs: Sequence[Job], first: torch.Tensor, second: torch.Tensor) -> t
 
 def apply_shape(s1: torch.Tensor, s2: torch.Tensor, config: RewardConfig) -> torch.Tensor:
     """The discriminative term from S1 and S2, elementwise; formulas in docs/rewards.md."""
-    if config.shape == "binary":
-        return (s1 > s2).to(torch.float32)
-    if config.shape == "roi-threshold":
-        return (s1 > config.tau).to(torch.float32)
-    if config.shape == "sigmoid":
-        return torch.sigmoid(config.alpha * (s1 - s2))
-    margin = (s1 - s2).clamp(min=0)
-    return margin if config.shape == "margin" else s1 * margin
+    return reward_of(s1, s2, shape=config.shape, alpha=config.alpha, tau=config.tau)
 
 
 def region_of(

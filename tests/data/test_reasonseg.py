@@ -1,3 +1,5 @@
+"""ReasonSeg folders: what is drawn, how text is read, and what is refused by file and field."""
+
 import json
 from pathlib import Path
 
@@ -39,6 +41,7 @@ def write(folder, name="a", size=(20, 10), **content):
 
 
 SQUARE = [[2, 2], [8, 2], [8, 8], [2, 8]]
+OBJECT = {"label": "target", "points": SQUARE}
 
 
 @given(st.data())
@@ -81,12 +84,23 @@ def test_several_queries_share_one_target(tmp_path):
     assert first.target.ignore is None
 
 
-def test_only_ignored_pixels_leave_no_box(tmp_path):
-    write(tmp_path, text=["a"], shapes=[{"label": "ignore", "points": SQUARE}])
-    (sample,) = reasonseg.load(tmp_path)
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        ([{"label": "ignore", "points": SQUARE}], "it labels none"),
+        ([], "it labels none"),
+        ([{"label": "target", "points": [[50, 2], [60, 2], [60, 9]]}], "its 1 target shapes lie off the picture"),
+        ([{"label": label, "points": SQUARE} for label in ("ignore", "target")], "its 1 target shapes"),
+    ],
+)
+def test_no_target_pixel_leaves_no_box_and_names_the_file(tmp_path, shapes, why):
+    write(tmp_path, text=["a"], shapes=shapes)
+    with pytest.warns(UserWarning, match=r"a\.json: no pixel is target \(" + why):
+        (sample,) = reasonseg.load(tmp_path)
     assert sample.target.box is None
     assert sample.target.points is None
-    assert sample.target.ignore.sum() == 49
+    ignored = sum(s["label"] == "ignore" for s in shapes)
+    assert (0 if sample.target.ignore is None else sample.target.ignore.sum()) == 49 * ignored
 
 
 def test_exif_orientation_turns_the_picture(tmp_path):
@@ -99,11 +113,101 @@ def test_exif_orientation_turns_the_picture(tmp_path):
     assert sample.image.size == (10, 20)
 
 
-def test_cp1252_files_are_read(tmp_path):
-    write(tmp_path, text=["x"], shapes=[{"label": "target", "points": SQUARE}])
-    raw = json.dumps({"text": ["caf\u00e9"], "shapes": []}, ensure_ascii=False).encode("cp1252")
-    (tmp_path / "a.json").write_bytes(raw)
-    assert next(iter(reasonseg.load(tmp_path))).query == "caf\u00e9"
+def stored(folder, query, encoding, mark=b""):
+    write(folder)
+    raw = mark + json.dumps({"text": [query], "shapes": [OBJECT]}, ensure_ascii=False).encode(encoding)
+    (folder / "a.json").write_bytes(raw)
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("query", "encoding"),
+    [
+        ("caf\u00e9 \u7ea2\u8272", "utf-8"),
+        ("caf\u00e9 \u7ea2\u8272", "utf-8-sig"),
+        ("caf\u00e9 \u7ea2\u8272", "utf-16"),
+        ("caf\u00e9 \u7ea2\u8272", "utf-32"),
+        # As some of the published files are: nothing but punctuation depends on the encoding.
+        ("the dog\u2019s \u201cbed\u201d \u2013 or not\u2026", "cp1252"),
+    ],
+)
+def test_text_is_read_as_it_was_written(tmp_path, query, encoding):
+    stored(tmp_path, query, encoding)
+    assert next(iter(reasonseg.load(tmp_path))).query == query
+
+
+@pytest.mark.parametrize(
+    ("query", "encoding"),
+    [
+        ("\u6905\u5b50", "gbk"),
+        ("a \u7ea2 chair", "gbk"),
+        ("\u6905\u5b50", "big5"),
+        ("\u3044\u3059", "shift-jis"),
+        ("\u0441\u0442\u0443\u043b", "cp1251"),
+        ("caf\u00e9", "cp1252"),
+    ],
+)
+def test_text_that_may_be_anything_is_refused_with_its_place(tmp_path, query, encoding):
+    raw = stored(tmp_path, query, encoding)
+    offset = next(i for i, byte in enumerate(raw) if byte >= 0x80)
+    with pytest.raises(ValueError, match=rf"a\.json: not valid UTF-8: byte 0x{raw[offset]:02x} at offset {offset};"):
+        list(reasonseg.load(tmp_path))
+    assert next(iter(reasonseg.load(tmp_path, encoding=encoding))).query == query
+
+
+def test_one_bad_byte_is_refused_with_its_place(tmp_path):
+    raw = stored(tmp_path, "\u6905\u5b50 x", "utf-8")
+    at = raw.index(b" x")
+    for bad in (b"\xff", b"\x92"):  # the second alone would pass for a quote of cp1252
+        (tmp_path / "a.json").write_bytes(raw[:at] + bad + raw[at:])
+        with pytest.raises(ValueError, match=rf"a\.json: not valid UTF-8: byte 0x{bad[0]:02x} at offset {at};"):
+            list(reasonseg.load(tmp_path))
+
+
+def test_encodings_that_do_not_fit_are_named(tmp_path):
+    stored(tmp_path, "\u6905\u5b50", "gbk")
+    with pytest.raises(ValueError, match=r"a\.json: cannot be read as ascii: .* position"):
+        list(reasonseg.load(tmp_path, encoding="ascii"))
+    with pytest.raises(ValueError, match="encoding must be the name of a text encoding, got 'klingon'"):
+        reasonseg.load(tmp_path, encoding="klingon")
+    stored(tmp_path, "x", "utf-8", mark=b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"a\.json: (cannot be read as utf-16|not valid JSON)"):
+        list(reasonseg.load(tmp_path))
+
+
+@pytest.mark.parametrize("size", [(20, 10), (20.0, 10.0), (None, None), (20, None), ()])
+def test_sizes_that_are_the_pictures_or_absent(tmp_path, size):
+    write(tmp_path, text=["a"], shapes=[OBJECT], **dict(zip(("imageWidth", "imageHeight"), size, strict=False)))
+    assert next(iter(reasonseg.load(tmp_path))).target.image_size == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((40, 20), r"a\.json: imageWidth x imageHeight is 40 x 20, but the picture beside it is 20 x 10$"),
+        ((20, 11), r"imageWidth x imageHeight is 20 x 11, but the picture beside it is 20 x 10$"),
+        ((10, 20), r"is 10 x 20, but the picture beside it is 20 x 10 \(turned as its EXIF orientation says\)"),
+        (("20", 10), r"a\.json: imageWidth must be a number or null, got '20'"),
+        ((20, True), r"a\.json: imageHeight must be a number or null, got True"),
+    ],
+)
+def test_sizes_that_are_not_the_pictures_are_named(tmp_path, size, message):
+    write(tmp_path, text=["a"], shapes=[OBJECT], imageWidth=size[0], imageHeight=size[1])
+    with pytest.raises(ValueError, match=message):
+        list(reasonseg.load(tmp_path))
+
+
+def test_sizes_of_turned_pictures_are_those_after_turning(tmp_path):
+    """As labelme writes them; an unturned size would mean shapes of the unturned picture."""
+    write(tmp_path, text=["a"], shapes=[OBJECT], imageWidth=10, imageHeight=20)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
+    assert next(iter(reasonseg.load(tmp_path))).target.image_size == (10, 20)
+    content = {"text": ["a"], "shapes": [OBJECT], "imageWidth": 20, "imageHeight": 10}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"is 20 x 10, but the picture beside it is 10 x 20 \(turned as its EXIF"):
+        list(reasonseg.load(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """The discriminative reward against its reference and torch, and its own promises."""
 
+import inspect
 import math
 
 import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast.ops.discriminative_reward import SHAPES, _op
+from dpad_fast.ops.discriminative_reward import SHAPES, _op, discriminative_reward, reward_of
 from dpad_fast.reference.discriminative_reward import discriminative_reward as reference
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.discriminative import apply_shape
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -148,3 +151,32 @@ def test_fake_cuda_tensors_give_the_right_shape_and_device() -> None:
         e = torch.empty(8, 16, device="cuda", dtype=torch.bfloat16)
         out = df.ops.discriminative_reward(e, e, e)
         assert [(x.shape, x.device.type, x.dtype) for x in out] == [((8,), "cuda", torch.float32)] * 3
+
+
+def test_there_is_one_default_of_each_number():
+    config = RewardConfig()
+    for function in (discriminative_reward, reward_of, reference):
+        defaults = inspect.signature(function).parameters
+        assert (defaults["alpha"].default, defaults["tau"].default) == (config.alpha, config.tau) == (50.0, 0.25)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_scorers_formula_is_the_ops(shape):
+    """On the op's own S1 and S2, and on those that are not finite, which the scorer's formula once rewarded."""
+    generator = torch.Generator().manual_seed(5)
+    text, roi, aoi = (torch.randn(200, 16, generator=generator) for _ in range(3))
+    roi[0], aoi[1], text[2] = math.nan, math.inf, math.nan
+    roi[3] = aoi[3]
+    text[4] = 0
+    for alpha, tau in ((50.0, 0.25), (1e4, 0.0), (0.0, -1.0)):
+        reward, s1, s2 = discriminative_reward(text, roi, aoi, shape=shape, alpha=alpha, tau=tau)
+        config = RewardConfig(shape=shape, alpha=alpha, tau=tau)
+        ours = apply_shape(s1, s2, config)
+        assert ours.dtype == torch.float32
+        if shape == "sigmoid":
+            assert torch.allclose(ours, reward, rtol=1e-6, atol=1e-7)
+        else:
+            assert torch.equal(ours, reward)
+        assert ours[:3].tolist() == [0, 0, 0]
+    s1, s2 = torch.tensor([math.inf, math.nan, 0.9, 0.5]), torch.tensor([0.1, 0.1, -math.inf, math.nan])
+    assert apply_shape(s1, s2, RewardConfig(shape=shape)).tolist() == [0] * 4

@@ -1,0 +1,132 @@
+"""What may stand in a dense mask: bool, 0 and 1, or any numbers with a threshold.
+
+Logits, probabilities, 255 for "ignored" and NaN all are "not 0", so reading them as masks would give wrong areas
+without a word. bool needs no look; bytes are looked at where they are, other numbers on their way to bool. On a GPU
+values are not looked at, which would make the stream wait: floats need a threshold there, integers are set where not 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpad_fast.ops._library import register
+
+_BYTES = (torch.uint8, torch.int8)
+
+
+def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.Tensor:
+    """Bool or byte masks of any shape, of which each byte is 0 or 1 (on a GPU: 0 or not).
+
+    Args:
+        name: what messages call them.
+        masks: a tensor or an array.
+        threshold: masks that are not bool are set above it; None: they must hold 0 and 1.
+
+    Raises:
+        ValueError: `masks` is of another type or layout, holds something else, or `threshold` does not suit it.
+    """
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, got {threshold}")
+    values = _as_tensor(name, masks, threshold)
+    if values.dtype == torch.bool:
+        return values
+    if values.is_complex():
+        raise ValueError(f"{name} must hold real numbers, got {values.dtype}")
+    if threshold is None and values.device.type == "cuda" and values.is_floating_point():
+        raise ValueError(
+            f"{name} must be bool or integers on a GPU, where values are not looked at, got {values.dtype}: compare "
+            "first, as masks > 0.5, or give a threshold where the function takes one"
+        )
+    if threshold is None and values.dtype in _BYTES:
+        if values.device.type == "cuda":
+            return values
+        if type(values) is torch.Tensor and values.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check_bytes(name, values)
+            return values
+    if values.requires_grad:
+        values = values.detach()
+    read: torch.Tensor = _read(values, threshold, name)
+    return read
+
+
+def _as_tensor(name: str, masks: object, threshold: float | None) -> torch.Tensor:
+    if isinstance(masks, torch.Tensor):
+        if masks.layout is not torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got {masks.layout}")
+        return masks
+    if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "biuf":
+        what = f"an array of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
+        raise ValueError(f"{name} must be a tensor or an array of numbers, got {what}")
+    # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another
+    # order, numbers of more than 8 bytes, or fields of records; a comparison makes an array that it takes.
+    itemsize = masks.dtype.itemsize
+    plain = masks.flags.writeable and masks.dtype.isnative and itemsize <= 8
+    plain = plain and all(stride >= 0 and stride % itemsize == 0 for stride in masks.strides)
+    if plain:
+        return torch.from_numpy(masks)
+    return torch.from_numpy(np.asarray(masks != 0 if masks.dtype == bool else _compared(name, masks, threshold)))
+
+
+def _check_bytes(name: str, values: torch.Tensor) -> None:
+    """By NumPy's largest value, which is found at the speed of memory; torch's takes five times as long."""
+    if values.numel() and int(values.view(torch.uint8).numpy().max()) > 1:
+        _refuse(name, values, (values == 0) | (values == 1))
+
+
+def _compared(name: str, values: Any, threshold: float | None) -> Any:
+    """Where a tensor or an array is set: a bool one of its shape."""
+    if threshold is None:
+        ones, set_ = values == 1, values != 0
+        same = torch.equal(ones, set_) if isinstance(ones, torch.Tensor) else np.array_equal(ones, set_)
+        if not same:
+            _refuse(name, values, ones == set_)
+        return ones
+    floating = values.is_floating_point() if isinstance(values, torch.Tensor) else values.dtype.kind == "f"
+    above = values > threshold
+    if floating:
+        numbers = values == values  # false for NaN
+        if not bool(numbers.all()):
+            _refuse(name, values, numbers)
+    elif threshold < 0:
+        raise ValueError(f"{name} holds integers, so threshold must not be negative, got {threshold}")
+    elif threshold >= 1 and bool((values == 1).any()) and not bool((values > 1).any()):
+        raise ValueError(f"{name} holds only 0 and 1, of which none is above threshold {threshold}: give it as bool")
+    return above
+
+
+def _refuse(name: str, values: Any, known: Any) -> None:
+    place = [int(i) for i in np.argwhere(~np.asarray(known))[0]]
+    value = values[tuple(place)].item()
+    if value != value:
+        hint = "a mask has no NaN"
+    elif value > 1 and value == value // 1:
+        hint = "expected 0 and 1: compare first, as masks != 0 or masks == label"
+    else:
+        hint = "expected 0 and 1: compare first, as masks > 0.5, or give a threshold where the function takes one"
+    raise ValueError(f"{name}{place} is {value}; {hint}")
+
+
+def _read_cpu(masks: torch.Tensor, threshold: float | None, name: str) -> torch.Tensor:
+    compared: torch.Tensor = _compared(name, masks, threshold)
+    return compared
+
+
+def _read_cuda(masks: torch.Tensor, threshold: float | None, name: str) -> torch.Tensor:
+    return masks != 0 if threshold is None else masks > threshold
+
+
+def _read_fake(masks: torch.Tensor, threshold: float | None, name: str) -> torch.Tensor:
+    return torch.empty_like(masks, dtype=torch.bool)
+
+
+_read: Any = register(
+    "mask_read",
+    "(Tensor masks, float? threshold, str name) -> Tensor",
+    cpu=_read_cpu,
+    cuda=_read_cuda,
+    fake=_read_fake,
+)

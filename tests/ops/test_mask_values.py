@@ -1,0 +1,188 @@
+"""What may stand in a dense mask: bool, 0 and 1, or any numbers with a threshold; all else is named, never counted."""
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dpad_fast.ops import PackedMasks, _mask_values, mask_iou, mask_iou_matrix, polygon_iou
+from dpad_fast.reference import masks as reference
+
+RNG = np.random.default_rng(7)
+A, B = (RNG.random((4, 20, 70)) < 0.5 for _ in range(2))
+DTYPES = [
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+]
+TRIANGLE = [0, 0, 60, 0, 60, 19]
+
+
+def with_value(dtype, value, device="cpu"):
+    masks = torch.from_numpy(A.copy()).to(dtype)
+    masks[2, 5, 66] = value
+    return masks.to(device)
+
+
+# Each takes the masks to be looked at as `name`.
+FRONTS = {
+    "mask_iou, a": ("a", lambda x: mask_iou(x, A)),
+    "mask_iou, b": ("b", lambda x: mask_iou(A, x)),
+    "mask_iou, packed": ("a", lambda x: mask_iou(x, PackedMasks.from_dense(A))),
+    "mask_iou, ignore": ("ignore", lambda x: mask_iou(A, B, ignore=x)),
+    "mask_iou, packed, ignore": ("ignore", lambda x: mask_iou(PackedMasks.from_dense(A), B, ignore=x)),
+    "mask_iou_matrix, a": ("a", lambda x: mask_iou_matrix(x, A)),
+    "mask_iou_matrix, b": ("b", lambda x: mask_iou_matrix(A, x)),
+    "mask_iou_matrix, ignore": ("ignore", lambda x: mask_iou_matrix(A, B, ignore=x)),
+    "from_dense": ("masks", PackedMasks.from_dense),
+    "polygon_iou": ("masks", lambda x: polygon_iou([TRIANGLE] * 4, x)),
+    "polygon_iou, ignore": ("ignore", lambda x: polygon_iou([TRIANGLE] * 4, A, ignore=x)),
+}
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_other_values_are_named(front):
+    name, call = FRONTS[front]
+    for dtype in DTYPES:
+        call(torch.from_numpy(A).to(dtype))
+        values = [2, 127] if dtype == torch.int8 else [2, 100]
+        if dtype.is_floating_point:
+            values += [0.5, 1e-6, -3.25, float("inf")]
+        if dtype.is_signed:
+            values.append(-1)
+        for value in values:
+            bad = with_value(dtype, value)
+            found = str(bad[2, 5, 66].item()).replace("+", "[+]")
+            with pytest.raises(
+                ValueError, match=rf"^{name}\[2, 5, 66\] is {found}; expected 0 and 1: compare first, as"
+            ):
+                call(bad)
+        if dtype.is_floating_point:
+            with pytest.raises(ValueError, match=rf"^{name}\[2, 5, 66\] is nan; a mask has no NaN"):
+                call(with_value(dtype, float("nan")))
+
+
+def test_what_255_means_is_asked():
+    """ReasonSeg's ignored pixels, or a PNG's white ones: both were counted as target."""
+    with pytest.raises(
+        ValueError, match=r"a\[2, 5, 66\] is 255; expected 0 and 1: compare first, as masks != 0 or mask"
+    ):
+        mask_iou(with_value(torch.uint8, 255), B)
+    with pytest.raises(ValueError, match=r"masks\[1\]\[0, 0\] is 255"):
+        PackedMasks.from_dense([A[0], np.full((20, 70), 255, np.uint8)])
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f8", np.longdouble, np.uint16, np.uint64, np.float16])
+def test_arrays_are_looked_at_too(dtype):
+    bad = A.astype(dtype)
+    assert mask_iou(bad, B).tolist() == reference.mask_iou(A, B).tolist()
+    bad[1, 2, 3] = 7
+    for array in (bad, bad[:, ::-1][:, ::-1], np.asfortranarray(bad)):
+        with pytest.raises(ValueError, match=r"a\[1, 2, 3\] is 7(\.0)?; expected 0 and 1"):
+            mask_iou(array, B)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_threshold_reads_numbers(dtype, turned):
+    rng = np.random.default_rng(3)
+    if dtype.is_floating_point:
+        values = torch.from_numpy(rng.normal(size=(4, 20, 70))).to(dtype)
+        thresholds = (0.0, -0.75, 0.5)
+    else:
+        values = torch.from_numpy(rng.integers(0, 120, (4, 20, 70))).to(dtype)
+        thresholds = (0, 60, 60.5)
+    if turned:
+        values = values.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    for threshold in thresholds:
+        above = values.detach().double().numpy() > threshold
+        for masks in (values, values.requires_grad_(dtype.is_floating_point)):
+            got = mask_iou(masks, B, threshold=threshold)
+            assert got.tolist() == reference.mask_iou(above, B).tolist()
+            assert not got.requires_grad
+        packed = PackedMasks.from_dense(values.detach(), threshold=threshold)
+        assert torch.equal(packed.to_dense(), torch.from_numpy(above))
+        assert torch.equal(PackedMasks.from_dense(list(values.detach()), threshold=threshold).words, packed.words)
+        matrix = mask_iou_matrix(B, values, threshold=threshold)
+        assert matrix.tolist() == reference.mask_iou_matrix(B, above).tolist()
+        assert mask_iou_matrix(B, values, threshold=threshold, crowd=[0, 1, 0, 0]).shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mask_iou(A, B, threshold=float("nan")), "threshold must be finite, got nan"),
+        (
+            lambda: mask_iou(with_value(torch.float32, float("nan")), B, threshold=0.5),
+            r"a\[2, 5, 66\] is nan; a mask has",
+        ),
+        (
+            lambda: mask_iou(A, B.astype(np.uint8), threshold=-0.5),
+            "b holds integers, so threshold must not be negative",
+        ),
+        (
+            lambda: mask_iou(A, B.astype(np.int64), threshold=127),
+            "b holds only 0 and 1, of which none is above threshold",
+        ),
+        (lambda: mask_iou(torch.from_numpy(A) * 1j, B), "a must hold real numbers, got torch.complex64"),
+        (lambda: mask_iou_matrix(A, B, crowd=[0, 2, 0, 1]), r"crowd\[1\] is 2; expected 0 and 1"),
+        (lambda: mask_iou_matrix(A, B, crowd=[0.0, float("nan"), 0, 1]), r"crowd\[1\] is nan"),
+        (lambda: mask_iou_matrix(A, B, crowd=np.array([0, 0, 0, 0.5])), r"crowd\[3\] is 0.5"),
+    ],
+)
+def test_thresholds_and_flags_that_do_not_suit_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bool_masks_are_not_looked_at(monkeypatch):
+    """They are the fast path: neither compared nor copied."""
+    for name in ("_check_bytes", "_compared", "_read"):
+        monkeypatch.delattr(_mask_values, name)
+    masks = torch.from_numpy(A)
+    assert _mask_values.as_bytes("a", masks) is masks
+    assert mask_iou(A, A).tolist() == [1.0] * 4
+
+
+def test_bytes_are_looked_at_where_they_are():
+    masks = torch.from_numpy(A.astype(np.uint8))
+    assert _mask_values.as_bytes("a", masks) is masks
+
+
+def test_registration():
+    for dtype in (torch.uint8, torch.float32):
+        masks = torch.from_numpy(A).to(dtype)
+        for args in ((masks, None, "a"), (masks, 0.5, "a"), (masks.transpose(1, 2), 0.5, "a")):
+            torch.library.opcheck(_mask_values._read, args)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_compiles_into_one_graph(dtype):
+    torch._dynamo.reset()
+
+    def call(x, y):
+        packed = PackedMasks.from_dense(x)
+        return mask_iou(x, y, ignore=y[0]), mask_iou(x, y, threshold=0.5), mask_iou_matrix(packed, y), packed.area
+
+    a, b = (torch.from_numpy(masks).to(dtype) for masks in (A, B))
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(compiled(a, b), call(torch.from_numpy(A), torch.from_numpy(B)), strict=True):
+        assert torch.equal(got, expected)
+    if dtype != torch.bool:
+        with pytest.raises(ValueError, match=r"\[2, 5, 66\] is 2"):
+            compiled(with_value(dtype, 2), b)
+
+
+def test_on_a_gpu_floats_need_a_threshold():
+    with FakeTensorMode():
+        logits = torch.empty(4, 20, 70, device="cuda")
+        with pytest.raises(ValueError, match=r"a must be bool or integers on a GPU.*got torch.float32: compare first"):
+            mask_iou(logits, logits)
+        assert mask_iou(logits, logits, threshold=0.0).shape == (4,)
+        for dtype in (torch.uint8, torch.int64):
+            assert mask_iou(logits.to(dtype), logits > 0).device.type == "cuda"
