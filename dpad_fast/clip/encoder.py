@@ -41,6 +41,10 @@ class Picture(Protocol):
         """uint8 [H, W, 3]."""
         ...
 
+    def in_own_mode(self) -> Any:
+        """The same, or a PIL image where its mode is neither RGB nor grey."""
+        ...
+
 
 class ClipEncoder:
     """A frozen CLIP-like model with its tokenizer and image preprocessing.
@@ -320,13 +324,14 @@ class ClipEncoder:
         """Regions as the model takes them; made on the GPU where `stream` is one of it."""
         began = time.perf_counter()
         used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
-        pixels = [pictures[index].pixels() for index in used]
+        pixels = [self.preprocess.read(pictures[index]) for index in used]
         boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
         with torch_threads(self._threads()), nullcontext() if stream is None else torch.cuda.stream(stream):
             device = None
             if stream is not None:  # what lies on another GPU goes along; the op takes only the host's and its own
                 device = stream.device
-                pixels = [image if image.device.type == "cpu" else image.to(device) for image in pixels]
+                elsewhere = [isinstance(image, torch.Tensor) and image.device.type != "cpu" for image in pixels]
+                pixels = [image.to(device) if there else image for image, there in zip(pixels, elsewhere, strict=True)]
             inputs = self.preprocess(pixels, boxes, numbers, device)
         _add(timings, "preprocess", began)
         return inputs

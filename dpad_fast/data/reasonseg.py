@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from dpad_fast.data.geometry import box_of, inscribed_points
 from dpad_fast.ops.polygons import rasterize_polygons
+from dpad_fast.pictures import decoding, open_picture, upright_size
 from dpad_fast.types import Ring, Sample, Target
 
 TARGET, IGNORE = 1, 255
 _PICTURES = (".jpg", ".jpeg", ".png")
-_ORIENTATION = 0x0112  # the EXIF tag that labelling tools and OpenCV apply before they show a picture
 
 
 def load(folder: str | os.PathLike[str]) -> Iterator[Sample]:
@@ -34,7 +33,8 @@ def load(folder: str | os.PathLike[str]) -> Iterator[Sample]:
         folder: holds NAME.json beside NAME.jpg (or .jpeg, .png).
 
     Returns:
-        An iterator of samples. `image` is the picture's path (a PIL image where EXIF turns it), `target` has the mask
+        An iterator of samples. `image` is the picture's path; sizes and polygons are those of the picture turned as
+        its EXIF says, which is how labelling tools show it and how it is scored. `target` has the mask
         (pixels of value 1), `ignore` (pixels of value 255, None where no shape asks for it), the target's polygons,
         its box (x2 and y2 one past the last pixel) and two points, the centres of large inscribed circles; box and
         points are None where no target pixel is left. The id is NAME, or NAME-0, NAME-1, ... for several queries.
@@ -140,15 +140,9 @@ def _is_point(point: object) -> bool:
     )
 
 
-def _picture(file: Path) -> tuple[str | Image.Image, tuple[int, int]]:
+def _picture(file: Path) -> tuple[str, tuple[int, int]]:
     path = next((p for suffix in _PICTURES if (p := file.with_suffix(suffix)).is_file()), None)
     if path is None:
         raise ValueError(f"{file}: no picture beside it ({', '.join(file.stem + suffix for suffix in _PICTURES)})")
-    try:
-        with Image.open(path) as image:
-            if image.getexif().get(_ORIENTATION, 1) == 1:
-                return str(path), image.size
-            turned = ImageOps.exif_transpose(image)
-            return turned, turned.size
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable picture: {error}") from None
+    with open_picture(str(path), str(path)) as image, decoding(str(path)):
+        return str(path), upright_size(image)
