@@ -83,7 +83,7 @@ class ClipEncoder:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
         self.name, self.precision = name, precision
         self.preprocess, self.tokens = preprocess, tokens
         self.cache = EmbeddingCache() if cache is None else cache

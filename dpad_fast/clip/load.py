@@ -40,9 +40,9 @@ def load_encoder(
         ValueError: an unknown backend or precision, or a model that cannot be loaded; says what could be done.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r:.80}")
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
     name = os.fspath(name_or_path)
     if name == SHAPES:
         name, backend = str(Path(__file__).resolve().parent.parent / "checkpoints" / "clip"), "transformers"
@@ -56,7 +56,7 @@ def load_encoder(
         return ClipEncoder.from_open_clip(*parts, precision=precision, device=device, cache=cache, threads=threads)
     except (OSError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"encoder {name!r} cannot be loaded with backend {backend!r}: {_first_line(error)} "
+            f"encoder {name!r:.80} cannot be loaded with backend {backend!r:.80}: {_first_line(error)} "
             "(give a local folder, a model in the local Hugging Face cache, or 'shapes', the small model that "
             "comes with this package; on the command line --encoder and --backend)"
         ) from error

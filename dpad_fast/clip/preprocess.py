@@ -118,7 +118,7 @@ class Preprocess:
             raise ValueError(f"the image processor has rescale_factor={factor}, expected 1/255")
         interpolation = _INTERPOLATIONS.get(int(source.resample))
         if interpolation is None:
-            raise ValueError(f"the image processor resamples by {source.resample!r}, expected bicubic or bilinear")
+            raise ValueError(f"the image processor resamples by {source.resample!r:.80}, expected bicubic or bilinear")
         size = _plain(source.size)
         crop = _plain(getattr(source, "crop_size", None)) if getattr(source, "do_center_crop", False) else None
         side, resize = _side(size, crop)
@@ -134,7 +134,7 @@ class Preprocess:
         """
         steps = {type(step).__name__: step for step in getattr(transform, "transforms", ())}
         if "Normalize" not in steps or not {"Resize", "ResizeKeepRatio"} & set(steps):
-            raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r}")
+            raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r:.80}")
         mean, std = _three(steps["Normalize"].mean, "mean"), _three(steps["Normalize"].std, "std")
         side, resize = _open_clip_side(steps)
         interpolation = _mode(steps["ResizeKeepRatio" if resize == "longest" else "Resize"].interpolation)
@@ -145,7 +145,7 @@ def _open_clip_side(steps: Mapping[str, Any]) -> tuple[int, str]:
     if "ResizeKeepRatio" in steps:
         step = steps["ResizeKeepRatio"]
         if step.longest != 1.0 or "CenterCropOrPad" not in steps:
-            raise ValueError(f"preprocess resizes by {step!r}, which is not supported")
+            raise ValueError(f"preprocess resizes by {step!r:.80}, which is not supported")
         fill = getattr(steps["CenterCropOrPad"], "fill", 0)
         if fill != 0:
             raise ValueError(f"preprocess pads with the colour {fill!r:.80}; 0 is supported")
@@ -186,7 +186,7 @@ def _side(size: dict[str, int], crop: dict[str, int] | None) -> tuple[int, str]:
 def _three(values: Any, name: str) -> tuple[float, float, float]:
     numbers = tuple(float(value) for value in values)
     if len(numbers) != 3:
-        raise ValueError(f"{name} must hold 3 numbers, got {numbers}")
+        raise ValueError(f"{name} must hold 3 numbers, got {numbers!s:.80}")
     return numbers
 
 
@@ -200,5 +200,5 @@ def _square(size: Any) -> int:
 def _mode(interpolation: Any) -> str:
     name = str(getattr(interpolation, "value", interpolation))
     if name not in ("bicubic", "bilinear"):
-        raise ValueError(f"preprocess interpolates by {name!r}, expected bicubic or bilinear")
+        raise ValueError(f"preprocess interpolates by {name!r:.80}, expected bicubic or bilinear")
     return name

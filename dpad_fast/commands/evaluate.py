@@ -64,9 +64,9 @@ def _lines(path: Path, known: Mapping[str, Sample]) -> tuple[list[str], list[Sam
             raise ValueError(f"{path} line {number}: not valid JSON: {error}") from error
         for key in ("id", "completion"):
             if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                raise ValueError(f"{path} line {number}: needs a text {key!r}")
+                raise ValueError(f"{path} line {number}: needs a text {key!r:.80}")
         if row["id"] not in known:
-            raise ValueError(f"{path} line {number}: id {row['id']!r} is not in the data folder")
+            raise ValueError(f"{path} line {number}: id {row['id']!r:.80} is not in the data folder")
         texts.append(row["completion"])
         items.append(known[row["id"]])
     if not texts:

@@ -100,11 +100,11 @@ def _config(args: argparse.Namespace) -> RewardConfig:
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--set takes KEY=VALUE, got {item!r}")
+            raise ValueError(f"--set takes KEY=VALUE, got {item!r:.80}")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ValueError(f"--set {key}: the value is not valid YAML: {value!r}") from None
+            raise ValueError(f"--set {key:.80}: the value is not valid YAML: {value!r:.80}") from None
     if args.config:
         return RewardConfig.from_yaml(Path(args.config)).replace(**overrides)
     return RewardConfig.preset(args.preset or "dpad", **overrides)
@@ -137,7 +137,7 @@ def _choose(rows: list[dict[str, str]], samples: dict[str, Sample], folder: str)
         if row["id"] not in samples:
             known = ", ".join(list(samples)[:8])
             raise ValueError(
-                f"completions[{i}].id is {row['id']!r}, which {folder} does not hold; it holds {known} ..."
+                f"completions[{i}].id is {row['id']!r:.80}, which {folder} does not hold; it holds {known} ..."
             )
     return [samples[row["id"]] for row in rows]
 

@@ -82,7 +82,7 @@ def _samples(file: Path) -> Iterator[Sample]:
     if isinstance(queries, str):
         queries = [queries]
     if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
-        raise ValueError(f"{file}: text must be a list of strings, got {queries!r}")
+        raise ValueError(f"{file}: text must be a list of strings, got {queries!r:.80}")
     shapes = _shapes(file, content.get("shapes"))
     image, (width, height) = _picture(file)
     drawn = draw(shapes, height, width)

@@ -113,7 +113,7 @@ def render(result: Mapping[str, Any]) -> str:
         return _run_page(result)
     if kind == "demo":
         return _demo_page(result)
-    raise ValueError(f"result.json is of kind {kind!r}; known: run, demo")
+    raise ValueError(f"result.json is of kind {kind!r:.80}; known: run, demo")
 
 
 def _run_page(result: Mapping[str, Any]) -> str:

@@ -354,7 +354,7 @@ def check_size(name: str, height: int, width: int) -> None:
     if torch.compiler.is_compiling():
         return
     if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
-        raise ValueError(f"{name} must be whole numbers, got {height!r} and {width!r}")
+        raise ValueError(f"{name} must be whole numbers, got {height!r:.80} and {width!r:.80}")
     _extension.C.check_mask_size(name, height, width)
 
 

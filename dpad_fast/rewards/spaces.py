@@ -70,7 +70,7 @@ def _from_pixels(i: int, model: Size | None, target: Target, picture: Picture | 
 
 def _checked(size: Size, i: int) -> Size:
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(f"model_sizes[{i}] must be (width, height) in whole pixels, got {size!r}")
+        raise ValueError(f"model_sizes[{i}] must be (width, height) in whole pixels, got {size!r:.80}")
     return int(size[0]), int(size[1])
 
 

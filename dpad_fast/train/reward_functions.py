@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
+from dpad_fast.pictures import upright_size
 from dpad_fast.types import Target
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def _text(completion: Any, index: int) -> str:
     if isinstance(completion, str):
         return completion
     if not isinstance(completion, Sequence) or not completion or not isinstance(completion[-1], Mapping):
-        raise ValueError(f"completions[{index}] is neither a string nor a list of messages: {completion!r}")
+        raise ValueError(f"completions[{index}] is neither a string nor a list of messages: {completion!r:.80}")
     content = completion[-1].get("content") or ""
     if isinstance(content, str):
         return content
@@ -66,6 +68,8 @@ def _images(columns: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 
 def _size_of(image: Any) -> tuple[int, int] | None:
+    if isinstance(image, Image.Image):
+        return upright_size(image)  # as it is scored
     size = getattr(image, "size", None)
     return (int(size[0]), int(size[1])) if isinstance(size, tuple) and len(size) == 2 else None
 
@@ -84,7 +88,7 @@ def parse_solution(row: Mapping[str, Any], column: str = "solution") -> Target:
         ValueError: if the row has no such column or its text cannot be parsed.
     """
     if column not in row:
-        raise ValueError(f"the data set has no column {column!r}; its columns are {sorted(row)}")
+        raise ValueError(f"the data set has no column {column!r:.80}; its columns are {sorted(row)}")
     return Target.parse(row[column], image_size=_size_of(row.get("image")))
 
 

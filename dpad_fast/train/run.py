@@ -97,11 +97,11 @@ def make_dataset(config: TrainConfig) -> Dataset:
     rows = load_from_disk(data.path) if Path(data.path).is_dir() else load_dataset(data.path)
     if not isinstance(rows, Dataset):
         if data.split not in rows:
-            raise ValueError(f"data.split is {data.split!r}; {data.path} has {', '.join(rows)}")
+            raise ValueError(f"data.split is {data.split!r:.80}; {data.path} has {', '.join(rows)}")
         rows = rows[data.split]
     for name in (data.question, data.solution, data.image):
         if name not in rows.column_names:
-            raise ValueError(f"data.path {data.path} has no column {name!r}; it has {', '.join(rows.column_names)}")
+            raise ValueError(f"data.path {data.path} has no column {name!r:.80}; it has {', '.join(rows.column_names)}")
     if data.limit:
         rows = rows.select(range(min(data.limit, len(rows))))
 
@@ -218,7 +218,7 @@ def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> 
     if config.grpo.freeze_vision:
         visual = getattr(getattr(model, "model", None), "visual", None)
         if visual is None:
-            raise ValueError(f"grpo.freeze_vision: policy {config.policy!r} has no vision tower at model.visual")
+            raise ValueError(f"grpo.freeze_vision: policy {config.policy!r:.80} has no vision tower at model.visual")
         visual.requires_grad_(False)
     functions, weights = _rewards(config, scorer)
     callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
