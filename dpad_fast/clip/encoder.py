@@ -17,8 +17,8 @@ import torch
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.forward import OwnForward, torch_threads
-from dpad_fast.clip.preprocess import Preprocess, Region
-from dpad_fast.clip.requests import Picture, read_images, read_texts
+from dpad_fast.clip.preprocess import Picture, Preprocess, Region
+from dpad_fast.clip.requests import read_images, read_texts
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
 
@@ -66,7 +66,7 @@ class ClipEncoder:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
         self.name, self.precision = name, precision
         self.preprocess, self.tokens = preprocess, tokens
         self.cache = EmbeddingCache() if cache is None else cache
@@ -349,13 +349,14 @@ class ClipEncoder:
         """Regions as the model takes them; made on the GPU where `stream` is one of it."""
         began = time.perf_counter()
         used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
-        pixels = [pictures[index].pixels() for index in used]
+        pixels = [self.preprocess.read(pictures[index]) for index in used]
         boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
         with torch_threads(self._threads()), nullcontext() if stream is None else torch.cuda.stream(stream):
             device = None
             if stream is not None:  # what lies on another GPU goes along; the op takes only the host's and its own
                 device = stream.device
-                pixels = [image if image.device.type == "cpu" else image.to(device) for image in pixels]
+                elsewhere = [isinstance(image, torch.Tensor) and image.device.type != "cpu" for image in pixels]
+                pixels = [image.to(device) if there else image for image, there in zip(pixels, elsewhere, strict=True)]
             inputs = self.preprocess(pixels, boxes, numbers, device)
         _add(timings, "preprocess", began)
         return inputs

@@ -43,9 +43,9 @@ def load_encoder(
             says what could be done.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r:.80}")
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
     place = _device(device)
     name = os.fspath(name_or_path)
     if name == SHAPES:
@@ -62,7 +62,7 @@ def load_encoder(
         return ClipEncoder.from_open_clip(*parts, precision=precision, device=place, cache=cache, threads=threads)
     except (OSError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"encoder {name!r} cannot be loaded with backend {backend!r}: {_first_line(error)} "
+            f"encoder {name!r:.80} cannot be loaded with backend {backend!r:.80}: {_first_line(error)} "
             "(give a local folder, a model in the local Hugging Face cache, or 'shapes', the small model that "
             "comes with this package; on the command line --encoder and --backend)"
         ) from error

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
+from PIL import Image
 
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's codes
 Region = tuple[int, int, int, int] | None
+
+
+class Picture(Protocol):
+    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal contents."""
+        ...
+
+    def pixels(self) -> torch.Tensor:
+        """uint8 [H, W, 3]."""
+        ...
+
+    def in_own_mode(self) -> Any:
+        """The same, or a PIL image where its mode is neither RGB nor grey."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,9 @@ class Preprocess:
         mean: per-channel mean, of values in 0..1.
         std: per-channel standard deviation.
         center: rounding of the centre crop's offset: "floor" (transformers) or "round" (open_clip).
+        colour: when a picture becomes RGB: "first" (transformers), with alpha laid over white; or "last" (open_clip):
+            it is resized in its own mode, and alpha is dropped.
+        transform: for "last", open_clip's own transform, which is applied to what is neither RGB nor grey.
     """
 
     size: int
@@ -31,6 +52,12 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     center: str = "floor"
+    colour: str = "first"
+    transform: Callable[[Image.Image], torch.Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def read(self, picture: Picture) -> Any:
+        """What `__call__` takes of a picture: its pixels, or a PIL image in its own mode."""
+        return picture.pixels() if self.transform is None else picture.in_own_mode()
 
     def __call__(
         self,
@@ -39,10 +66,40 @@ class Preprocess:
         image_index: Sequence[int],
         device: torch.device | None = None,
     ) -> torch.Tensor:
-        """Float32 [K, 3, size, size] of K regions; images are uint8 [H, W, 3], None means the whole image.
+        """Float32 [K, 3, size, size] of K regions; images as `read` gives them, None means the whole image.
 
         With `device` the images are sent there as they are, and the regions are made there.
         """
+        from dpad_fast.ops._images import in_own_mode
+
+        if self.transform is None:
+            return self._by_the_op(images, boxes, image_index, device)
+        images = [in_own_mode(image, f"images[{i}]") for i, image in enumerate(images)]
+        if not any(isinstance(image, Image.Image) for image in images):
+            return self._by_the_op(images, boxes, image_index, device)
+        made: dict[int, torch.Tensor] = {}
+        plain = []
+        for row, (box, number) in enumerate(zip(boxes, image_index, strict=True)):
+            image = images[number]
+            if isinstance(image, Image.Image):
+                made[row] = self.transform(image if box is None else image.crop(box)).to(device)
+            else:
+                plain.append(row)
+        if plain:
+            used = {number: place for place, number in enumerate(dict.fromkeys(image_index[row] for row in plain))}
+            numbers = [used[image_index[row]] for row in plain]
+            rest = self._by_the_op([images[number] for number in used], [boxes[row] for row in plain], numbers, device)
+            made.update(zip(plain, rest, strict=True))
+        where = made[plain[0]].device if plain else made[0].device
+        return torch.stack([made[row].to(where) for row in range(len(made))])
+
+    def _by_the_op(
+        self,
+        images: Sequence[Any],
+        boxes: Sequence[Region],
+        image_index: Sequence[int],
+        device: torch.device | None,
+    ) -> torch.Tensor:
         from dpad_fast.ops.roi_clip_preprocess import roi_clip_preprocess
 
         return roi_clip_preprocess(
@@ -75,7 +132,7 @@ class Preprocess:
             raise ValueError(f"the image processor has rescale_factor={factor}, expected 1/255")
         interpolation = _INTERPOLATIONS.get(int(source.resample))
         if interpolation is None:
-            raise ValueError(f"the image processor resamples by {source.resample!r}, expected bicubic or bilinear")
+            raise ValueError(f"the image processor resamples by {source.resample!r:.80}, expected bicubic or bilinear")
         size = _plain(source.size)
         crop = _plain(getattr(source, "crop_size", None)) if getattr(source, "do_center_crop", False) else None
         side, resize = _side(size, crop)
@@ -91,21 +148,30 @@ class Preprocess:
         """
         steps = {type(step).__name__: step for step in getattr(transform, "transforms", ())}
         if "Normalize" not in steps or not {"Resize", "ResizeKeepRatio"} & set(steps):
-            raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r}")
+            raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r:.80}")
         mean, std = _three(steps["Normalize"].mean, "mean"), _three(steps["Normalize"].std, "std")
-        if "ResizeKeepRatio" in steps:
-            step = steps["ResizeKeepRatio"]
-            if step.longest != 1.0 or "CenterCropOrPad" not in steps:
-                raise ValueError(f"preprocess resizes by {step!r}, which is not supported")
-            return cls(_square(step.size), "longest", _mode(step.interpolation), mean, std, "round")
-        step = steps["Resize"]
-        if "CenterCrop" in steps:
-            side = _square(steps["CenterCrop"].size)
-            short = step.size if isinstance(step.size, int) else step.size[0]
-            if short != side:
-                raise ValueError(f"preprocess resizes to {short} but crops to {side}; they must be equal")
-            return cls(side, "shortest", _mode(step.interpolation), mean, std, "round")
-        return cls(_square(step.size), "squash", _mode(step.interpolation), mean, std, "round")
+        side, resize = _open_clip_side(steps)
+        interpolation = _mode(steps["ResizeKeepRatio" if resize == "longest" else "Resize"].interpolation)
+        return cls(side, resize, interpolation, mean, std, "round", "last", transform)
+
+
+def _open_clip_side(steps: Mapping[str, Any]) -> tuple[int, str]:
+    if "ResizeKeepRatio" in steps:
+        step = steps["ResizeKeepRatio"]
+        if step.longest != 1.0 or "CenterCropOrPad" not in steps:
+            raise ValueError(f"preprocess resizes by {step!r:.80}, which is not supported")
+        fill = getattr(steps["CenterCropOrPad"], "fill", 0)
+        if fill != 0:
+            raise ValueError(f"preprocess pads with the colour {fill!r:.80}; 0 is supported")
+        return _square(step.size), "longest"
+    step = steps["Resize"]
+    if "CenterCrop" not in steps:
+        return _square(step.size), "squash"
+    side = _square(steps["CenterCrop"].size)
+    short = step.size if isinstance(step.size, int) else step.size[0]
+    if short != side:
+        raise ValueError(f"preprocess resizes to {short} but crops to {side}; they must be equal")
+    return side, "shortest"
 
 
 def _plain(size: Any) -> dict[str, int]:
@@ -134,7 +200,7 @@ def _side(size: dict[str, int], crop: dict[str, int] | None) -> tuple[int, str]:
 def _three(values: Any, name: str) -> tuple[float, float, float]:
     numbers = tuple(float(value) for value in values)
     if len(numbers) != 3:
-        raise ValueError(f"{name} must hold 3 numbers, got {numbers}")
+        raise ValueError(f"{name} must hold 3 numbers, got {numbers!s:.80}")
     return numbers
 
 
@@ -148,5 +214,5 @@ def _square(size: Any) -> int:
 def _mode(interpolation: Any) -> str:
     name = str(getattr(interpolation, "value", interpolation))
     if name not in ("bicubic", "bilinear"):
-        raise ValueError(f"preprocess interpolates by {name!r}, expected bicubic or bilinear")
+        raise ValueError(f"preprocess interpolates by {name!r:.80}, expected bicubic or bilinear")
     return name

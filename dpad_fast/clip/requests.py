@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-
-from dpad_fast.clip.preprocess import Region
+from dpad_fast.clip.preprocess import Picture, Region
 from dpad_fast.clip.tokens import Ids, Tokens
-
-
-class Picture(Protocol):
-    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for equal contents."""
-        ...
-
-    def pixels(self) -> torch.Tensor:
-        """uint8 [H, W, 3]."""
-        ...
 
 
 def read_texts(tokens: Tokens, texts: Sequence[str], truncate: bool) -> list[Ids]:
@@ -84,5 +69,5 @@ def _numbers(box: Any, name: str) -> tuple[float, ...]:
     except (TypeError, ValueError, OverflowError):
         found = ()
     if len(found) != 4 or not all(abs(value) < 1e9 for value in found):
-        raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {box!r}")
+        raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {box!r:.80}")
     return found

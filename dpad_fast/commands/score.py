@@ -118,11 +118,11 @@ def _config(args: argparse.Namespace) -> RewardConfig:
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--set takes KEY=VALUE, got {item!r}")
+            raise ValueError(f"--set takes KEY=VALUE, got {item!r:.80}")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
         except (yaml.YAMLError, RecursionError):
-            raise ValueError(f"--set {key}: the value is not valid YAML: {value!r}") from None
+            raise ValueError(f"--set {key:.80}: the value is not valid YAML: {value!r:.80}") from None
     if args.config:
         return RewardConfig.from_dict(_read_yaml(args.config)).replace(**overrides)
     return RewardConfig.preset(args.preset or "dpad", **overrides)

@@ -18,17 +18,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from dpad_fast.data import labelme
 from dpad_fast.data.geometry import box_of, inscribed_points
 from dpad_fast.data.labelme import Region, Shape
 from dpad_fast.ops.polygons import rasterize_polygons
+from dpad_fast.pictures import decoding, open_picture, upright_size
 from dpad_fast.types import Ring, Sample, Size, Target
 
 TARGET, IGNORE = 1, 255
 _PICTURES = (".jpg", ".jpeg", ".png")
-_ORIENTATION = 0x0112  # the EXIF tag that labelling tools and OpenCV apply before they show a picture
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, with which it begins
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -50,11 +49,12 @@ def load(folder: str | os.PathLike[str], *, encoding: str | None = None) -> Iter
             UTF-8 is read as cp1252 (as some of the published ones are) where nothing but punctuation depends on it.
 
     Returns:
-        An iterator of samples. `image` is the picture's path (a PIL image where EXIF turns it), `target` has the mask
-        (pixels of value 1), `ignore` (pixels of value 255, None where no shape asks for it), the target's polygons
-        (None where a part of it is no polygon), its box (x2 and y2 one past the last pixel) and two points, the centres
-        of large inscribed circles. Where no target pixel is left, box and points are None, and a warning names the
-        file. The id is NAME, or NAME-0, NAME-1, ... for several queries.
+        An iterator of samples. `image` is the picture's path; sizes and polygons are those of the picture turned as
+        its EXIF says, which is how labelling tools show it and how it is scored. `target` has the mask (pixels of value
+        1), `ignore` (pixels of value 255, None where no shape asks for it), the target's polygons (None where a part of
+        it is no polygon), its box (x2 and y2 one past the last pixel) and two points, the centres of large inscribed
+        circles. Where no target pixel is left, box and points are None, and a warning names the file. The id is NAME,
+        or NAME-0, NAME-1, ... for several queries.
 
     Raises:
         ValueError: `folder` is no folder or holds no JSON, `encoding` is unknown, or (while iterating) a file is not as
@@ -129,7 +129,7 @@ def _queries(file: Path, content: dict[str, Any]) -> list[str]:
     if isinstance(queries, str):
         queries = [queries]
     if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
-        raise ValueError(f"{file}: text must be a list of strings, got {queries!r}")
+        raise ValueError(f"{file}: text must be a list of strings, got {queries!r:.80}")
     return queries
 
 
@@ -227,7 +227,7 @@ def _check_encoding(encoding: str) -> None:
     try:
         codecs.lookup(encoding)
     except (LookupError, TypeError, ValueError):
-        raise ValueError(f"encoding must be the name of a text encoding, got {encoding!r}") from None
+        raise ValueError(f"encoding must be the name of a text encoding, got {encoding!r:.80}") from None
 
 
 def _read(file: Path, encoding: str | None) -> dict[str, Any]:
@@ -263,15 +263,9 @@ def _shapes(file: Path, shapes: object) -> list[Shape]:
     return [labelme.read(shape, f"{file}: shapes[{i}]") for i, shape in enumerate(shapes)]
 
 
-def _picture(file: Path) -> tuple[str | Image.Image, tuple[int, int]]:
+def _picture(file: Path) -> tuple[str, tuple[int, int]]:
     path = next((p for suffix in _PICTURES if (p := file.with_suffix(suffix)).is_file()), None)
     if path is None:
         raise ValueError(f"{file}: no picture beside it ({', '.join(file.stem + suffix for suffix in _PICTURES)})")
-    try:
-        with Image.open(path) as image:
-            if image.getexif().get(_ORIENTATION, 1) == 1:
-                return str(path), image.size
-            turned = ImageOps.exif_transpose(image)
-            return turned, turned.size
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable picture: {error}") from None
+    with open_picture(str(path), str(path)) as image, decoding(str(path)):
+        return str(path), upright_size(image)

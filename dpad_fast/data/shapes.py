@@ -329,7 +329,7 @@ def from_id(identifier: str) -> ShapesSample:
     """
     parts = identifier.split("-")
     if len(parts) != 3 or parts[0] != "shapes" or not (parts[1].isdigit() and parts[2].isdigit()):
-        raise ValueError(f"id: {identifier!r} is not of the form shapes-SEED-INDEX")
+        raise ValueError(f"id: {identifier!r:.80} is not of the form shapes-SEED-INDEX")
     return sample(int(parts[1]), int(parts[2]))
 
 

@@ -141,5 +141,5 @@ def chosen(text: str) -> list[Setting]:
     if text.lower() == "all":
         return list(SETTINGS.values())
     if text.upper() not in SETTINGS:
-        raise ValueError(f"--setting {text!r} is unknown; known: {', '.join(SETTINGS)}, all")
+        raise ValueError(f"--setting {text!r:.80} is unknown; known: {', '.join(SETTINGS)}, all")
     return [SETTINGS[text.upper()]]

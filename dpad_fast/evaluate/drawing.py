@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from dpad_fast.pictures import upright
+
 TRUTH, ANSWER = (40, 200, 90), (230, 40, 60)
 ARM_COLOURS = ("#4c72b0", "#c44e52", "#8172b3", "#55a868", "#937860")
 
@@ -23,8 +25,8 @@ def draw_answer(
     """The image, enlarged, with the ground-truth box in green, the answer's box in red and its points as dots.
 
     Args:
-        image: the picture.
-        truth: (x1, y1, x2, y2) in pixels of `image`, or None.
+        image: the picture; it is turned as its EXIF says.
+        truth: (x1, y1, x2, y2) in pixels of the turned `image`, or None.
         box: the answer's, or None.
         points: the answer's (x, y) points.
         scale: how many times larger.
@@ -32,6 +34,7 @@ def draw_answer(
     Returns:
         A new RGB image.
     """
+    image = upright(image)
     large = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(large)
     for corners, colour in ((truth, TRUTH), (box, ANSWER)):

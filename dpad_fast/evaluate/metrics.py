@@ -45,7 +45,7 @@ def overlap(
         ValueError: if the shapes differ or `ignore_as` is unknown.
     """
     if ignore_as not in IGNORE_MODES:
-        raise ValueError(f"ignore_as is {ignore_as!r}; known: {', '.join(IGNORE_MODES)}")
+        raise ValueError(f"ignore_as is {ignore_as!r:.80}; known: {', '.join(IGNORE_MODES)}")
     for name, mask in (("predicted", predicted), ("ignore", ignore)):
         if mask is not None and mask.shape != target.shape:
             raise ValueError(f"{name} has shape {mask.shape}, target has {target.shape}")

@@ -121,7 +121,7 @@ def render(result: Mapping[str, Any]) -> str:
     kind = result.get("kind")
     pages = {"run": (_run_page, _RUN_FIELDS), "demo": (_demo_page, _DEMO_FIELDS)}
     if not isinstance(kind, str) or kind not in pages:
-        raise ValueError(f"result.json is of kind {kind!r}; known: {', '.join(pages)}")
+        raise ValueError(f"result.json is of kind {kind!r:.80}; known: {', '.join(pages)}")
     make, fields = pages[kind]
     for name, held in fields.items():
         if not isinstance(result.get(name), held):

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, _imaging
 
 from dpad_fast import _extension
+from dpad_fast.pictures import check_pixels, decoding, upright
 
 _CHANNELS = (1, 3, 4)
 
@@ -16,8 +17,8 @@ def as_pixels(image: Any, name: str) -> torch.Tensor:
     """View an image as uint8 [H, W, 3].
 
     Args:
-        image: a PIL image of any mode; or a uint8 array or tensor [H, W], [H, W, C] or [C, H, W] with C in 1, 3, 4. As
-            in transformers, a shape that fits both orders is [C, H, W].
+        image: a PIL image of any mode, which is turned as its EXIF says; or a uint8 array or tensor [H, W], [H, W, C]
+            or [C, H, W] with C in 1, 3, 4. As in transformers, a shape that fits both orders is [C, H, W].
         name: what to call it in an error, such as `images[3]`.
 
     Returns:
@@ -25,12 +26,44 @@ def as_pixels(image: Any, name: str) -> torch.Tensor:
         Pillow processor does for the same type of input.
 
     Raises:
-        ValueError: not an image, not uint8, no such layout, or without a pixel.
+        ValueError: not an image, not uint8, no such layout, without a pixel, or it cannot be decoded.
     """
+    if isinstance(image, Image.Image):
+        return _from_pil(_opened(image, name), name)
+    pixels = _by_rows(image, name)
+    if pixels.shape[2] == 1:
+        return pixels.expand(-1, -1, 3)
+    return _over_white(pixels) if pixels.shape[2] == 4 else pixels
+
+
+def in_own_mode(image: Any, name: str) -> torch.Tensor | Image.Image:
+    """As `as_pixels` for RGB and grey; what has another mode, or alpha, stays as it is.
+
+    Returns:
+        uint8 [H, W, 3], or a PIL image, decoded and upright: its mode is neither RGB nor L, or it has a transparent
+        colour. An array or tensor with four channels is an image of mode RGBA.
+
+    Raises:
+        ValueError: as `as_pixels`, or there is no way from its mode to RGB.
+    """
+    if isinstance(image, Image.Image):
+        opened = _opened(image, name)
+        if opened.mode in ("RGB", "L") and opened.info.get("transparency") is None:
+            return _from_pil(opened, name)
+        with decoding(name):  # whatever resizes and converts it later can do so
+            opened.load()
+            opened.crop((0, 0, 1, 1)).resize((2, 2), Image.Resampling.BICUBIC).convert("RGB")
+        return opened
+    pixels = _by_rows(image, name)
+    if pixels.shape[2] == 4:
+        return Image.fromarray(pixels.cpu().contiguous().numpy())
+    return pixels.expand(-1, -1, 3) if pixels.shape[2] == 1 else pixels
+
+
+def _by_rows(image: Any, name: str) -> torch.Tensor:
+    """An array or tensor as uint8 [H, W, C] with C in 1, 3, 4."""
     if isinstance(image, torch.Tensor):
         pixels = image.detach() if image.requires_grad else image
-    elif isinstance(image, Image.Image):
-        return _from_pil(image, name)
     elif isinstance(image, np.ndarray):
         pixels = _from_array(image, name)
     else:
@@ -45,9 +78,7 @@ def as_pixels(image: Any, name: str) -> torch.Tensor:
         raise ValueError(f"{name} must be [H, W], [H, W, C] or [C, H, W] with C in 1, 3, 4; got {list(image.shape)}")
     if pixels.shape[0] == 0 or pixels.shape[1] == 0:
         raise ValueError(f"{name} has no pixel: its shape is {list(image.shape)}")
-    if pixels.shape[2] == 1:
-        return pixels.expand(-1, -1, 3)
-    return _over_white(pixels) if pixels.shape[2] == 4 else pixels
+    return pixels
 
 
 def content_digest(pixels: torch.Tensor) -> bytes:
@@ -108,17 +139,25 @@ def _over_white(pixels: torch.Tensor) -> torch.Tensor:
     return torch.round(alpha * pixels[..., :3] + (1 - alpha) * 255).to(torch.uint8)
 
 
-def _from_pil(image: Image.Image, name: str) -> torch.Tensor:
+def _opened(image: Image.Image, name: str) -> Image.Image:
+    """The image upright, with a pixel, and not too many of them."""
     if image.width == 0 or image.height == 0:
         raise ValueError(f"{name} has no pixel: its size is {image.size}")
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
-    if image.mode not in ("RGB", "RGBA"):  # the latter is now opaque
-        image = image.convert("RGB")
-    lent = _lent(image)
-    # The fourth byte is padding: a view without it cannot be taken for one with alpha.
-    return torch.from_numpy(np.array(image.convert("RGB")) if lent is None else lent[..., :3])
+    check_pixels(image, name)
+    with decoding(name):
+        return upright(image)
+
+
+def _from_pil(image: Image.Image, name: str) -> torch.Tensor:
+    with decoding(name):
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+        if image.mode not in ("RGB", "RGBA"):  # the latter is now opaque
+            image = image.convert("RGB")
+        lent = _lent(image)
+        # The fourth byte is padding: a view without it cannot be taken for one with alpha.
+        return torch.from_numpy(np.array(image.convert("RGB")) if lent is None else lent[..., :3])
 
 
 def _lent(image: Image.Image) -> np.ndarray[Any, Any] | None:

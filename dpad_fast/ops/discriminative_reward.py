@@ -63,7 +63,7 @@ def discriminative_reward(
     """
     _check(text, roi, aoi, row_index)
     if shape not in SHAPES:
-        raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
+        raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r:.80}")
     for name, value in (("alpha", alpha), ("tau", tau)):
         if not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value}")

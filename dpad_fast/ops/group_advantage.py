@@ -108,9 +108,9 @@ def _check(rewards: torch.Tensor, scale: str, eps: float, singleton: str) -> Non
     if rewards.is_complex():
         raise ValueError(f"rewards must be real, got {rewards.dtype}")
     if scale not in SCALES:
-        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r:.80}")
     if singleton not in SINGLETONS:
-        raise ValueError(f"singleton must be one of {', '.join(SINGLETONS)}, got {singleton!r}")
+        raise ValueError(f"singleton must be one of {', '.join(SINGLETONS)}, got {singleton!r:.80}")
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be finite and not negative, got {eps}")
 

@@ -374,7 +374,7 @@ def check_size(name: str, height: int, width: int) -> None:
     if torch.compiler.is_compiling():
         return
     if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
-        raise ValueError(f"{name} must be whole numbers, got {height!r} and {width!r}")
+        raise ValueError(f"{name} must be whole numbers, got {height!r:.80} and {width!r:.80}")
     if any(operator.index(side).bit_length() > 62 for side in (height, width)):  # the extension's integers end there
         raise ValueError(f"{name} is too large: at most 65535 a side and 2^28 pixels, got {height} x {width}")
     _extension.C.check_mask_size(name, height, width)

@@ -41,5 +41,5 @@ def limit_kept_memory(limit: int) -> None:
         ValueError: `limit` is negative or no integer.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 1 << 63:
-        raise ValueError(f"limit must be a number of bytes from 0 up, got {limit!r}")
+        raise ValueError(f"limit must be a number of bytes from 0 up, got {limit!r:.80}")
     _extension.C.limit_output_memory(limit)

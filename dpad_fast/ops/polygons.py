@@ -62,7 +62,7 @@ def rasterize_polygons(
     _check_choice("rule", rule, RULES)
     _check_choice("out", out, OUTPUTS)
     if outline and rule != "opencv":
-        raise ValueError(f'outline=True needs rule="opencv", got rule={rule!r}')
+        raise ValueError(f'outline=True needs rule="opencv", got rule={rule!r:.80}')
     check_size("height and width", height, width)
     held = _read(polygons, None if device is None else torch.device(device))
     if held is not None and out == "rle":
@@ -220,4 +220,4 @@ def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> t
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.80}")

@@ -64,10 +64,11 @@ def roi_clip_preprocess(
 
     Args:
         images: M images of any sizes: PIL images of any mode, or uint8 arrays or tensors [H, W], [H, W, C] or [C, H, W]
-            with C in 1, 3, 4. They are converted to RGB as transformers does; alpha is laid over white. All tensors are
+            with C in 1, 3, 4. PIL images are turned as their EXIF says, as transformers' `load_image` does, whose array
+            goes in as it is. All are converted to RGB as transformers does; alpha is laid over white. All tensors are
             on one device.
-        boxes: K boxes (x1, y1, x2, y2) in pixels of their image, x2 and y2 exclusive; fractions are rounded half to
-            even as `Image.crop` does; outside of the image is black. A sequence with None for a whole image, or a
+        boxes: K boxes (x1, y1, x2, y2) in pixels of their turned image, x2 and y2 exclusive; fractions are rounded half
+            to even as `Image.crop` does; outside of the image is black. A sequence with None for a whole image, or a
             tensor [K, 4] where a row of `WHOLE_IMAGE` says the same. None: every entry of `image_index` as a whole.
         image_index: K numbers of images; None where there is one box for each image, in order.
         size: side of the result in pixels, 1 to 16,384.
@@ -128,15 +129,15 @@ def roi_clip_preprocess(
 
 def _check_options(size: int, resize: str, interpolation: str, center: str, order: str, dtype: torch.dtype) -> None:
     if isinstance(size, bool) or not isinstance(size, (int, torch.SymInt)) or not 1 <= size <= _MAX_SIZE:
-        raise ValueError(f"size must be an integer from 1 to {_MAX_SIZE}, got {size!r}")
+        raise ValueError(f"size must be an integer from 1 to {_MAX_SIZE}, got {size!r:.80}")
     if resize not in RESIZES:
-        raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r}")
+        raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {resize!r:.80}")
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
+        raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r:.80}")
     if center not in CENTERS:
-        raise ValueError(f"center must be one of {', '.join(CENTERS)}, got {center!r}")
+        raise ValueError(f"center must be one of {', '.join(CENTERS)}, got {center!r:.80}")
     if order not in ORDERS:
-        raise ValueError(f"order must be None or one of {', '.join(ORDERS)}, got {order!r}")
+        raise ValueError(f"order must be None or one of {', '.join(ORDERS)}, got {order!r:.80}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
 
@@ -158,7 +159,7 @@ def _as_floats(values: Sequence[float], name: str) -> list[float]:
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be 3 finite numbers, got {values!r:.80}") from None
     if len(numbers) != 3 or not all(abs(number) < 2.0**127 for number in numbers):
-        raise ValueError(f"{name} must be 3 finite numbers, got {numbers}")
+        raise ValueError(f"{name} must be 3 finite numbers, got {numbers!s:.80}")
     return numbers
 
 
@@ -217,7 +218,7 @@ def _as_row(box: Any, index: int) -> list[int]:
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {box!r:.80}") from None
     if len(corners) != 4 or not all(abs(corner) < 2**61 for corner in corners):
-        raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {tuple(corners)}")
+        raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {tuple(corners)!s:.80}")
     return [round(corner) for corner in corners]
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpad_fast.ops._images import as_pixels
 from dpad_fast.rewards.discriminative import region_of, whole_or
-from dpad_fast.rewards.images import Picture, find_pictures
+from dpad_fast.rewards.images import find_pictures
 from dpad_fast.types import Sample
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def _embed(encoder: ClipEncoder, samples: list[Sample]) -> list[object]:
             box = region_of(sample.target.box, size, sample.target.image_size)
             if box is not None:
                 regions[place, whole_or(box, size)] = None
-    decoded = [Picture(as_pixels(picture.pixels(), picture.name), picture.name) for picture in pictures]
+    decoded = [picture.decoded() for picture in pictures]
     values = encoder.embed_regions(decoded, list(regions), exact=True)
     encoder.remember_regions([(pictures[place].key, box) for place, box in regions], values)
     return [(decoded[place].key, box) for place, box in regions]

@@ -102,7 +102,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r:.80}")
         self._check_tuples()
         self._check_numbers()
         self._check_together()
@@ -111,35 +111,37 @@ class RewardConfig:
         for name in ("terms", "tags"):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-                raise ValueError(f"{name} must be a list of names, got {value!r}")
+                raise ValueError(f"{name} must be a list of names, got {value!r:.80}")
             object.__setattr__(self, name, tuple(value))
         if self.tags not in TAG_ORDERS:
-            raise ValueError(f"tags must be [think, answer] or [think, answer, caption], got {list(self.tags)}")
+            raise ValueError(f"tags must be [think, answer] or [think, answer, caption], got {list(self.tags)!s:.80}")
         for i, term in enumerate(self.terms):
             if term not in TERMS:
-                raise ValueError(f"terms[{i}] is {term!r}; known terms: {', '.join(TERMS)}")
+                raise ValueError(f"terms[{i}] is {term!r:.80}; known terms: {', '.join(TERMS)}")
         if not self.terms or len(set(self.terms)) != len(self.terms):
-            raise ValueError(f"terms must name at least one term and each only once, got {list(self.terms)}")
+            raise ValueError(f"terms must name at least one term and each only once, got {list(self.terms)!s:.80}")
         if not isinstance(self.weights, Mapping):
-            raise ValueError(f"weights must map term names to numbers, got {self.weights!r}")
+            raise ValueError(f"weights must map term names to numbers, got {self.weights!r:.80}")
         for name, weight in self.weights.items():
             if name not in self.terms:
-                raise ValueError(f"weights[{name!r}] names no term of this configuration: {', '.join(self.terms)}")
+                raise ValueError(f"weights[{name!r:.80}] names no term of this configuration: {', '.join(self.terms)}")
             if not _is_number(weight):
-                raise ValueError(f"weights[{name!r}] must be a finite number, got {weight!r}")
+                raise ValueError(f"weights[{name!r:.80}] must be a finite number, got {weight!r:.80}")
         object.__setattr__(self, "weights", {name: float(weight) for name, weight in self.weights.items()})
 
     def _check_numbers(self) -> None:
         for name in ("iou_threshold", "box_l1_threshold", "point_threshold", "alpha", "tau"):
             if not _is_number(getattr(self, name)):
-                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r:.80}")
         if self.mask_threshold is not None and not _is_number(self.mask_threshold):
-            raise ValueError(f"mask_threshold must be a finite number or None, got {self.mask_threshold!r}")
+            raise ValueError(f"mask_threshold must be a finite number or None, got {self.mask_threshold!r:.80}")
         for name in ("gate", "strip"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.80}")
         if type(self.max_objects) is not int or not 1 <= self.max_objects <= MAX_OBJECTS:
-            raise ValueError(f"max_objects must be a whole number from 1 to {MAX_OBJECTS}, got {self.max_objects!r}")
+            raise ValueError(
+                f"max_objects must be a whole number from 1 to {MAX_OBJECTS}, got {self.max_objects!r:.80}"
+            )
         if self.model_size is not None:
             object.__setattr__(self, "model_size", whole_size(self.model_size, "model_size"))
 
@@ -212,7 +214,7 @@ class RewardConfig:
         from dpad_fast.rewards.presets import PRESETS
 
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}; known presets: {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r:.80}; known presets: {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **_known(overrides)})
 
 
@@ -222,7 +224,7 @@ def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
         if key not in names:
             close = difflib.get_close_matches(str(key), names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown reward setting {key!r}{hint} Known settings: {', '.join(names)}")
+            raise ValueError(f"unknown reward setting {key!r:.80}{hint} Known settings: {', '.join(names)}")
     return values
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from dpad_fast.ops._images import as_pixels, content_digest
+from dpad_fast.ops._images import as_pixels, content_digest, in_own_mode
+from dpad_fast.pictures import decoding, open_picture, upright, upright_size, what_was_said
 from dpad_fast.rewards.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
 
 class Picture:
-    """One image: its size is known without decoding, its pixels and content key are made when first asked for."""
+    """One image, upright: its size is known without decoding, its pixels and key are made when first asked for."""
 
     def __init__(self, source: Any, name: str) -> None:
         self.name = name
@@ -29,13 +29,14 @@ class Picture:
 
     @property
     def size(self) -> Size:
-        """(width, height)."""
+        """(width, height), after the picture was turned as its EXIF says."""
         if self._size is None:
             if isinstance(self._source, Image.Image):
-                self._size = self._source.size
+                with decoding(self.name):
+                    self._size = upright_size(self._source)
             elif isinstance(self._source, str | bytes):
-                with self._open() as image:
-                    self._size = image.size
+                with open_picture(self._source, self.name) as image, decoding(self.name):
+                    self._size = upright_size(image)
             else:
                 pixels = self.pixels()
                 self._size = int(pixels.shape[1]), int(pixels.shape[0])
@@ -49,41 +50,49 @@ class Picture:
 
     @property
     def key(self) -> Hashable:
-        """A digest of the content: of the file's bytes, or of the pixels."""
+        """A digest of the content: of the file's bytes, of the pixels, or of what is neither RGB nor grey."""
         if self._key is None:
             if isinstance(self._source, str | bytes):
                 content = self._source if isinstance(self._source, bytes) else self._read()
-                self._key = ("file", hashlib.sha256(content).digest()[:16])
+                # Not "file": embeddings under that name were made before pictures were turned.
+                self._key = ("upright", hashlib.sha256(content).digest()[:16])
             else:
-                pixels = self.pixels()
-                self._key = ("pixels", tuple(pixels.shape), content_digest(pixels))
+                self._key = _content_key(self.in_own_mode())
         return self._key
 
     def pixels(self) -> torch.Tensor:
         """uint8 [H, W, 3]; files are decoded each time, so that a large batch holds only what it works on."""
         if isinstance(self._source, str | bytes):
-            with self._open() as image:
-                try:
-                    return _colours(as_pixels(image, self.name))
-                except OSError as error:  # a file cut short shows only when it is decoded
-                    raise ValueError(f"{self.name} cannot be decoded: {error}") from None
+            with open_picture(self._source, self.name) as image:
+                return _colours(as_pixels(image, self.name))
         return _colours(as_pixels(self._source, self.name))
+
+    def in_own_mode(self) -> torch.Tensor | Image.Image:
+        """`pixels()` where the picture is RGB or grey, else a decoded PIL image in its own mode."""
+        if isinstance(self._source, str | bytes):
+            with open_picture(self._source, self.name) as image:
+                found = in_own_mode(image, self.name)
+        else:
+            found = in_own_mode(self._source, self.name)
+        return found if isinstance(found, Image.Image) else _colours(found)
+
+    def decoded(self) -> Picture:
+        """The same picture, held decoded, and known by its content instead of by its file."""
+        if not isinstance(self._source, str | bytes):
+            return self
+        with open_picture(self._source, self.name) as image, decoding(self.name):
+            image.load()
+            return Picture(upright(image), self.name)
 
     def _read(self) -> bytes:
         try:
             return Path(self._source).read_bytes()
-        except OSError as error:
-            raise ValueError(f"{self.name} cannot be read: {error}") from None
-
-    def _open(self) -> Image.Image:
-        try:
-            return Image.open(io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.name} cannot be opened as an image: {error}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.name} cannot be read: {what_was_said(error)}") from None
 
 
 class MaskedPicture:
-    """A picture in which some pixels are black."""
+    """A picture in which some pixels are black; it is made RGB first, by the encoder's rule."""
 
     def __init__(self, picture: Picture, keep: torch.Tensor, label: Hashable) -> None:
         self._picture, self._keep = picture, keep
@@ -91,7 +100,18 @@ class MaskedPicture:
 
     def pixels(self) -> torch.Tensor:
         """uint8 [H, W, 3]."""
-        pixels = self._picture.pixels()
+        return self._masked(self._picture.pixels())
+
+    def in_own_mode(self) -> torch.Tensor:
+        """uint8 [H, W, 3], from what the picture's own mode becomes without alpha."""
+        found = self._picture.in_own_mode()
+        if isinstance(found, Image.Image):
+            found = found.convert("RGB")
+            found.info = {}  # a transparent colour would be laid over white
+            found = _colours(as_pixels(found, "picture"))
+        return self._masked(found)
+
+    def _masked(self, pixels: torch.Tensor) -> torch.Tensor:
         return torch.where(self._keep[..., None].to(pixels.device), pixels, torch.zeros((), dtype=torch.uint8))
 
 
@@ -166,6 +186,16 @@ def _check_equal(first: Picture, other: Picture, key: Hashable, contents: bool) 
 def _colours(pixels: torch.Tensor) -> torch.Tensor:
     # A fourth byte here is Pillow's padding; passed on it would be taken for alpha.
     return pixels[..., :3]
+
+
+def _content_key(content: torch.Tensor | Image.Image) -> Hashable:
+    if isinstance(content, torch.Tensor):
+        return ("pixels", tuple(content.shape), content_digest(content))
+    # Encoders differ in what they make of alpha and of palettes, so all of it counts.
+    digest = hashlib.sha256(content.tobytes())
+    digest.update(bytes(content.getpalette() or ()))
+    digest.update(repr(content.info.get("transparency")).encode())
+    return ("image", content.mode, content.size, digest.digest()[:16])
 
 
 def _source(image: Any, name: str) -> Any:

@@ -195,11 +195,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ValueError(f"--set {text!r} is not of the form key=value")
+            raise ValueError(f"--set {text!r:.80} is not of the form key=value")
         try:
             _assign(values, key.strip().split("."), _yaml(value))
         except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(f"--set {key}: {_short(value)} is not valid YAML") from error
+            raise ValueError(f"--set {key:.80}: {_short(value)} is not valid YAML") from error
     return from_dict(values)
 
 
@@ -270,20 +270,20 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         step = values.setdefault(key, {})
         if not isinstance(step, dict):
-            raise ValueError(f"--set {'.'.join(keys)}: {key} is not a section")
+            raise ValueError(f"--set {'.'.join(keys):.80}: {key:.80} is not a section")
         values = step
     values[keys[-1]] = value
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
+        raise ValueError(f"{name} is {value!r:.80}; known: {', '.join(known)}")
 
 
 def _section(cls: Any, values: Any, prefix: str) -> Any:
     """An instance of a configuration class, every value checked against its field's type."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{prefix.rstrip('.')} must be a section of settings, got {values!r}")
+        raise ValueError(f"{prefix.rstrip('.')} must be a section of settings, got {values!r:.80}")
     hints = typing.get_type_hints(cls)
     for key in values:
         if not prefix and key in REMOVED:
@@ -291,7 +291,7 @@ def _section(cls: Any, values: Any, prefix: str) -> Any:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
-            raise ValueError(f"unknown setting {prefix}{key}{hint}")
+            raise ValueError(f"unknown setting {prefix}{key!s:.80}{hint}")
     return cls(**{key: _value(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
 
 
@@ -301,7 +301,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} must be a list, got {value!r}")
+            raise ValueError(f"{name} must be a list, got {value!r:.80}")
         inner = typing.get_args(hint)[0]
         return tuple(_value(inner, item, f"{name}[{i}]") for i, item in enumerate(value))
     if origin is not None:

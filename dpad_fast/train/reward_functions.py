@@ -52,7 +52,7 @@ def parse_solution(row: Mapping[str, Any], column: str = "solution") -> Target:
         ValueError: if the row has no such column or its text cannot be parsed.
     """
     if column not in row:
-        raise ValueError(f"the data set has no column {column!r}; its columns are {sorted(row)}")
+        raise ValueError(f"the data set has no column {column!r:.80}; its columns are {sorted(row)}")
     return Target.parse(row[column], image_size=_size_of(row.get("image")))
 
 

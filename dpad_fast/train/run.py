@@ -99,11 +99,11 @@ def make_dataset(config: TrainConfig) -> Dataset:
     rows = load_from_disk(data.path) if Path(data.path).is_dir() else load_dataset(data.path)
     if not isinstance(rows, Dataset):
         if data.split not in rows:
-            raise ValueError(f"data.split is {data.split!r}; {data.path} has {', '.join(rows)}")
+            raise ValueError(f"data.split is {data.split!r:.80}; {data.path} has {', '.join(rows)}")
         rows = rows[data.split]
     for name in (data.question, data.solution, data.image):
         if name not in rows.column_names:
-            raise ValueError(f"data.path {data.path} has no column {name!r}; it has {', '.join(rows.column_names)}")
+            raise ValueError(f"data.path {data.path} has no column {name!r:.80}; it has {', '.join(rows.column_names)}")
     if data.limit:
         rows = rows.select(range(min(data.limit, len(rows))))
 

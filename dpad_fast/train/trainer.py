@@ -59,7 +59,7 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, advantage: str = "std", share_images: bool = False, **kwargs: Any) -> None:
         if advantage not in SCALES:
-            raise ValueError(f"advantage is {advantage!r}; known: {', '.join(SCALES)}")
+            raise ValueError(f"advantage is {advantage!r:.80}; known: {', '.join(SCALES)}")
         super().__init__(*args, **kwargs)
         self._advantage = advantage
         self._gathered: torch.Tensor | None = None  # [N, F] of all processes, from the last call

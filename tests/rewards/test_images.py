@@ -1,0 +1,234 @@
+"""Pictures as users hold them: turned by one rule whatever way they come in, and named when they break."""
+
+import base64
+import importlib
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import dpad_fast as df
+from dpad_fast import testing_rewards as shared
+from dpad_fast.data import reasonseg
+from dpad_fast.ops import roi_clip_preprocess
+from dpad_fast.rewards.ahead import embed_ahead
+from dpad_fast.rewards.images import Picture, find_pictures
+from dpad_fast.testing import noisy_pixels
+
+GOOD = shared.completion()
+WIDE, TALL = shared.SIZE, shared.SIZE[::-1]
+
+
+def turned_file(path, orientation, size=WIDE):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shared.picture(size=size).save(path, exif=exif, quality=95)
+    return path
+
+
+def similarity(encoder, image, size):
+    target = df.Target(box=(20, 12, 64, 52), points=((30, 24), (50, 40)), image_size=size)
+    encoder.cache.clear()
+    batch = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder).score([GOOD], [target], [image])
+    return batch.similarity["roi"].item(), batch.similarity["aoi"].item()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_every_way_in_is_turned_alike(encoder, tmp_path, suffix, orientation):
+    """As `datasets` decodes the row and transformers loads the file: by the sizes and the similarities."""
+    datasets = pytest.importorskip("datasets")
+    from transformers.image_utils import load_image
+
+    path = turned_file(tmp_path / f"a.{suffix}", orientation)
+    content = path.read_bytes()
+    size = TALL if orientation > 4 else WIDE
+    by_datasets = datasets.Image().decode_example({"bytes": content, "path": None})
+    want = similarity(encoder, by_datasets, size)
+    ways = {
+        "path": path,
+        "string": str(path),
+        "bytes": content,
+        "dictionary": {"bytes": content, "path": "a"},
+        "dictionary with a path": {"bytes": None, "path": str(path)},
+        "opened": Image.open(path),
+        "opened and converted": Image.open(path).convert("RGB"),
+        "load_image": load_image(str(path)),
+        "transposed": ImageOps.exif_transpose(Image.open(path)),
+        "array": np.asarray(by_datasets),
+    }
+    for name, image in ways.items():
+        assert find_pictures([image], None)[0][0].size == size, name
+        assert similarity(encoder, image, size) == want, name
+    if orientation != 1:  # what was scored before
+        unturned = similarity(encoder, np.asarray(shared.picture()), WIDE)
+        assert abs(unturned[0] - want[0]) > 1e-3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_op_turns_opened_images(tmp_path, orientation):
+    image = Image.open(turned_file(tmp_path / "a.png", orientation))
+    want = np.asarray(ImageOps.exif_transpose(image))
+    boxes = [None, (5, 6, 60, 70)]
+    got = roi_clip_preprocess([image], boxes, [0, 0], size=32)
+    assert torch.equal(got, roi_clip_preprocess([want], boxes, [0, 0], size=32))
+
+
+def test_a_folder_gives_sizes_after_turning(encoder, tmp_path):
+    turned_file(tmp_path / "a.jpg", 6)
+    (tmp_path / "a.json").write_text(
+        '{"text": ["q"], "shapes": [{"label": "target", "points": [[9, 9], [50, 9], [9, 60]]}]}'
+    )
+    (sample,) = reasonseg.load(tmp_path)
+    assert sample.target.image_size == Picture(sample.image, "a").size == TALL
+    assert sample.target.mask.shape == TALL[::-1]
+    decoded = ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg"))
+    assert similarity(encoder, sample.image, TALL) == similarity(encoder, decoded, TALL)
+
+
+def test_embeddings_made_before_pictures_were_turned_are_not_served(encoder, tmp_path):
+    content = turned_file(tmp_path / "a.jpg", 3).read_bytes()
+    _, digest = Picture(content, "a").key
+    want = similarity(encoder, content, WIDE)
+    encoder.cache.clear()
+    wrong = torch.nn.functional.normalize(torch.ones(16), dim=0)
+    for box in (None, (20, 12, 64, 52)):
+        encoder.cache.put(("image", "float32", ("file", digest), box), wrong)
+    target = df.Target(box=(20, 12, 64, 52), points=((30, 24), (50, 40)), image_size=WIDE)
+    batch = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder).score([GOOD], [target], [content])
+    assert (batch.similarity["roi"].item(), batch.similarity["aoi"].item()) == want
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_what_is_embedded_ahead_is_found_by_file_and_by_content(tiny, tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    path = tmp_path / "a.png"
+    shared.picture().convert(mode).save(path, exif=exif)
+    encoder = df.ClipEncoder.from_transformers(*tiny)
+    target = df.Target(box=(20, 12, 64, 52), points=((30, 24), (50, 40)), image_size=TALL)
+    assert embed_ahead(encoder, [df.Sample("a", str(path), "q", target)]) == 2
+    encoder._inputs = lambda *rest: pytest.fail("embedded again")
+    encoder.embed_regions([Picture(str(path), "a")], [(0, None), (0, (20, 12, 64, 52))])
+    encoder.embed_regions([Picture(ImageOps.exif_transpose(Image.open(path)), "a")], [(0, None), (0, (20, 12, 64, 52))])
+
+
+def test_a_rows_truth_and_the_report_are_in_the_turned_picture(tmp_path):
+    from dpad_fast.evaluate.drawing import draw_answer
+    from dpad_fast.train.reward_functions import parse_solution
+
+    image = Image.open(turned_file(tmp_path / "a.png", 6))
+    assert parse_solution({"solution": shared.SOLUTION, "image": image}).image_size == TALL
+    plain = ImageOps.exif_transpose(image)
+    drawn = draw_answer(image, (5, 6, 30, 90), (1, 2, 3, 4))
+    assert drawn.size == (2 * TALL[0], 2 * TALL[1])
+    assert drawn.tobytes() == draw_answer(plain, (5, 6, 30, 90), (1, 2, 3, 4)).tobytes()
+
+
+def chunk(kind, content=b""):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(*behind, size=(96, 72), cut=None):
+    rows = np.hstack([np.zeros((size[1], 1), np.uint8), noisy_pixels(size[1], size[0] * 3)[..., 0]]).tobytes()
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)[:cut]) + b"".join(behind) + chunk(b"IEND")
+
+
+def encoded(kind, image=None):
+    file = io.BytesIO()
+    (image or shared.picture()).save(file, kind)
+    return file.getvalue()
+
+
+def closed(image):
+    image.close()
+    return image
+
+
+BROKEN = {
+    "closed": lambda: closed(shared.picture()),
+    "closed before it was decoded": lambda: closed(Image.open(io.BytesIO(encoded("JPEG")))),
+    "opened PNG, closed": lambda: closed(Image.open(io.BytesIO(encoded("PNG")))),
+    "opened, cut off": lambda: Image.open(io.BytesIO(encoded("JPEG")[:1500])),
+    "opened PNG, cut off": lambda: Image.open(io.BytesIO(encoded("PNG")[:2000])),
+    "opened QOI, cut off": lambda: Image.open(io.BytesIO(b"qoif" + struct.pack(">IIBB", 96, 72, 3, 0))),
+    "opened, 13 bytes of a chunk": lambda: Image.open(
+        io.BytesIO(png(b"\x00\x00\x00\x05\xff\xfe\x00\x01bytes", cut=5000))
+    ),
+    "JPEG cut off": lambda: encoded("JPEG")[:1500],
+    "PNG cut off": lambda: encoded("PNG")[:2000],
+    "broken chunk": lambda: png(b"\x00\x00\x00\x05\xff\xfe\x00\x01bytes", cut=5000),
+    "oversized text": lambda: png(chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * (1 << 21)))),
+    "QOI": lambda: b"qoif" + struct.pack(">IIBB", 96, 72, 3, 0),
+    "NUL in a path": lambda: "a\0b.png",
+    "missing path": lambda: "nowhere.png",
+    "folder": lambda: ".",
+    "empty": lambda: b"",
+    "mode La": lambda: Image.new("La", WIDE),
+    "bomb": lambda: png(size=(1, 1)).replace(struct.pack(">II", 1, 1), struct.pack(">II", 60_000, 60_000)),
+    "data URI": lambda: "data:image/png;base64," + base64.b64encode(bytes(66_000)).decode(),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_broken_picture_is_named(encoder, kind, position):
+    images = [shared.picture(i) for i in range(3)]
+    images[position] = BROKEN[kind]()
+    check_named(encoder, images, position)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_picture_is_named_where_rows_share_it(encoder, kind):
+    broken = BROKEN[kind]()
+    check_named(encoder, [shared.picture(), broken, broken], 1)
+    if isinstance(broken, bytes):  # equal, but not the same object
+        check_named(encoder, [shared.picture(), broken, bytes(bytearray(broken))], 1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BROKEN if not isinstance(BROKEN[kind](), str | bytes)])
+def test_the_op_names_a_broken_picture(kind):
+    with pytest.raises(ValueError, match=r"^images\[1\] "):
+        roi_clip_preprocess([shared.picture(), BROKEN[kind]()], None, size=8)
+
+
+def check_named(encoder, images, position):
+    encoder.cache.clear()
+    target = df.Target(box=(20, 12, 64, 52), points=((30, 24), (50, 40)))
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
+    with pytest.raises(ValueError, match=rf"^images\[{position}\] ") as caught:
+        scorer.score([GOOD] * len(images), [target] * len(images), images)
+    assert len(str(caught.value)) < 300
+    assert not str(caught.value).endswith(": ")  # says why
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BROKEN if isinstance(BROKEN[kind](), bytes)])
+def test_a_broken_file_of_a_folder_is_named(encoder, tmp_path, kind):
+    (tmp_path / "a.png").write_bytes(BROKEN[kind]())
+    (tmp_path / "a.json").write_text(
+        '{"text": ["q"], "shapes": [{"label": "target", "points": [[9, 9], [50, 9], [9, 60]]}]}'
+    )
+    with pytest.raises(ValueError, match=r"(a\.png|images\[0\]) "):
+        embed_ahead(encoder, reasonseg.load(tmp_path))
+    if kind in ("QOI", "bomb", "empty"):  # seen in the header
+        with pytest.raises(ValueError, match=r"a\.png (cannot be opened|has more pixels)"):
+            list(reasonseg.load(tmp_path))
+
+
+def test_sound_files_are_decoded_once(encoder, tmp_path, monkeypatch):
+    png_plugin = importlib.import_module("PIL.PngImagePlugin")
+    path = Path(tmp_path / "a.png")
+    shared.picture().save(path)
+    decoded = []
+    end = png_plugin.PngImageFile.load_end
+    monkeypatch.setattr(png_plugin.PngImageFile, "load_end", lambda self: decoded.append(1) or end(self))
+    encoder.cache.clear()
+    similarity(encoder, path, WIDE)
+    similarity(encoder, Image.open(path), WIDE)
+    assert len(decoded) == 2  # once each
