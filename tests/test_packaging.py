@@ -175,8 +175,8 @@ def test_sdist_holds_what_a_build_needs_and_no_binary(built: dict[str, Path]) ->
     for needed in (
         "CMakeLists.txt",
         "LICENSE",
-        "csrc/bindings.cpp",
-        "csrc/core/advantage.h",
+        "csrc/bindings/module.cpp",
+        "csrc/core/rewards/advantage.h",
         "csrc/cuda/kernels.cuh",
         "csrc/cuda/masks.cu",
         "tests/csrc/cuda_bodies.cpp",

@@ -2,8 +2,8 @@
 
 All take and return float32 (those of varlen.py, for a GPU, leave bfloat16 between two products); what differs is the
 precision of the matrix products, and what multiplies. "int16": rows and weights are scaled to 16-bit integers and
-multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower_kernels.h) or by AMX in two digits of 8 bits
-(csrc/simd/digit_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
+multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower/table.h) or by AMX in two digits of 8 bits
+(csrc/simd/digits/table.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
 AMX in three digits, 24 bits as a float32 has, with the error of torch's own product. Residuals, norms, softmax and
 activations are float32 in every case.
 """
@@ -85,7 +85,7 @@ _DIGITS = {"digits2": 2, "digits3": 3}
 
 
 class NativeKernels:
-    """csrc/core/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
+    """csrc/core/tower/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
 
     Not for two threads at once, and the result of `linear` or `attend` lives until the next call that gives as many
     columns.

@@ -331,7 +331,7 @@ def _cuda_out(
     )  # fmt: skip
 
 
-_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings_resample.cpp
+_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings/crops.cpp
 
 
 def _checked(

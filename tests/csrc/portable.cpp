@@ -7,9 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#include "core/cpu_features.h"
-#include "core/resample.h"
-#include "simd/mask_kernels.h"
+#include "simd/cpu_features.h"
+#include "core/crops/resample.h"
+#include "simd/masks/table.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 

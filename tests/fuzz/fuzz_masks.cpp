@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "core/polygons.h"
-#include "core/rle.h"
+#include "core/masks/polygons.h"
+#include "core/masks/rle.h"
 
 namespace {
 
