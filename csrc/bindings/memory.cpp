@@ -1,6 +1,5 @@
-// Memory of core/base/output_pool.h as a Python object that lends it as a writable buffer and gives it back when it dies.
-#include <pybind11/pybind11.h>
-
+// Memory of core/base/output_pool.h as a Python object that lends it as a writable buffer and gives it back when it
+// dies.
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -43,8 +42,5 @@ void bind_memory(py::module_& m) {
     const dpad::OutputMemory memory = dpad::output_memory();
     return py::make_tuple(memory.kept, memory.limit);
   });
-  m.def("limit_output_memory", [](size_t limit) {
-    py::gil_scoped_release release;
-    dpad::limit_output_memory(limit);
-  });
+  m.def("limit_output_memory", [](size_t limit) { without_gil([&] { dpad::limit_output_memory(limit); }); });
 }

@@ -1,12 +1,17 @@
-// Reads polygons in the forms that callers hold: arrays [n, 2], flat lists x0, y0, x1, y1, ..., lists of pairs, and
-// lists of such rings. In C++ because 128 polygons take longer to look at in Python than to draw.
+// Polygons: read from the forms that callers hold (arrays [n, 2], flat lists x0, y0, x1, y1, ..., lists of pairs, and
+// lists of such rings), drawn, and counted against masks. Read in C++ because 128 polygons take longer to look at in
+// Python than to draw.
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <optional>
+#include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "bindings/address.h"
+#include "bindings/arguments.h"
 #include "bindings/bind.h"
 
 namespace py = pybind11;
@@ -110,21 +115,61 @@ Gathered gather(py::sequence objects) {
 int64_t count(const Gathered& polygons) { return static_cast<int64_t>(polygons.object_starts.size() - 1); }
 
 PolygonArgs args(const Gathered& polygons) {
-  const auto at = [](const auto& values) { return reinterpret_cast<std::uintptr_t>(values.data()); };
-  return {at(polygons.vertices),      static_cast<int64_t>(polygons.vertices.size() / 2),
-          at(polygons.ring_starts),   static_cast<int64_t>(polygons.ring_starts.size() - 1),
-          at(polygons.object_starts), count(polygons)};
+  const auto address_of = [](const auto& values) { return reinterpret_cast<Address>(values.data()); };
+  return {address_of(polygons.vertices),      static_cast<int64_t>(polygons.vertices.size() / 2),
+          address_of(polygons.ring_starts),   static_cast<int64_t>(polygons.ring_starts.size() - 1),
+          address_of(polygons.object_starts), count(polygons)};
 }
 
 // The vectors' own memory, for as long as one of the arrays lives.
 py::tuple arrays(const py::object& self) {
   const auto& polygons = self.cast<const Gathered&>();
-  const auto whole = [&](const std::vector<int64_t>& values) {
+  const auto shared = [&](const std::vector<int64_t>& values) {
     return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data(), self);
   };
   const auto vertices = static_cast<py::ssize_t>(polygons.vertices.size() / 2);
   return py::make_tuple(py::array_t<double>({vertices, py::ssize_t{2}}, polygons.vertices.data(), self),
-                        whole(polygons.ring_starts), whole(polygons.object_starts));
+                        shared(polygons.ring_starts), shared(polygons.object_starts));
+}
+
+// zeros: the output is all 0 already.
+void draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads,
+                   bool zeros, Address words, Address area, Address box) {
+  const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
+  without_gil([&] {
+    dpad::draw_polygons(checked_polygons(args), height, width, chosen, threads, zeros, at<uint64_t>(words),
+                        at<int64_t>(area), at<dpad::PixelBox>(box));
+  });
+}
+
+void draw_polygons_dense(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads,
+                         bool zeros, Address dense) {
+  const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
+  without_gil([&] {
+    dpad::draw_polygons_dense(checked_polygons(args), height, width, chosen, threads, zeros, at<uint8_t>(dense));
+  });
+}
+
+void check_mask_index(const int64_t* index, int64_t n, int64_t masks) {
+  for (int64_t i = 0; i < n; ++i)
+    if (index[i] < 0 || index[i] >= masks)
+      throw std::invalid_argument("mask_index[" + std::to_string(i) + "] is " + std::to_string(index[i]) +
+                                  ", expected 0 to " + std::to_string(masks - 1));
+}
+
+// Counts of object i against mask index[i], or mask i where index is 0.
+void polygon_counts(const PolygonArgs& args, const std::string& rule, const PackedArgs& masks, int64_t height,
+                    int64_t width, Address index, const std::optional<PackedArgs>& ignore, int threads,
+                    Address intersection, Address uni) {
+  const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
+  const dpad::PackedView truth = packed_masks(masks, height, width);
+  const std::optional<dpad::PackedView> ignored = packed_masks(ignore, height, width);
+  without_gil([&] {
+    const dpad::PolygonBatch batch = checked_polygons(args);
+    if (index != 0) check_mask_index(at<const int64_t>(index), batch.n, truth.n);
+    dpad::polygon_counts(batch, chosen, truth, at<const int64_t>(index), ignored ? &*ignored : nullptr, threads,
+                         at<int64_t>(intersection), at<int64_t>(uni));
+  });
 }
 
 }  // namespace
@@ -135,4 +180,8 @@ void bind_polygons(py::module_& m) {
       .def("__len__", &count)
       .def_property_readonly("args", &args)
       .def("arrays", &arrays);
+  m.def("check_polygons", [](const PolygonArgs& args) { checked_polygons(args); });
+  m.def("draw_polygons", &draw_polygons);
+  m.def("draw_polygons_dense", &draw_polygons_dense);
+  m.def("polygon_counts", &polygon_counts);
 }

@@ -1,4 +1,6 @@
 // COCO run-length dictionaries {"size": [height, width], "counts": bytes} in and out.
+#include "core/masks/rle.h"
+
 #include <pybind11/numpy.h>
 
 #include <algorithm>
@@ -10,21 +12,15 @@
 #include <string>
 #include <vector>
 
+#include "bindings/address.h"
+#include "bindings/arguments.h"
 #include "bindings/bind.h"
 #include "core/masks/loops.h"
 #include "core/masks/polygons.h"
-#include "core/masks/rle.h"
 
 namespace py = pybind11;
 
 namespace {
-
-using Address = std::uintptr_t;
-
-template <typename T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // What one dictionary holds, with the objects kept alive so that the runs can be read without the GIL.
 struct Source {
@@ -66,15 +62,15 @@ std::vector<int64_t> whole_numbers(py::handle counts, const dpad::ItemName& name
   const py::array array = listed ? py::array::ensure(counts) : py::array();
   if (!listed || !array) PyErr_Clear();
   const char kind = listed && array && array.ndim() == 1 ? array.dtype().kind() : 'O';
-  bool whole = kind == 'i' || kind == 'u' || kind == 'b' || kind == 'f';
+  bool all_whole = kind == 'i' || kind == 'u' || kind == 'b' || kind == 'f';
   if (kind == 'f') {
     const auto values = as<double>(array);
     for (py::ssize_t i = 0; i < values.size(); ++i) {
       const double value = values.data()[i];
-      whole = whole && value == std::floor(value) && std::fabs(value) < 1e15;
+      all_whole = all_whole && value == std::floor(value) && std::fabs(value) < 1e15;
     }
   }
-  if (!whole)
+  if (!all_whole)
     throw py::value_error(name.text() + ": counts must be bytes, a string or a list of whole numbers, got " +
                           std::string(Py_TYPE(counts.ptr())->tp_name));
   const auto numbers = as<int64_t>(array);
@@ -133,14 +129,15 @@ void for_rles(const std::vector<Source>& sources, const std::string& name, int t
   std::mutex guard;
   size_t bad = sources.size();
   std::string message;
-  py::gil_scoped_release release;
-  dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 13, threads, [&](int64_t begin, int64_t end) {
-    for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) try {
-        use(i, decode(sources[i], {name.c_str(), static_cast<int64_t>(i)}));
-      } catch (const std::invalid_argument& error) {
-        const std::lock_guard<std::mutex> lock(guard);
-        if (i < bad) bad = i, message = error.what();
-      }
+  without_gil([&] {
+    dpad::for_masks(static_cast<int64_t>(sources.size()), 1 << 13, threads, [&](int64_t begin, int64_t end) {
+      for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) try {
+          use(i, decode(sources[i], {name.c_str(), static_cast<int64_t>(i)}));
+        } catch (const std::invalid_argument& error) {
+          const std::lock_guard<std::mutex> lock(guard);
+          if (i < bad) bad = i, message = error.what();
+        }
+    });
   });
   if (bad < sources.size()) throw std::invalid_argument(message);
 }
@@ -161,18 +158,22 @@ py::dict to_dict(const dpad::Rle& rle) {
   return out;
 }
 
-template <typename Make>
-py::list to_list(int64_t n, int threads, Make&& make) {
-  std::vector<dpad::Rle> rles(static_cast<size_t>(n));
-  {
-    py::gil_scoped_release release;
-    dpad::for_masks(n, 1 << 16, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) rles[static_cast<size_t>(i)] = make(i);
-    });
-  }
+py::list to_dicts(const std::vector<dpad::Rle>& rles) {
   py::list out;
   for (const dpad::Rle& rle : rles) out.append(to_dict(rle));
   return out;
+}
+
+// The run lengths that make(i) gives for 0..n, made in parallel.
+template <typename Make>
+py::list make_rles(int64_t n, int threads, Make&& make) {
+  std::vector<dpad::Rle> rles(static_cast<size_t>(n));
+  without_gil([&] {
+    dpad::for_masks(n, 1 << 16, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) rles[static_cast<size_t>(i)] = make(i);
+    });
+  });
+  return to_dicts(rles);
 }
 
 void same_sizes(const std::vector<Source>& sources, const std::string& name, int64_t height, int64_t width) {
@@ -265,20 +266,26 @@ py::dict rle_merge(py::sequence items, bool intersect, int threads) {
 }
 
 py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads) {
-  const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;
-  const dpad::PolygonBatch batch{at<const double>(vertices), at<const int64_t>(rings), at<const int64_t>(objects), n};
-  const dpad::PolygonRule chosen = rule == "coco"     ? dpad::PolygonRule::coco
-                                   : rule == "opencv" ? dpad::PolygonRule::opencv
-                                                      : dpad::PolygonRule::center;
-  std::vector<dpad::Rle> rles;
-  {
-    py::gil_scoped_release release;
-    dpad::check_polygons(batch, vertex_count, ring_count);
-    rles = dpad::polygons_to_rle(batch, height, width, chosen, threads);
-  }
-  py::list out;
-  for (const dpad::Rle& rle : rles) out.append(to_dict(rle));
-  return out;
+  const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
+  return to_dicts(
+      without_gil([&] { return dpad::polygons_to_rle(checked_polygons(args), height, width, chosen, threads); }));
+}
+
+py::list rle_canonical(py::sequence items, const std::string& name) {
+  return to_dicts(decode_all(read_all(items, name), name, 1));
+}
+
+py::list rle_encode(Address columns, int64_t n, int64_t height, int64_t width, int threads) {
+  return make_rles(n, threads, [&](int64_t i) {
+    return dpad::rle_from_columns(at<const uint8_t>(columns) + i * height * width, height, width);
+  });
+}
+
+py::list rle_from_words(Address words, Address box, int64_t n, int64_t height, int64_t width, int threads) {
+  const int64_t size = height * dpad::words_for(width);
+  return make_rles(n, threads, [&](int64_t i) {
+    return dpad::rle_from_words(at<const uint64_t>(words) + i * size, height, width, at<const dpad::PixelBox>(box)[i]);
+  });
 }
 
 }  // namespace
@@ -290,22 +297,8 @@ void bind_rle(py::module_& m) {
   m.def("rle_measure", &rle_measure);
   m.def("rle_iou", &rle_iou);
   m.def("rle_merge", &rle_merge);
-  m.def("rle_canonical", [](py::sequence items, const std::string& name) {
-    py::list out;
-    for (const dpad::Rle& rle : decode_all(read_all(items, name), name, 1)) out.append(to_dict(rle));
-    return out;
-  });
-  m.def("rle_encode", [](Address columns, int64_t n, int64_t height, int64_t width, int threads) {
-    return to_list(n, threads, [&](int64_t i) {
-      return dpad::rle_from_columns(at<const uint8_t>(columns) + i * height * width, height, width);
-    });
-  });
-  m.def("rle_from_words", [](Address words, Address box, int64_t n, int64_t height, int64_t width, int threads) {
-    const int64_t size = height * dpad::words_for(width);
-    return to_list(n, threads, [&](int64_t i) {
-      return dpad::rle_from_words(at<const uint64_t>(words) + i * size, height, width,
-                                  at<const dpad::PixelBox>(box)[i]);
-    });
-  });
+  m.def("rle_canonical", &rle_canonical);
+  m.def("rle_encode", &rle_encode);
+  m.def("rle_from_words", &rle_from_words);
   m.def("polygons_to_rle", &polygons_to_rle);
 }

@@ -7,7 +7,7 @@
 
 namespace dpad::gpu {
 
-enum class Rule { coco, opencv, center };  // in the order of dpad_fast.ops.polygons.RULES
+enum class Rule { coco, opencv, center };
 
 // vertices [vertex_count, 2]; ring r is vertices ring_starts[r]..ring_starts[r + 1], object i is rings
 // object_starts[i]..object_starts[i + 1]. Starts that do not fit are cut to what there is: memory stays safe.

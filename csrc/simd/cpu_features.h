@@ -1,13 +1,20 @@
-// Which instruction sets this processor and operating system offer.
+// What this processor offers and the operating system lets a process use.
 #pragma once
 
 namespace dpad {
 
-enum class SimdLevel { scalar = 0, avx2 = 1, avx512 = 2 };
+// All false where the processor is no x86-64.
+struct CpuFeatures {
+  bool popcnt = false, bmi2 = false, avx2 = false, fma = false, f16c = false;
+  bool avx512 = false;  // F, BW and VL, which no processor with the others lacks
+  bool avx512dq = false, avx512vnni = false, avx512vpopcntdq = false, avx512vbmi = false, avx512vbmi2 = false;
+};
 
-// The best level that CPUID reports and the operating system saves (XCR0). Constant for the life of the process.
-SimdLevel best_simd_level();
+// Constant for the life of the process.
+const CpuFeatures& cpu_features();
 
-const char* simd_level_name(SimdLevel level);
+// Whether AMX's tiles of 8-bit integers are there. Asking claims them for the process, so ask only where they are
+// wanted.
+bool claim_amx();
 
 }  // namespace dpad

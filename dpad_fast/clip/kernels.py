@@ -85,7 +85,7 @@ _DIGITS = {"digits2": 2, "digits3": 3}
 
 
 class NativeKernels:
-    """csrc/core/tower/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
+    """csrc/core/tower/tower.h. Buffers are used again: fresh pages of this size would cost as much as the products.
 
     Not for two threads at once, and the result of `linear` or `attend` lives until the next call that gives as many
     columns.
@@ -256,12 +256,17 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
 
 def has_amx() -> bool:
     """Whether products run on AMX tiles: then they are several times as fast as anything else."""
-    return str(_extension.C.tower_level()) == "amx"
+    return _products_level() == "amx"
 
 
 def has_avx512() -> bool:
     """Whether this package's own products are faster than torch's."""
-    return str(_extension.C.tower_level()) != "scalar"
+    return _products_level() != "scalar"
+
+
+def _products_level() -> str:
+    """The instruction set of this package's own products."""
+    return str(_extension.C.simd_report()["tower"])
 
 
 def _norm_parts(norm: Norm | None) -> tuple[int, int, float]:

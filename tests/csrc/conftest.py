@@ -27,7 +27,7 @@ class Polygons(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("vertices", "ring_starts", "object_starts")),
         *((name, ctypes.c_int64) for name in ("vertex_count", "ring_count", "n")),
-        ("rule", ctypes.c_int),
+        ("rule", ctypes.c_char_p),
     )
 
 
@@ -51,7 +51,7 @@ class HostKernels:
             head: list[Any] = []
             if isinstance(values[0], tuple):
                 (vertices, vertex_count, rings, ring_count, objects, n), rule, *values = values
-                batch = Polygons(vertices, rings, objects, vertex_count, ring_count, n, rule)
+                batch = Polygons(vertices, rings, objects, vertex_count, ring_count, n, rule.encode())
                 head = [ctypes.byref(batch)]
             error = function(*head, *map(ctypes.c_int64, values), Stream(*stream))
             if error is not None:

@@ -9,7 +9,7 @@ trap 'rm -rf "$objects"' EXIT
 flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-omit-frame-pointer -Icsrc
        -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
 sources=(tests/fuzz/fuzz_masks.cpp csrc/core/base/parallel.cpp csrc/core/masks/{masks,polygon_marks,polygons,rle}.cpp
-         csrc/simd/cpu_features.cpp csrc/simd/masks/{scalar,table}.cpp)
+         csrc/simd/{choose,cpu_features}.cpp csrc/simd/masks/{scalar,table}.cpp)
 [ "$(uname -m)" = x86_64 ] && sources+=(csrc/simd/masks/{avx2,avx512}.cpp)
 for source in "${sources[@]}"; do
   extra=()

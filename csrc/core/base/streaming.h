@@ -42,7 +42,7 @@ class PastCaches {
     const int64_t head = std::min(static_cast<int64_t>(-reinterpret_cast<uintptr_t>(to) % kLine), bytes);
     copy_or_clear(to, from, head);
     const int64_t lines = (bytes - head) / kLine, tail = head + kLine * lines;
-    mask_kernels().stream_lines(to + head, from == nullptr ? nullptr : from + head, lines);
+    mask_table().stream_lines(to + head, from == nullptr ? nullptr : from + head, lines);
     copy_or_clear(to + tail, from == nullptr ? nullptr : from + tail, bytes - tail);
   }
 };

@@ -65,9 +65,9 @@ int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to;
 // One [3, size, size] of the output: takes rows of bytes, normalises and stores them.
 class Picture {
  public:
-  Picture(const PreprocessOptions& options, const ResampleKernels& kernels, const Normalisation* scales, void* out,
+  Picture(const PreprocessOptions& options, const CropTable& table, const Normalisation* scales, void* out,
           int64_t index)
-      : size_(options.size), type_(options.type), kernels_(kernels), scales_(scales) {
+      : size_(options.size), type_(options.type), table_(table), scales_(scales) {
     const int64_t element = type_ == PixelType::float32 ? 4 : 2;
     out_ = static_cast<uint8_t*>(out) + index * kChannels * size_ * size_ * element;
   }
@@ -97,16 +97,16 @@ class Picture {
     const int64_t at = (channel * size_ + y) * size_ + x;
     const Normalisation& scale = scales_[channel];
     if (type_ == PixelType::float32)
-      kernels_.to_float32(bytes, count, scale, reinterpret_cast<float*>(out_) + at);
+      table_.to_float32(bytes, count, scale, reinterpret_cast<float*>(out_) + at);
     else if (type_ == PixelType::bfloat16)
-      kernels_.to_bfloat16(bytes, count, scale, reinterpret_cast<uint16_t*>(out_) + at);
+      table_.to_bfloat16(bytes, count, scale, reinterpret_cast<uint16_t*>(out_) + at);
     else
-      kernels_.to_float16(bytes, count, scale, reinterpret_cast<uint16_t*>(out_) + at);
+      table_.to_float16(bytes, count, scale, reinterpret_cast<uint16_t*>(out_) + at);
   }
 
   int64_t size_;
   PixelType type_;
-  const ResampleKernels& kernels_;
+  const CropTable& table_;
   const Normalisation* scales_;
   uint8_t* out_;
 };
@@ -118,7 +118,7 @@ struct Crop {
   const Geometry& geometry;
   const AxisWeights& across;
   const AxisWeights& down;
-  const ResampleKernels& kernels;
+  const CropTable& table;
 
   int64_t pixel_step() const { return image.layout == Layout::rgb ? 3 : (image.layout == Layout::rgbx ? 4 : 1); }
 
@@ -159,11 +159,11 @@ void horizontal_first(const Crop& crop, int64_t begin, int64_t end, const Pictur
         for (int c = 0; c < kChannels; ++c)
           out[c * kStripRows + r] = r < count ? ring + ((filled + r) % slots * kChannels + c) * stride : unwanted;
       }
-      crop.kernels.across(strip, columns, out, scratch);
+      crop.table.across(strip, columns, out, scratch);
       filled += count;
     }
     gather_rows(rows, i, last, work.rows, [&](int64_t y) { return ring + y % slots * kChannels * stride; });
-    crop.kernels.down(work.rows.data(), rows.weights + i * rows.pairs, rows.pairs, kChannels * stride, line);
+    crop.table.down(work.rows.data(), rows.weights + i * rows.pairs, rows.pairs, kChannels * stride, line);
     const uint8_t* channels[kChannels] = {line, line + stride, line + 2 * stride};
     picture.write(crop.geometry.height.pad + i, crop.geometry.width.pad, columns.count, channels);
   }
@@ -179,7 +179,7 @@ void down_source(const Crop& crop, int64_t i, int64_t plane_bytes, uint8_t* out,
   for (int c = 0; c < (planar ? kChannels : 1); ++c) {
     const int64_t offset = c * crop.image.plane_stride;
     gather_rows(rows, i, crop.down.end, work.rows, [&](int64_t y) { return crop.row(y) + offset; });
-    crop.kernels.down(work.rows.data(), rows.weights + i * rows.pairs, rows.pairs, bytes, out + c * plane_bytes);
+    crop.table.down(work.rows.data(), rows.weights + i * rows.pairs, rows.pairs, bytes, out + c * plane_bytes);
   }
 }
 
@@ -202,7 +202,7 @@ void vertical_first(const Crop& crop, int64_t begin, int64_t end, const Picture&
       strip.rows[r] = source + r * row_bytes;
       for (int c = 0; c < kChannels; ++c) out[c * kStripRows + r] = lines + (c * kStripRows + r) * stride;
     }
-    crop.kernels.across(strip, columns, out, scratch);
+    crop.table.across(strip, columns, out, scratch);
     for (int64_t r = 0; r < count; ++r) {
       const uint8_t* channels[kChannels] = {out[r], out[kStripRows + r], out[2 * kStripRows + r]};
       picture.write(crop.geometry.height.pad + i + r, crop.geometry.width.pad, columns.count, channels);
@@ -225,8 +225,8 @@ AxisKey key_of(const Side& side, const Valid& valid, Filter filter, bool from_be
 }
 
 // Rows [band, bands) of one region: the part that the given band of the output has in the kept rows.
-void one_band(const ImageView& image, const Region& region, const PreprocessOptions& options,
-              const ResampleKernels& kernels, const Picture& picture, int64_t band, int64_t bands, Workspace& work) {
+void one_band(const ImageView& image, const Region& region, const PreprocessOptions& options, const CropTable& table,
+              const Picture& picture, int64_t band, int64_t bands, Workspace& work) {
   const int64_t top = options.size * band / bands, bottom = options.size * (band + 1) / bands;
   const Valid x = inside(region.x1, region.x2, image.width);
   const Valid y = inside(region.y1, region.y2, image.height);
@@ -239,7 +239,7 @@ void one_band(const ImageView& image, const Region& region, const PreprocessOpti
   picture.black_rows(last, bottom);
   const AxisWeights& across = work.weights(key_of(geometry.width, x, options.filter, true));
   const AxisWeights& down = work.weights(key_of(height, y, options.filter, false));
-  const Crop crop{image, region, geometry, across, down, kernels};
+  const Crop crop{image, region, geometry, across, down, table};
   const auto passes = geometry.vertical_first ? vertical_first : horizontal_first;
   passes(crop, first - height.pad, last - height.pad, picture, work);
 }
@@ -248,7 +248,7 @@ void one_band(const ImageView& image, const Region& region, const PreprocessOpti
 
 void roi_clip_preprocess(const std::vector<ImageView>& images, const std::vector<Region>& regions,
                          const PreprocessOptions& options, int threads, void* out) {
-  const ResampleKernels& kernels = resample_kernels(options.level);
+  const CropTable& table = crop_table(options.level);
   Normalisation scales[kChannels];
   for (int c = 0; c < kChannels; ++c) scales[c] = make_normalisation(options.mean[c], options.std[c]);
   const int64_t count = static_cast<int64_t>(regions.size());
@@ -260,8 +260,8 @@ void roi_clip_preprocess(const std::vector<ImageView>& images, const std::vector
   parallel_for(count * bands, threads, [&](int64_t item, int slot) {
     const int64_t index = item / bands;
     const Region& region = regions[index];
-    const Picture picture(options, kernels, scales, out, index);
-    one_band(images[region.image], region, options, kernels, picture, item % bands, bands, work[slot]);
+    const Picture picture(options, table, scales, out, index);
+    one_band(images[region.image], region, options, table, picture, item % bands, bands, work[slot]);
   });
 }
 

@@ -35,7 +35,7 @@ void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area
   uint64_t columns[words_for(kMaxSide)];
   std::fill_n(columns, stride, uint64_t{0});
   Extent extent{columns};
-  mask_kernels().measure(words, height, stride, extent);
+  mask_table().measure(words, height, stride, extent);
   *area = extent.area;
   *box = box_of(extent, stride);
 }
@@ -51,7 +51,7 @@ void pack_mask(const uint8_t* dense, int64_t height, int64_t width, uint64_t* wo
   uint64_t columns[words_for(kMaxSide)];
   std::fill_n(columns, stride, uint64_t{0});
   Extent extent{columns};
-  mask_kernels().pack(dense, height, width, words, extent);
+  mask_table().pack(dense, height, width, words, extent);
   *area = extent.area;
   *box = box_of(extent, stride);
 }
@@ -69,20 +69,20 @@ void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, 
 }
 
 void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, int threads, uint8_t* dense) {
-  const MaskKernels& kernels = mask_kernels();
+  const MaskTable& table = mask_table();
   const int64_t stride = words_for(width);
   for_masks(n * height, width, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) kernels.unpack_row(words + row * stride, width, dense + row * width);
+    for (int64_t row = begin; row < end; ++row) table.unpack_row(words + row * stride, width, dense + row * width);
   });
 }
 
 void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
                        int64_t pixels, int threads, int64_t* intersection, int64_t* uni) {
-  const MaskKernels& kernels = mask_kernels();
+  const MaskTable& table = mask_table();
   for_masks(n, 2 * pixels, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const uint8_t* skip = ignore == nullptr ? nullptr : ignore + i * ignore_step;
-      const Counts counts = kernels.dense_counts(a + i * pixels, b + i * pixels, skip, pixels);
+      const Counts counts = table.dense_counts(a + i * pixels, b + i * pixels, skip, pixels);
       intersection[i] = counts.intersection;
       uni[i] = counts.uni;
     }
@@ -96,13 +96,13 @@ int64_t intersect(const MaskView& a, const MaskView& b) {
   const int64_t left = std::max(first_a, first_b), right = std::min(words_for(a.box.x2), words_for(b.box.x2));
   const uint64_t* from_a = a.words + (top - a.box.y1) * a.stride + left - first_a;
   const uint64_t* from_b = b.words + (top - b.box.y1) * b.stride + left - first_b;
-  const MaskKernels& kernels = mask_kernels();
+  const MaskTable& table = mask_table();
   // Rows that lie alike in both are one run of words; the zeros between them cost less than stepping over them.
   if (a.stride == b.stride && a.origin == b.origin && 2 * (right - left) >= a.stride) {
     const int64_t run = (bottom - top - 1) * a.stride + right - left;
-    return kernels.and_count(from_a, run, from_b, run, 1, run);
+    return table.and_count(from_a, run, from_b, run, 1, run);
   }
-  return kernels.and_count(from_a, a.stride, from_b, b.stride, bottom - top, right - left);
+  return table.and_count(from_a, a.stride, from_b, b.stride, bottom - top, right - left);
 }
 
 void dense_matrix_iou(const uint8_t* a, int64_t n, const PackedView& b, double empty, int threads, double* out) {
@@ -140,7 +140,7 @@ struct Kept {
         const uint64_t* skip = ignore.words + (ignore.n == 1 ? 0 : i) * size;
         uint64_t* to = words.data() + i * size;
         for (int64_t k = 0; k < size; ++k) to[k] = from[k] & ~skip[k];
-        area[static_cast<size_t>(i)] = mask_kernels().count(to, size);
+        area[static_cast<size_t>(i)] = mask_table().count(to, size);
       }
     });
     packed = {words.data(), area.data(), masks.box, n, masks.height, masks.width};

@@ -72,8 +72,8 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     mark_coco(xy, n);
     if (end - first == 1) continue;
     // COCO joins rings by union, so each is drawn into sets_, which folding without flips then hands on.
-    mask_kernels().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true},
-                             {sets_.data(), words(), true});
+    mask_table().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true},
+                           {sets_.data(), words(), true});
     merged_ = true;
   }
   return true;
@@ -153,7 +153,7 @@ void PolygonMarks::mark_center(const double* xy, int64_t n) {
 }
 
 void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
-  if (inside_) return mask_kernels().mark_edges(xy, n, {toggles_.data(), sets_.data(), words(), top_, left_});
+  if (inside_) return mask_table().mark_edges(xy, n, {toggles_.data(), sets_.data(), words(), top_, left_});
   const auto vertex = [&](int64_t i) {
     return Point{static_cast<int64_t>(xy[2 * i]), static_cast<int64_t>(xy[2 * i + 1])};
   };

@@ -35,7 +35,7 @@ void draw(PolygonMarks& marks, uint64_t* rows, int64_t stride, std::vector<uint6
           PixelBox* box) {
   columns.assign(static_cast<size_t>(marks.words()), 0);
   Extent extent{columns.data()};
-  mask_kernels().fold_draw(marks.plane(), {rows + marks.word(), stride, false, &extent});
+  mask_table().fold_draw(marks.plane(), {rows + marks.word(), stride, false, &extent});
   *area = extent.area;
   *box = box_of(extent, marks.words());
   if (*area == 0) return;
@@ -95,7 +95,7 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
 
 void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
                          bool zeros, uint8_t* dense) {
-  const MaskKernels& kernels = mask_kernels();
+  const MaskTable& table = mask_table();
   const bool past = !zeros && beyond_caches(batch.n * height * width);
   for_masks(batch.n, height * width, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
@@ -113,10 +113,10 @@ void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t widt
       if (!any) continue;
       const int64_t words = marks.words(), x = marks.word() * 64;
       bits.resize(static_cast<size_t>(marks.rows() * words));
-      kernels.fold_draw(marks.plane(), {bits.data(), words, false});
+      table.fold_draw(marks.plane(), {bits.data(), words, false});
       uint8_t* out = mask + top * width + x;
       for (int64_t y = 0; y < marks.rows(); ++y)
-        kernels.unpack_row(bits.data() + y * words, std::min(words * 64, width - x), out + y * width);
+        table.unpack_row(bits.data() + y * words, std::min(words * 64, width - x), out + y * width);
     }
   });
 }
@@ -155,7 +155,7 @@ void polygon_counts(const PolygonBatch& batch, PolygonRule rule, const PackedVie
         counts.truth = masks.words + which * size + at;
         counts.ignore = ignore == nullptr ? nullptr : ignore->words + skip * size + at;
         counts.stride = stride;
-        mask_kernels().fold_count(marks.plane(), counts);
+        mask_table().fold_count(marks.plane(), counts);
       }
       intersection[i] = counts.intersection;
       uni[i] = counts.area + masks.area[which] - hidden - intersection[i];

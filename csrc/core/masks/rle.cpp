@@ -28,7 +28,7 @@ class Runs {
     if (kept.size() < 3 * most) kept.resize(3 * most);
     found_ = {kept.data(), kept.data() + most, kept.data() + 2 * most};
     if (rle.height > 0)
-      mask_kernels().column_runs(rle.counts.data(), static_cast<int64_t>(rle.counts.size()), rle.height, found_);
+      mask_table().column_runs(rle.counts.data(), static_cast<int64_t>(rle.counts.size()), rle.height, found_);
   }
   Runs(const Runs&) = delete;
   Runs& operator=(const Runs&) = delete;
@@ -60,7 +60,7 @@ void draw_box(const ColumnRuns& runs, const PixelBox& box, uint64_t* out, int64_
     column[(runs.begin[i] - box.y1) * words] ^= bit;
     if (runs.end[i] < box.y2) column[(runs.end[i] - box.y1) * words] ^= bit;
   }
-  mask_kernels().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, {out, stride, false});
+  mask_table().fold_draw({marks.data(), nullptr, rows, words, ~uint64_t{0}, true}, {out, stride, false});
   if (marks.size() > kScratchWords) std::vector<uint64_t>().swap(marks);
 }
 
@@ -93,7 +93,7 @@ Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64
   Rle rle{height, width, {}};
   rle.counts.resize(length);
   uint32_t* const counts = rle.counts.data();
-  const MaskKernels& kernels = mask_kernels();
+  const MaskTable& table = mask_table();
   const int64_t pixels = height * width;
   int64_t total = 0;
   size_t done = 0;
@@ -109,11 +109,10 @@ Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64
   for (size_t i = 0; i < length;) {
     const size_t chunk = std::min(kChunk, length - i);
     int64_t used = 0, k = 0;
-    const int64_t found = kernels.short_numbers(text + i, static_cast<int64_t>(chunk), &used, values);
+    const int64_t found = table.short_numbers(text + i, static_cast<int64_t>(chunk), &used, values);
     while (k < found && done < 3) add(values[k++]);
     int64_t sum = 0;
-    if (k < found &&
-        kernels.add_differences(values + k, found - k, static_cast<uint32_t>(pixels), counts + done, &sum)) {
+    if (k < found && table.add_differences(values + k, found - k, static_cast<uint32_t>(pixels), counts + done, &sum)) {
       total += sum;
       done += static_cast<size_t>(found - k);
       k = found;
@@ -170,13 +169,13 @@ PixelBox rle_box(const Rle& rle) { return Runs(rle).box(); }
 Rle rle_from_columns(const uint8_t* columns, int64_t height, int64_t width) {
   constexpr int64_t kChunk = 4096;
   Rle rle{height, width, {}};
-  const MaskKernels& kernels = mask_kernels();
+  const MaskTable& table = mask_table();
   const int64_t pixels = height * width;
   bool last = false;  // the pixel before this chunk
   int64_t start = 0;
   uint32_t changes[kChunk];
   for (int64_t chunk = 0; chunk < pixels; chunk += kChunk) {
-    const int64_t found = kernels.changes(columns + chunk, std::min(kChunk, pixels - chunk), &last, changes);
+    const int64_t found = table.changes(columns + chunk, std::min(kChunk, pixels - chunk), &last, changes);
     for (int64_t i = 0; i < found; ++i) {
       const int64_t here = chunk + changes[i];
       rle.counts.push_back(static_cast<uint32_t>(here - start));
@@ -244,7 +243,7 @@ CompactMask::CompactMask(const Rle& rle) {
   if (area == 0) return;
   const int64_t first = box.y1 / 64, stride = words_for(box.y2) - first;
   words.resize(static_cast<size_t>((box.x2 - box.x1) * stride + kColumnSlack));
-  mask_kernels().fill_columns(*runs, {box.x1, 64 * first, stride, words.data()});
+  mask_table().fill_columns(*runs, {box.x1, 64 * first, stride, words.data()});
 }
 
 MaskView CompactMask::view() const {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/base/parallel.h"
-#include "core/tower/row_groups.h"
 #include "core/base/scratch.h"
+#include "core/tower/row_groups.h"
 #include "simd/digits/table.h"
 #include "simd/tower/table.h"
 
@@ -43,7 +43,7 @@ class DigitRows {
   // `count` elements of row r in one block of the depth.
   void set(int64_t r, int64_t block, const float* x, int64_t count) {
     int8_t* out = data_.get() + r / kDigitRows * stride_ + block * depth_.steps * step() + r % kDigitRows * kDigitStep;
-    scale_.get()[block * capacity_ + r] = digit_kernels().to_digits(x, count, digits_, out, kTileBytes, step());
+    scale_.get()[block * capacity_ + r] = digit_table().to_digits(x, count, digits_, out, kTileBytes, step());
   }
   const int8_t* block(int64_t block) const { return data_.get() + block * depth_.steps * step(); }
   int64_t stride() const { return stride_; }
@@ -67,7 +67,7 @@ void fill(const float* x, int64_t rows, const Depth& depth, const Norm& norm, fl
   for (int64_t r = 0; r < rows; ++r, x += depth.depth) {
     const float* row = x;
     if (norm.weight != nullptr) {
-      tower_kernels().layer_norm(row, norm.weight, norm.bias, depth.depth, norm.eps, normed);
+      tower_table().layer_norm(row, norm.weight, norm.bias, depth.depth, norm.eps, normed);
       row = normed;
     }
     for (int64_t b = 0; b < depth.blocks; ++b) out.set(r, b, row + depth.start(b), depth.size(b));
@@ -110,7 +110,7 @@ void multiply(const DigitRows& a, int64_t rows, const Linear& layer, int64_t fro
       product.out_stride = ending.stride;
       const bool more = column + kDigitColumns < to;
       product.ahead = b + 1 < last ? panel(column, b + 1) : more ? panel(column + kDigitColumns, first) : nullptr;
-      digit_kernels().multiply(product, used_digits(layer));
+      digit_table().multiply(product, used_digits(layer));
     }
 }
 
@@ -184,9 +184,9 @@ void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& 
     Workspace& mine = work[static_cast<size_t>(slot)];
     fill(x + row * layer.depth, count, depth, norm, mine.normed.get(), mine.a);
     const Ending ending{finish == Finish::add, quick_gelu, out + row * layer.columns + from, layer.columns};
-    digit_kernels().begin();
+    digit_table().begin();
     multiply(mine.a, count, layer, from, to, 0, depth.blocks, ending);
-    digit_kernels().end();
+    digit_table().end();
   });
 }
 
@@ -215,14 +215,14 @@ void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer,
     float* rows_of = x + groups.start(g) * up_layer.depth;
     const int64_t count = groups.size(g);
     fill(rows_of, count, depth, norm, mine.normed.get(), mine.a);
-    digit_kernels().begin();
+    digit_table().begin();
     for (int64_t b = 0; b < hidden_depth.blocks; ++b) {
       const int64_t from = hidden_depth.start(b), to = hidden_depth.start(b + 1);
       multiply(mine.a, count, up_layer, from, to, 0, depth.blocks, {false, true, mine.floats.get(), block.width()});
       for (int64_t r = 0; r < count; ++r) mine.hidden.set(r, 0, mine.floats.get() + r * block.width(), to - from);
       multiply(mine.hidden, count, down, 0, down.columns, b, b + 1, {true, false, rows_of, down.columns});
     }
-    digit_kernels().end();
+    digit_table().end();
   });
 }
 

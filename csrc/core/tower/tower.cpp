@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "core/base/parallel.h"
-#include "core/tower/row_groups.h"
 #include "core/base/scratch.h"
 #include "core/tower/digits.h"
+#include "core/tower/row_groups.h"
 #include "simd/digits/table.h"
 #include "simd/tower/table.h"
 
@@ -40,35 +40,35 @@ struct Blocked {
 
 // rows x, through the norm first, to blocks.
 void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* normed, Blocked& out) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   for (int64_t r = 0; r < rows; ++r, x += depth) {
     const float* row = x;
     if (norm.weight != nullptr) {
-      kernels.layer_norm(row, norm.weight, norm.bias, depth, norm.eps, normed);
+      table.layer_norm(row, norm.weight, norm.bias, depth, norm.eps, normed);
       row = normed;
     }
     if (out.reduced)
-      kernels.quantise(row, depth, out.integers() + r * kBlock16, rows * kBlock16, out.scale(0) + r, kGemmRows);
+      table.quantise(row, depth, out.integers() + r * kBlock16, rows * kBlock16, out.scale(0) + r, kGemmRows);
     else
-      kernels.arrange(row, depth, out.data.get() + r * kBlock32, rows * kBlock32);
+      table.arrange(row, depth, out.data.get() + r * kBlock32, rows * kBlock32);
   }
 }
 
 // Sums of `rows` rows with one panel of weights. `soon`: where the four cache lines of each row are written next, or
 // null; one is asked for with each of the last four blocks.
 void multiply(const Blocked& a, int64_t rows, const Linear& layer, int64_t column, float* sums, const float* soon) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   const int64_t panel = column * a.blocks * a.block, step = a.block * kPanel;
   for (int64_t b = 0; b < a.blocks; ++b) {
     const int64_t line = b - (a.blocks - 4);
     const float* next = soon != nullptr && line >= 0 ? soon + line * 16 : nullptr;
     if (a.reduced)
-      kernels.block16(a.integers() + b * rows * kBlock16, a.scale(b),
-                      static_cast<const int16_t*>(layer.packed) + panel + b * step, rows, b == 0, sums, next,
-                      layer.columns);
+      table.block16(a.integers() + b * rows * kBlock16, a.scale(b),
+                    static_cast<const int16_t*>(layer.packed) + panel + b * step, rows, b == 0, sums, next,
+                    layer.columns);
     else
-      kernels.block32(a.data.get() + b * rows * kBlock32, static_cast<const float*>(layer.packed) + panel + b * step,
-                      rows, b == 0, sums, next, layer.columns);
+      table.block32(a.data.get() + b * rows * kBlock32, static_cast<const float*>(layer.packed) + panel + b * step,
+                    rows, b == 0, sums, next, layer.columns);
   }
 }
 
@@ -76,20 +76,20 @@ const float* from(const float* values, int64_t column) { return values == nullpt
 
 // The product of one group, [rows, layer.columns].
 void group_linear(const Blocked& a, int64_t rows, const Linear& layer, Finish finish, float* sums, float* out) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   for (int64_t column = 0; column < layer.columns; column += kPanel) {
     const int64_t count = std::min(kPanel, layer.columns - column);
     multiply(a, rows, layer, column, sums, count == kPanel ? out + column : nullptr);
     for (int64_t r = 0; r < rows; ++r)
-      kernels.finish(sums + r * kPanel, from(layer.scale, column), from(layer.bias, column), count, false,
-                     finish == Finish::add, out + r * layer.columns + column);
+      table.finish(sums + r * kPanel, from(layer.scale, column), from(layer.bias, column), count, false,
+                   finish == Finish::add, out + r * layer.columns + column);
   }
 }
 
 // x * sigmoid(1.702 x) of the product of one group, a block of columns at a time, straight to what the next product
 // wants: in rows of their own the floats would be larger than the second-level cache has room for.
 void group_hidden(const Blocked& a, int64_t rows, const Linear& layer, float* sums, Blocked& hidden) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   float* right = sums + kGemmRows * kPanel;
   for (int64_t b = 0; b < hidden.blocks; ++b) {
     const int64_t column = b * hidden.block, count = std::min(hidden.block, layer.columns - column);
@@ -99,11 +99,11 @@ void group_hidden(const Blocked& a, int64_t rows, const Linear& layer, float* su
     for (int64_t r = 0; r < rows; ++r) {
       const float* left = sums + r * kPanel;
       if (hidden.reduced) {
-        hidden.scale(b)[r] = kernels.finish_block16(left, right + r * kPanel, layer.scale + column, bias, count,
-                                                    hidden.integers() + (b * rows + r) * kBlock16);
+        hidden.scale(b)[r] = table.finish_block16(left, right + r * kPanel, layer.scale + column, bias, count,
+                                                  hidden.integers() + (b * rows + r) * kBlock16);
       } else {
         float* out = hidden.data.get() + (b * rows + r) * kBlock32;
-        kernels.finish(left, nullptr, bias, count, true, false, out);
+        table.finish(left, nullptr, bias, count, true, false, out);
         std::fill(out + count, out + kBlock32, 0.0f);
       }
     }
@@ -118,7 +118,7 @@ int64_t packed_elements(int64_t columns, int64_t depth, bool reduced) {
 }
 
 void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed, float* scale) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   const int64_t blocks = ceil_div(depth, kBlock16), padded = blocks * kBlock16;
   std::vector<int16_t> rounded(kBlock16);
   std::vector<float> worth(static_cast<size_t>(blocks));
@@ -129,8 +129,8 @@ void pack16(const float* weight, int64_t columns, int64_t depth, int16_t* packed
     float coarsest = 0.0f;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t start = b * kBlock16;
-      kernels.quantise(weight + c * depth + start, std::min(kBlock16, depth - start), rounded.data(), kBlock16,
-                       &worth[static_cast<size_t>(b)], 1);
+      table.quantise(weight + c * depth + start, std::min(kBlock16, depth - start), rounded.data(), kBlock16,
+                     &worth[static_cast<size_t>(b)], 1);
       if (!(worth[static_cast<size_t>(b)] <= coarsest)) coarsest = worth[static_cast<size_t>(b)];
     }
     scale[c] = coarsest;
@@ -152,11 +152,11 @@ void pack32(const float* weight, int64_t columns, int64_t depth, float* packed) 
 }
 
 void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   const RowGroups groups = groups_of(rows, threads);
   parallel_for(groups.count(), threads, [&](int64_t g, int) {
     for (int64_t r = groups.start(g); r < groups.start(g + 1); ++r)
-      kernels.layer_norm(x + r * depth, norm.weight, norm.bias, depth, norm.eps, out + r * depth);
+      table.layer_norm(x + r * depth, norm.weight, norm.bias, depth, norm.eps, out + r * depth);
   });
 }
 
@@ -205,7 +205,7 @@ void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const
 
 void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
                int64_t kv_stride, float* out) {
-  const TowerKernels& kernels = tower_kernels();
+  const TowerTable& table = tower_table();
   int64_t longest = 0;
   std::vector<int64_t> starts(static_cast<size_t>(p.sequences) + 1, 0);
   for (int64_t s = 0; s < p.sequences; ++s) {
@@ -228,14 +228,14 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
     std::vector<const float*>& rows = values[static_cast<size_t>(slot)];
     for (int64_t h = 0; h < p.heads; ++h) {
       for (int64_t j = 0; j < length; ++j) rows[static_cast<size_t>(j)] = k + path[j] * kv_stride + h * p.dim;
-      kernels.turn_keys(rows.data(), length, p.dim, padded, keys);
+      table.turn_keys(rows.data(), length, p.dim, padded, keys);
       for (int64_t j = 0; j < length; ++j) rows[static_cast<size_t>(j)] = v + path[j] * kv_stride + h * p.dim;
-      kernels.attend(q + row * q_stride + h * p.dim, q_stride, keys, padded, rows.data(), length, p.dim, p.first[s],
-                     p.last[s], p.causal, scale, scores, out + row * width + h * p.dim, width);
+      table.attend(q + row * q_stride + h * p.dim, q_stride, keys, padded, rows.data(), length, p.dim, p.first[s],
+                   p.last[s], p.causal, scale, scores, out + row * width + h * p.dim, width);
     }
   });
 }
 
-const char* tower_level() { return has_amx() ? "amx" : has_tower_avx512() ? "avx512-vnni" : "scalar"; }
+SimdLevel tower_level() { return std::max(digit_table().level, tower_table().level); }
 
 }  // namespace dpad

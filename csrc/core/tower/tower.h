@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "simd/choose.h"
+
 namespace dpad {
 
 // What happens to x W^T + b: stored, or added to what the output holds.
@@ -65,7 +67,7 @@ struct AttentionProblem {
 void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
                int64_t kv_stride, float* out);
 
-// "amx", "avx512-vnni" or "scalar".
-const char* tower_level();
+// What products are made with: amx where digits are, else what floats and 16-bit integers use.
+SimdLevel tower_level();
 
 }  // namespace dpad

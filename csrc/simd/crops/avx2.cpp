@@ -2,6 +2,6 @@
 
 namespace dpad {
 
-const ResampleKernels kResampleAvx2 = {across, down, to_float32, to_bfloat16, to_float16};
+const CropTable kCropAvx2 = {SimdLevel::avx2, across, down, to_float32, to_bfloat16, to_float16};
 
 }  // namespace dpad

@@ -2,6 +2,6 @@
 
 namespace dpad {
 
-const ResampleKernels kResampleAvx512 = {across, down, to_float32, to_bfloat16, to_float16};
+const CropTable kCropAvx512 = {SimdLevel::avx512, across, down, to_float32, to_bfloat16, to_float16};
 
 }  // namespace dpad

@@ -47,6 +47,6 @@ void to_float16(const uint8_t* in, int64_t n, const Normalisation& scale, uint16
 
 }  // namespace
 
-const ResampleKernels kResampleScalar = {across, down, to_float32, to_bfloat16, to_float16};
+const CropTable kCropScalar = {SimdLevel::scalar, across, down, to_float32, to_bfloat16, to_float16};
 
 }  // namespace dpad

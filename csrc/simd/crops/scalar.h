@@ -15,7 +15,7 @@ constexpr int kPrecisionBits = 22;
 
 // 1 / 255 in two floats, used as in Normalisation.
 constexpr float kInverse255 = 1.0f / 255.0f;
-constexpr float kRest255 = static_cast<float>(1.0 / 255.0 - static_cast<double>(kInverse255));
+constexpr float kInverse255Error = static_cast<float>(1.0 / 255.0 - static_cast<double>(kInverse255));
 
 inline int32_t weight_of(const PairWeight& pair, int tap) {
   return static_cast<int32_t>(pair.high[tap]) * 65536 + pair.low[tap];

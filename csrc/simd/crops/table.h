@@ -1,10 +1,10 @@
-// The three inner loops of the resize, once per instruction set. All give the same bytes.
+// The inner loops of crop, resize and normalisation. Every level gives the same bytes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "simd/cpu_features.h"
+#include "simd/choose.h"
 
 namespace dpad {
 
@@ -41,20 +41,21 @@ struct Windows {
   const PairWeight* weights;  // [count, pairs]
 };
 
-// x / 255, less mean, divided by std, with a float32 rounding after each step. inverse + rest is 1 / std to 48 bits:
-// the product with both, rounded once, is the quotient, except in rare cases; `multiply` says that there is none among
-// the 256 values that a byte can have, so that a vector kernel may multiply where it would have to divide.
+// x / 255, less mean, divided by std, with a float32 rounding after each step. inverse + inverse_error is 1 / std
+// to 48 bits: the product with both, rounded once, is the quotient, except in rare cases; `multiply` says that there is
+// none among the 256 values that a byte can have, so that vector code may multiply where it would have to divide.
 struct Normalisation {
   float mean;
   float std;
   float inverse;
-  float rest;
+  float inverse_error;
   bool multiply;
 };
 
 Normalisation make_normalisation(float mean, float std);
 
-struct ResampleKernels {
+struct CropTable {
+  SimdLevel level;
   // Horizontal pass over one strip. out[c * kStripRows + r] gets the `count` bytes of channel c in row r and may be
   // written up to the next multiple of 16. `scratch` holds across_scratch(windows.pairs) bytes, aligned to 64.
   void (*across)(const Strip& strip, const Windows& windows, uint8_t* const* out, uint8_t* scratch);
@@ -70,11 +71,13 @@ constexpr int64_t kPairBytes = 3 * 32;
 constexpr int64_t ring_pairs(int64_t pairs) { return (2 * pairs > 64 ? 2 * pairs : 64) + 8; }
 constexpr int64_t across_scratch(int64_t pairs) { return ring_pairs(pairs) * kPairBytes + 16 * 64; }
 
-extern const ResampleKernels kResampleScalar;
-extern const ResampleKernels kResampleAvx2;
-extern const ResampleKernels kResampleAvx512;
+extern const CropTable kCropScalar;
+#if defined(__x86_64__)
+extern const CropTable kCropAvx2;
+extern const CropTable kCropAvx512;
+#endif
 
-// The kernels of a level, or of the best level below it that this processor has and DPAD_FAST_SIMD allows.
-const ResampleKernels& resample_kernels(SimdLevel level);
+// The best that choose.h allows, up to `limit`, by which tests compare the levels.
+const CropTable& crop_table(SimdLevel limit = SimdLevel::amx);
 
 }  // namespace dpad

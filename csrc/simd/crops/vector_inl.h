@@ -1,4 +1,4 @@
-// The vector kernels, written with 256-bit vectors and compiled once for AVX2 and once for AVX-512 (whose 32 registers
+// The vector code, written with 256-bit vectors and compiled once for AVX2 and once for AVX-512 (whose 32 registers
 // and masked moves the compiler then uses). Each including file has its own copies: hence the unnamed namespace.
 //
 // A weight w of 23 bits is split into w = high * 65536 + low. Two pixels p, q of 8 bits meet their weights in
@@ -280,7 +280,7 @@ struct VectorScale {
       : mean(_mm256_set1_ps(scale.mean)),
         std(_mm256_set1_ps(scale.std)),
         inverse(_mm256_set1_ps(scale.inverse)),
-        rest(_mm256_set1_ps(scale.rest)) {}
+        inverse_error(_mm256_set1_ps(scale.inverse_error)) {}
 
   // Eight bytes; `multiply` as in Normalisation.
   template <bool multiply>
@@ -289,15 +289,15 @@ struct VectorScale {
     const __m256 value = _mm256_cvtepi32_ps(bytes);
     if constexpr (multiply) {
       const __m256 scaled =
-          _mm256_fmadd_ps(value, _mm256_set1_ps(kInverse255), _mm256_mul_ps(value, _mm256_set1_ps(kRest255)));
+          _mm256_fmadd_ps(value, _mm256_set1_ps(kInverse255), _mm256_mul_ps(value, _mm256_set1_ps(kInverse255Error)));
       const __m256 centred = _mm256_sub_ps(scaled, mean);
-      return _mm256_fmadd_ps(centred, inverse, _mm256_mul_ps(centred, rest));
+      return _mm256_fmadd_ps(centred, inverse, _mm256_mul_ps(centred, inverse_error));
     } else {
       return _mm256_div_ps(_mm256_sub_ps(_mm256_div_ps(value, _mm256_set1_ps(255.0f)), mean), std);
     }
   }
 
-  __m256 mean, std, inverse, rest;
+  __m256 mean, std, inverse, inverse_error;
 };
 
 inline void store_8(float* out, __m256 values) { _mm256_storeu_ps(out, values); }

@@ -230,6 +230,6 @@ void multiply(const DigitProduct& product, int digits) {
 
 }  // namespace
 
-const DigitKernels kDigitAmx = {to_digits, begin, end, multiply};
+const DigitTable kDigitAmx = {SimdLevel::amx, to_digits, begin, end, multiply};
 
 }  // namespace dpad

@@ -1,18 +1,9 @@
-// Plain C++: what AMX's kernels are tested against.
+// Plain C++: what AMX is tested against.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <limits>
 
-#if defined(DPAD_FAST_AMX)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "simd/digits/table.h"
-#include "simd/tower/table.h"
 
 namespace dpad {
 namespace {
@@ -74,36 +65,8 @@ void multiply(const DigitProduct& p, int digits) {
   }
 }
 
-#if defined(DPAD_FAST_AMX)
-bool processor_has_amx() {
-  unsigned a, b, c, d;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
-  return (d & kTile) != 0 && (d & kInt8) != 0;
-}
-
-// Linux gives tiles only to a process that asks, and threads and children inherit them; kernels before 5.16 say no.
-bool system_lets_us() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-#endif
-
 }  // namespace
 
-const DigitKernels kDigitScalar = {to_digits, begin, end, multiply};
-
-bool has_amx() {
-#if defined(DPAD_FAST_AMX)
-  static const bool found = [] {
-    const char* wish = std::getenv("DPAD_FAST_SIMD");
-    if (wish != nullptr && std::strcmp(wish, "avx512") == 0) return false;
-    return has_tower_avx512() && processor_has_amx() && system_lets_us();
-  }();
-  return found;
-#else
-  return false;
-#endif
-}
+const DigitTable kDigitScalar = {SimdLevel::scalar, to_digits, begin, end, multiply};
 
 }  // namespace dpad

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "simd/choose.h"
+
 namespace dpad {
 
 constexpr int64_t kDigitRows = 16;     // rows of a block
@@ -47,7 +49,8 @@ struct DigitProduct {
   const int8_t* ahead;
 };
 
-struct DigitKernels {
+struct DigitTable {
+  SimdLevel level;
   // One row of at most kDigitDepth floats to digits: 64 elements of a digit lie together, `digit_stride` bytes before
   // the next digit's and `step_stride` before the next 64's; filled up with zeros. Returns what one step of it is
   // worth; 0 for zeros, NaN where an element is not finite.
@@ -58,20 +61,12 @@ struct DigitKernels {
   void (*multiply)(const DigitProduct& product, int digits);
 };
 
-extern const DigitKernels kDigitScalar;
+extern const DigitTable kDigitScalar;
 #if defined(DPAD_FAST_AMX)
-extern const DigitKernels kDigitAmx;
+extern const DigitTable kDigitAmx;
 #endif
 
-// Whether this processor has AMX's integers, the system lets this process use them, and DPAD_FAST_SIMD does not forbid
-// it.
-bool has_amx();
-
-inline const DigitKernels& digit_kernels() {
-#if defined(DPAD_FAST_AMX)
-  if (has_amx()) return kDigitAmx;
-#endif
-  return kDigitScalar;
-}
+// The best that choose.h allows.
+const DigitTable& digit_table();
 
 }  // namespace dpad

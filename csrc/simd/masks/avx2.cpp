@@ -191,21 +191,21 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsAvx2 = {"avx2",
-                                      and_count,
-                                      count,
-                                      measure_rows,
-                                      dense_counts,
-                                      pack,
-                                      changes,
-                                      short_numbers_one_by_one,
-                                      add_differences_one_by_one,
-                                      column_runs_one_by_one,
-                                      fill_columns_one_by_one,
-                                      unpack_row,
-                                      stream_lines_by_16,
-                                      mark_edges_one_by_one,
-                                      fold_draw_rows,
-                                      fold_count_rows};
+const MaskTable kMaskAvx2 = {SimdLevel::avx2,
+                             and_count,
+                             count,
+                             measure_rows,
+                             dense_counts,
+                             pack,
+                             changes,
+                             short_numbers_one_by_one,
+                             add_differences_one_by_one,
+                             column_runs_one_by_one,
+                             fill_columns_one_by_one,
+                             unpack_row,
+                             stream_lines_by_16,
+                             mark_edges_one_by_one,
+                             fold_draw_rows,
+                             fold_count_rows};
 
 }  // namespace dpad

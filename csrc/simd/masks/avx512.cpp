@@ -8,9 +8,9 @@
 
 #define POPCOUNT(word) static_cast<int64_t>(_mm_popcnt_u64(word))
 
-#include "simd/masks/shared_inl.h"
 #include "simd/masks/edges_avx512.h"
 #include "simd/masks/runs_avx512.h"
+#include "simd/masks/shared_inl.h"
 
 namespace dpad {
 namespace {
@@ -315,8 +315,8 @@ void fold_count(const FoldPlane& plane, FoldCount& target) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsAvx512 = {
-    "avx512",        and_count,   count,        measure,    dense_counts, pack,       changes,   short_numbers,
-    add_differences, column_runs, fill_columns, unpack_row, stream_lines, mark_edges, fold_draw, fold_count};
+const MaskTable kMaskAvx512 = {SimdLevel::avx512, and_count,     count,           measure,     dense_counts, pack,
+                               changes,           short_numbers, add_differences, column_runs, fill_columns, unpack_row,
+                               stream_lines,      mark_edges,    fold_draw,       fold_count};
 
 }  // namespace dpad

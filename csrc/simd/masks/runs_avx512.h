@@ -3,8 +3,8 @@
 #pragma once
 
 #include "simd/masks/lanes_avx512.h"
-#include "simd/masks/table.h"
 #include "simd/masks/shared_inl.h"
+#include "simd/masks/table.h"
 
 namespace dpad {
 namespace {

@@ -48,21 +48,21 @@ void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {
 
 }  // namespace
 
-const MaskKernels kMaskKernelsScalar = {"scalar",
-                                        and_count,
-                                        count,
-                                        measure_rows,
-                                        dense_counts_tail,
-                                        pack,
-                                        changes,
-                                        short_numbers_one_by_one,
-                                        add_differences_one_by_one,
-                                        column_runs_one_by_one,
-                                        fill_columns_one_by_one,
-                                        unpack_row,
-                                        stream_lines_by_16,
-                                        mark_edges_one_by_one,
-                                        fold_draw_rows,
-                                        fold_count_rows};
+const MaskTable kMaskScalar = {SimdLevel::scalar,
+                               and_count,
+                               count,
+                               measure_rows,
+                               dense_counts_tail,
+                               pack,
+                               changes,
+                               short_numbers_one_by_one,
+                               add_differences_one_by_one,
+                               column_runs_one_by_one,
+                               fill_columns_one_by_one,
+                               unpack_row,
+                               stream_lines_by_16,
+                               mark_edges_one_by_one,
+                               fold_draw_rows,
+                               fold_count_rows};
 
 }  // namespace dpad

@@ -1,4 +1,4 @@
-// Bodies shared by the files of csrc/simd/mask_kernels_*.cpp, compiled once per instruction set. Everything is in an
+// Loops shared by scalar.cpp, avx2.cpp and avx512.cpp, compiled once per instruction set. Everything is in an
 // unnamed namespace and calls no inline function of the standard library: the linker would merge such a function's
 // copies and might keep the one that uses instructions the processor lacks. POPCOUNT(word) comes from the including
 // file.

@@ -1,9 +1,9 @@
-// The loops over mask bits that pay for wide registers, once per instruction set; pick one with mask_kernels().
+// The loops over mask bits that pay for wide registers.
 #pragma once
 
 #include <cstdint>
 
-#include "simd/cpu_features.h"
+#include "simd/choose.h"
 
 namespace dpad {
 
@@ -73,8 +73,8 @@ struct ColumnBits {
 };
 constexpr int64_t kColumnSlack = 8;
 
-struct MaskKernels {
-  const char* name;
+struct MaskTable {
+  SimdLevel level;
   // sum of popcount(a & b) over a window of rows x words.
   int64_t (*and_count)(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_t stride_b, int64_t rows,
                        int64_t words);
@@ -107,13 +107,13 @@ struct MaskKernels {
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);
 };
 
-extern const MaskKernels kMaskKernelsScalar;
+extern const MaskTable kMaskScalar;
 #if defined(__x86_64__)
-extern const MaskKernels kMaskKernelsAvx2;
-extern const MaskKernels kMaskKernelsAvx512;
+extern const MaskTable kMaskAvx2;
+extern const MaskTable kMaskAvx512;
 #endif
 
-// The best table that this processor runs; DPAD_FAST_SIMD=scalar|avx2|avx512 asks for a lower one, read once.
-const MaskKernels& mask_kernels();
+// The best that choose.h allows.
+const MaskTable& mask_table();
 
 }  // namespace dpad

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "simd/tower/vectors_avx512.h"
 #include "simd/tower/table.h"
+#include "simd/tower/vectors_avx512.h"
 
 namespace dpad {
 namespace {
@@ -101,7 +101,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
 }
 
 // The loop is in assembler because of GCC 12: with 24 accumulators, intrinsics or one asm per instruction alike, it
-// writes half of them to the stack at every step and the kernel runs at half its speed. zmm0..23 are the accumulators
+// writes half of them to the stack at every step and the loop runs at half its speed. zmm0..23 are the accumulators
 // (row r, register c: 4 r + c), zmm24..27 a step of the panel, zmm28 the row's element. Both kinds of product read four
 // bytes of a row and 256 of the panel a step.
 // clang-format off: it indents the strings further every time that it sees them.
@@ -269,7 +269,7 @@ float finish_block16(const float* left, const float* right, const float* scale, 
 
 }  // namespace
 
-const TowerKernels kTowerAvx512 = {quantise, layer_norm,     arrange,          block16,      block32,
-                                   finish,   finish_block16, turn_keys_avx512, attend_avx512};
+const TowerTable kTowerAvx512 = {SimdLevel::avx512, quantise, layer_norm,     arrange,          block16,
+                                 block32,           finish,   finish_block16, turn_keys_avx512, attend_avx512};
 
 }  // namespace dpad

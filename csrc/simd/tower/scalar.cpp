@@ -1,8 +1,6 @@
-// Plain C++: what the vector kernels are tested against, and what runs where there are none.
+// Plain C++: what the other levels are tested against, and what runs where there are none.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <limits>
 
 #include "simd/tower/table.h"
@@ -119,22 +117,7 @@ void attend(const float* q, int64_t q_stride, const float* keys_t, int64_t padde
 
 }  // namespace
 
-const TowerKernels kTowerScalar = {quantise, layer_norm,     arrange,   block16, block32,
-                                   finish,   finish_block16, turn_keys, attend};
-
-bool has_tower_avx512() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  static const bool found = [] {
-    const char* wish = std::getenv("DPAD_FAST_SIMD");
-    if (wish != nullptr && (std::strcmp(wish, "scalar") == 0 || std::strcmp(wish, "avx2") == 0)) return false;
-    __builtin_cpu_init();
-    return best_simd_level() == SimdLevel::avx512 && __builtin_cpu_supports("avx512vnni") != 0 &&
-           __builtin_cpu_supports("avx512dq") != 0;
-  }();
-  return found;
-#else
-  return false;
-#endif
-}
+const TowerTable kTowerScalar = {SimdLevel::scalar, quantise, layer_norm,     arrange,   block16,
+                                 block32,           finish,   finish_block16, turn_keys, attend};
 
 }  // namespace dpad

@@ -1,4 +1,4 @@
-// The inner loops of a transformer tower, once per instruction set.
+// The inner loops of a transformer tower.
 //
 // Reduced precision here is 16-bit integers, not bfloat16: on processors with AVX-512 VNNI but no AMX, vpdpwssd does
 // two multiply-adds for every one of a float32 FMA, while vdpbf16ps does no more than the FMA. Integer sums are exact,
@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "simd/cpu_features.h"
+#include "simd/choose.h"
 
 namespace dpad {
 
@@ -26,7 +26,8 @@ constexpr float kLargest16 = 32767.0f;
 // A block with a smaller norm counts as zeros.
 constexpr float kNothing16 = 1e-18f;
 
-struct TowerKernels {
+struct TowerTable {
+  SimdLevel level;
   // One row of k floats to 16-bit integers, each block of kBlock16 by a scale of its own, the last filled with zeros:
   // block b starts at out + b * stride, and scale[b * scale_stride] is what one step of it is worth; 0 for zeros, NaN
   // where an element is not finite.
@@ -62,17 +63,12 @@ struct TowerKernels {
                  float* out, int64_t out_stride);
 };
 
-extern const TowerKernels kTowerScalar;
-extern const TowerKernels kTowerAvx512;
-
-// Whether AVX-512 with VNNI is there, and DPAD_FAST_SIMD does not forbid it.
-bool has_tower_avx512();
-
-inline const TowerKernels& tower_kernels() {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if (has_tower_avx512()) return kTowerAvx512;
+extern const TowerTable kTowerScalar;
+#if defined(__x86_64__)
+extern const TowerTable kTowerAvx512;
 #endif
-  return kTowerScalar;
-}
+
+// The best that choose.h allows; AVX-512 is that with VNNI.
+const TowerTable& tower_table();
 
 }  // namespace dpad

@@ -1,4 +1,4 @@
-// What the AVX-512 kernels of a tower share. For files that are compiled for AVX-512 only.
+// What the AVX-512 loops of a tower share. For files that are compiled for AVX-512 only.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -62,7 +62,7 @@ inline __m512 quick_gelu_of(__m512 x) {
   return _mm512_mul_ps(x, reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power)));
 }
 
-// csrc/simd/tower/attention_avx512.cpp; see TowerKernels.
+// csrc/simd/tower/attention_avx512.cpp; see TowerTable.
 void turn_keys_avx512(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
 void attend_avx512(const float* q, int64_t q_stride, const float* keys_t, int64_t padded, const float* const* values,
                    int64_t length, int64_t dim, int64_t from, int64_t to, bool causal, float scale, float* scores,
