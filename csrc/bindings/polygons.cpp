@@ -20,7 +20,7 @@ namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
-struct Gathered {
+struct Polygons {
   std::vector<double> vertices;
   std::vector<int64_t> ring_starts{0}, object_starts{0};
 };
@@ -59,7 +59,7 @@ bool copy_as(const py::array& array, std::vector<double>& out) {
 }
 
 // Arrays [n, 2] of the usual types, as they lie: NumPy's conversion costs more than drawing a small polygon.
-bool add_array(Gathered& out, py::handle ring) {
+bool add_array(Polygons& out, py::handle ring) {
   if (!py::isinstance<py::array>(ring)) return false;
   const auto array = py::reinterpret_borrow<py::array>(ring);
   if (array.ndim() != 2 || array.shape(1) != 2 || (array.flags() & py::array::c_style) == 0) return false;
@@ -70,7 +70,7 @@ bool add_array(Gathered& out, py::handle ring) {
   return true;
 }
 
-void add_ring(Gathered& out, py::handle ring, size_t object, size_t number) {
+void add_ring(Polygons& out, py::handle ring, size_t object, size_t number) {
   if (add_array(out, ring)) return;
   const Doubles array = as_array(ring, object, number);
   const bool pairs = array.ndim() == 2 && array.shape(1) == 2;
@@ -91,7 +91,7 @@ bool is_ring(py::sequence list) {
   return py::hasattr(first, "ndim") && first.attr("ndim").cast<int>() == 1 && py::len(first) == 2;
 }
 
-void add_object(Gathered& out, py::handle object, size_t number) {
+void add_object(Polygons& out, py::handle object, size_t number) {
   if (!is_list(object) || is_ring(py::reinterpret_borrow<py::sequence>(object))) {
     add_ring(out, object, number, 0);
   } else {
@@ -101,8 +101,8 @@ void add_object(Gathered& out, py::handle object, size_t number) {
   out.object_starts.push_back(static_cast<int64_t>(out.ring_starts.size() - 1));
 }
 
-Gathered gather(py::sequence objects) {
-  Gathered out;
+Polygons gather(py::sequence objects) {
+  Polygons out;
   size_t numbers = 0;
   for (py::handle object : objects)
     if (py::isinstance<py::array>(object)) numbers += static_cast<size_t>(py::cast<py::array>(object).size());
@@ -112,9 +112,9 @@ Gathered gather(py::sequence objects) {
   return out;
 }
 
-int64_t count(const Gathered& polygons) { return static_cast<int64_t>(polygons.object_starts.size() - 1); }
+int64_t count(const Polygons& polygons) { return static_cast<int64_t>(polygons.object_starts.size() - 1); }
 
-PolygonArgs args(const Gathered& polygons) {
+PolygonArgs args(const Polygons& polygons) {
   const auto address_of = [](const auto& values) { return reinterpret_cast<Address>(values.data()); };
   return {address_of(polygons.vertices),      static_cast<int64_t>(polygons.vertices.size() / 2),
           address_of(polygons.ring_starts),   static_cast<int64_t>(polygons.ring_starts.size() - 1),
@@ -123,7 +123,7 @@ PolygonArgs args(const Gathered& polygons) {
 
 // The vectors' own memory, for as long as one of the arrays lives.
 py::tuple arrays(const py::object& self) {
-  const auto& polygons = self.cast<const Gathered&>();
+  const auto& polygons = self.cast<const Polygons&>();
   const auto shared = [&](const std::vector<int64_t>& values) {
     return py::array_t<int64_t>(static_cast<py::ssize_t>(values.size()), values.data(), self);
   };
@@ -175,7 +175,7 @@ void polygon_counts(const PolygonArgs& args, const std::string& rule, const Pack
 }  // namespace
 
 void bind_polygons(py::module_& m) {
-  py::class_<Gathered>(m, "Polygons")
+  py::class_<Polygons>(m, "Polygons")
       .def(py::init(&gather), py::arg("objects"))
       .def("__len__", &count)
       .def_property_readonly("args", &args)

@@ -3,7 +3,6 @@
 
 #include <pybind11/numpy.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <mutex>
@@ -229,10 +228,6 @@ std::vector<std::optional<Bits>> bits_of(py::sequence items, const std::string& 
   return out;
 }
 
-bool boxes_meet(const dpad::PixelBox& a, const dpad::PixelBox& b) {
-  return std::max(a.x1, b.x1) < std::min(a.x2, b.x2) && std::max(a.y1, b.y1) < std::min(a.y2, b.y2);
-}
-
 // IoU [m, n] in Fortran order, as pycocotools.mask.iou: a crowd's union is the detection's area, and -1 where masks of
 // different sizes have boxes that meet. Detections are unpacked one at a time, so that only the truths' bits are kept.
 void rle_iou(py::sequence detections, py::sequence truths, int threads, Address crowd, Address out) {
@@ -245,7 +240,7 @@ void rle_iou(py::sequence detections, py::sequence truths, int threads, Address 
       const Bits& truth = *gt[g];
       double& cell = at<double>(out)[g * m + d];
       cell = 0;
-      if (!boxes_meet(mask.box, truth.mask.box)) continue;
+      if (!dpad::boxes_overlap(mask.box, truth.mask.box)) continue;
       if (rle.height != truth.height || rle.width != truth.width) {
         cell = -1;
         continue;

@@ -25,7 +25,7 @@ namespace dpad {
 namespace {
 
 constexpr size_t kPage = size_t{2} << 20;
-constexpr size_t kMostKept = size_t{4} << 30;
+constexpr size_t kMaxKept = size_t{4} << 30;
 // So much is kept without being marked as free: marking interrupts every processor that runs a thread of this process,
 // once for each page.
 constexpr size_t kUnmarked = size_t{256} << 20;
@@ -64,7 +64,7 @@ void mark_as_free([[maybe_unused]] const OutputBlock& block) {
 #endif
 }
 
-size_t memory() {
+size_t physical_memory() {
   const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
   return pages > 0 && size > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(size) : 0;
 }
@@ -76,7 +76,9 @@ uint8_t* map(size_t bytes) {
 }
 void unmap(const OutputBlock& block) { ::operator delete(block.data, std::align_val_t(kPage)); }
 void mark_as_free(const OutputBlock&) {}
-size_t memory() { return 0; }  // without MADV_FREE kept memory would be lost to others: keep none unless asked to
+size_t physical_memory() {
+  return 0;
+}  // without MADV_FREE kept memory would be lost to others: keep none unless asked to
 
 #endif
 
@@ -86,7 +88,7 @@ size_t first_limit() {
     const unsigned long long mebibytes = std::strtoull(text, &end, 10);
     if (end != text && *end == '\0') return static_cast<size_t>(std::min<unsigned long long>(mebibytes, 1 << 30)) << 20;
   }
-  return std::min(memory() / 8, kMostKept);
+  return std::min(physical_memory() / 8, kMaxKept);
 }
 
 class OutputPool {
@@ -178,11 +180,11 @@ class OutputPool {
   }
 
  private:
-  // Moves blocks to `old`, those that have waited longest first, until no more than `most` bytes are kept.
-  void drop_beyond(size_t most, std::vector<OutputBlock>& old) {
+  // Moves blocks to `old`, those that have waited longest first, until no more than `limit` bytes are kept.
+  void drop_beyond(size_t limit, std::vector<OutputBlock>& old) {
     old.reserve(idle_.size() + 1);
     auto it = idle_.begin();
-    for (; it != idle_.end() && kept_ > most; ++it) {
+    for (; it != idle_.end() && kept_ > limit; ++it) {
       old.push_back(*it);
       kept_ -= it->bytes;
     }

@@ -21,8 +21,8 @@ namespace {
 
 using Body = std::function<void(int64_t, int)>;
 
-struct Job {
-  Job(const Body& body_, int64_t items_) : body(body_), items(items_) {}
+struct ParallelLoop {
+  ParallelLoop(const Body& body_, int64_t items_) : body(body_), items(items_) {}
 
   const Body& body;
   const int64_t items;
@@ -47,24 +47,24 @@ struct Job {
   }
 };
 
-class Pool {
+class ThreadPool {
  public:
   // False where another caller has the pool: then nothing was done.
-  bool run(Job& job, int helpers) {
+  bool run(ParallelLoop& loop, int helpers) {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     start_threads(helpers);
     {
       const std::lock_guard<std::mutex> guard(lock_);
-      job_ = &job;
+      loop_ = &loop;
       wanted_ = std::min(helpers, threads_);
       ++round_;
     }
     wake_.notify_all();
-    job.work();
+    loop.work();
     std::unique_lock<std::mutex> guard(lock_);
     wanted_ = 0;  // a helper that has not begun yet has nothing left to do
     done_.wait(guard, [this] { return running_ == 0; });
-    job_ = nullptr;
+    loop_ = nullptr;
     busy_.store(false, std::memory_order_release);
     return true;
   }
@@ -89,9 +89,9 @@ class Pool {
       seen = round_;
       --wanted_;
       ++running_;
-      Job* job = job_;
+      ParallelLoop* loop = loop_;
       guard.unlock();
-      job->work();
+      loop->work();
       guard.lock();
       if (--running_ == 0) done_.notify_all();
     }
@@ -101,7 +101,7 @@ class Pool {
   std::mutex lock_;
   std::condition_variable wake_;
   std::condition_variable done_;
-  Job* job_ = nullptr;
+  ParallelLoop* loop_ = nullptr;
   uint64_t round_ = 0;
   int wanted_ = 0;
   int running_ = 0;
@@ -110,12 +110,12 @@ class Pool {
 
 // Never deleted: its threads may still wait on it while the process ends. Null again in a forked child, where the
 // threads do not exist; the child leaks the parent's copy, whose locks may be held for ever.
-std::atomic<Pool*> g_pool{nullptr};
+std::atomic<ThreadPool*> g_pool{nullptr};
 
-Pool& pool() {
-  Pool* found = g_pool.load(std::memory_order_acquire);
+ThreadPool& pool() {
+  ThreadPool* found = g_pool.load(std::memory_order_acquire);
   if (found != nullptr) return *found;
-  Pool* made = new Pool();
+  ThreadPool* made = new ThreadPool();
   if (g_pool.compare_exchange_strong(found, made, std::memory_order_acq_rel)) return *made;
   delete made;
   return *found;
@@ -144,11 +144,11 @@ int parallel_slots(int64_t items, int threads) {
 }
 
 void parallel_for(int64_t items, int threads, const Body& body) {
-  Job job(body, items);
+  ParallelLoop loop(body, items);
   const int slots = parallel_slots(items, threads);
   forget_pool_after_fork();
-  if (slots <= 1 || !pool().run(job, slots - 1)) job.work();
-  if (job.failure) std::rethrow_exception(job.failure);
+  if (slots <= 1 || !pool().run(loop, slots - 1)) loop.work();
+  if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
 }  // namespace dpad

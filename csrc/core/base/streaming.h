@@ -25,12 +25,12 @@ inline void copy_or_clear(uint8_t* to, const uint8_t* from, int64_t bytes) {
 }
 
 // Stores of one thread that go past the caches: other threads see them no later than what it stores after this is gone.
-class PastCaches {
+class StreamingStores {
  public:
-  PastCaches() = default;
-  PastCaches(const PastCaches&) = delete;
-  PastCaches& operator=(const PastCaches&) = delete;
-  ~PastCaches() {
+  StreamingStores() = default;
+  StreamingStores(const StreamingStores&) = delete;
+  StreamingStores& operator=(const StreamingStores&) = delete;
+  ~StreamingStores() {
 #if defined(__SSE2__)
     _mm_sfence();
 #endif

@@ -7,13 +7,13 @@ namespace {
 
 constexpr int kLanes = 4;
 // Odd numbers with no pattern in their bits: the fractional parts of the golden ratio and of the roots of 2, 3, 5, 7.
-constexpr uint64_t kFirst = 0x9E3779B97F4A7C15, kSecond = 0x6A09E667F3BCC909, kMix = 0xBB67AE8584CAA73B;
+constexpr uint64_t kFirst = 0x9E3779B97F4A7C15, kSecond = 0x6A09E667F3BCC909, kMixer = 0xBB67AE8584CAA73B;
 constexpr uint64_t kSeeds[2] = {0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1};
 
-uint64_t turn(uint64_t value, int by) { return value << by | value >> (64 - by); }
+uint64_t rotate_left(uint64_t value, int by) { return value << by | value >> (64 - by); }
 
-uint64_t stir(uint64_t value) {
-  value = (value ^ value >> 32) * kMix;
+uint64_t mix(uint64_t value) {
+  value = (value ^ value >> 32) * kMixer;
   value = (value ^ value >> 29) * kFirst;
   return value ^ value >> 32;
 }
@@ -26,15 +26,15 @@ struct Lanes {
 
   Lanes() {
     for (int i = 0; i < kLanes; ++i) {
-      one[i] = kSeeds[0] + static_cast<uint64_t>(i) * kMix;
-      two[i] = kSeeds[1] + static_cast<uint64_t>(i) * kMix;
+      one[i] = kSeeds[0] + static_cast<uint64_t>(i) * kMixer;
+      two[i] = kSeeds[1] + static_cast<uint64_t>(i) * kMixer;
     }
   }
 
   void take(const uint64_t* words) {
     for (int i = 0; i < kLanes; ++i) {
-      one[i] = turn(one[i] ^ words[i], 29) * kFirst;
-      two[i] = turn(two[i] + words[i], 37) * kSecond;
+      one[i] = rotate_left(one[i] ^ words[i], 29) * kFirst;
+      two[i] = rotate_left(two[i] + words[i], 37) * kSecond;
     }
   }
 };
@@ -63,10 +63,10 @@ std::array<uint64_t, 2> digest(const uint8_t* p, int64_t count) {
     words[i / 2] |= value << (i % 2 * 32);
   }
   lanes.take(words);
-  uint64_t one = stir(static_cast<uint64_t>(count) ^ kSeeds[0]), two = stir(static_cast<uint64_t>(count) ^ kSeeds[1]);
+  uint64_t one = mix(static_cast<uint64_t>(count) ^ kSeeds[0]), two = mix(static_cast<uint64_t>(count) ^ kSeeds[1]);
   for (int i = 0; i < kLanes; ++i) {
-    one = stir(one + lanes.one[i]);
-    two = stir(two + lanes.two[i]);
+    one = mix(one + lanes.one[i]);
+    two = mix(two + lanes.two[i]);
   }
   return {one, two};
 }

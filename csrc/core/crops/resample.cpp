@@ -63,10 +63,10 @@ struct Workspace {
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 // One [3, size, size] of the output: takes rows of bytes, normalises and stores them.
-class Picture {
+class CropOutput {
  public:
-  Picture(const PreprocessOptions& options, const CropTable& table, const Normalisation* scales, void* out,
-          int64_t index)
+  CropOutput(const PreprocessOptions& options, const CropTable& table, const Normalisation* scales, void* out,
+             int64_t index)
       : size_(options.size), type_(options.type), table_(table), scales_(scales) {
     const int64_t element = type_ == PixelType::float32 ? 4 : 2;
     out_ = static_cast<uint8_t*>(out) + index * kChannels * size_ * size_ * element;
@@ -138,7 +138,7 @@ void gather_rows(const Windows& windows, int64_t i, int64_t end, std::vector<con
 }
 
 // Output rows [begin, end) of the kept ones, horizontal pass first: a ring holds what the next output row needs.
-void horizontal_first(const Crop& crop, int64_t begin, int64_t end, const Picture& picture, Workspace& work) {
+void horizontal_first(const Crop& crop, int64_t begin, int64_t end, const CropOutput& output, Workspace& work) {
   const Windows columns = crop.across.windows(0);
   const Windows rows = crop.down.windows(0);
   const int64_t stride = round_up(columns.count, 16);
@@ -165,7 +165,7 @@ void horizontal_first(const Crop& crop, int64_t begin, int64_t end, const Pictur
     gather_rows(rows, i, last, work.rows, [&](int64_t y) { return ring + y % slots * kChannels * stride; });
     crop.table.down(work.rows.data(), rows.weights + i * rows.pairs, rows.pairs, kChannels * stride, line);
     const uint8_t* channels[kChannels] = {line, line + stride, line + 2 * stride};
-    picture.write(crop.geometry.height.pad + i, crop.geometry.width.pad, columns.count, channels);
+    output.write(crop.geometry.height.pad + i, crop.geometry.width.pad, columns.count, channels);
   }
 }
 
@@ -184,7 +184,7 @@ void down_source(const Crop& crop, int64_t i, int64_t plane_bytes, uint8_t* out,
 }
 
 // The same, vertical pass first: 16 output rows at a time go down, then across.
-void vertical_first(const Crop& crop, int64_t begin, int64_t end, const Picture& picture, Workspace& work) {
+void vertical_first(const Crop& crop, int64_t begin, int64_t end, const CropOutput& output, Workspace& work) {
   const Windows columns = crop.across.windows(0);
   const int64_t plane_bytes = round_up(crop.columns() * crop.pixel_step(), 64);
   const bool planar = crop.image.layout == Layout::planar;
@@ -205,43 +205,43 @@ void vertical_first(const Crop& crop, int64_t begin, int64_t end, const Picture&
     crop.table.across(strip, columns, out, scratch);
     for (int64_t r = 0; r < count; ++r) {
       const uint8_t* channels[kChannels] = {out[r], out[kStripRows + r], out[2 * kStripRows + r]};
-      picture.write(crop.geometry.height.pad + i + r, crop.geometry.width.pad, columns.count, channels);
+      output.write(crop.geometry.height.pad + i + r, crop.geometry.width.pad, columns.count, channels);
     }
   }
 }
 
-struct Valid {
+struct Range {
   int64_t begin;
   int64_t end;
 };
 
 // The part of a side of the box that lies in the image, counted from the start of the box.
-Valid inside(int64_t start, int64_t end, int64_t length) {
+Range inside(int64_t start, int64_t end, int64_t length) {
   return {std::max<int64_t>(-start, 0), std::min(length, end) - start};
 }
 
-AxisKey key_of(const Side& side, const Valid& valid, Filter filter, bool from_begin) {
+AxisKey key_of(const Side& side, const Range& valid, Filter filter, bool from_begin) {
   return {side.source, side.resized, side.first, side.kept, valid.begin, valid.end, filter, from_begin};
 }
 
 // Rows [band, bands) of one region: the part that the given band of the output has in the kept rows.
 void one_band(const ImageView& image, const Region& region, const PreprocessOptions& options, const CropTable& table,
-              const Picture& picture, int64_t band, int64_t bands, Workspace& work) {
+              const CropOutput& output, int64_t band, int64_t bands, Workspace& work) {
   const int64_t top = options.size * band / bands, bottom = options.size * (band + 1) / bands;
-  const Valid x = inside(region.x1, region.x2, image.width);
-  const Valid y = inside(region.y1, region.y2, image.height);
+  const Range x = inside(region.x1, region.x2, image.width);
+  const Range y = inside(region.y1, region.y2, image.height);
   const Geometry geometry = plan_geometry(region.x2 - region.x1, region.y2 - region.y1, options);
   const Side& height = geometry.height;
   const int64_t first = std::min(std::max(top, height.pad), bottom);
   const int64_t last = std::max(std::min(bottom, height.pad + height.kept), first);
-  if (x.begin >= x.end || y.begin >= y.end || first == last) return picture.black_rows(top, bottom);
-  picture.black_rows(top, first);
-  picture.black_rows(last, bottom);
+  if (x.begin >= x.end || y.begin >= y.end || first == last) return output.black_rows(top, bottom);
+  output.black_rows(top, first);
+  output.black_rows(last, bottom);
   const AxisWeights& across = work.weights(key_of(geometry.width, x, options.filter, true));
   const AxisWeights& down = work.weights(key_of(height, y, options.filter, false));
   const Crop crop{image, region, geometry, across, down, table};
   const auto passes = geometry.vertical_first ? vertical_first : horizontal_first;
-  passes(crop, first - height.pad, last - height.pad, picture, work);
+  passes(crop, first - height.pad, last - height.pad, output, work);
 }
 
 }  // namespace
@@ -254,14 +254,14 @@ void roi_clip_preprocess(const std::vector<ImageView>& images, const std::vector
   const int64_t count = static_cast<int64_t>(regions.size());
   if (count == 0) return;
   // Few regions are cut into bands of rows, at the price of the rows that two bands share.
-  const int64_t most = std::max<int64_t>(options.size / 32, 1);
-  const int64_t bands = count >= 2 * threads ? 1 : std::min<int64_t>((2 * threads + count - 1) / count, most);
+  const int64_t max_bands = std::max<int64_t>(options.size / 32, 1);
+  const int64_t bands = count >= 2 * threads ? 1 : std::min<int64_t>((2 * threads + count - 1) / count, max_bands);
   std::vector<Workspace> work(static_cast<size_t>(parallel_slots(count * bands, threads)));
   parallel_for(count * bands, threads, [&](int64_t item, int slot) {
     const int64_t index = item / bands;
     const Region& region = regions[index];
-    const Picture picture(options, table, scales, out, index);
-    one_band(images[region.image], region, options, table, picture, item % bands, bands, work[slot]);
+    const CropOutput output(options, table, scales, out, index);
+    one_band(images[region.image], region, options, table, output, item % bands, bands, work[slot]);
   });
 }
 

@@ -125,12 +125,12 @@ void dense_matrix_iou(const uint8_t* a, int64_t n, const PackedView& b, double e
 namespace {
 
 // Masks with the ignored pixels taken out; as many as the larger of the two.
-struct Kept {
+struct WithoutIgnored {
   std::vector<uint64_t> words;
   std::vector<int64_t> area;
   PackedView packed;
 
-  Kept(const PackedView& masks, const PackedView& ignore, int threads) {
+  WithoutIgnored(const PackedView& masks, const PackedView& ignore, int threads) {
     const int64_t n = masks.n, size = masks.mask_words();
     words.resize(static_cast<size_t>(n * size));
     area.resize(static_cast<size_t>(n));
@@ -174,23 +174,18 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 
 namespace {
 
-bool boxes_meet(const PixelBox& a, const PixelBox& b) {
-  // No branch within: which pairs meet is as good as random.
-  return ((std::max(a.x1, b.x1) < std::min(a.x2, b.x2)) & (std::max(a.y1, b.y1) < std::min(a.y2, b.y2))) != 0;
-}
-
 // Which truths a mask's box meets, and the memory that they will read of it, asked for in steps while the mask before
 // is counted: many masks lie in memory, where the processor's own prefetcher starts anew with every box.
-class Meetings {
+class BoxOverlaps {
  public:
-  explicit Meetings(const PackedView& truth) : truth_(&truth), found_(static_cast<size_t>(truth.n)) {}
+  explicit BoxOverlaps(const PackedView& truth) : truth_(&truth), found_(static_cast<size_t>(truth.n)) {}
 
   void find(const PackedView& masks, int64_t i) {
     const PixelBox& box = masks.box[i];
     n_ = 0;
     for (int64_t j = 0; j < truth_->n; ++j) {
       found_[static_cast<size_t>(n_)] = j;
-      n_ += boxes_meet(box, truth_->box[j]);
+      n_ += boxes_overlap(box, truth_->box[j]);
     }
     PixelBox read{box.x2, box.y2, box.x1, box.y1};
     for (int64_t k = 0; k < n_; ++k) {
@@ -206,7 +201,7 @@ class Meetings {
   }
 
   // Asks for the next part of what is left, in `steps` more calls for all of it.
-  void ask(int64_t steps) {
+  void prefetch(int64_t steps) {
     for (int64_t rows = (rows_ + steps - 1) / steps; rows > 0; --rows, --rows_, at_ += stride_) {
       for (int64_t word = 0; word < width_; word += kLine) __builtin_prefetch(at_ + word);
       __builtin_prefetch(at_ + width_ - 1);
@@ -229,7 +224,7 @@ class Meetings {
 void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                           int64_t* intersection, int64_t* uni) {
   if (ignore != nullptr && ignore->n == 1) {
-    const Kept kept_a(a, *ignore, threads), kept_b(b, *ignore, threads);
+    const WithoutIgnored kept_a(a, *ignore, threads), kept_b(b, *ignore, threads);
     return packed_matrix_counts(kept_a.packed, kept_b.packed, nullptr, threads, intersection, uni);
   }
   const auto fill = [&](const PackedView& truth) {
@@ -237,7 +232,7 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
     int64_t boxes = 0;
     for (int64_t i = 0; i < a.n; ++i) boxes += (a.box[i].y2 - a.box[i].y1) * (a.box[i].x2 - a.box[i].x1) / 32;
     for_masks(a.n, truth.n * boxes / std::max<int64_t>(a.n, 1), threads, [&](int64_t begin, int64_t end) {
-      Meetings now(truth), next(truth);
+      BoxOverlaps now(truth), next(truth);
       next.find(a, begin);
       for (int64_t i = begin; i < end; ++i) {
         std::swap(now, next);
@@ -250,17 +245,17 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
           either[j] = a.area[i] - hidden + truth.area[j];
         }
         for (int64_t k = 0; k < now.size(); ++k) {
-          next.ask(now.size() - k);
+          next.prefetch(now.size() - k);
           const int64_t j = now[k];
           both[j] = intersect(mask, truth.view(j));
           either[j] -= both[j];
         }
-        next.ask(1);
+        next.prefetch(1);
       }
     });
   };
   if (ignore == nullptr) return fill(b);
-  const Kept kept(b, *ignore, threads);
+  const WithoutIgnored kept(b, *ignore, threads);
   fill(kept.packed);
 }
 

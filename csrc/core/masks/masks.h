@@ -1,6 +1,7 @@
 // Masks as bits: packing, areas and boxes, and intersections of pairs. Python-free and torch-free.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -27,6 +28,11 @@ void check_mask_size(const char* name, int64_t height, int64_t width);
 struct PixelBox {
   int64_t x1 = 0, y1 = 0, x2 = 0, y2 = 0;
 };
+
+// Without a branch: which pairs overlap is as good as random.
+inline bool boxes_overlap(const PixelBox& a, const PixelBox& b) {
+  return ((std::max(a.x1, b.x1) < std::min(a.x2, b.x2)) & (std::max(a.y1, b.y1) < std::min(a.y2, b.y2))) != 0;
+}
 
 // The box of what was measured, in a window of `words` words a row; counted from the window's first row and word.
 PixelBox box_of(const Extent& extent, int64_t words);

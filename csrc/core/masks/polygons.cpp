@@ -66,18 +66,18 @@ void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings) 
 void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads, bool zeros,
                    uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(width), size = height * stride;
-  const bool past = !zeros && beyond_caches(8 * batch.n * size);
+  const bool bypass_caches = !zeros && beyond_caches(8 * batch.n * size);
   for_masks(batch.n, 8 * size, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> columns, window;
-    const PastCaches stream;
+    const StreamingStores stream;
     for (int64_t i = begin; i < end; ++i) {
       uint64_t* out = words + i * size;
       area[i] = 0;
       box[i] = {};
       const bool any = marks.mark(batch, i);
       const int64_t top = any ? marks.row() * stride : 0, count = any ? marks.rows() * stride : 0;
-      if (past) {
+      if (bypass_caches) {
         // No cache will hold the output until it is read, and an ordinary store would read every line from memory
         // first.
         window.assign(static_cast<size_t>(count), 0);
@@ -96,20 +96,22 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
 void draw_polygons_dense(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads,
                          bool zeros, uint8_t* dense) {
   const MaskTable& table = mask_table();
-  const bool past = !zeros && beyond_caches(batch.n * height * width);
+  const bool bypass_caches = !zeros && beyond_caches(batch.n * height * width);
   for_masks(batch.n, height * width, threads, [&](int64_t begin, int64_t end) {
     PolygonMarks marks(height, width, rule);
     std::vector<uint64_t> bits;
-    const PastCaches stream;
+    const StreamingStores stream;
     for (int64_t i = begin; i < end; ++i) {
       uint8_t* const mask = dense + i * height * width;
       const bool any = marks.mark(batch, i);
       const int64_t top = any ? marks.row() : 0, bottom = any ? top + marks.rows() : 0;
-      if (past) {
+      if (bypass_caches) {
         stream.store(mask, nullptr, top * width);
         stream.store(mask + bottom * width, nullptr, (height - bottom) * width);
       }
-      if (!zeros) copy_or_clear(mask + (past ? top * width : 0), nullptr, (past ? bottom - top : height) * width);
+      if (!zeros)
+        copy_or_clear(mask + (bypass_caches ? top * width : 0), nullptr,
+                      (bypass_caches ? bottom - top : height) * width);
       if (!any) continue;
       const int64_t words = marks.words(), x = marks.word() * 64;
       bits.resize(static_cast<size_t>(marks.rows() * words));

@@ -24,9 +24,9 @@ class Runs {
   explicit Runs(const Rle& rle) {
     thread_local std::vector<int32_t> kept;
     memory_ = &kept;
-    const size_t most = rle.counts.size() / 2 + static_cast<size_t>(rle.width + kColumnSlack);
-    if (kept.size() < 3 * most) kept.resize(3 * most);
-    found_ = {kept.data(), kept.data() + most, kept.data() + 2 * most};
+    const size_t max_runs = rle.counts.size() / 2 + static_cast<size_t>(rle.width + kColumnSlack);
+    if (kept.size() < 3 * max_runs) kept.resize(3 * max_runs);
+    found_ = {kept.data(), kept.data() + max_runs, kept.data() + 2 * max_runs};
     if (rle.height > 0)
       mask_table().column_runs(rle.counts.data(), static_cast<int64_t>(rle.counts.size()), rle.height, found_);
   }

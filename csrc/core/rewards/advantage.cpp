@@ -146,14 +146,14 @@ void scaled_then_summed(const AdvantageProblem& p, const T* rewards, const T* we
       total[i] = (std::isnan(total[i]) ? 0.0 : total[i]) + weight * divided(distance, divisor);
     }
   }
-  Moments whole;
+  Moments batch;
   double divisor = 1.0;
   if (p.scale == AdvantageScale::gdpo_batch) {
-    whole = batch_moments(total);
-    divisor = whole.std_dev() + p.eps;
+    batch = batch_moments(total);
+    divisor = batch.std_dev() + p.eps;
   }
   for (int64_t i = 0; i < p.n; ++i) {
-    const double distance = total[i] - whole.mean;
+    const double distance = total[i] - batch.mean;
     out[i] = std::isnan(distance) ? T(0) : static_cast<T>(divided(distance, divisor));
   }
 }

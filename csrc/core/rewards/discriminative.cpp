@@ -29,10 +29,10 @@ float load(double value) { return static_cast<float>(value); }
 float load(BFloat value) { return from_bits(static_cast<uint32_t>(value.bits) << 16); }
 float load(Half value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t rest = value.bits & 0x7FFFu;
-  if (rest >= 0x7C00u) return from_bits(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
+  const uint32_t magnitude_bits = value.bits & 0x7FFFu;
+  if (magnitude_bits >= 0x7C00u) return from_bits(sign | 0x7F800000u | (magnitude_bits & 0x3FFu) << 13);
   // Scaling by 2^112 moves the exponent's bias from 15 to 127 and is exact for subnormals too.
-  const float magnitude = from_bits(rest << 13) * 0x1p112f;
+  const float magnitude = from_bits(magnitude_bits << 13) * 0x1p112f;
   return sign != 0 ? -magnitude : magnitude;
 }
 

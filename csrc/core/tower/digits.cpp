@@ -24,10 +24,10 @@ struct Depth {
   int64_t depth, blocks, steps;
 };
 
-constexpr int64_t kMostRows = 256;  // that share a panel of weights from the second-level cache
+constexpr int64_t kGroupRows = 256;  // that share a panel of weights from the second-level cache
 
 // In whole pairs of blocks, which are multiplied at once.
-RowGroups groups_of(int64_t rows, int threads) { return {rows, 2 * kDigitRows, kMostRows, threads}; }
+RowGroups groups_of(int64_t rows, int threads) { return {rows, 2 * kDigitRows, kGroupRows, threads}; }
 
 // A group of rows in digits.
 class DigitRows {
@@ -74,8 +74,8 @@ void fill(const float* x, int64_t rows, const Depth& depth, const Norm& norm, fl
   }
 }
 
-// How sums become results.
-struct Ending {
+// What becomes of a product's sums.
+struct Epilogue {
   bool add, quick_gelu;
   float* out;
   int64_t stride;
@@ -84,7 +84,7 @@ struct Ending {
 // Columns [from, to) of some rows, from the blocks [first, last) of the layer's depth; out's column 0 is `from`. `a`
 // has only these blocks.
 void multiply(const DigitRows& a, int64_t rows, const Linear& layer, int64_t from, int64_t to, int64_t first,
-              int64_t last, const Ending& ending) {
+              int64_t last, const Epilogue& epilogue) {
   const Depth depth(layer.depth);
   const int64_t panel_step = layer.stored_digits * kTileBytes, panel_block = depth.steps * panel_step;
   const auto* packed = static_cast<const int8_t*>(layer.packed);
@@ -104,17 +104,17 @@ void multiply(const DigitRows& a, int64_t rows, const Linear& layer, int64_t fro
       product.row_scale = a.scale(b - first);
       product.column_scale = layer.scale + column;
       product.bias = layer.bias == nullptr || b > 0 ? nullptr : layer.bias + column;
-      product.add = ending.add || b > first;
-      product.quick_gelu = ending.quick_gelu && b + 1 == last;
-      product.out = ending.out + (column - from);
-      product.out_stride = ending.stride;
+      product.add = epilogue.add || b > first;
+      product.quick_gelu = epilogue.quick_gelu && b + 1 == last;
+      product.out = epilogue.out + (column - from);
+      product.out_stride = epilogue.stride;
       const bool more = column + kDigitColumns < to;
-      product.ahead = b + 1 < last ? panel(column, b + 1) : more ? panel(column + kDigitColumns, first) : nullptr;
+      product.next_panel = b + 1 < last ? panel(column, b + 1) : more ? panel(column + kDigitColumns, first) : nullptr;
       digit_table().multiply(product, used_digits(layer));
     }
 }
 
-struct Workspace {
+struct LinearWorkspace {
   DigitRows a;
   Scratch<float> normed;
 };
@@ -173,19 +173,19 @@ void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& 
   // Few rows: threads share the columns instead, and the weights come by once.
   const int64_t panels = ceil_div(layer.columns, kDigitColumns);
   const int64_t parts = groups.count() < threads ? parallel_slots(panels, threads) : 1;
-  std::vector<Workspace> work;
+  std::vector<LinearWorkspace> work;
   for (int slot = 0; slot < parallel_slots(groups.count() * parts, threads); ++slot)
-    work.push_back({DigitRows(std::min(rows, kMostRows), depth, used_digits(layer)), Scratch<float>(layer.depth)});
+    work.push_back({DigitRows(std::min(rows, kGroupRows), depth, used_digits(layer)), Scratch<float>(layer.depth)});
   parallel_for(groups.count() * parts, threads, [&](int64_t item, int slot) {
     const int64_t g = item / parts, part = item % parts;
     const int64_t from = panels * part / parts * kDigitColumns;
     const int64_t to = std::min(layer.columns, panels * (part + 1) / parts * kDigitColumns);
     const int64_t row = groups.start(g), count = groups.size(g);
-    Workspace& mine = work[static_cast<size_t>(slot)];
-    fill(x + row * layer.depth, count, depth, norm, mine.normed.get(), mine.a);
-    const Ending ending{finish == Finish::add, quick_gelu, out + row * layer.columns + from, layer.columns};
+    LinearWorkspace& workspace = work[static_cast<size_t>(slot)];
+    fill(x + row * layer.depth, count, depth, norm, workspace.normed.get(), workspace.a);
+    const Epilogue epilogue{finish == Finish::add, quick_gelu, out + row * layer.columns + from, layer.columns};
     digit_table().begin();
-    multiply(mine.a, count, layer, from, to, 0, depth.blocks, ending);
+    multiply(workspace.a, count, layer, from, to, 0, depth.blocks, epilogue);
     digit_table().end();
   });
 }
@@ -201,26 +201,28 @@ void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer,
   // A block of the hidden columns at a time, so that what lies between the products stays in the second-level cache.
   const Depth depth(up_layer.depth), hidden_depth(down.depth), block(hidden_depth.width());
   const int digits = used_digits(up_layer);
-  struct Both {
+  struct MlpWorkspace {
     DigitRows a, hidden;
     Scratch<float> normed, floats;
   };
-  std::vector<Both> work;
-  const int64_t most = std::min(rows, kMostRows);
+  std::vector<MlpWorkspace> work;
+  const int64_t group_rows = std::min(rows, kGroupRows);
   for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
-    work.push_back({DigitRows(most, depth, digits), DigitRows(most, block, digits), Scratch<float>(up_layer.depth),
-                    Scratch<float>(most * block.width())});
+    work.push_back({DigitRows(group_rows, depth, digits), DigitRows(group_rows, block, digits),
+                    Scratch<float>(up_layer.depth), Scratch<float>(group_rows * block.width())});
   parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
-    Both& mine = work[static_cast<size_t>(slot)];
+    MlpWorkspace& workspace = work[static_cast<size_t>(slot)];
     float* rows_of = x + groups.start(g) * up_layer.depth;
     const int64_t count = groups.size(g);
-    fill(rows_of, count, depth, norm, mine.normed.get(), mine.a);
+    fill(rows_of, count, depth, norm, workspace.normed.get(), workspace.a);
     digit_table().begin();
     for (int64_t b = 0; b < hidden_depth.blocks; ++b) {
       const int64_t from = hidden_depth.start(b), to = hidden_depth.start(b + 1);
-      multiply(mine.a, count, up_layer, from, to, 0, depth.blocks, {false, true, mine.floats.get(), block.width()});
-      for (int64_t r = 0; r < count; ++r) mine.hidden.set(r, 0, mine.floats.get() + r * block.width(), to - from);
-      multiply(mine.hidden, count, down, 0, down.columns, b, b + 1, {true, false, rows_of, down.columns});
+      multiply(workspace.a, count, up_layer, from, to, 0, depth.blocks,
+               {false, true, workspace.floats.get(), block.width()});
+      for (int64_t r = 0; r < count; ++r)
+        workspace.hidden.set(r, 0, workspace.floats.get() + r * block.width(), to - from);
+      multiply(workspace.hidden, count, down, 0, down.columns, b, b + 1, {true, false, rows_of, down.columns});
     }
     digit_table().end();
   });

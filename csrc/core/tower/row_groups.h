@@ -12,13 +12,14 @@ constexpr int64_t ceil_div(int64_t value, int64_t step) { return (value + step -
 
 // Rows are worked on in groups, each by one thread from the norm to the last product: what lies between stays in the
 // second-level cache, and the weights come by once for every group. As many groups for every thread, of whole tiles of
-// `tile` rows, at most `most` rows each and none more than a tile larger than another, so that threads end together.
+// `tile` rows, at most `group_rows` rows each and none more than a tile larger than another, so that threads end
+// together.
 class RowGroups {
  public:
-  RowGroups(int64_t rows, int64_t tile, int64_t most, int threads)
+  RowGroups(int64_t rows, int64_t tile, int64_t group_rows, int threads)
       : rows_(rows), tile_(tile), tiles_(ceil_div(rows, tile)) {
     const int64_t workers = parallel_slots(tiles_, threads);
-    count_ = std::min(tiles_, ceil_div(ceil_div(rows, most), workers) * workers);
+    count_ = std::min(tiles_, ceil_div(ceil_div(rows, group_rows), workers) * workers);
   }
   int64_t count() const { return count_; }
   int64_t start(int64_t group) const { return std::min(rows_, tiles_ * group / count_ * tile_); }

@@ -23,8 +23,8 @@ RowGroups groups_of(int64_t rows, int threads) { return {rows, kTile, kGemmRows,
 
 // A group of rows as products want them: block by block, in 16-bit integers with a scale for every row of every block,
 // or as floats.
-struct Blocked {
-  Blocked(int64_t depth, bool reduced)
+struct BlockedRows {
+  BlockedRows(int64_t depth, bool reduced)
       : reduced(reduced),
         block(reduced ? kBlock16 : kBlock32),
         blocks(ceil_div(depth, block)),
@@ -39,7 +39,7 @@ struct Blocked {
 };
 
 // rows x, through the norm first, to blocks.
-void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* normed, Blocked& out) {
+void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* normed, BlockedRows& out) {
   const TowerTable& table = tower_table();
   for (int64_t r = 0; r < rows; ++r, x += depth) {
     const float* row = x;
@@ -50,50 +50,51 @@ void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* 
     if (out.reduced)
       table.quantise(row, depth, out.integers() + r * kBlock16, rows * kBlock16, out.scale(0) + r, kGemmRows);
     else
-      table.arrange(row, depth, out.data.get() + r * kBlock32, rows * kBlock32);
+      table.to_blocks(row, depth, out.data.get() + r * kBlock32, rows * kBlock32);
   }
 }
 
-// Sums of `rows` rows with one panel of weights. `soon`: where the four cache lines of each row are written next, or
-// null; one is asked for with each of the last four blocks.
-void multiply(const Blocked& a, int64_t rows, const Linear& layer, int64_t column, float* sums, const float* soon) {
+// Sums of `rows` rows with one panel of weights. `prefetch_out`: where the four cache lines of each row are written
+// next, or null; one is asked for with each of the last four blocks.
+void multiply(const BlockedRows& a, int64_t rows, const Linear& layer, int64_t column, float* sums,
+              const float* prefetch_out) {
   const TowerTable& table = tower_table();
   const int64_t panel = column * a.blocks * a.block, step = a.block * kPanel;
   for (int64_t b = 0; b < a.blocks; ++b) {
     const int64_t line = b - (a.blocks - 4);
-    const float* next = soon != nullptr && line >= 0 ? soon + line * 16 : nullptr;
+    const float* prefetch_line = prefetch_out != nullptr && line >= 0 ? prefetch_out + line * 16 : nullptr;
     if (a.reduced)
       table.block16(a.integers() + b * rows * kBlock16, a.scale(b),
-                    static_cast<const int16_t*>(layer.packed) + panel + b * step, rows, b == 0, sums, next,
+                    static_cast<const int16_t*>(layer.packed) + panel + b * step, rows, b == 0, sums, prefetch_line,
                     layer.columns);
     else
       table.block32(a.data.get() + b * rows * kBlock32, static_cast<const float*>(layer.packed) + panel + b * step,
-                    rows, b == 0, sums, next, layer.columns);
+                    rows, b == 0, sums, prefetch_line, layer.columns);
   }
 }
 
-const float* from(const float* values, int64_t column) { return values == nullptr ? nullptr : values + column; }
+const float* at_column(const float* values, int64_t column) { return values == nullptr ? nullptr : values + column; }
 
 // The product of one group, [rows, layer.columns].
-void group_linear(const Blocked& a, int64_t rows, const Linear& layer, Finish finish, float* sums, float* out) {
+void group_linear(const BlockedRows& a, int64_t rows, const Linear& layer, Finish finish, float* sums, float* out) {
   const TowerTable& table = tower_table();
   for (int64_t column = 0; column < layer.columns; column += kPanel) {
     const int64_t count = std::min(kPanel, layer.columns - column);
     multiply(a, rows, layer, column, sums, count == kPanel ? out + column : nullptr);
     for (int64_t r = 0; r < rows; ++r)
-      table.finish(sums + r * kPanel, from(layer.scale, column), from(layer.bias, column), count, false,
+      table.finish(sums + r * kPanel, at_column(layer.scale, column), at_column(layer.bias, column), count, false,
                    finish == Finish::add, out + r * layer.columns + column);
   }
 }
 
 // x * sigmoid(1.702 x) of the product of one group, a block of columns at a time, straight to what the next product
 // wants: in rows of their own the floats would be larger than the second-level cache has room for.
-void group_hidden(const Blocked& a, int64_t rows, const Linear& layer, float* sums, Blocked& hidden) {
+void group_hidden(const BlockedRows& a, int64_t rows, const Linear& layer, float* sums, BlockedRows& hidden) {
   const TowerTable& table = tower_table();
   float* right = sums + kGemmRows * kPanel;
   for (int64_t b = 0; b < hidden.blocks; ++b) {
     const int64_t column = b * hidden.block, count = std::min(hidden.block, layer.columns - column);
-    const float* bias = from(layer.bias, column);
+    const float* bias = at_column(layer.bias, column);
     multiply(a, rows, layer, column, sums, nullptr);
     if (count > kPanel) multiply(a, rows, layer, column + kPanel, right, nullptr);
     for (int64_t r = 0; r < rows; ++r) {
@@ -165,17 +166,17 @@ void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer,
   if (layer.stored_digits > 0) return digit_linear(x, rows, norm, layer, finish, false, threads, out);
   const RowGroups groups = groups_of(rows, threads);
   struct Workspace {
-    Blocked blocked;
+    BlockedRows blocked;
     Floats normed, sums;
   };
   std::vector<Workspace> work;
   for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
     work.push_back({{layer.depth, layer.products == Products::int16}, Floats(layer.depth), Floats(kGemmRows * kPanel)});
   parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
-    Workspace& mine = work[static_cast<size_t>(slot)];
+    Workspace& workspace = work[static_cast<size_t>(slot)];
     const int64_t row = groups.start(g), count = groups.size(g);
-    fill(x + row * layer.depth, count, layer.depth, norm, mine.normed.get(), mine.blocked);
-    group_linear(mine.blocked, count, layer, finish, mine.sums.get(), out + row * layer.columns);
+    fill(x + row * layer.depth, count, layer.depth, norm, workspace.normed.get(), workspace.blocked);
+    group_linear(workspace.blocked, count, layer, finish, workspace.sums.get(), out + row * layer.columns);
   });
 }
 
@@ -184,7 +185,7 @@ void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const
   const RowGroups groups = groups_of(rows, threads);
   const bool reduced = up_layer.products == Products::int16;
   struct Workspace {
-    Blocked blocked, hidden;
+    BlockedRows blocked, hidden;
     Floats normed, sums;
   };
   std::vector<Workspace> work;
@@ -194,12 +195,12 @@ void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const
                     Floats(up_layer.depth),
                     Floats(2 * kGemmRows * kPanel)});
   parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
-    Workspace& mine = work[static_cast<size_t>(slot)];
+    Workspace& workspace = work[static_cast<size_t>(slot)];
     float* rows_of = x + groups.start(g) * up_layer.depth;
     const int64_t count = groups.size(g);
-    fill(rows_of, count, up_layer.depth, norm, mine.normed.get(), mine.blocked);
-    group_hidden(mine.blocked, count, up_layer, mine.sums.get(), mine.hidden);
-    group_linear(mine.hidden, count, down, Finish::add, mine.sums.get(), rows_of);
+    fill(rows_of, count, up_layer.depth, norm, workspace.normed.get(), workspace.blocked);
+    group_hidden(workspace.blocked, count, up_layer, workspace.sums.get(), workspace.hidden);
+    group_linear(workspace.hidden, count, down, Finish::add, workspace.sums.get(), rows_of);
   });
 }
 
@@ -228,7 +229,7 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
     std::vector<const float*>& rows = values[static_cast<size_t>(slot)];
     for (int64_t h = 0; h < p.heads; ++h) {
       for (int64_t j = 0; j < length; ++j) rows[static_cast<size_t>(j)] = k + path[j] * kv_stride + h * p.dim;
-      table.turn_keys(rows.data(), length, p.dim, padded, keys);
+      table.transpose_keys(rows.data(), length, p.dim, padded, keys);
       for (int64_t j = 0; j < length; ++j) rows[static_cast<size_t>(j)] = v + path[j] * kv_stride + h * p.dim;
       table.attend(q + row * q_stride + h * p.dim, q_stride, keys, padded, rows.data(), length, p.dim, p.first[s],
                    p.last[s], p.causal, scale, scores, out + row * width + h * p.dim, width);

@@ -83,9 +83,9 @@ struct alignas(64) Sums {
 
 // What becomes of sums, row by row, so that it can be done between the tiles' instructions for the next rows.
 template <int kDigits>
-class Finish {
+class RowFinisher {
  public:
-  Finish(const DigitProduct& product, const Sums& sums)
+  RowFinisher(const DigitProduct& product, const Sums& sums)
       : product_(product), sums_(sums), lanes_(first_lanes(product.columns)) {
     scale_ = _mm512_maskz_loadu_ps(lanes_, product.column_scale);
     bias_ = product.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes_, product.bias);
@@ -102,7 +102,7 @@ class Finish {
     for (const int64_t to = std::min(count_, next_ + count); next_ < to; ++next_) row(next_);
   }
 
-  void rest() { rows(count_); }
+  void remaining_rows() { rows(count_); }
 
  private:
   void row(int64_t r) {
@@ -175,7 +175,7 @@ inline void step_of_three(const int8_t* a, const int8_t* b) {
 // and `lines` of the next panel, from `line` on, are asked for.
 template <int kDigits, bool kBoth>
 inline void multiply_rows(const DigitProduct& p, int64_t first, int64_t count, int64_t line, int64_t lines, Sums& sums,
-                          Finish<kDigits>& finish) {
+                          RowFinisher<kDigits>& finisher) {
   constexpr int64_t kLines = kDigits * kTileBytes / 64;  // of a step
   const int8_t* a = p.a + first / kDigitRows * p.a_stride;
   const int64_t share = ((kBoth ? 2 : 1) * kDigitRows + p.steps - 1) / p.steps, ask = (lines + p.steps - 1) / p.steps;
@@ -189,36 +189,36 @@ inline void multiply_rows(const DigitProduct& p, int64_t first, int64_t count, i
       step_of_two<kBoth>(rows, rows + p.a_stride, columns);
     else
       step_of_three(rows, columns);
-    finish.rows(share);
+    finisher.rows(share);
     for (int64_t r = s * share; r < std::min(count, (s + 1) * share); ++r)
       __builtin_prefetch(p.out + (first + r) * p.out_stride, 1);
     for (int64_t i = std::min(lines, s * ask); i < std::min(lines, (s + 1) * ask); ++i)
-      __builtin_prefetch(p.ahead + (line + i) / kLines * p.panel_step + (line + i) % kLines * 64, 0, 2);
+      __builtin_prefetch(p.next_panel + (line + i) / kLines * p.panel_step + (line + i) % kLines * 64, 0, 2);
   }
-  finish.rest();
+  finisher.remaining_rows();
   TILE_STORE(0, sums.tile[0]);
   TILE_STORE(1, sums.tile[1]);
   TILE_STORE(2, sums.tile[2]);
   TILE_STORE(3, sums.tile[3]);
-  finish.start(first, count);
+  finisher.start(first, count);
 }
 
 template <int kDigits>
 void multiply_panel(const DigitProduct& p) {
   Sums sums;
-  Finish<kDigits> finish(p, sums);
+  RowFinisher<kDigits> finisher(p, sums);
   constexpr int64_t kAtOnce = kDigits == 2 ? 2 * kDigitRows : kDigitRows;
   const int64_t blocks = (p.rows + kAtOnce - 1) / kAtOnce;
-  const int64_t ahead = p.ahead == nullptr ? 0 : p.steps * kDigits * kTileBytes / 64;
+  const int64_t next_panel_lines = p.next_panel == nullptr ? 0 : p.steps * kDigits * kTileBytes / 64;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = b * kAtOnce, count = std::min(kAtOnce, p.rows - first);
-    const int64_t line = ahead * b / blocks, lines = ahead * (b + 1) / blocks - line;
+    const int64_t line = next_panel_lines * b / blocks, lines = next_panel_lines * (b + 1) / blocks - line;
     if (count > kDigitRows)
-      multiply_rows<kDigits, true>(p, first, count, line, lines, sums, finish);
+      multiply_rows<kDigits, true>(p, first, count, line, lines, sums, finisher);
     else
-      multiply_rows<kDigits, false>(p, first, count, line, lines, sums, finish);
+      multiply_rows<kDigits, false>(p, first, count, line, lines, sums, finisher);
   }
-  finish.rest();
+  finisher.remaining_rows();
 }
 
 void multiply(const DigitProduct& product, int digits) {

@@ -46,7 +46,7 @@ struct DigitProduct {
   float* out;
   int64_t out_stride;
   // The panel that is needed next, of as many steps, to be fetched meanwhile; may be null.
-  const int8_t* ahead;
+  const int8_t* next_panel;
 };
 
 struct DigitTable {

@@ -12,7 +12,7 @@ namespace {
 // How far ahead memory is asked for: the processor's own prefetcher stops at the end of a page.
 constexpr int64_t kAhead = 4096;
 
-inline void ask(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
+inline void prefetch_ahead(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -117,14 +117,14 @@ int64_t count(const uint64_t* a, int64_t words) {
 Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
   const __m256i zero = _mm256_setzero_si256();
   __m256i missing_inter = zero, missing_union = zero;
-  const int64_t whole = n / 32;
-  for (int64_t done = 0; done < whole;) {
-    const int64_t stop = whole - done < 255 ? whole : done + 255;
+  const int64_t vectors = n / 32;
+  for (int64_t done = 0; done < vectors;) {
+    const int64_t stop = vectors - done < 255 ? vectors : done + 255;
     __m256i not_both = zero, neither = zero;
     for (; done < stop; ++done) {
       if (done % 2 == 0) {
-        ask(a + 32 * done);
-        ask(b + 32 * done);
+        prefetch_ahead(a + 32 * done);
+        prefetch_ahead(b + 32 * done);
       }
       __m256i off_a = _mm256_cmpeq_epi8(load(a + 32 * done), zero);
       __m256i off_b = _mm256_cmpeq_epi8(load(b + 32 * done), zero);
@@ -140,7 +140,7 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
     missing_inter = _mm256_add_epi64(missing_inter, _mm256_sad_epu8(not_both, zero));
     missing_union = _mm256_add_epi64(missing_union, _mm256_sad_epu8(neither, zero));
   }
-  const int64_t tail = whole * 32;
+  const int64_t tail = vectors * 32;
   Counts counts = dense_counts_tail(a + tail, b + tail, ignore == nullptr ? nullptr : ignore + tail, n - tail);
   counts.intersection += tail - sum_lanes(missing_inter);
   counts.uni += tail - sum_lanes(missing_union);
@@ -153,7 +153,7 @@ inline uint64_t pack32(const uint8_t* bytes) {
 }
 
 inline uint64_t pack64(const uint8_t* bytes) {
-  ask(bytes);
+  prefetch_ahead(bytes);
   return pack32(bytes) | pack32(bytes + 32) << 32;
 }
 

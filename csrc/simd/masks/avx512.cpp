@@ -18,7 +18,7 @@ namespace {
 // How far ahead memory is asked for: the processor's own prefetcher stops at the end of a page.
 constexpr int64_t kAhead = 4096;
 
-inline void ask(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
+inline void prefetch_ahead(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
 
 inline __mmask64 first_bytes(int64_t n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
 
@@ -56,8 +56,8 @@ int64_t count(const uint64_t* a, int64_t words) { return and_count(a, words, a, 
 Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
   Counts counts;
   for (int64_t i = 0; i < n; i += 64) {
-    ask(a + i);
-    ask(b + i);
+    prefetch_ahead(a + i);
+    prefetch_ahead(b + i);
     const __mmask64 inside = first_bytes(n - i);
     const __m512i va = _mm512_maskz_loadu_epi8(inside, a + i), vb = _mm512_maskz_loadu_epi8(inside, b + i);
     uint64_t on_a = _mm512_test_epi8_mask(va, va), on_b = _mm512_test_epi8_mask(vb, vb);
@@ -74,7 +74,7 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
 }
 
 inline uint64_t pack64(const uint8_t* bytes) {
-  ask(bytes);
+  prefetch_ahead(bytes);
   const __m512i pixels = _mm512_loadu_si512(bytes);
   return _mm512_test_epi8_mask(pixels, pixels);
 }
@@ -154,8 +154,8 @@ int64_t short_numbers(const char* text, int64_t length, int64_t* used, int16_t* 
           _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(first, 1) : _mm512_castsi512_si256(first));
       const __m512i value = _mm512_or_si512(low, _mm512_mask_slli_epi16(last, two, last, 5));
       const __m512i unused = _mm512_mask_blend_epi16(two, _mm512_set1_epi16(11), _mm512_set1_epi16(6));
-      const __m512i whole = _mm512_srav_epi16(_mm512_sllv_epi16(value, unused), unused);
-      _mm512_storeu_si512(values + found, _mm512_maskz_compress_epi16(here, whole));
+      const __m512i signed_value = _mm512_srav_epi16(_mm512_sllv_epi16(value, unused), unused);
+      _mm512_storeu_si512(values + found, _mm512_maskz_compress_epi16(here, signed_value));
       found += POPCOUNT(here);
     }
     at += 64 - __builtin_clzll(ends);

@@ -19,22 +19,22 @@ inline __m512i prefix_sum(__m512i v) {
   return _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 8));
 }
 
-bool add_differences(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts, int64_t* total) {
+bool add_differences(const int16_t* values, int64_t n, uint32_t max_count, uint32_t* counts, int64_t* total) {
   const __m512i even = _mm512_set1_epi64(0xffffffff), last_two = _mm512_set1_epi64(int64_t{15} << 32 | 14);
   __m512i before = _mm512_set1_epi64(static_cast<int64_t>(uint64_t{counts[-1]} << 32 | counts[-2]));
-  __m512i sum = _mm512_setzero_si512(), worst = sum;
+  __m512i sum = _mm512_setzero_si512(), largest = sum;
   for (int64_t i = 0; i < n; i += 16) {
     const auto lanes = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1u << (n - i)) - 1);
     const __m512i changes = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(lanes, values + i));
     const __m512i here = _mm512_add_epi32(prefix_sum<2>(changes), before);
     before = _mm512_permutexvar_epi32(last_two, here);
     const __m512i valid = _mm512_maskz_mov_epi32(lanes, here);
-    worst = _mm512_max_epu32(worst, valid);
+    largest = _mm512_max_epu32(largest, valid);
     sum = _mm512_add_epi64(sum, _mm512_add_epi64(_mm512_and_si512(valid, even), _mm512_srli_epi64(valid, 32)));
     _mm512_mask_storeu_epi32(counts + i, lanes, here);
   }
   *total += sum_lanes(sum);
-  return _mm512_reduce_max_epu32(worst) <= most;
+  return _mm512_reduce_max_epu32(largest) <= max_count;
 }
 
 // Eight pairs of runs at a time, on the usual assumption that no set run goes on in the next column.
@@ -45,8 +45,8 @@ void column_runs(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& 
   __m512i before = _mm512_setzero_si512();
   __m256i sum = _mm256_setzero_si256(), top = _mm256_set1_epi32(found.top), bottom = _mm256_set1_epi32(found.bottom);
   for (int64_t i = 0; i + 1 < n; i += 16) {
-    const int64_t whole = (n - i) & ~int64_t{1};
-    const auto lanes = static_cast<__mmask16>(whole >= 16 ? 0xffff : (1u << whole) - 1);
+    const int64_t in_pairs = (n - i) & ~int64_t{1};
+    const auto lanes = static_cast<__mmask16>(in_pairs >= 16 ? 0xffff : (1u << in_pairs) - 1);
     const __m512i both = _mm512_maskz_loadu_epi32(lanes, counts + i);
     const __m512i ends = _mm512_add_epi32(prefix_sum<1>(both), before);
     before = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), ends);

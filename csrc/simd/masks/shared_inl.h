@@ -221,19 +221,19 @@ inline void fill_columns_one_by_one(const ColumnRuns& runs, const ColumnBits& bi
     fill_bits(bits.words + (runs.x[i] - bits.x) * bits.stride, runs.begin[i] - bits.y, runs.end[i] - bits.y);
 }
 
-inline bool add_differences_one_by_one(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts,
+inline bool add_differences_one_by_one(const int16_t* values, int64_t n, uint32_t max_count, uint32_t* counts,
                                        int64_t* total) {
-  uint32_t before = counts[-2], last = counts[-1], worst = 0;
+  uint32_t before = counts[-2], last = counts[-1], largest = 0;
   int64_t sum = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const uint32_t count = before + static_cast<uint32_t>(values[i]);  // one below 0 is beyond `most`, too
+    const uint32_t count = before + static_cast<uint32_t>(values[i]);  // one below 0 is beyond max_count, too
     before = last;
     last = counts[i] = count;
-    worst = count > worst ? count : worst;
+    largest = count > largest ? count : largest;
     sum += count;
   }
   *total += sum;
-  return worst <= most;
+  return largest <= max_count;
 }
 
 inline void add_run(ColumnRuns& runs, int64_t x, int64_t begin, int64_t end) {

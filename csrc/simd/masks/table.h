@@ -91,8 +91,8 @@ struct MaskTable {
   // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
   int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
   // counts[i] = values[i] + counts[i - 2], of which two are there, and *total grows by them. False where one of them is
-  // not 0..most.
-  bool (*add_differences)(const int16_t* values, int64_t n, uint32_t most, uint32_t* counts, int64_t* total);
+  // not 0..max_count.
+  bool (*add_differences)(const int16_t* values, int64_t n, uint32_t max_count, uint32_t* counts, int64_t* total);
   // The set ones among n run lengths, zeros first, cut at the ends of columns of `height` pixels.
   void (*column_runs)(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs);
   // Sets their pixels.

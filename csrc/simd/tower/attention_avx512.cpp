@@ -6,7 +6,7 @@
 namespace dpad {
 namespace {
 
-// Four queries share what they load. Named sums, not arrays, for the compiler's sake as above.
+// Four queries share what they load. Named sums and not arrays, which GCC 12 would keep in memory.
 struct Sums8 {
   __m512 a0, a1, b0, b1, c0, c1, d0, d1;
 };
@@ -89,7 +89,7 @@ void score_keys(const float* const* q, const float* keys_t, int64_t padded, int6
 }
 
 // Turns scores into powers of e; returns their sum.
-float soften(float* scores, int64_t seen) {
+float exponentiate(float* scores, int64_t seen) {
   const float lowest = -std::numeric_limits<float>::infinity();
   __m512 top = _mm512_set1_ps(lowest);
   for (int64_t j = 0; j < seen; j += 16)
@@ -107,7 +107,7 @@ float soften(float* scores, int64_t seen) {
 
 }  // namespace
 
-void turn_keys_avx512(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t) {
+void transpose_keys_avx512(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t) {
   for (int64_t j = 0; j < length; j += 16)
     for (int64_t d = 0; d < dim; d += 16) {
       const __mmask16 lanes = first_lanes(dim - d);
@@ -130,20 +130,20 @@ void attend_avx512(const float* q, int64_t q_stride, const float* keys_t, int64_
                    int64_t length, int64_t dim, int64_t from, int64_t to, bool causal, float scale, float* scores,
                    float* out, int64_t out_stride) {
   for (int64_t t = from; t < to; t += 4, q += 4 * q_stride, out += 4 * out_stride) {
-    const int64_t count = std::min<int64_t>(4, to - t), most = causal ? t + count : length;
+    const int64_t count = std::min<int64_t>(4, to - t), key_count = causal ? t + count : length;
     const float* queries[4];
     for (int64_t i = 0; i < 4; ++i) queries[i] = q + std::min(i, count - 1) * q_stride;
-    score_keys(queries, keys_t, padded, most, dim, scale, scores);
+    score_keys(queries, keys_t, padded, key_count, dim, scale, scores);
     float share[4];
     for (int64_t i = 0; i < 4; ++i) {
-      const int64_t seen = causal ? std::min(t + i + 1, most) : length;
-      share[i] = 1.0f / soften(scores + i * padded, seen);
-      for (int64_t j = seen; j < most; ++j) scores[i * padded + j] = 0.0f;
+      const int64_t seen = causal ? std::min(t + i + 1, key_count) : length;
+      share[i] = 1.0f / exponentiate(scores + i * padded, seen);
+      for (int64_t j = seen; j < key_count; ++j) scores[i * padded + j] = 0.0f;
     }
     for (int64_t d = 0; d < dim; d += 32) {
       const __mmask16 low = first_lanes(dim - d), high = first_lanes(dim - d - 16);
       Sums8 s{};
-      for (int64_t j = 0; j < most; ++j)
+      for (int64_t j = 0; j < key_count; ++j)
         multiply_two(s, scores[j], scores[padded + j], scores[2 * padded + j], scores[3 * padded + j],
                      _mm512_maskz_loadu_ps(low, values[j] + d), _mm512_maskz_loadu_ps(high, values[j] + d + 16));
       const __m512 sums[4][2] = {{s.a0, s.a1}, {s.b0, s.b1}, {s.c0, s.c1}, {s.d0, s.d1}};

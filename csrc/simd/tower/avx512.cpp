@@ -69,7 +69,7 @@ void quantise(const float* x, int64_t k, int16_t* out, int64_t stride, float* sc
   }
 }
 
-void arrange(const float* x, int64_t k, float* out, int64_t stride) {
+void to_blocks(const float* x, int64_t k, float* out, int64_t stride) {
   const int64_t blocks = (k + kBlock32 - 1) / kBlock32;
   for (int64_t i = 0; i < blocks * kBlock32; i += 16)
     _mm512_storeu_ps(out + i / kBlock32 * stride + i % kBlock32, _mm512_maskz_loadu_ps(first_lanes(k - i), x + i));
@@ -137,11 +137,11 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   "xor %[i], %[i]\n\t"                                                                                           \
   ".p2align 5\n\t"                                                                                               \
   "1:\n\t"                                                                                                       \
-  "prefetcht0 (%[ahead])\n\tprefetcht0 (%[next])\n\tprefetcht0 64(%[next])\n\t" \
+  "prefetcht0 (%[next_block])\n\tprefetcht0 (%[next_rows])\n\tprefetcht0 64(%[next_rows])\n\t" \
   STEP(op, 0) STEP(op, 1) STEP(op, 2) STEP(op, 3) \
   "add $1024, %[panel]\n\t" \
-  "add $64, %[ahead]\n\t" \
-  "add $128, %[next]\n\t" \
+  "add $64, %[next_block]\n\t" \
+  "add $128, %[next_rows]\n\t" \
   "add $4, %[i]\n\t" \
   "cmp $64, %[i]\n\t" \
   "jne 1b\n\t"
@@ -170,16 +170,17 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
       "zmm26", "zmm27", "zmm28", "zmm29", "cc", "memory"
 #define TILE(op, scales, how)                                                                              \
   asm volatile(TILE_LOOP(op) scales KEEP_ROWS(how)                                                         \
-               : [panel] "+&r"(panel), [i] "=&r"(i), [ahead] "+&r"(ahead), [next] "+&r"(next)                                                         \
+               : [panel] "+&r"(panel), [i] "=&r"(i), [next_block] "+&r"(next_block), [next_rows] "+&r"(next_rows)                                                         \
                : [a0] "r"(row[0]), [a1] "r"(row[1]), [a2] "r"(row[2]), [a3] "r"(row[3]), [a4] "r"(row[4]), \
                  [a5] "r"(row[5]), [scale] "r"(scale), [sums] "r"(sums)                \
                : TILE_REGISTERS)
 // clang-format on
 
 // sums [6, kPanel] += six rows times the 64 steps of a panel's block; `first`: = instead of +=. The products of
-// integers are multiplied by scale [6] before. `ahead` and `next` are fetched, a line and two at every fourth step.
-void tile(const int16_t* const* row, const float* scale, const int16_t* panel, const char* ahead, const char* next,
-          bool first, float* sums) {
+// integers are multiplied by scale [6] before. `next_block` and `next_rows` are fetched, a line and two at every fourth
+// step.
+void tile(const int16_t* const* row, const float* scale, const int16_t* panel, const char* next_block,
+          const char* next_rows, bool first, float* sums) {
   int64_t i;
   if (first)
     TILE("vpdpwssd", LOAD_SCALES, SCALED_FIRST);
@@ -187,8 +188,8 @@ void tile(const int16_t* const* row, const float* scale, const int16_t* panel, c
     TILE("vpdpwssd", LOAD_SCALES, SCALED);
 }
 
-void tile(const float* const* row, const float* scale, const float* panel, const char* ahead, const char* next,
-          bool first, float* sums) {
+void tile(const float* const* row, const float* scale, const float* panel, const char* next_block,
+          const char* next_rows, bool first, float* sums) {
   int64_t i;
   if (first)
     TILE("vfmadd231ps", NO_SCALES, PLAIN_FIRST);
@@ -198,7 +199,7 @@ void tile(const float* const* row, const float* scale, const float* panel, const
 
 template <typename Element>
 void block(const Element* a, const float* scale, const Element* panel, int64_t rows, bool first, float* sums,
-           const float* soon, int64_t soon_stride) {
+           const float* prefetch_out, int64_t prefetch_stride) {
   constexpr int64_t kBlockBytes = 64 * 4 * kPanel;
   constexpr int64_t kDepth = kBlockBytes / kPanel / static_cast<int64_t>(sizeof(Element));
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
@@ -207,23 +208,23 @@ void block(const Element* a, const float* scale, const Element* panel, int64_t r
     for (int r = 0; r < kTileRows; ++r) row[r] = a + std::min(t * kTileRows + r, rows - 1) * kDepth;
     // Asked for while this tile is computed, a few lines at every step, because the core can wait for 16 at a time
     // only: the next tile's rows, and a sixteenth of the panel's next block, which lies behind this one.
-    const auto* next = reinterpret_cast<const char*>(a + (t + 1) * kTileRows * kDepth);
-    const auto* ahead = reinterpret_cast<const char*>(panel) + kBlockBytes + t * (kBlockBytes / 16);
-    if (soon != nullptr)
+    const auto* next_rows = reinterpret_cast<const char*>(a + (t + 1) * kTileRows * kDepth);
+    const auto* next_block = reinterpret_cast<const char*>(panel) + kBlockBytes + t * (kBlockBytes / 16);
+    if (prefetch_out != nullptr)
       for (int64_t r = t * kTileRows; r < std::min((t + 1) * kTileRows, rows); ++r)
-        __builtin_prefetch(soon + r * soon_stride, 1);
-    tile(row, scale + t * kTileRows, panel, ahead, next, first, sums + t * kTileRows * kPanel);
+        __builtin_prefetch(prefetch_out + r * prefetch_stride, 1);
+    tile(row, scale + t * kTileRows, panel, next_block, next_rows, first, sums + t * kTileRows * kPanel);
   }
 }
 
 void block16(const int16_t* a, const float* scale, const int16_t* panel, int64_t rows, bool first, float* sums,
-             const float* soon, int64_t soon_stride) {
-  block(a, scale, panel, rows, first, sums, soon, soon_stride);
+             const float* prefetch_out, int64_t prefetch_stride) {
+  block(a, scale, panel, rows, first, sums, prefetch_out, prefetch_stride);
 }
 
-void block32(const float* a, const float* panel, int64_t rows, bool first, float* sums, const float* soon,
-             int64_t soon_stride) {
-  block(a, static_cast<const float*>(nullptr), panel, rows, first, sums, soon, soon_stride);
+void block32(const float* a, const float* panel, int64_t rows, bool first, float* sums, const float* prefetch_out,
+             int64_t prefetch_stride) {
+  block(a, static_cast<const float*>(nullptr), panel, rows, first, sums, prefetch_out, prefetch_stride);
 }
 
 static_assert(kBlock16 * sizeof(int16_t) == 256 && kBlock32 * sizeof(float) == 256, "64 steps of four bytes");
@@ -269,7 +270,8 @@ float finish_block16(const float* left, const float* right, const float* scale, 
 
 }  // namespace
 
-const TowerTable kTowerAvx512 = {SimdLevel::avx512, quantise, layer_norm,     arrange,          block16,
-                                 block32,           finish,   finish_block16, turn_keys_avx512, attend_avx512};
+const TowerTable kTowerAvx512 = {
+    SimdLevel::avx512,     quantise,     layer_norm, to_blocks, block16, block32, finish, finish_block16,
+    transpose_keys_avx512, attend_avx512};
 
 }  // namespace dpad

@@ -41,7 +41,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   for (int64_t i = 0; i < k; ++i) y[i] = (x[i] - static_cast<float>(mean)) * inverse * weight[i] + bias[i];
 }
 
-void arrange(const float* x, int64_t k, float* out, int64_t stride) {
+void to_blocks(const float* x, int64_t k, float* out, int64_t stride) {
   const int64_t blocks = (k + kBlock32 - 1) / kBlock32;
   for (int64_t i = 0; i < blocks * kBlock32; ++i) out[i / kBlock32 * stride + i % kBlock32] = i < k ? x[i] : 0.0f;
 }
@@ -92,7 +92,7 @@ float finish_block16(const float* left, const float* right, const float* scale, 
   return quantise_block(block, count, out);
 }
 
-void turn_keys(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t) {
+void transpose_keys(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t) {
   for (int64_t j = 0; j < length; ++j)
     for (int64_t d = 0; d < dim; ++d) keys_t[d * padded + j] = keys[j][d];
 }
@@ -117,7 +117,7 @@ void attend(const float* q, int64_t q_stride, const float* keys_t, int64_t padde
 
 }  // namespace
 
-const TowerTable kTowerScalar = {SimdLevel::scalar, quantise, layer_norm,     arrange,   block16,
-                                 block32,           finish,   finish_block16, turn_keys, attend};
+const TowerTable kTowerScalar = {SimdLevel::scalar, quantise, layer_norm,     to_blocks,      block16,
+                                 block32,           finish,   finish_block16, transpose_keys, attend};
 
 }  // namespace dpad

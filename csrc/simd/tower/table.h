@@ -35,15 +35,15 @@ struct TowerTable {
   // y = (x - mean) / sqrt(variance + eps) * weight + bias over k elements.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t k, float eps, float* y);
   // One row of k floats in blocks of kBlock32, the last filled with zeros: block b starts at out + b * stride.
-  void (*arrange)(const float* x, int64_t k, float* out, int64_t stride);
+  void (*to_blocks)(const float* x, int64_t k, float* out, int64_t stride);
   // sums[r, c] (+)= the products of one block: `rows` rows (at most kGemmRows, sums has room for all) of the left
   // matrix, one after the other, with one block of a panel, [kBlock16 / 2, kPanel, 2] or [kBlock32, kPanel]. Integer
-  // products are multiplied by scale[r], of which there are kGemmRows. `first`: overwrite the sums. `soon`, if not
-  // null: a cache line that will be written next, and one in each of the other rows, soon_stride floats apart.
+  // products are multiplied by scale[r], of which there are kGemmRows. `first`: overwrite the sums. `prefetch_out`, if
+  // not null: a cache line that will be written next, and one in each of the other rows, prefetch_stride floats apart.
   void (*block16)(const int16_t* a, const float* scale, const int16_t* panel, int64_t rows, bool first, float* sums,
-                  const float* soon, int64_t soon_stride);
-  void (*block32)(const float* a, const float* panel, int64_t rows, bool first, float* sums, const float* soon,
-                  int64_t soon_stride);
+                  const float* prefetch_out, int64_t prefetch_stride);
+  void (*block32)(const float* a, const float* panel, int64_t rows, bool first, float* sums, const float* prefetch_out,
+                  int64_t prefetch_stride);
   // out[c] = sums[c] * scale[c] + bias[c] for `count` columns; scale and bias may be null. Then, if asked,
   // x * sigmoid(1.702 x); or added to what out holds.
   void (*finish)(const float* sums, const float* scale, const float* bias, int64_t count, bool quick_gelu, bool add,
@@ -54,7 +54,7 @@ struct TowerTable {
                           int16_t* out);
   // keys[j], rows of dim floats, to the columns of keys_t [dim, padded]; padded is a multiple of kKeyStep, and what
   // lies beyond the last column is set to anything finite or left as it was.
-  void (*turn_keys)(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
+  void (*transpose_keys)(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
   // Attention of the queries [from, to) over `length` keys: keys_t [dim, padded], values[j] rows of dim floats. Query t
   // sees keys 0..t if causal. q and out have rows `q_stride` and `out_stride` apart; `padded` is a multiple of
   // kKeyStep, and `scores` holds 4 * padded floats.

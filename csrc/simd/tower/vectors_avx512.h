@@ -63,7 +63,7 @@ inline __m512 quick_gelu_of(__m512 x) {
 }
 
 // csrc/simd/tower/attention_avx512.cpp; see TowerTable.
-void turn_keys_avx512(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
+void transpose_keys_avx512(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
 void attend_avx512(const float* q, int64_t q_stride, const float* keys_t, int64_t padded, const float* const* values,
                    int64_t length, int64_t dim, int64_t from, int64_t to, bool causal, float scale, float* scores,
                    float* out, int64_t out_stride);
