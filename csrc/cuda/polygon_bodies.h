@@ -105,7 +105,8 @@ struct BandDrawer {
 
   DPAD_HD Vertex vertex(int64_t i) const { return {polygons.vertices[2 * i], polygons.vertices[2 * i + 1]}; }
 
-  // A warp shares an edge, whose crossings are many where edges are few; in a long ring each lane has its own.
+  // In a short ring an edge has many crossings, and the lanes of a warp share them; in a long ring each lane has its
+  // own edge.
   DPAD_HD void mark(int64_t ring, int thread) const {
     const int64_t begin = vertex_start(ring), end = maximum(vertex_start(ring + 1), begin);
     if (end - begin < 3) return;
@@ -240,7 +241,7 @@ struct DrawDenseBody {
     const BandDrawer<kRule> drawer(a.polygons, a.height, a.width, object, index - object * bands, shared);
     drawer.draw(block, shared);
     const int64_t start = (object * a.height + drawer.band.top) * a.width;
-    // Whole aligned pieces of 16 bytes but for the first and the last.
+    // All pieces are 16 aligned bytes, except for the first and the last.
     const int bytes = drawer.rows() * drawer.band.width, before = static_cast<int>(start & 15);
     block.each([&](int thread) {
       for (int i = 16 * thread - before; i < bytes; i += 16 * kThreads) {

@@ -9,7 +9,7 @@
 
 namespace dpad {
 
-// In ascending order: who allows a level allows those before it.
+// In ascending order: a level that is allowed allows those before it.
 enum class SimdLevel { scalar, avx2, avx512, amx };
 
 const char* simd_level_name(SimdLevel level);

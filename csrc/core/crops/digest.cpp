@@ -50,7 +50,7 @@ std::array<uint64_t, 2> digest(const uint8_t* p, int64_t count) {
   Lanes lanes;
   int64_t done = 0;
   uint64_t words[kLanes];
-  // One pixel fewer than there are: the last one's fourth byte may not be memory of the picture.
+  // The last pixel is read byte by byte: its fourth byte may lie outside of the picture's memory.
   for (; done + 2 * kLanes < count; done += 2 * kLanes, p += 2 * kLanes * kStep) {
     for (int i = 0; i < kLanes; ++i)
       words[i] = pixel(p + 2 * i * kStep) | static_cast<uint64_t>(pixel(p + (2 * i + 1) * kStep)) << 32;

@@ -72,7 +72,7 @@ class CropOutput {
     out_ = static_cast<uint8_t*>(out) + index * kChannels * size_ * size_ * element;
   }
 
-  // Row y, of which bytes stand in [left, left + count) and the rest is black.
+  // Row y: `count` bytes of each channel from column `left` on, and black elsewhere.
   void write(int64_t y, int64_t left, int64_t count, const uint8_t* const* channels) const {
     for (int c = 0; c < kChannels; ++c) {
       black(c, y, 0, left);

@@ -200,7 +200,7 @@ class BoxOverlaps {
     rows_ = n_ == 0 ? 0 : std::min(read.y2, box.y2) - top;
   }
 
-  // Asks for the next part of what is left, in `steps` more calls for all of it.
+  // Prefetches the next part of what is left; `steps` calls, this one included, prefetch all of it.
   void prefetch(int64_t steps) {
     for (int64_t rows = (rows_ + steps - 1) / steps; rows > 0; --rows, --rows_, at_ += stride_) {
       for (int64_t word = 0; word < width_; word += kLine) __builtin_prefetch(at_ + word);

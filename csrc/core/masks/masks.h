@@ -21,7 +21,7 @@ inline bool mask_size_fits(int64_t height, int64_t width) {
   return height >= 0 && width >= 0 && height <= kMaxSide && width <= kMaxSide && height * width <= kMaxPixels;
 }
 
-// Throws std::invalid_argument for sizes below 0 or beyond the limits; `name` says whose size it is.
+// Throws std::invalid_argument for sizes below 0 or beyond the limits; the message begins with `name`.
 void check_mask_size(const char* name, int64_t height, int64_t width);
 
 // x2 and y2 one past the last pixel; all zero for an empty mask.
@@ -29,7 +29,7 @@ struct PixelBox {
   int64_t x1 = 0, y1 = 0, x2 = 0, y2 = 0;
 };
 
-// Without a branch: which pairs overlap is as good as random.
+// No branch: which pairs overlap is as good as random.
 inline bool boxes_overlap(const PixelBox& a, const PixelBox& b) {
   return ((std::max(a.x1, b.x1) < std::min(a.x2, b.x2)) & (std::max(a.y1, b.y1) < std::min(a.y2, b.y2))) != 0;
 }

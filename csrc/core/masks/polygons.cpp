@@ -29,7 +29,7 @@ uint8_t* bytes_at(uint64_t* words) { return reinterpret_cast<uint8_t*>(words); }
 
 bool beyond_caches(int64_t bytes) { return bytes > kBeyondCaches; }
 
-// Writes the window's rows into a mask of which `rows` is the window's first row, with its area and box, so that the
+// Writes the window's rows into a mask whose row at the window's top is `rows`, with its area and box, so that the
 // empty rest is not read again.
 void draw(PolygonMarks& marks, uint64_t* rows, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
           PixelBox* box) {

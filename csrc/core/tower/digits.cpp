@@ -13,7 +13,7 @@
 namespace dpad {
 namespace {
 
-// The depth of a layer in blocks of as many steps each, whose elements share a scale in every row.
+// The depth of a layer in blocks of equally many steps. The elements of a block share a scale in every row.
 struct Depth {
   explicit Depth(int64_t depth)
       : depth(depth), blocks(ceil_div(depth, kDigitDepth)), steps(ceil_div(ceil_div(depth, blocks), kDigitStep)) {}
@@ -170,7 +170,7 @@ void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& 
                   int threads, float* out) {
   const RowGroups groups = groups_of(rows, threads);
   const Depth depth(layer.depth);
-  // Few rows: threads share the columns instead, and the weights come by once.
+  // Few rows: threads share the columns instead, so that the weights are read once.
   const int64_t panels = ceil_div(layer.columns, kDigitColumns);
   const int64_t parts = groups.count() < threads ? parallel_slots(panels, threads) : 1;
   std::vector<LinearWorkspace> work;
@@ -198,7 +198,7 @@ void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer,
     digit_linear(hidden.get(), rows, Norm{nullptr, nullptr, 0.0f}, down, Finish::add, false, threads, x);
     return;
   }
-  // A block of the hidden columns at a time, so that what lies between the products stays in the second-level cache.
+  // A block of the hidden columns at a time, so that the values between the products stay in the second-level cache.
   const Depth depth(up_layer.depth), hidden_depth(down.depth), block(hidden_depth.width());
   const int digits = used_digits(up_layer);
   struct MlpWorkspace {

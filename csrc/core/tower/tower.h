@@ -47,7 +47,8 @@ void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, i
 void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
             float* out);
 
-// x [rows, depth] += down(quick_gelu(up(norm(x)))), some rows at a time, so that what lies between stays in the cache.
+// x [rows, depth] += down(quick_gelu(up(norm(x)))), some rows at a time, so that the values between the layers stay in
+// the cache.
 void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up, const Linear& down, int threads);
 
 // Sequences over shared rows. Sequence s has the rows path[offsets[s]..offsets[s + 1]); its queries are the positions

@@ -1,4 +1,4 @@
-// AMX with 8-bit integers, and AVX-512 for what becomes of the sums.
+// AMX multiplies 8-bit integers, and AVX-512 turns the sums into floats.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,7 +12,7 @@ namespace {
 // Instructions of their own and not the compilers' intrinsics: GCC's do not tell it that they read and write memory.
 // Sums are in tiles 0 to 3.
 #define TILE_LOAD(tile, from) asm volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
-// From the second-level cache past the first, which is the panel's: rows come by once for every panel.
+// Loads past the first-level cache, which is kept for the panel: each panel reads the rows once.
 #define TILE_LOAD_ROWS(tile, from) \
   asm volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
 #define TILE_STORE(tile, to) asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(int64_t{64}) : "memory")
@@ -81,7 +81,7 @@ struct alignas(64) Sums {
   int32_t tile[4][16][16];
 };
 
-// What becomes of sums, row by row, so that it can be done between the tiles' instructions for the next rows.
+// Turns sums into results row by row, so that it can be done between the tiles' instructions for the next rows.
 template <int kDigits>
 class RowFinisher {
  public:
@@ -132,7 +132,7 @@ class RowFinisher {
   int64_t first_ = 0, next_ = 0, count_ = 0;
 };
 
-// One step of two digits: `a` and `other` are blocks of rows, of which the second may be missing.
+// One step of two digits. `a` and `other` are blocks of rows; kBoth says whether there is a second one.
 template <bool kBoth>
 inline void step_of_two(const int8_t* a, const int8_t* other, const int8_t* b) {
   TILE_LOAD(6, b);

@@ -45,7 +45,7 @@ struct DigitProduct {
   bool add, quick_gelu;
   float* out;
   int64_t out_stride;
-  // The panel that is needed next, of as many steps, to be fetched meanwhile; may be null.
+  // The panel of the next product, to be prefetched; it has as many steps. May be null.
   const int8_t* next_panel;
 };
 

@@ -88,8 +88,8 @@ void column_runs(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& 
   runs = found;
 }
 
-// A column of up to 512 pixels is one register, stored with each of its runs: nothing is read, and no branch asks in
-// which word a run ends or whether the next one begins another column.
+// A column of up to 512 pixels is one register, stored with each of its runs. Nothing is read, and there is no branch
+// for the word where a run ends or for the next column.
 void fill_columns(const ColumnRuns& runs, const ColumnBits& bits) {
   if (bits.stride > kColumnSlack) return fill_columns_one_by_one(runs, bits);
   const ColumnRuns from = runs;

@@ -191,7 +191,7 @@ inline int64_t find_changes(const uint8_t* bytes, int64_t n, bool* last, uint32_
 inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_t* used, int16_t* values) {
   int64_t at = 0, found = 0;
   while (at < length) {
-    // Which of one character and two it is is as good as random, so no branch asks.
+    // No branch: whether a number has one character or two is as good as random.
     const uint32_t low = static_cast<uint32_t>(static_cast<unsigned char>(text[at])) - 48;
     const uint32_t high = at + 1 < length ? static_cast<uint32_t>(static_cast<unsigned char>(text[at + 1])) - 48 : 99;
     const uint32_t more = low >> 5 & 1;
@@ -209,7 +209,7 @@ inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_
 inline void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
   const int64_t first = begin >> 6, last = (end - 1) >> 6;
   const uint64_t from = ~uint64_t{0} << (begin & 63), to = ~uint64_t{0} >> (63 - ((end - 1) & 63));
-  // Whether a run ends in the word where it starts is as good as random, so no branch asks.
+  // No branch: whether a run ends in the word where it starts is as good as random.
   const uint64_t apart = first == last ? 0 : ~uint64_t{0};
   column[first] |= from & (to | apart);
   for (int64_t i = first + 1; i < last; ++i) column[i] = ~uint64_t{0};

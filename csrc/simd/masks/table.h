@@ -84,14 +84,14 @@ struct MaskTable {
   Counts (*dense_counts)(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n);
   // Bytes that are not 0 to bits, each row from a word of its own on, and what they hold.
   void (*pack)(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent);
-  // Where the pixels of a run of n bytes change: positions whose pixel is not as the one before, which for the first is
-  // *last. Returns their number (n at most) and leaves the last pixel in *last.
+  // The positions among n bytes whose pixel differs from the one before; *last is the pixel before the first. Returns
+  // how many there are (n at most) and leaves the last pixel in *last.
   int64_t (*changes)(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions);
   // Reads numbers of one or two characters of a compressed RLE string, up to the first that is longer, cut off or not
   // in the alphabet. Returns how many there are and in *used how many characters they take. `values` holds length + 64.
   int64_t (*short_numbers)(const char* text, int64_t length, int64_t* used, int16_t* values);
-  // counts[i] = values[i] + counts[i - 2], of which two are there, and *total grows by them. False where one of them is
-  // not 0..max_count.
+  // counts[i] = values[i] + counts[i - 2]; counts[-2] and counts[-1] are given. Adds them to *total. False where one of
+  // them is not 0..max_count.
   bool (*add_differences)(const int16_t* values, int64_t n, uint32_t max_count, uint32_t* counts, int64_t* total);
   // The set ones among n run lengths, zeros first, cut at the ends of columns of `height` pixels.
   void (*column_runs)(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs);
@@ -101,7 +101,7 @@ struct MaskTable {
   // Stores whole cache lines past the caches, copied or, where `from` is null, all 0; `to` begins a line. A fence is
   // the caller's.
   void (*stream_lines)(uint8_t* to, const uint8_t* from, int64_t lines);
-  // Marks a ring of n vertices (x, y) by OpenCV's rule; all lie in the window, whose words reach as far as they may.
+  // Marks a ring of n vertices (x, y) by OpenCV's rule. All vertices lie in the window.
   void (*mark_edges)(const double* xy, int64_t n, const EdgePlane& plane);
   void (*fold_draw)(const FoldPlane& plane, const FoldDraw& target);
   void (*fold_count)(const FoldPlane& plane, FoldCount& target);

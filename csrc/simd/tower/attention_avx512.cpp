@@ -6,7 +6,7 @@
 namespace dpad {
 namespace {
 
-// Four queries share what they load. Named sums and not arrays, which GCC 12 would keep in memory.
+// Four queries share their loads. Named sums and not arrays, which GCC 12 would keep in memory.
 struct Sums8 {
   __m512 a0, a1, b0, b1, c0, c1, d0, d1;
 };

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kTileRows = 6;
 
-// Four vectors at a time, of which those past the end are zeros: a sum or a maximum of its own for each hides latency.
+// Four vectors at a time, with zeros past the end. Four sums or maxima, one for each vector, hide latency.
 struct Four {
   __m512 v[4];
 };
@@ -145,7 +145,7 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   "add $4, %[i]\n\t" \
   "cmp $64, %[i]\n\t" \
   "jne 1b\n\t"
-// What becomes of a register of sums: scaled by its row (zmm24..29) or not, and added to what is there or not.
+// How a register of sums is stored: scaled by its row (zmm24..29) or not, and added to the sums in memory or not.
 #define SCALED(c, row, offset) \
   "vcvtdq2ps %%zmm" #c ", %%zmm" #c "\n\tvfmadd213ps " #offset "(%[sums]), %%zmm" #row ", %%zmm" #c "\n\t"
 #define SCALED_FIRST(c, row, offset) \

@@ -8,7 +8,7 @@
 namespace dpad {
 namespace {
 
-// One block, of which `count` elements are there.
+// One block of `count` elements, filled up with zeros.
 float quantise_block(const float* x, int64_t count, int16_t* out) {
   float largest = 0.0f, squares = 0.0f;
   for (int64_t i = 0; i < count; ++i) {
