@@ -42,11 +42,14 @@ def load() -> Any:
 
     Raises:
         ImportError: it cannot be loaded; the message lists the likely causes.
+        ValueError: the environment variable DPAD_FAST_SIMD names no instruction set; the message names the known ones.
     """
     try:
-        return importlib.import_module("dpad_fast._C")
+        module = importlib.import_module("dpad_fast._C")
     except ImportError as error:
         raise ImportError(explain_load_failure(error)) from error
+    module.simd_report()  # reads DPAD_FAST_SIMD, before anything is computed
+    return module
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ def main() -> int:
     """Print all sections.
 
     Returns:
-        0, or 1 when the extension cannot be loaded.
+        0, or 1 when the extension cannot be used.
     """
     sections = collect()
     say(text_of(sections))
@@ -82,7 +82,7 @@ def _ours() -> dict[str, str]:
 def _built() -> dict[str, str]:
     try:
         extension = _extension.load()
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         return {"failure": str(error)}
     rows = {"file": str(extension.__file__), **{key: str(value) for key, value in extension.build_info().items()}}
     kernels = Path(__file__).parent / "kernels"
@@ -92,13 +92,24 @@ def _built() -> dict[str, str]:
 
 def _cpu() -> dict[str, str]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    rows = {"model": cpu_model(), "cores": f"{allowed} of {os.cpu_count()} are ours"}
+    return {
+        "model": cpu_model(),
+        "cores": f"{allowed} of {os.cpu_count()} are ours",
+        "instruction sets used": simd_levels(),
+        "DPAD_FAST_SIMD": os.environ.get("DPAD_FAST_SIMD") or "not set",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
+    }
+
+
+def simd_levels() -> str:
+    """What the extension uses in this process, by group of ops: "crops avx512, masks avx512, tower amx"."""
     try:
-        rows["instruction set used"] = str(_extension.load().simd_level())
+        report: dict[str, str] = _extension.load().simd_report()
     except ImportError:
-        rows["instruction set used"] = "unknown: the extension did not load"
-    rows["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "not set")
-    return rows
+        return "unknown: the extension did not load"
+    except ValueError as error:
+        return f"none: {error}"
+    return ", ".join(f"{group} {level}" for group, level in report.items())
 
 
 def cpu_model() -> str:

@@ -73,7 +73,7 @@ def test_every_public_name_resolves() -> None:
 def test_info_prints_every_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert info.main() == 0
     printed = capsys.readouterr().out
-    for expected in (dpad_fast.__version__, "compiler", "group_advantage", "torch built for", "instruction set used"):
+    for expected in (dpad_fast.__version__, "compiler", "group_advantage", "torch built for", "instruction sets used"):
         assert expected in printed
 
 

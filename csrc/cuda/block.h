@@ -65,39 +65,39 @@ DPAD_HD void atomic_add(int64_t* at, int64_t value) {
 }
 
 template <typename T>
-DPAD_HD T least(T a, T b) {
+DPAD_HD T minimum(T a, T b) {
   return b < a ? b : a;
 }
 
 template <typename T>
-DPAD_HD T most(T a, T b) {
+DPAD_HD T maximum(T a, T b) {
   return a < b ? b : a;
 }
 
 template <typename T>
 DPAD_HD T clamped(T value, T low, T high) {
-  return least(most(value, low), high);
+  return minimum(maximum(value, low), high);
 }
 
 // 16 bytes that move as one where their address allows it.
-struct alignas(16) Pair {
+struct alignas(16) WordPair {
   uint64_t low, high;
 };
 
 DPAD_HD bool is_aligned(const void* at) { return (reinterpret_cast<uintptr_t>(at) & 15) == 0; }
 
-DPAD_HD Pair load_aligned(const void* at) {
+DPAD_HD WordPair load_aligned(const void* at) {
 #if defined(__CUDA_ARCH__)
   const uint4 v = __ldg(static_cast<const uint4*>(at));
   return {v.x | static_cast<uint64_t>(v.y) << 32, v.z | static_cast<uint64_t>(v.w) << 32};
 #else
-  Pair pair;
+  WordPair pair;
   std::memcpy(&pair, at, sizeof pair);
   return pair;
 #endif
 }
 
-DPAD_HD void store_aligned(void* at, const Pair& pair) {
+DPAD_HD void store_aligned(void* at, const WordPair& pair) {
 #if defined(__CUDA_ARCH__)
   *static_cast<uint4*>(at) = make_uint4(static_cast<uint32_t>(pair.low), static_cast<uint32_t>(pair.low >> 32),
                                         static_cast<uint32_t>(pair.high), static_cast<uint32_t>(pair.high >> 32));
@@ -107,13 +107,13 @@ DPAD_HD void store_aligned(void* at, const Pair& pair) {
 }
 
 // Words 2 i and 2 i + 1 of `count`; 0 past the end. `aligned` says that `words` starts at a multiple of 16 bytes.
-DPAD_HD Pair load_pair(const uint64_t* words, int64_t i, int64_t count, bool aligned) {
+DPAD_HD WordPair load_pair(const uint64_t* words, int64_t i, int64_t count, bool aligned) {
   const int64_t at = 2 * i;
   if (aligned && at + 1 < count) return load_aligned(words + at);
   return {at < count ? words[at] : 0, at + 1 < count ? words[at + 1] : 0};
 }
 
-DPAD_HD void store_pair(uint64_t* words, int64_t i, int64_t count, bool aligned, const Pair& pair) {
+DPAD_HD void store_pair(uint64_t* words, int64_t i, int64_t count, bool aligned, const WordPair& pair) {
   const int64_t at = 2 * i;
   if (aligned && at + 1 < count) return store_aligned(words + at, pair);
   if (at < count) words[at] = pair.low;

@@ -49,6 +49,10 @@ class CudaBackend {
     if (error_ == nullptr && bytes > 0) keep(cudaMemsetAsync(at, 0, static_cast<size_t>(bytes), stream_));
   }
 
+  void refuse(const char* why) {
+    if (error_ == nullptr) error_ = why;
+  }
+
   const char* error() const { return error_; }
 
  private:

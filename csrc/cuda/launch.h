@@ -22,7 +22,7 @@ struct DpadPolygons {
   const int64_t* ring_starts;    // [ring_count + 1], of vertices
   const int64_t* object_starts;  // [n + 1], of rings
   int64_t vertex_count, ring_count, n;
-  int rule;  // 0 coco, 1 opencv, 2 center
+  const char* rule;  // "coco", "opencv" or "center"
 };
 
 // dense [n, height, width] bytes, not 0 is set; fills words [n, height, ceil(width / 64)], area [n] and box [n, 4].

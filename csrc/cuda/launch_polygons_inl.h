@@ -1,6 +1,8 @@
 // The polygon entry points of launch.h, over a Backend that runs bodies; see launch_masks_inl.h.
 #pragma once
 
+#include <cstring>
+
 #include "cuda/launch.h"
 #include "cuda/polygon_bodies.h"
 
@@ -11,10 +13,11 @@ inline DrawArgs draw_args(const DpadPolygons& p, int64_t height, int64_t width) 
 }
 
 template <template <Rule> class Body, typename Backend, typename Args>
-void run_rule(Backend& backend, int rule, const Args& args) {
-  if (rule == static_cast<int>(Rule::coco)) backend.template run<Body<Rule::coco>>(args);
-  if (rule == static_cast<int>(Rule::opencv)) backend.template run<Body<Rule::opencv>>(args);
-  if (rule == static_cast<int>(Rule::center)) backend.template run<Body<Rule::center>>(args);
+void run_rule(Backend& backend, const char* rule, const Args& args) {
+  if (std::strcmp(rule, "coco") == 0) return backend.template run<Body<Rule::coco>>(args);
+  if (std::strcmp(rule, "opencv") == 0) return backend.template run<Body<Rule::opencv>>(args);
+  if (std::strcmp(rule, "center") == 0) return backend.template run<Body<Rule::center>>(args);
+  backend.refuse("the rule is none of coco, opencv and center");
 }
 
 }  // namespace dpad::gpu

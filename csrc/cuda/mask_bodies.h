@@ -11,12 +11,12 @@ DPAD_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The 16 bytes at `at`, whatever its alignment, read as aligned 16-byte pieces where those lie in begin..end; bytes
 // outside are 0 and never read.
-DPAD_HD Pair load_bytes(const uint8_t* at, const uint8_t* begin, const uint8_t* end) {
+DPAD_HD WordPair load_bytes(const uint8_t* at, const uint8_t* begin, const uint8_t* end) {
   const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(at) & 15);
   const int64_t before = at - begin, after = end - at;
   if (shift == 0 && after >= 16) return load_aligned(at);
   if (shift != 0 && before >= shift && after >= 32 - shift) {
-    const Pair first = load_aligned(at - shift), second = load_aligned(at - shift + 16);
+    const WordPair first = load_aligned(at - shift), second = load_aligned(at - shift + 16);
     const bool far = shift >= 8;
     const uint64_t a = far ? first.high : first.low, b = far ? second.low : first.high;
     const uint64_t c = far ? second.high : second.low;
@@ -24,7 +24,7 @@ DPAD_HD Pair load_bytes(const uint8_t* at, const uint8_t* begin, const uint8_t* 
     if (bits == 0) return {a, b};
     return {a >> bits | b << (64 - bits), b >> bits | c << (64 - bits)};
   }
-  Pair bytes{0, 0};
+  WordPair bytes{0, 0};
   for (int i = 0; i < 16; ++i) {
     const uint64_t byte = i < after ? at[i] : 0;
     (i < 8 ? bytes.low : bytes.high) |= byte << (8 * (i & 7));
@@ -54,7 +54,7 @@ DPAD_HD uint64_t bytes_of_bits(uint32_t bits) {
 DPAD_HD uint32_t gather_bits(const uint32_t* words, int pitch, int width, int64_t row, int x, int count) {
   uint32_t bits = 0;
   for (int filled = 0; filled < count; ++row) {
-    const int take = least(count - filled, width - x), shift = x & 31;
+    const int take = minimum(count - filled, width - x), shift = x & 31;
     const uint32_t* word = words + row * pitch + (x >> 5);
     uint32_t part = word[0] >> shift;
     if (shift + take > 32) part |= word[1] << (32 - shift);
@@ -87,7 +87,7 @@ struct PackBody {
   struct Shared {
     union {
       uint16_t parts[kParts];
-      Pair pairs[kParts / 8];
+      WordPair pairs[kParts / 8];
     };
   };
 
@@ -97,18 +97,18 @@ struct PackBody {
   DPAD_HD static void run(Block& block, Shared& shared, const Args& a, int64_t index) {
     const uint32_t row_parts = static_cast<uint32_t>(4 * words_in(a.width)), width = static_cast<uint32_t>(a.width);
     const int64_t rows = a.n * a.height, first = index * kParts, first_row = first / row_parts;
-    const uint32_t rest = static_cast<uint32_t>(first - first_row * row_parts);
+    const uint32_t first_part = static_cast<uint32_t>(first - first_row * row_parts);
     const uint8_t* end = a.dense + rows * a.width;
     block.each([&](int thread) {
-      Pair bytes[kTurns];
+      WordPair bytes[kTurns];
       uint32_t keep[kTurns];
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
-        const uint32_t part = rest + static_cast<uint32_t>(turn * kThreads + thread);
+        const uint32_t part = first_part + static_cast<uint32_t>(turn * kThreads + thread);
         const int64_t row = first_row + part / row_parts;
         const uint32_t x = part % row_parts * 16;
-        keep[turn] = row < rows && x < width ? least(width - x, 16u) : 0;
-        bytes[turn] = Pair{0, 0};
+        keep[turn] = row < rows && x < width ? minimum(width - x, 16u) : 0;
+        bytes[turn] = WordPair{0, 0};
         if (keep[turn] != 0) bytes[turn] = load_bytes(a.dense + row * a.width + x, a.dense, end);
       }
 #pragma unroll
@@ -144,13 +144,13 @@ struct UnpackBody {
   template <typename Block>
   DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
     const int64_t total = a.n * a.height * a.width, first = index * kBytes, first_row = first / a.width;
-    const uint32_t width = static_cast<uint32_t>(a.width), rest = static_cast<uint32_t>(first - first_row * a.width);
+    const uint32_t width = static_cast<uint32_t>(a.width), first_x = static_cast<uint32_t>(first - first_row * a.width);
     const int pitch = static_cast<int>(2 * words_in(a.width));
     block.each([&](int thread) {
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
-        const uint32_t offset = static_cast<uint32_t>(16 * (turn * kThreads + thread)), at = rest + offset;
-        const int64_t flat = first + offset, end = least(flat + 16, total);
+        const uint32_t offset = static_cast<uint32_t>(16 * (turn * kThreads + thread)), at = first_x + offset;
+        const int64_t flat = first + offset, end = minimum(flat + 16, total);
         if (flat >= total) continue;
         const uint32_t* words = reinterpret_cast<const uint32_t*>(a.words);
         const uint32_t bits = gather_bits(words, pitch, static_cast<int>(width), first_row + at / width,
@@ -170,13 +170,13 @@ struct Extent {
   DPAD_HD void add(uint64_t word, int32_t x, int32_t y) {
     if (word == 0) return;
     area += popcount(word);
-    x1 = least(x1, x + lowest_bit(word)), x2 = most(x2, x + highest_bit(word) + 1);
-    y1 = least(y1, y), y2 = most(y2, y + 1);
+    x1 = minimum(x1, x + lowest_bit(word)), x2 = maximum(x2, x + highest_bit(word) + 1);
+    y1 = minimum(y1, y), y2 = maximum(y2, y + 1);
   }
   DPAD_HD void join(const Extent& other) {
     area += other.area;
-    x1 = least(x1, other.x1), x2 = most(x2, other.x2);
-    y1 = least(y1, other.y1), y2 = most(y2, other.y2);
+    x1 = minimum(x1, other.x1), x2 = maximum(x2, other.x2);
+    y1 = minimum(y1, other.y1), y2 = maximum(y2, other.y2);
   }
   // box is (x1, y1, x2, y2); zeros for an empty mask.
   DPAD_HD void store(int64_t* into_area, int64_t* box) const {
@@ -212,7 +212,7 @@ struct MeasureBody {
     typename Block::template Local<Extent> own;
     block.each([&](int thread) {
       for (int64_t i = thread; 2 * i < size; i += kThreads) {
-        const Pair pair = load_pair(words, i, size, aligned);
+        const WordPair pair = load_pair(words, i, size, aligned);
         if ((pair.low | pair.high) == 0) continue;
         const uint32_t at = static_cast<uint32_t>(2 * i), y = at / row, x = at % row;
         const bool next = x + 1 == row;
@@ -281,11 +281,11 @@ struct DenseCountsBody {
     const uint8_t* ignore = args.ignore == nullptr ? nullptr : args.ignore + i * args.ignore_step;
     typename Block::template Local<PairCounts> own;
     block.each([&](int thread) {
-      Pair from_a[kTurns], from_b[kTurns], hidden[kTurns];
+      WordPair from_a[kTurns], from_b[kTurns], hidden[kTurns];
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
         const int64_t at = first + 16 * (turn * kThreads + thread);
-        from_a[turn] = from_b[turn] = hidden[turn] = Pair{0, 0};
+        from_a[turn] = from_b[turn] = hidden[turn] = WordPair{0, 0};
         if (at >= args.pixels) continue;
         from_a[turn] = load_bytes(a + at, a, a + args.pixels);
         from_b[turn] = load_bytes(b + at, b, b + args.pixels);
@@ -324,13 +324,13 @@ struct PackedCountsBody {
     const bool aligned_a = is_aligned(a), aligned_b = is_aligned(b), aligned_ignore = is_aligned(ignore);
     typename Block::template Local<PairCounts> own;
     block.each([&](int thread) {
-      Pair from_a[kTurns], from_b[kTurns], hidden[kTurns];
+      WordPair from_a[kTurns], from_b[kTurns], hidden[kTurns];
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
         const int64_t at = first + turn * kThreads + thread;
         from_a[turn] = load_pair(a, at, args.size, aligned_a);
         from_b[turn] = load_pair(b, at, args.size, aligned_b);
-        hidden[turn] = Pair{0, 0};
+        hidden[turn] = WordPair{0, 0};
         if (ignore != nullptr) hidden[turn] = load_pair(ignore, at, args.size, aligned_ignore);
       }
 #pragma unroll

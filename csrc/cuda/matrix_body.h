@@ -31,34 +31,34 @@ struct MatrixBody {
   DPAD_HD static int64_t tiles(const Args& a) { return ceil_div(a.n, kRows) * ceil_div(a.m, kColumns); }
   // Enough parts for about four blocks on each of an H100's multiprocessors, and not less than a stage for each.
   DPAD_HD static int64_t splits(const Args& a) {
-    const int64_t most_parts = most<int64_t>(ceil_div(a.size, kWords), 1);
-    return clamped<int64_t>(528 / most<int64_t>(tiles(a), 1), 1, most_parts);
+    const int64_t max_parts = maximum<int64_t>(ceil_div(a.size, kWords), 1);
+    return clamped<int64_t>(528 / maximum<int64_t>(tiles(a), 1), 1, max_parts);
   }
   DPAD_HD static int64_t blocks(const Args& a) { return tiles(a) * a.splits; }
 
-  DPAD_HD static Pair masked(const Pair& pair, const Pair& hidden) {
+  DPAD_HD static WordPair masked(const WordPair& pair, const WordPair& hidden) {
     return {pair.low & ~hidden.low, pair.high & ~hidden.high};
   }
 
   // Stage words first..first + kWords of a tile's masks; masks past the last are 0.
   DPAD_HD static void stage(const Args& args, Shared& shared, int64_t row, int64_t column, int64_t first, int thread) {
-    const int64_t left = least<int64_t>(args.size - first, kWords);
+    const int64_t left = minimum<int64_t>(args.size - first, kWords);
     const auto read = [&](const uint64_t* masks, int64_t mask, int64_t count, int i) {
       const uint64_t* at = masks + mask * args.size + first;
-      return mask < count ? load_pair(at, i, left, is_aligned(at)) : Pair{0, 0};
+      return mask < count ? load_pair(at, i, left, is_aligned(at)) : WordPair{0, 0};
     };
     const int i = thread % kPerRow;
-    Pair shared_hidden{0, 0};
+    WordPair shared_hidden{0, 0};
     if (kIgnoring == Ignoring::one) shared_hidden = read(args.ignore, 0, 1, i);
 #pragma unroll
     for (int mask = thread / kPerRow; mask < kRows; mask += kThreads / kPerRow) {
-      const Pair pair = masked(read(args.a, row + mask, args.n, i), shared_hidden);
+      const WordPair pair = masked(read(args.a, row + mask, args.n, i), shared_hidden);
       shared.a[2 * i][mask] = pair.low, shared.a[2 * i + 1][mask] = pair.high;
     }
     const int mask = thread / kPerRow;
-    Pair pair = masked(read(args.b, column + mask, args.m, i), shared_hidden);
+    WordPair pair = masked(read(args.b, column + mask, args.m, i), shared_hidden);
     if (kIgnoring == Ignoring::each) {
-      const Pair hidden = read(args.ignore, column + mask, args.m, i);
+      const WordPair hidden = read(args.ignore, column + mask, args.m, i);
       pair = masked(pair, hidden);
       shared.hidden[2 * i][mask] = hidden.low, shared.hidden[2 * i + 1][mask] = hidden.high;
     }

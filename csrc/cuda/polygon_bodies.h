@@ -7,7 +7,7 @@
 
 namespace dpad::gpu {
 
-enum class Rule { coco, opencv, center };  // in the order of dpad_fast.ops.polygons.RULES
+enum class Rule { coco, opencv, center };
 
 // vertices [vertex_count, 2]; ring r is vertices ring_starts[r]..ring_starts[r + 1], object i is rings
 // object_starts[i]..object_starts[i + 1]. Starts that do not fit are cut to what there is: memory stays safe.
@@ -25,14 +25,14 @@ constexpr double kFarthest = 1e7;
 
 // Rows of a band: as many as fit, and then evenly spread.
 DPAD_HD int64_t band_rows(int64_t height, int64_t width) {
-  const int64_t fit = clamped<int64_t>(kBandWords / most<int64_t>(2 * words_in(width), 1), 1, kBandRows);
-  const int64_t bands = most<int64_t>(ceil_div(height, fit), 1);
-  return most<int64_t>(ceil_div(height, bands), 1);
+  const int64_t fit = clamped<int64_t>(kBandWords / maximum<int64_t>(2 * words_in(width), 1), 1, kBandRows);
+  const int64_t bands = maximum<int64_t>(ceil_div(height, fit), 1);
+  return maximum<int64_t>(ceil_div(height, bands), 1);
 }
 DPAD_HD int64_t band_count(int64_t height, int64_t width) { return ceil_div(height, band_rows(height, width)); }
 
 struct BandShared {
-  Pair toggles[kBandWords / 4], sets[kBandWords / 4];
+  WordPair toggles[kBandWords / 4], sets[kBandWords / 4];
   int bad;
 };
 
@@ -51,7 +51,7 @@ struct BandDrawer {
     band.toggles = reinterpret_cast<uint32_t*>(shared.toggles);
     band.sets = reinterpret_cast<uint32_t*>(shared.sets);
     band.pitch = static_cast<int32_t>(2 * words_in(w)), band.width = static_cast<int32_t>(w);
-    band.top = static_cast<int32_t>(which) * rows, band.bottom = least(band.top + rows, height);
+    band.top = static_cast<int32_t>(which) * rows, band.bottom = minimum(band.top + rows, height);
     first_ring = clamped<int64_t>(all.object_starts[object], 0, all.ring_count);
     last_ring = clamped<int64_t>(all.object_starts[object + 1], first_ring, all.ring_count);
   }
@@ -63,7 +63,7 @@ struct BandDrawer {
   DPAD_HD void draw(Block& block, BandShared& shared) const {
     block.each([&](int thread) {
       const int pairs = (words() + 1) / 2;
-      for (int i = thread; i < pairs; i += kThreads) shared.toggles[i] = shared.sets[i] = Pair{0, 0};
+      for (int i = thread; i < pairs; i += kThreads) shared.toggles[i] = shared.sets[i] = WordPair{0, 0};
       if (thread == 0) shared.bad = 0;
     });
     block.each([&](int thread) {
@@ -105,9 +105,10 @@ struct BandDrawer {
 
   DPAD_HD Vertex vertex(int64_t i) const { return {polygons.vertices[2 * i], polygons.vertices[2 * i + 1]}; }
 
-  // A warp shares an edge, whose crossings are many where edges are few; in a long ring each lane has its own.
+  // In a short ring an edge has many crossings, and the lanes of a warp share them; in a long ring each lane has its
+  // own edge.
   DPAD_HD void mark(int64_t ring, int thread) const {
-    const int64_t begin = vertex_start(ring), end = most(vertex_start(ring + 1), begin);
+    const int64_t begin = vertex_start(ring), end = maximum(vertex_start(ring + 1), begin);
     if (end - begin < 3) return;
     const int shared_by = end - begin > kManyVertices ? 1 : 32;
     const Lanes lanes{thread % shared_by, shared_by};
@@ -179,7 +180,7 @@ struct DrawWordsBody {
     typename Block::template Local<Extent> own;
     block.each([&](int thread) {
       for (int i = thread; 2 * i < words; i += kThreads) {
-        const Pair pair = shared.band.sets[i];
+        const WordPair pair = shared.band.sets[i];
         store_pair(into, i, words, is_aligned(into), pair);
         const int y = 2 * i / row, x = 2 * i % row;
         const bool next = x + 1 == row;
@@ -240,11 +241,11 @@ struct DrawDenseBody {
     const BandDrawer<kRule> drawer(a.polygons, a.height, a.width, object, index - object * bands, shared);
     drawer.draw(block, shared);
     const int64_t start = (object * a.height + drawer.band.top) * a.width;
-    // Whole aligned pieces of 16 bytes but for the first and the last.
+    // All pieces are 16 aligned bytes, except for the first and the last.
     const int bytes = drawer.rows() * drawer.band.width, before = static_cast<int>(start & 15);
     block.each([&](int thread) {
       for (int i = 16 * thread - before; i < bytes; i += 16 * kThreads) {
-        const int first = most(i, 0), end = least(i + 16, bytes), row = first / drawer.band.width;
+        const int first = maximum(i, 0), end = minimum(i + 16, bytes), row = first / drawer.band.width;
         const uint32_t bits = gather_bits(drawer.band.sets, drawer.band.pitch, drawer.band.width, row,
                                           first - row * drawer.band.width, end - first);
         store_bytes(a.dense, start + first, start + end, bits);
@@ -288,9 +289,9 @@ struct DrawCountsBody {
     typename Block::template Local<PairCounts> own;
     block.each([&](int thread) {
       for (int64_t i = thread; 2 * i < words; i += kThreads) {
-        const Pair drawn = load_pair(reinterpret_cast<const uint64_t*>(shared.band.sets), i, words, false);
-        const Pair mask = load_pair(truth, i, words, aligned);
-        const Pair hidden = ignore == nullptr ? Pair{0, 0} : load_pair(ignore, i, words, aligned_ignore);
+        const WordPair drawn = load_pair(reinterpret_cast<const uint64_t*>(shared.band.sets), i, words, false);
+        const WordPair mask = load_pair(truth, i, words, aligned);
+        const WordPair hidden = ignore == nullptr ? WordPair{0, 0} : load_pair(ignore, i, words, aligned_ignore);
         own[thread].add(drawn.low, mask.low, hidden.low);
         own[thread].add(drawn.high, mask.high, hidden.high);
       }

@@ -1,6 +1,6 @@
 // What one edge of a polygon marks in a band of rows, by each rule of dpad_fast.ops.rasterize_polygons, in closed form:
-// any lane can take any crossing. csrc/core/polygon_marks.cpp steps along the edges instead, and says where the rules
-// come from; tests/csrc compares the two pixel by pixel.
+// any lane can take any crossing. csrc/core/masks/polygon_marks.cpp steps along the edges instead, and says where the
+// rules come from; tests/csrc compares the two pixel by pixel.
 #pragma once
 
 #include <cmath>
@@ -62,7 +62,7 @@ struct CocoFlat {
   DPAD_HD int32_t row(int32_t k) const {
     const int32_t t = 5 * k + 2 - x + (slope < 0);  // of the two points, the upper one
     const int32_t v = static_cast<int32_t>(y + slope * static_cast<double>(t) + .5);
-    return (most(v, 0) + 2) / 5;
+    return (maximum(v, 0) + 2) / 5;
   }
 };
 
@@ -83,7 +83,7 @@ struct CocoSteep {
     int32_t t = static_cast<int32_t>((edge - .5 - x) * inverse);
     while (t > 1 && beyond(t - 1)) --t;
     while (!beyond(t)) ++t;
-    return (most(y + t - 1, 0) + 2) / 5;
+    return (maximum(y + t - 1, 0) + 2) / 5;
   }
 };
 
@@ -92,7 +92,7 @@ template <typename Edge>
 DPAD_HD void flip_columns(const Band& band, const Edge& edge, int32_t first, int32_t last, const Lanes& lanes) {
   for (int32_t k = first + lanes.own; k <= last; k += lanes.count) {
     const int32_t y = edge.row(k);
-    if (y < band.bottom) band.flip(k, most(y, band.top));
+    if (y < band.bottom) band.flip(k, maximum(y, band.top));
   }
 }
 
@@ -102,9 +102,9 @@ DPAD_HD FinePoint coco_point(const Vertex& v) {
 
 DPAD_HD void mark_coco_edge(const Band& band, const Vertex& from, const Vertex& to, const Lanes& lanes) {
   FinePoint a = coco_point(from), b = coco_point(to);
-  const int32_t low = least(a.x, b.x), high = most(a.x, b.x);
+  const int32_t low = minimum(a.x, b.x), high = maximum(a.x, b.x);
   if (high < 3 || low == high) return;
-  const int32_t first = low <= 2 ? 0 : (low + 2) / 5, last = least((high - 3) / 5, band.width - 1);
+  const int32_t first = low <= 2 ? 0 : (low + 2) / 5, last = minimum((high - 3) / 5, band.width - 1);
   const bool flat = high - low >= (a.y < b.y ? b.y - a.y : a.y - b.y);
   if (flat ? a.x > b.x : a.y > b.y) swap(a, b);
   if (flat)
@@ -167,8 +167,8 @@ DPAD_HD bool clip(Point& a, Point& b, int64_t width, int64_t height) {
 // Within an image, so that the products of two sides fit 32 bits.
 DPAD_HD uint32_t moved(uint32_t i, uint32_t low, uint32_t high) {
   if (high == 0) return 0;
-  const uint32_t whole = i * low / high, rest = i * low - whole * high;
-  return whole + (rest > high / 2);
+  const uint32_t quotient = i * low / high, remainder = i * low - quotient * high;
+  return quotient + (remainder > high / 2);
 }
 
 // The first step after which it has moved by `by` or more, for 0 < by <= low.
@@ -186,8 +186,8 @@ DPAD_HD void mark_opencv_line(const Band& band, Point a, Point b, const Lanes& l
   const int32_t leave = down > 0 ? band.bottom - y : y - band.top + 1;
   if (leave <= 0 || enter > dy) return;
   if (dy > dx) {
-    const int32_t last = least(leave - 1, dy);
-    for (int32_t i = most(enter, 0) + lanes.own; i <= last; i += lanes.count)
+    const int32_t last = minimum(leave - 1, dy);
+    for (int32_t i = maximum(enter, 0) + lanes.own; i <= last; i += lanes.count)
       band.set(x + static_cast<int32_t>(moved(i, dx, dy)), y + down * i);
     return;
   }
@@ -207,8 +207,8 @@ DPAD_HD void mark_opencv_edge(const Band& band, int32_t height, const Vertex& fr
   if (p.y == q.y) p.y = a.y, q.y = b.y;
   const int64_t slope = (q.x - p.x) * kOne / (q.y - p.y);
   const Point start = a.y < b.y ? p : q;
-  const int32_t first = static_cast<int32_t>(clamped<int64_t>(least(a.y, b.y), band.top, band.bottom));
-  const int32_t last = static_cast<int32_t>(clamped<int64_t>(most(a.y, b.y), band.top, band.bottom));
+  const int32_t first = static_cast<int32_t>(clamped<int64_t>(minimum(a.y, b.y), band.top, band.bottom));
+  const int32_t last = static_cast<int32_t>(clamped<int64_t>(maximum(a.y, b.y), band.top, band.bottom));
   for (int32_t y = first + lanes.own; y < last; y += lanes.count) {
     const int64_t x = start.x * kOne + (y - start.y) * slope, floor = x >> kShift;
     if (floor >= band.width) continue;

@@ -15,7 +15,6 @@ from dpad_fast import _extension
 from dpad_fast.ops._packed import Packed, Pair, empty_counts, empty_packed
 
 _MaybeTensor = torch.Tensor | None
-_RULES = ("coco", "opencv", "center")  # as Rule in csrc/cuda/polygon_bodies.h
 
 
 def _kernels(op: str, device: torch.device) -> Any:
@@ -170,7 +169,7 @@ def draw(
     words, area, box = empty_packed(vertices, n, height, width)
     scratch = torch.empty(5 * n * kernels.cuda_bands(height, width), dtype=torch.int32, device=vertices.device)
     kernels.cuda_draw(
-        polygons, _RULES.index(rule), height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(),
+        polygons, rule, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(),
         scratch.data_ptr(), _stream(vertices.device),
     )  # fmt: skip
     return words, area, box
@@ -184,7 +183,7 @@ def draw_dense(
     parts, polygons = _polygons("polygon_draw_dense", vertices, rings, objects)
     masks = torch.empty((parts[2].shape[0] - 1, height, width), dtype=torch.bool, device=vertices.device)
     kernels.cuda_draw_dense(
-        polygons, _RULES.index(rule), height, width, masks.data_ptr(), _stream(vertices.device)
+        polygons, rule, height, width, masks.data_ptr(), _stream(vertices.device)
     )  # fmt: skip
     return masks
 
@@ -205,7 +204,7 @@ def polygon_counts(
     step = 0 if skip is None or skip.shape[0] == 1 else height * columns
     intersection, union = empty_counts(vertices, (parts[2].shape[0] - 1,))
     kernels.cuda_draw_counts(
-        polygons, _RULES.index(rule), height, width, words.data_ptr(), m, _address(index), _address(skip), step,
+        polygons, rule, height, width, words.data_ptr(), m, _address(index), _address(skip), step,
         intersection.data_ptr(), union.data_ptr(), _stream(vertices.device),
     )  # fmt: skip
     return intersection, union

@@ -21,7 +21,7 @@ from dpad_fast.ops._mask_values import as_bytes
 Dense: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 Rle: TypeAlias = dict[str, Any]
 
-_FARTHEST = 1e7  # as kMaxCoordinate in csrc/core/polygons.h
+_FARTHEST = 1e7  # as kMaxCoordinate in csrc/core/masks/polygons.h
 
 
 class PackedMasks:

@@ -17,7 +17,7 @@ RESIZES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bicubic", "bilinear")
 CENTERS = ("floor", "round")
 ORDERS = ("horizontal", "pillow-12.3", "pillow-13")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -222,8 +222,7 @@ def _as_row(box: Any, index: int) -> list[int]:
     return [round(corner) for corner in corners]
 
 
-_SIMD_LEVELS = {"scalar": 0, "avx2": 1, "avx512": 2}
-_simd_level = "avx512"  # the best that the processor has up to this; tests lower it to compare the instruction sets
+_simd_level = "best"  # no higher instruction set is used than this; tests lower it to compare them
 
 
 def _cpu(
@@ -266,20 +265,17 @@ def _cpu_out(
     boxes, image_index = boxes.contiguous(), image_index.contiguous()
     _extension.C.roi_clip_preprocess(
         [_described(image) for image in images], boxes.data_ptr(), image_index.data_ptr(), boxes.shape[0], size,
-        RESIZES.index(resize), INTERPOLATIONS.index(interpolation), CENTERS.index(center), ORDERS.index(order),
-        mean, std, DTYPES.index(out.dtype), _SIMD_LEVELS[_simd_level], torch.get_num_threads(), out.data_ptr(),
+        resize, interpolation, center, order, mean, std, DTYPES[out.dtype], _simd_level, torch.get_num_threads(),
+        out.data_ptr(),
     )  # fmt: skip
 
 
-_RGB, _RGBX, _PLANAR = range(3)
-
-
-def _layout(image: torch.Tensor) -> int | None:
+def _layout(image: torch.Tensor) -> str | None:
     """Say how C++ reads [H, W, C]: 3 or 4 neighbouring bytes a pixel, or planes; None where it cannot."""
     _, pixel, channel = image.stride()
     if channel == 1 and pixel in (3, 4):
-        return _RGB if pixel == 3 else _RGBX
-    return _PLANAR if pixel == 1 else None
+        return "rgb" if pixel == 3 else "rgbx"
+    return "planar" if pixel == 1 else None
 
 
 def _in_a_known_layout(image: torch.Tensor) -> torch.Tensor:
@@ -287,7 +283,7 @@ def _in_a_known_layout(image: torch.Tensor) -> torch.Tensor:
     return image if _layout(image) is not None else image[..., :3].clone(memory_format=torch.contiguous_format)
 
 
-def _described(image: torch.Tensor) -> tuple[int, int, int, int | None, int, int]:
+def _described(image: torch.Tensor) -> tuple[int, int, int, str | None, int, int]:
     row, _, channel = image.stride()
     return image.data_ptr(), image.shape[0], image.shape[1], _layout(image), row, channel
 
@@ -332,7 +328,7 @@ def _cuda_out(
     )  # fmt: skip
 
 
-_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings_resample.cpp
+_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings/crops.cpp
 
 
 def _checked(

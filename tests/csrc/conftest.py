@@ -27,7 +27,7 @@ class Polygons(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("vertices", "ring_starts", "object_starts")),
         *((name, ctypes.c_int64) for name in ("vertex_count", "ring_count", "n")),
-        ("rule", ctypes.c_int),
+        ("rule", ctypes.c_char_p),
     )
 
 
@@ -51,7 +51,7 @@ class HostKernels:
             head: list[Any] = []
             if isinstance(values[0], tuple):
                 (vertices, vertex_count, rings, ring_count, objects, n), rule, *values = values
-                batch = Polygons(vertices, rings, objects, vertex_count, ring_count, n, rule)
+                batch = Polygons(vertices, rings, objects, vertex_count, ring_count, n, rule.encode())
                 head = [ctypes.byref(batch)]
             error = function(*head, *map(ctypes.c_int64, values), Stream(*stream))
             if error is not None:
@@ -61,7 +61,8 @@ class HostKernels:
 
 
 @pytest.fixture(scope="session")
-def library() -> ctypes.CDLL:
+def build_host_target() -> Callable[[str], Path]:
+    """Builds a target of CMakeLists.txt that needs no Python, and gives the folder that it is in."""
     beside = str(Path(sys.executable).parent)
     cmake = shutil.which("cmake", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
     if cmake is None or shutil.which(os.environ.get("CXX", "c++")) is None:
@@ -76,13 +77,22 @@ def library() -> ctypes.CDLL:
         f"-DDPAD_FAST_SANITIZE={sanitize}",
     )
     plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # `make sanitize` sets it
-    for command in (
-        [cmake, "-S", str(ROOT), "-B", str(build), *options],
-        [cmake, "--build", str(build), "--target", "dpad_cuda_bodies"],
-    ):
-        done = subprocess.run(command, env=plain, check=False, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return ctypes.CDLL(str(build / "libdpad_cuda_bodies.so"))
+
+    def make(target: str) -> Path:
+        for command in (
+            [cmake, "-S", str(ROOT), "-B", str(build), *options],
+            [cmake, "--build", str(build), "--target", target, "--parallel", "2"],
+        ):
+            done = subprocess.run(command, env=plain, check=False, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return build
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def library(build_host_target: Callable[[str], Path]) -> ctypes.CDLL:
+    return ctypes.CDLL(str(build_host_target("dpad_cuda_bodies") / "libdpad_cuda_bodies.so"))
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ class HostBackend {
     if (error_ == nullptr && bytes > 0) std::memset(at, 0, static_cast<size_t>(bytes));
   }
 
+  void refuse(const char* why) {
+    if (error_ == nullptr) error_ = why;
+  }
+
   const char* error() const { return error_; }
 
  private:

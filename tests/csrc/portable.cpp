@@ -7,9 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#include "core/cpu_features.h"
-#include "core/resample.h"
-#include "simd/mask_kernels.h"
+#include "core/crops/resample.h"
+#include "core/tower/tower.h"
+#include "simd/masks/table.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
@@ -47,7 +47,7 @@ dpad::PreprocessOptions options_of(Random& random) {
   options.center = static_cast<dpad::Center>(random.below(2));
   options.order = static_cast<dpad::PassOrder>(random.below(3));
   options.type = static_cast<dpad::PixelType>(random.below(3));
-  options.level = dpad::SimdLevel::avx512;  // or the best below it that this processor has
+  options.level = dpad::SimdLevel::amx;  // the best that is allowed
   for (int c = 0; c < dpad::kChannels; ++c) {
     options.mean[c] = static_cast<float>(random.below(100)) / 128;
     options.std[c] = static_cast<float>(1 + random.below(100)) / 128;
@@ -81,8 +81,9 @@ uint64_t resize_checksum(int64_t cases) {
 
 int main() {
   constexpr int64_t kResizes = 3000, kInputs = 60000;
-  std::fprintf(stderr, "instruction set: %s, masks: %s\n", dpad::simd_level_name(dpad::best_simd_level()),
-               dpad::mask_kernels().name);
+  std::fprintf(stderr, "instruction sets: crops %s, masks %s, tower %s\n",
+               dpad::simd_level_name(dpad::crop_table().level), dpad::simd_level_name(dpad::mask_table().level),
+               dpad::simd_level_name(dpad::tower_level()));
   std::printf("%lld resizes: %016llx\n", static_cast<long long>(kResizes),
               static_cast<unsigned long long>(resize_checksum(kResizes)));
   Random random(2);

@@ -152,3 +152,14 @@ def test_a_failed_launch_says_what_cuda_says(kernels, monkeypatch: pytest.Monkey
     monkeypatch.setattr(_cuda, "_stream", lambda device: (3, 0))
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
         _cuda.pack(torch.zeros(1, 2, 3, dtype=torch.bool))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_rule_that_there_is_not_is_refused() -> None:
+    one = (
+        torch.tensor([(1.0, 1.0), (9.0, 1.0), (9.0, 9.0)], dtype=torch.float64),
+        torch.tensor([0, 3]),
+        torch.tensor([0, 1]),
+    )
+    with pytest.raises(RuntimeError, match="none of coco, opencv and center"):
+        _cuda.draw(*one, 12, 12, "svg")

@@ -8,16 +8,16 @@ objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
 flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-omit-frame-pointer -Icsrc
        -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
-sources=(tests/fuzz/fuzz_masks.cpp csrc/core/{cpu_features,masks,parallel,polygon_marks,polygons,rle}.cpp
-         csrc/simd/mask_kernels{,_scalar}.cpp)
-[ "$(uname -m)" = x86_64 ] && sources+=(csrc/simd/mask_kernels_{avx2,avx512}.cpp)
+sources=(tests/fuzz/fuzz_masks.cpp csrc/core/base/parallel.cpp csrc/core/masks/{masks,polygon_marks,polygons,rle}.cpp
+         csrc/simd/{choose,cpu_features}.cpp csrc/simd/masks/{scalar,table}.cpp)
+[ "$(uname -m)" = x86_64 ] && sources+=(csrc/simd/masks/{avx2,avx512}.cpp)
 for source in "${sources[@]}"; do
   extra=()
   case $source in
-    *_avx2.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2) ;;
-    *_avx512.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2 -mavx512{f,bw,dq,vl,vpopcntdq,vbmi,vbmi2}) ;;
+    */avx2.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2) ;;
+    */avx512.cpp) extra=(-mavx2 -mpopcnt -mbmi -mbmi2 -mavx512{f,bw,dq,vl,vpopcntdq,vbmi,vbmi2}) ;;
   esac
-  "${CLANGXX:-clang++}" "${flags[@]}" "${extra[@]}" -c "$source" -o "$objects/$(basename "$source").o"
+  "${CLANGXX:-clang++}" "${flags[@]}" "${extra[@]}" -c "$source" -o "$objects/${source//\//_}.o"
 done
 mkdir -p "$(dirname "$output")"
 "${CLANGXX:-clang++}" -fsanitize=fuzzer,address,undefined -pthread "$objects"/*.o -o "$output"

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "core/polygons.h"
-#include "core/rle.h"
+#include "core/masks/polygons.h"
+#include "core/masks/rle.h"
 
 namespace {
 
@@ -83,9 +83,9 @@ void check_runs(const dpad::Rle& rle) {
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, false)) == area);
 }
 
-// The table in use against plain C++, on bytes that are text to one kernel and pixels to the other.
-void check_kernels(const Reader& in) {
-  const dpad::MaskKernels &fast = dpad::mask_kernels(), &plain = dpad::kMaskKernelsScalar;
+// The table in use against plain C++, on bytes that are text to one loop and pixels to the other.
+void check_tables(const Reader& in) {
+  const dpad::MaskTable &fast = dpad::mask_table(), &plain = dpad::kMaskScalar;
   const int64_t length = static_cast<int64_t>(in.left());
   std::vector<int16_t> values(in.left() + 64), expected(values);
   int64_t used = 0, expected_used = 0;
@@ -103,7 +103,7 @@ void check_kernels(const Reader& in) {
 
 void fuzz_string(Reader in) {
   const int64_t height = in.take<uint8_t>(), width = in.take<uint8_t>();
-  check_kernels(in);
+  check_tables(in);
   check_runs(dpad::rle_from_string({"fuzz", 0}, in.text(), in.left(), height, width));
 }
 

@@ -140,10 +140,6 @@ def test_rings_on_a_gpu_are_checked_by_their_shapes() -> None:
                 gather(bad)
 
 
-def test_rules_have_the_same_order_everywhere() -> None:
-    assert _cuda._RULES == RULES
-
-
 def test_upload_keeps_values_types_and_shapes() -> None:
     parts = torch.rand(5, 2, dtype=torch.float64), torch.tensor([0, 5]), torch.zeros(0, dtype=torch.int64)
     for part, there in zip(parts, _cuda.upload(parts, torch.device("cpu")), strict=True):

@@ -2,8 +2,8 @@
 
 All take and return float32 (those of gpu_attention.py leave bfloat16 between two products); what differs is the
 precision of the matrix products, and what multiplies. "int16": rows and weights are scaled to 16-bit integers and
-multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower_kernels.h) or by AMX in two digits of 8 bits
-(csrc/simd/digit_kernels.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
+multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower/table.h) or by AMX in two digits of 8 bits
+(csrc/simd/digits/table.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
 AMX in three digits, 24 bits as a float32 has, with the error of torch's own product. Residuals, norms, softmax and
 activations are float32 in every case.
 """
@@ -87,7 +87,7 @@ _DIGITS = {"digits2": 2, "digits3": 3}
 
 
 class NativeProducts:
-    """csrc/core/tower.h. Buffers are kept and used again: fresh pages of this size would cost as much as the products.
+    """csrc/core/tower/tower.h. Buffers are used again: fresh pages of this size would cost as much as the products.
 
     Not for two threads at once, and the result of `linear` or `attend` lives until the next call that gives as many
     columns.
@@ -262,12 +262,17 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
 
 def has_amx() -> bool:
     """Whether products run on AMX tiles: then they are several times as fast as anything else."""
-    return str(_extension.C.tower_level()) == "amx"
+    return _products_level() == "amx"
 
 
 def has_avx512() -> bool:
     """Whether this package's own products are faster than torch's."""
-    return str(_extension.C.tower_level()) != "scalar"
+    return _products_level() != "scalar"
+
+
+def _products_level() -> str:
+    """The instruction set of this package's own products."""
+    return str(_extension.C.simd_report()["tower"])
 
 
 def _norm_parts(norm: Norm | None) -> tuple[int, int, float]:

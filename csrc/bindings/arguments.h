@@ -1,0 +1,31 @@
+// Masks and polygons as dpad_fast.ops hands them over, for the domains that take them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "bindings/address.h"
+#include "core/masks/polygons.h"
+
+// (words, area, box, n), as dpad_fast.ops hands over a PackedMasks.
+using PackedArgs = std::tuple<Address, Address, Address, int64_t>;
+
+// Boxes say which words are read, so they are checked even though dpad_fast.ops made them. Throws
+// std::invalid_argument.
+dpad::PackedView packed_masks(const PackedArgs& args, int64_t height, int64_t width);
+std::optional<dpad::PackedView> packed_masks(const std::optional<PackedArgs>& args, int64_t height, int64_t width);
+
+// (vertices, their number, ring starts, number of rings, object starts, number of objects).
+using PolygonArgs = std::tuple<Address, int64_t, Address, int64_t, Address, int64_t>;
+
+// Polygons that have been checked: reads all of them. Throws std::invalid_argument.
+dpad::PolygonBatch checked_polygons(const PolygonArgs& args);
+
+constexpr std::pair<const char*, dpad::PolygonRule> kPolygonRules[] = {
+    {"coco", dpad::PolygonRule::coco},
+    {"opencv", dpad::PolygonRule::opencv},
+    {"center", dpad::PolygonRule::center},
+};

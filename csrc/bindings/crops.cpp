@@ -1,0 +1,151 @@
+// Pictures: their pixels, their digests, and crop, resize and normalisation in one.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings/address.h"
+#include "bindings/bind.h"
+#include "core/crops/digest.h"
+#include "core/crops/resample.h"
+
+namespace py = pybind11;
+
+namespace {
+
+// The Arrow C data interface: a layout that the Arrow project promises never to change.
+struct ArrowArray {
+  int64_t length;
+  int64_t null_count;
+  int64_t offset;
+  int64_t n_buffers;
+  int64_t n_children;
+  const void** buffers;
+  ArrowArray** children;
+  ArrowArray* dictionary;
+  void (*release)(ArrowArray*);
+  void* private_data;
+};
+
+// The pixels that a PIL image of 4 bytes a pixel lends: uint8 [height, width, 4] that keeps the loan, or None where the
+// capsule does not hold exactly these pixels in one piece.
+py::object lent_pixels(const py::capsule& capsule, int64_t height, int64_t width) {
+  if (capsule.name() == nullptr || std::string(capsule.name()) != "arrow_array") return py::none();
+  const auto* array = static_cast<const ArrowArray*>(capsule.get_pointer());
+  if (array->release == nullptr || array->n_children != 1 || array->offset != 0) return py::none();
+  const ArrowArray* bytes = array->children[0];
+  if (bytes->n_buffers != 2 || bytes->offset != 0 || bytes->length != height * width * 4) return py::none();
+  return py::array_t<uint8_t>({height, width, int64_t{4}}, static_cast<const uint8_t*>(bytes->buffers[1]), capsule);
+}
+
+constexpr std::pair<const char*, dpad::Layout> kLayouts[] = {
+    {"rgb", dpad::Layout::rgb},
+    {"rgbx", dpad::Layout::rgbx},
+    {"planar", dpad::Layout::planar},
+};
+constexpr std::pair<const char*, dpad::Resize> kResizes[] = {
+    {"shortest", dpad::Resize::shortest},
+    {"squash", dpad::Resize::squash},
+    {"longest", dpad::Resize::longest},
+};
+constexpr std::pair<const char*, dpad::Filter> kFilters[] = {
+    {"bicubic", dpad::Filter::bicubic},
+    {"bilinear", dpad::Filter::bilinear},
+};
+constexpr std::pair<const char*, dpad::Center> kCenters[] = {
+    {"floor", dpad::Center::floor},
+    {"round", dpad::Center::round},
+};
+constexpr std::pair<const char*, dpad::PassOrder> kOrders[] = {
+    {"horizontal", dpad::PassOrder::horizontal},
+    {"pillow-12.3", dpad::PassOrder::pillow_12_3},
+    {"pillow-13", dpad::PassOrder::pillow_13},
+};
+constexpr std::pair<const char*, dpad::PixelType> kPixelTypes[] = {
+    {"float32", dpad::PixelType::float32},
+    {"bfloat16", dpad::PixelType::bfloat16},
+    {"float16", dpad::PixelType::float16},
+};
+
+// Address, height, width, layout, row stride, plane stride.
+using ImageArgs = std::tuple<Address, int64_t, int64_t, std::string, int64_t, int64_t>;
+
+constexpr int64_t kWholeImage = -(int64_t{1} << 62);
+constexpr int64_t kFarthest = int64_t{1} << 30;
+constexpr int64_t kLongestSide = int64_t{1} << 20;
+
+[[noreturn]] void refuse(int64_t i, const dpad::Region& box, const char* why) {
+  std::ostringstream message;
+  message << "boxes[" << i << "] " << why << ": (" << box.x1 << ", " << box.y1 << ", " << box.x2 << ", " << box.y2
+          << ")";
+  throw std::invalid_argument(message.str());
+}
+
+dpad::Region checked_region(int64_t i, const int64_t* box, int64_t image, const std::vector<dpad::ImageView>& images) {
+  const int64_t count = static_cast<int64_t>(images.size());
+  if (image < 0 || image >= count)
+    throw std::invalid_argument("image_index[" + std::to_string(i) + "] must be from 0 to " +
+                                std::to_string(count - 1) + ", got " + std::to_string(image));
+  dpad::Region region{image, box[0], box[1], box[2], box[3]};
+  const bool is_image = std::all_of(box, box + 4, [](int64_t corner) { return corner == kWholeImage; });
+  if (is_image) region = {image, 0, 0, images[image].width, images[image].height};
+  for (int j = 0; j < 4 && !is_image; ++j)
+    if (box[j] < -kFarthest || box[j] > kFarthest) refuse(i, region, "has a corner that is not finite or beyond 2**30");
+  if (region.x1 >= region.x2 || region.y1 >= region.y2) refuse(i, region, "has zero area");
+  if (region.x2 - region.x1 > kLongestSide || region.y2 - region.y1 > kLongestSide)
+    refuse(i, region, "has a side of more than 2**20 pixels");
+  return region;
+}
+
+std::vector<dpad::ImageView> image_views(const std::vector<ImageArgs>& images) {
+  std::vector<dpad::ImageView> views;
+  views.reserve(images.size());
+  for (const auto& [address, height, width, layout, row_stride, plane_stride] : images)
+    views.push_back(
+        {at<const uint8_t>(address), height, width, named("layout", layout, kLayouts), row_stride, plane_stride});
+  return views;
+}
+
+// boxes int64 [count, 4], image_index int64 [count], out [count, 3, size, size]. `simd` names the highest instruction
+// set to use.
+void roi_clip_preprocess(const std::vector<ImageArgs>& images, Address boxes, Address image_index, int64_t count,
+                         int64_t size, const std::string& resize, const std::string& filter, const std::string& center,
+                         const std::string& order, const std::array<float, 3>& mean, const std::array<float, 3>& std,
+                         const std::string& type, const std::string& simd, int threads, Address out) {
+  const std::vector<dpad::ImageView> views = image_views(images);
+  std::vector<dpad::Region> regions;
+  regions.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    regions.push_back(checked_region(i, at<const int64_t>(boxes) + 4 * i, at<const int64_t>(image_index)[i], views));
+  const dpad::PreprocessOptions options{size,
+                                        named("resize", resize, kResizes),
+                                        named("interpolation", filter, kFilters),
+                                        named("center", center, kCenters),
+                                        named("order", order, kOrders),
+                                        {mean[0], mean[1], mean[2]},
+                                        {std[0], std[1], std[2]},
+                                        named("type", type, kPixelTypes),
+                                        dpad::simd_level_named("simd", simd)};
+  without_gil([&] { dpad::roi_clip_preprocess(views, regions, options, threads, at<void>(out)); });
+}
+
+// 128 bits, as two numbers.
+std::array<uint64_t, 2> digest_pixels(Address pixels, int64_t count, int64_t step) {
+  return without_gil([&] { return dpad::digest_pixels(at<const uint8_t>(pixels), count, step); });
+}
+
+}  // namespace
+
+void bind_crops(py::module_& m) {
+  m.def("lent_pixels", &lent_pixels);
+  m.def("roi_clip_preprocess", &roi_clip_preprocess);
+  m.def("digest_pixels", &digest_pixels);
+}

@@ -1,0 +1,90 @@
+// Masks: packing, areas and boxes, counts of pairs, distances.
+#include "core/masks/masks.h"
+
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "bindings/address.h"
+#include "bindings/arguments.h"
+#include "bindings/bind.h"
+
+namespace {
+
+// dense [n, height, width] bytes to words, area and box.
+void pack_masks(Address dense, int64_t n, int64_t height, int64_t width, int threads, Address words, Address area,
+                Address box) {
+  without_gil([&] {
+    dpad::pack_masks(at<const uint8_t>(dense), n, height, width, threads, at<uint64_t>(words), at<int64_t>(area),
+                     at<dpad::PixelBox>(box));
+  });
+}
+
+void unpack_masks(Address words, int64_t n, int64_t height, int64_t width, int threads, Address dense) {
+  without_gil([&] { dpad::unpack_masks(at<const uint64_t>(words), n, height, width, threads, at<uint8_t>(dense)); });
+}
+
+void measure_masks(Address words, int64_t n, int64_t height, int64_t width, Address area, Address box) {
+  without_gil([&] {
+    const int64_t size = height * dpad::words_for(width);
+    for (int64_t i = 0; i < n; ++i)
+      dpad::measure(at<const uint64_t>(words) + i * size, height, width, at<int64_t>(area) + i,
+                    at<dpad::PixelBox>(box) + i);
+  });
+}
+
+// a, b [n, pixels] bytes; ignore 0, or ignore_step bytes from mask to mask.
+void dense_pair_counts(Address a, Address b, Address ignore, int64_t ignore_step, int64_t n, int64_t pixels,
+                       int threads, Address intersection, Address uni) {
+  without_gil([&] {
+    dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step, n,
+                            pixels, threads, at<int64_t>(intersection), at<int64_t>(uni));
+  });
+}
+
+// IoU [n, m] of dense masks a [n, height, width] and b [m, height, width]; packed_b is memory of the caller's for b as
+// bits.
+void dense_matrix_iou(Address a, int64_t n, Address b, const PackedArgs& packed_b, int64_t height, int64_t width,
+                      double empty, int threads, Address out) {
+  const auto& [words, area, box, m] = packed_b;
+  const dpad::PackedView truth{at<uint64_t>(words), at<int64_t>(area), at<dpad::PixelBox>(box), m, height, width};
+  pack_masks(b, m, height, width, threads, words, area, box);
+  without_gil([&] { dpad::dense_matrix_iou(at<const uint8_t>(a), n, truth, empty, threads, at<double>(out)); });
+}
+
+using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int, int64_t*,
+                       int64_t*);
+
+template <Count function>
+void packed_counts(const PackedArgs& a, const PackedArgs& b, const std::optional<PackedArgs>& ignore, int64_t height,
+                   int64_t width, int threads, Address intersection, Address uni) {
+  const dpad::PackedView view_a = packed_masks(a, height, width), view_b = packed_masks(b, height, width);
+  const std::optional<dpad::PackedView> ignored = packed_masks(ignore, height, width);
+  without_gil([&] {
+    function(view_a, view_b, ignored ? &*ignored : nullptr, threads, at<int64_t>(intersection), at<int64_t>(uni));
+  });
+}
+
+void iou_ratios(Address intersection, Address uni, int64_t n, double empty, Address out) {
+  dpad::iou_ratios(at<const int64_t>(intersection), at<const int64_t>(uni), n, empty, at<double>(out));
+}
+
+void distance_squared(Address mask, int64_t height, int64_t width, Address out) {
+  without_gil([&] { dpad::distance_squared(at<const uint8_t>(mask), height, width, at<int64_t>(out)); });
+}
+
+}  // namespace
+
+void bind_masks(pybind11::module_& m) {
+  m.def("check_mask_size", &dpad::check_mask_size);
+  m.def("pack_masks", &pack_masks);
+  m.def("unpack_masks", &unpack_masks);
+  m.def("measure_masks", &measure_masks);
+  m.def("dense_pair_counts", &dense_pair_counts);
+  m.def("dense_matrix_iou", &dense_matrix_iou);
+  m.def("packed_pair_counts", &packed_counts<&dpad::packed_pair_counts>);
+  m.def("packed_matrix_counts", &packed_counts<&dpad::packed_matrix_counts>);
+  m.def("iou_ratios", &iou_ratios);
+  m.def("distance_squared", &distance_squared);
+}

@@ -1,0 +1,112 @@
+// Layers of a transformer tower. The towers of dpad_fast/clip build every argument from weights that they have checked.
+#include "core/tower/tower.h"
+
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "bindings/address.h"
+#include "bindings/bind.h"
+
+namespace {
+
+constexpr std::pair<const char*, dpad::Finish> kFinishes[] = {
+    {"store", dpad::Finish::store},
+    {"add", dpad::Finish::add},
+};
+constexpr std::pair<const char*, dpad::Products> kProducts[] = {
+    {"float32", dpad::Products::float32},
+    {"int16", dpad::Products::int16},
+    {"digits2", dpad::Products::digits2},
+    {"digits3", dpad::Products::digits3},
+};
+
+// (products, stored digits or 0, columns, depth, packed, scale or 0, bias or 0)
+using LinearParts = std::tuple<std::string, int, int64_t, int64_t, Address, Address, Address>;
+// (weight or 0, bias or 0, eps)
+using NormParts = std::tuple<Address, Address, float>;
+
+dpad::Linear linear_of(const LinearParts& parts) {
+  const auto& [products, digits, columns, depth, packed, scale, bias] = parts;
+  return {named("products", products, kProducts),
+          digits,
+          columns,
+          depth,
+          at<const void>(packed),
+          at<const float>(scale),
+          at<const float>(bias)};
+}
+
+dpad::Norm norm_of(const NormParts& parts) {
+  const auto& [weight, bias, eps] = parts;
+  return {at<const float>(weight), at<const float>(bias), eps};
+}
+
+void layer_norm(Address x, int64_t rows, int64_t depth, const NormParts& norm, int threads, Address out) {
+  const dpad::Norm given = norm_of(norm);
+  without_gil([&] { dpad::layer_norm(at<const float>(x), rows, depth, given, threads, at<float>(out)); });
+}
+
+void linear(Address x, int64_t rows, const NormParts& norm, const LinearParts& layer, const std::string& finish,
+            int threads, Address out) {
+  const dpad::Linear given = linear_of(layer);
+  const dpad::Norm before = norm_of(norm);
+  const dpad::Finish after = named("finish", finish, kFinishes);
+  without_gil([&] { dpad::linear(at<const float>(x), rows, before, given, after, threads, at<float>(out)); });
+}
+
+void mlp(Address x, int64_t rows, const NormParts& norm, const LinearParts& up, const LinearParts& down, int threads) {
+  const dpad::Linear first = linear_of(up), second = linear_of(down);
+  const dpad::Norm before = norm_of(norm);
+  without_gil([&] { dpad::mlp(at<float>(x), rows, before, first, second, threads); });
+}
+
+void attention(int64_t sequences, Address path, Address offsets, Address first, Address last, int64_t heads,
+               int64_t dim, bool causal, int threads, Address q, int64_t q_stride, Address k, Address v,
+               int64_t kv_stride, Address out) {
+  const dpad::AttentionProblem problem{sequences,
+                                       at<const int64_t>(path),
+                                       at<const int64_t>(offsets),
+                                       at<const int64_t>(first),
+                                       at<const int64_t>(last),
+                                       heads,
+                                       dim,
+                                       causal,
+                                       threads};
+  without_gil([&] {
+    dpad::attention(problem, at<const float>(q), q_stride, at<const float>(k), at<const float>(v), kv_stride,
+                    at<float>(out));
+  });
+}
+
+// weight [columns, depth] to panels of 16-bit integers.
+void pack16(Address weight, int64_t columns, int64_t depth, Address packed, Address scale) {
+  without_gil([&] { dpad::pack16(at<const float>(weight), columns, depth, at<int16_t>(packed), at<float>(scale)); });
+}
+
+void pack32(Address weight, int64_t columns, int64_t depth, Address packed) {
+  without_gil([&] { dpad::pack32(at<const float>(weight), columns, depth, at<float>(packed)); });
+}
+
+void pack_digits(Address weight, int64_t columns, int64_t depth, int digits, Address packed, Address scale) {
+  without_gil([&] {
+    dpad::pack_digits(at<const float>(weight), columns, depth, digits, at<int8_t>(packed), at<float>(scale));
+  });
+}
+
+}  // namespace
+
+void bind_tower(pybind11::module_& m) {
+  m.def("packed_elements", &dpad::packed_elements);
+  m.def("pack16", &pack16);
+  m.def("pack32", &pack32);
+  m.def("digit_bytes", &dpad::digit_bytes);
+  m.def("pack_digits", &pack_digits);
+  m.def("tower_layer_norm", &layer_norm);
+  m.def("tower_linear", &linear);
+  m.def("tower_mlp", &mlp);
+  m.def("path_attention", &attention);
+}

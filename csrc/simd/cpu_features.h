@@ -1,0 +1,20 @@
+// What this processor offers and the operating system lets a process use.
+#pragma once
+
+namespace dpad {
+
+// All false where the processor is no x86-64.
+struct CpuFeatures {
+  bool popcnt = false, bmi2 = false, avx2 = false, fma = false, f16c = false;
+  bool avx512 = false;  // F, BW and VL, which no processor with the others lacks
+  bool avx512dq = false, avx512vnni = false, avx512vpopcntdq = false, avx512vbmi = false, avx512vbmi2 = false;
+};
+
+// Constant for the life of the process.
+const CpuFeatures& cpu_features();
+
+// Whether AMX's tiles of 8-bit integers are there. Asking claims them for the process, so ask only where they are
+// wanted.
+bool claim_amx();
+
+}  // namespace dpad

@@ -1,0 +1,22 @@
+#include "simd/digits/table.h"
+
+namespace dpad {
+
+namespace {
+
+constexpr Candidate<DigitTable> kCandidates[] = {
+#if defined(DPAD_FAST_AMX)
+    // With what its AVX-512 needs, too.
+    {&kDigitAmx, [](const CpuFeatures& cpu) { return cpu.avx512 && cpu.avx512dq && cpu.avx512vnni && claim_amx(); }},
+#endif
+    {&kDigitScalar, runs_anywhere},
+};
+
+}  // namespace
+
+const DigitTable& digit_table() {
+  static const DigitTable& table = choose(kCandidates);
+  return table;
+}
+
+}  // namespace dpad

@@ -1,0 +1,72 @@
+// Products of numbers in digits, on AMX's tiles: a row and a column are integers of two or three digits of base 256,
+// each between -128 and 127, times a float, and digits are what the tiles multiply, exactly.
+//
+// Two digits (16 bits) take three products of digits, three (24 bits, what a float32 has) six; what is left out is
+// smaller than the rounding to digits. A tile does sixteen times the multiply-adds of a float32 FMA in the same time,
+// so even six leave more than twice the speed of float32 at float32's exactness.
+#pragma once
+
+#include <cstdint>
+
+#include "simd/choose.h"
+
+namespace dpad {
+
+constexpr int64_t kDigitRows = 16;     // rows of a block
+constexpr int64_t kDigitColumns = 16;  // columns of a panel
+constexpr int64_t kDigitStep = 64;     // depth of a tile
+constexpr int64_t kTileBytes = 1024;
+// Elements of a row that share a scale.
+constexpr int64_t kDigitDepth = 768;
+// The largest integers of two and three digits, less what rounding may add.
+constexpr float kLargestDigits[4] = {0.0f, 0.0f, 32639.0f, 8355700.0f};
+// With two digits a sum of products divided by 256 is kept in 32 bits, which it fits by Cauchy and Schwarz where norms
+// are at most this.
+constexpr float kDigitNorm = 700000.0f;
+// A row with a smaller norm counts as zeros.
+constexpr float kNothingInDigits = 1e-18f;
+
+// Rows times one panel of columns, over one block of the depth.
+//
+// a: blocks of kDigitRows rows, a_stride bytes apart; in a block, for each step and each digit, the highest first, a
+// tile [16 rows, 64]. panel: for each step, panel_step bytes apart, and each digit a tile [16, 16 columns, 4]; it may
+// have a digit more than is used. What becomes of a sum, divided by 256 or with three digits 65536: times row_scale and
+// column_scale, plus bias (may be null), plus what `out` holds if `add`, then x * sigmoid(1.702 x) if `quick_gelu`;
+// only `columns` of them are there.
+struct DigitProduct {
+  const int8_t* a;
+  int64_t a_stride;
+  const int8_t* panel;
+  int64_t panel_step;
+  int64_t steps, rows, columns;
+  const float* row_scale;
+  const float* column_scale;
+  const float* bias;
+  bool add, quick_gelu;
+  float* out;
+  int64_t out_stride;
+  // The panel of the next product, to be prefetched; it has as many steps. May be null.
+  const int8_t* next_panel;
+};
+
+struct DigitTable {
+  SimdLevel level;
+  // One row of at most kDigitDepth floats to digits: 64 elements of a digit lie together, `digit_stride` bytes before
+  // the next digit's and `step_stride` before the next 64's; filled up with zeros. Returns what one step of it is
+  // worth; 0 for zeros, NaN where an element is not finite.
+  float (*to_digits)(const float* x, int64_t count, int digits, int8_t* out, int64_t digit_stride, int64_t step_stride);
+  // Around calls of `multiply` on one thread.
+  void (*begin)();
+  void (*end)();
+  void (*multiply)(const DigitProduct& product, int digits);
+};
+
+extern const DigitTable kDigitScalar;
+#if defined(DPAD_FAST_AMX)
+extern const DigitTable kDigitAmx;
+#endif
+
+// The best that choose.h allows.
+const DigitTable& digit_table();
+
+}  // namespace dpad

@@ -1,7 +1,0 @@
-#include "simd/resample_kernels_inl.h"
-
-namespace dpad {
-
-const ResampleKernels kResampleAvx512 = {across, down, to_float32, to_bfloat16, to_float16};
-
-}  // namespace dpad

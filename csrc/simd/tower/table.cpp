@@ -1,0 +1,21 @@
+#include "simd/tower/table.h"
+
+namespace dpad {
+
+namespace {
+
+constexpr Candidate<TowerTable> kCandidates[] = {
+#if defined(__x86_64__)
+    {&kTowerAvx512, [](const CpuFeatures& cpu) { return cpu.avx512 && cpu.avx512dq && cpu.avx512vnni; }},
+#endif
+    {&kTowerScalar, runs_anywhere},
+};
+
+}  // namespace
+
+const TowerTable& tower_table() {
+  static const TowerTable& table = choose(kCandidates);
+  return table;
+}
+
+}  // namespace dpad
