@@ -11,8 +11,9 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from dpad_fast._version import __version__
 from dpad_fast.terminal import printable, use_utf8
@@ -104,6 +105,15 @@ def _complain(name: str, message: str) -> int:
     return 2
 
 
+def _tell_warning(name: str) -> Callable[..., None]:
+    """What shows a warning: a line of ours, without the path and source line that Python adds."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(printable(f"dpad-fast {name}: warning: {' '.join(str(message).split())}"), file=sys.stderr)
+
+    return show
+
+
 def _drop_stdout() -> None:
     """Where standard output takes nothing any more, let it go nowhere: Python would complain again on exit."""
     try:
@@ -116,7 +126,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a user's mistake becomes one line and exit status 2."""
     try:
         args = _command_parser(name).parse_args(arguments)
-        status = int(args.run(args) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell_warning(name)
+            status = int(args.run(args) or 0)
         sys.stdout.flush()  # here, where a full disk is still one line
         return status
     except KeyboardInterrupt:

