@@ -210,6 +210,8 @@ def _source(image: Any, name: str) -> Any:
         return os.fspath(image)
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
+    if isinstance(image, torch.Tensor) and image.is_meta:
+        raise ValueError(f"{name} is a tensor without values (device meta)")
     if isinstance(image, str | bytes | Image.Image | np.ndarray | torch.Tensor):
         return image
     kinds = "a PIL image, a path, encoded bytes, a {'bytes', 'path'} dictionary, an array or a tensor"
