@@ -227,8 +227,6 @@ def test_solutions_that_are_not_read_in_part(text, message):
         df.Target.parse(text)
 
 
-
-
 @pytest.mark.parametrize(
     "box",
     [
@@ -243,7 +241,7 @@ def test_solutions_that_are_not_read_in_part(text, message):
     ],
 )
 def test_a_box_that_is_no_four_numbers_in_any_library(box):
-    with pytest.raises(ValueError, match="^box must hold 4 numbers"):
+    with pytest.raises(ValueError, match=r"^box must hold 4 numbers"):
         df.Target(box=box)
 
 

@@ -197,14 +197,19 @@ def _target(file: Path, shapes: list[Shape], size: Size) -> Target:
         why = f"its {len(parts)} target shapes lie off the picture or under ignored ones" if parts else "it labels none"
         warnings.warn(f"{file}: no pixel is target ({why}), so it has neither box nor points", stacklevel=4)
     rings = [shape.ring for shape in parts]
-    return Target(
-        box=box,
-        points=inscribed_points(mask),
-        image_size=size,
-        mask=mask,
-        polygons=None if any(ring is None for ring in rings) else tuple(ring for ring in rings if ring is not None),
-        ignore=ignore if ignore.any() else None,
-    )
+    found = [ring for ring in rings if ring is not None]
+    try:
+        return Target(
+            box=box,
+            points=inscribed_points(mask),
+            image_size=size,
+            mask=mask,
+            # Where they show no pixel, as off the picture, a target would refuse them.
+            polygons=tuple(found) if box is not None and len(found) == len(rings) else None,
+            ignore=ignore if ignore.any() else None,
+        )
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _check_size(file: Path, content: dict[str, Any], size: Size) -> None:

@@ -287,12 +287,9 @@ def mask_iou_matrix(
 
 def _as_corners(boxes: Any) -> npt.NDArray[np.float64]:
     try:
-        array = np.array(boxes)
-    except ValueError:
-        raise ValueError("boxes must be [N, 4], got rows of several lengths") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"boxes must hold numbers, got {boxes!r:.80}")
-    return array.astype(np.float64)
+        return np.array(boxes).astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError):  # TypeError: strings, complex numbers, objects
+        raise ValueError(f"boxes must hold rows of 4 numbers, got {boxes!r:.80}") from None
 
 
 def _as_crowd(crowd: Any, n: int) -> torch.Tensor:

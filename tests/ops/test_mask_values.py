@@ -191,7 +191,7 @@ def test_on_a_gpu_floats_need_a_threshold():
 @pytest.mark.parametrize("threshold", ["0.5", True, 10**400, [0.5, 0.5], torch.tensor([0.5, 0.5]), 1j])
 def test_a_threshold_that_is_no_number(threshold):
     for masks in (A, A.astype(np.float32), A.astype(">i4")):
-        with pytest.raises(ValueError, match="^threshold must be finite, got"):
+        with pytest.raises(ValueError, match=r"^threshold must be finite, got"):
             mask_iou(masks, B, threshold=threshold)
 
 
@@ -214,12 +214,14 @@ def test_a_threshold_on_integers_beyond_float32(dtype):
 
 
 def test_entries_that_are_left_out_of_a_masked_array():
-    with pytest.raises(ValueError, match="^a is a masked array with entries left out"):
+    with pytest.raises(ValueError, match=r"^a is a masked array with entries left out"):
         mask_iou(np.ma.array(A, mask=B), B)
     assert torch.equal(mask_iou(np.ma.array(A), B), mask_iou(A, B))
 
 
-@pytest.mark.parametrize("boxes", [[["1", "2", "3", "4"]], "x", [[1, 2, 3, None]], [[1, 2, 3, 4], [1]], [[1j, 2, 3, 4]]])
+@pytest.mark.parametrize(
+    "boxes", [[["1", "2", "3", "4"]], "x", [[1, 2, 3, None]], [[1, 2, 3, 4], [1]], [[1j, 2, 3, 4]]]
+)
 def test_boxes_that_are_no_numbers(boxes):
-    with pytest.raises(ValueError, match="^boxes must "):
+    with pytest.raises(ValueError, match=r"^boxes must "):
         PackedMasks.from_boxes(boxes, 4, 4)
