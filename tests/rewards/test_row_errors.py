@@ -75,8 +75,10 @@ def test_bad_rows_are_left_out_and_the_others_are_what_they_are(tiny, tmp_path, 
         assert torch.equal(batch.total[places], alone.total)
         for name, column in batch.similarity.items():
             assert torch.equal(column[places], alone.similarity[name])
-        assert [batch.reasons[i] for i in places] == [batch.errors[i] for i in places] == [None] * 3
+        assert [batch.reasons[i] for i in places] == list(alone.reasons)
+        assert [batch.errors[i] for i in places] == [None] * 3
     assert not alone.total.isnan().any()
+    assert set(alone.reasons) <= {None, "not-discriminative"}
     for i, row in enumerate(rows):
         if i in places:
             continue
