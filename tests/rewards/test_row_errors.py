@@ -103,7 +103,7 @@ def test_rows_that_share_a_broken_picture(tiny, tmp_path):
     broken = truncated(tmp_path)
     rows = [(TARGET, broken, "a", None), (TARGET, shared.picture(), None, None), (TARGET, broken, "a", None)]
     scorer, given, arguments = score(df.ClipEncoder.from_transformers(*tiny), rows)
-    assert scorer.score(*given, **arguments).reasons == ("bad-image", None, "bad-image")
+    assert scorer.score(*given, **arguments).reasons == ("bad-image", "not-discriminative", "bad-image")
 
 
 def test_masks_and_other_boxes(encoder):
@@ -114,7 +114,7 @@ def test_masks_and_other_boxes(encoder):
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", region="mask"), encoder)
     found = scorer.score([GOOD] * 3, targets, [shared.picture()] * 3, on_error="row")
     assert found.reasons[1:] == ("bad-target", "bad-target")
-    assert found.reasons[0] is None
+    assert found.reasons[0] in (None, "not-discriminative")
     targets = [df.Target(**fields, other_boxes=(box,)) for box in ((0, 0, 30, 30), (60.1, 40, 60.2, 72))]
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", contrast="hardest"), encoder)
     found = scorer.score([GOOD] * 2, targets, [shared.picture()] * 2, on_error="row")
@@ -124,7 +124,7 @@ def test_masks_and_other_boxes(encoder):
 def test_a_completion_that_is_no_text(encoder):
     scorer = df.RewardScorer(df.RewardConfig(), encoder)
     found = scorer.score([GOOD, None], [TARGET] * 2, [shared.picture()] * 2, on_error="row")
-    assert found.reasons == (None, "bad-completion")
+    assert found.reasons == ("not-discriminative", "bad-completion")
     assert found.errors == (None, "completions[1] must be a string, got NoneType")
 
 
