@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dpad_fast.pictures import decoding, upright
+
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 
 _NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*"
@@ -19,7 +21,7 @@ _PAIRS = r"\(" + _NUMBER + "," + _NUMBER + r"\)\s*,\s*\(" + _NUMBER + "," + _NUM
 _TAGS = {tag: re.compile(f"<{tag}>{_PAIRS}</{tag}>") for tag in ("box", "points")}
 _WRITTEN = {"box": "<box>(x1,y1),(x2,y2)</box>", "points": "<points>(x,y),(x,y)</points>"}
 
-_NO_SEQUENCE = (str, bytes, dict, set, frozenset)
+_NO_SEQUENCE = (str, bytes, bytearray, memoryview, dict, set, frozenset)
 _NO_NUMBER = (str, bytes, bool, np.bool_)
 
 Corners = tuple[float, float, float, float]
@@ -31,7 +33,8 @@ def numbers(value: Any, count: int, name: str) -> tuple[float, ...]:
     found: tuple[float, ...] | None = None
     if not isinstance(value, _NO_SEQUENCE):
         try:
-            items = tuple(value)
+            # To Python's numbers first: float() warns of tensors with a gradient and drops the imaginary part.
+            items = tuple(map(_plain, value.tolist() if hasattr(value, "tolist") else value))
             if not any(isinstance(item, _NO_NUMBER) for item in items):
                 found = tuple(map(float, items))
         except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: tensors of several elements
@@ -41,6 +44,10 @@ def numbers(value: Any, count: int, name: str) -> tuple[float, ...]:
     if len(found) != count or not all(math.isfinite(item) for item in found):
         raise ValueError(f"{name} must hold {count} finite numbers, got {short(value)}")
     return found
+
+
+def _plain(item: Any) -> Any:
+    return item if isinstance(item, float | int) or not hasattr(item, "item") else item.item()
 
 
 def size(value: Any) -> tuple[int, int]:
@@ -60,7 +67,10 @@ def corners(value: Any, box_format: str, name: str) -> Corners:
         raise ValueError(
             f"{name} has no area (width and height above 0 expected, box_format={box_format!r}): {(a, b, c, d)}"
         )
-    return (a, b, a + c, b + d) if box_format == "xywh" else (a - c / 2, b - d / 2, a + c / 2, b + d / 2)
+    box = (a, b, a + c, b + d) if box_format == "xywh" else (a - c / 2, b - d / 2, a + c / 2, b + d / 2)
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"{name} has corners beyond any number (box_format={box_format!r}): {(a, b, c, d)}")
+    return box
 
 
 def ordered(box: Corners, name: str) -> Corners:
@@ -103,9 +113,10 @@ def mask(value: Any, name: str) -> NDArray[np.bool_]:
     """
     if isinstance(value, Image.Image):
         return _picture_mask(value, name)
-    if hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+    if hasattr(value, "detach"):
+        value = _of_tensor(value, name)
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} is a masked array with entries left out; fill them (filled) or say ignore=")
     try:
         array = np.asarray(value)
     except ValueError:
@@ -117,10 +128,22 @@ def mask(value: Any, name: str) -> NDArray[np.bool_]:
     return _as_bool(array, 1, name)
 
 
+def _of_tensor(value: Any, name: str) -> NDArray[Any]:
+    try:
+        value = value.detach().cpu()
+
+        array: NDArray[Any] = (value.double() if value.is_floating_point() else value).numpy()
+    except (TypeError, RuntimeError):  # sparse, quantised, or without values
+        kind = f"{str(value.layout).removeprefix('torch.')} tensor of {value.dtype} on {value.device}"
+        raise ValueError(f"{name} must be a dense tensor of plain numbers, got a {kind}") from None
+    return array
+
+
 def _picture_mask(image: Image.Image, name: str) -> NDArray[np.bool_]:
     if image.mode not in ("1", "L"):
         raise ValueError(f"{name} is a picture of mode {image.mode!r}; a mask has mode '1' or 'L'")
-    array = np.asarray(image)
+    with decoding(name):
+        array = np.asarray(upright(image))  # as the picture that it belongs to is turned
     return _as_bool(array, 255 if array.dtype == np.uint8 and not (array == 1).any() else 1, name)
 
 
@@ -149,7 +172,7 @@ def rings(value: Any) -> tuple[NDArray[np.float64], ...]:
     found = []
     for i, ring in enumerate(entries(value, "polygons", "rings")):
         try:
-            array = np.asarray(ring.detach().cpu() if hasattr(ring, "detach") else ring)
+            array = _of_tensor(ring, f"polygons[{i}]") if hasattr(ring, "detach") else np.asarray(ring)
         except (ValueError, TypeError):
             array = np.zeros(0)
         if array.ndim != 2 or array.shape[1] != 2 or not len(array):
@@ -172,7 +195,8 @@ def check_sizes(
         if image_size is None:
             image_size, said_by = found, name
         elif found != image_size:
-            turned = f"; {said_by} is (width, height), masks are [height, width]" if found == image_size[::-1] else ""
+            turns = said_by == "image_size" and found == image_size[::-1]
+            turned = f"; {said_by} is (width, height), masks are [height, width]" if turns else ""
             raise ValueError(f"{name} is {_by(found)} but {said_by} is {_by(image_size)} (width x height){turned}")
     if image_size is not None and polygons:
         low = np.min([ring.min(axis=0) for ring in polygons], axis=0)

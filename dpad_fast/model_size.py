@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -93,8 +93,10 @@ def whole_size(size: Any, name: str) -> Size:
         ValueError: anything else, or a side below 1; begins with `name`.
     """
     try:
-        width, height = (_whole(side) for side in size)
-    except (TypeError, ValueError, OverflowError):
+        if isinstance(size, str | bytes | bytearray | memoryview | Mapping | Set):
+            raise TypeError("no pair")  # of which characters, bytes or what has no order would be read
+        width, height = map(_whole, size.tolist() if hasattr(size, "tolist") else size)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}") from None
     if width < 1 or height < 1:
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}")
@@ -102,6 +104,8 @@ def whole_size(size: Any, name: str) -> Size:
 
 
 def _whole(value: Any) -> int:
+    if hasattr(value, "item"):  # NumPy's booleans and torch's tensors turn into numbers too willingly
+        value = value.item()
     if isinstance(value, bool | str):
         raise TypeError("no number")
     try:

@@ -1,12 +1,14 @@
 """`Target`: what its fields take, what they refuse by name, and what `Target.parse` reads."""
 
 import dataclasses
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import dpad_fast as df
 
@@ -223,3 +225,88 @@ def test_solutions(text, box, points):
 def test_solutions_that_are_not_read_in_part(text, message):
     with pytest.raises(ValueError, match="^" + message):
         df.Target.parse(text)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        np.array([1, 2, 3, 4j]),
+        torch.tensor([1, 2, 3, 4j]),
+        torch.tensor([True, False, True, True]),
+        [torch.tensor(True), 2, 3, 4],
+        np.ma.array([1, 2, 3, 4], mask=[0, 0, 0, 1]),
+        torch.empty(4, device="meta"),
+        bytearray(b"\x01\x02\x03\x04"),
+        memoryview(b"\x01\x02\x03\x04"),
+    ],
+)
+def test_a_box_that_is_no_four_numbers_in_any_library(box):
+    with pytest.raises(ValueError, match=r"^box must hold 4 numbers"):
+        df.Target(box=box)
+
+
+def test_a_box_of_a_tensor_with_a_gradient_warns_of_nothing():
+    values = torch.tensor([1.0, 2, 3, 4], requires_grad=True)
+    assert df.Target(box=values).box == df.Target(box=list(values)).box == (1, 2, 3, 4)
+    assert df.Target(box=torch.tensor([1, 2, 3, 4], dtype=torch.bfloat16)).box == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("box_format", ["xywh", "cxcywh"])
+@pytest.mark.parametrize("field", ["box", "other_boxes[0]", "objects[0].box"])
+def test_corners_beyond_any_number(box_format, field):
+    box = (1.7e308, 2, 1.7e308, 5)
+    given = {"box": box, "other_boxes[0]": [box], "objects[0].box": [(box, (1, 2))]}[field]
+    with pytest.raises(ValueError, match=f"^{re.escape(field)} has corners beyond any number"):
+        df.Target(**{field.split("[")[0]: given}, box_format=box_format)
+
+
+@pytest.mark.parametrize("name", ["mask", "ignore"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.eye(3).to_sparse(), "must be a dense tensor of plain numbers, got a sparse_coo tensor"),
+        (torch.empty(3, 3, device="meta"), "must be a dense tensor of plain numbers, got a strided tensor .* on meta"),
+        (np.ma.array(np.eye(2), mask=np.eye(2)), "is a masked array with entries left out"),
+    ],
+)
+def test_masks_without_plain_values(name, value, message):
+    with pytest.raises(ValueError, match=f"^{name} {message}"):
+        df.Target(**{name: value})
+
+
+def _png(image, **options):
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["mask", "ignore"])
+def test_a_picture_of_a_mask_that_breaks_is_named(name):
+    content = _png(Image.fromarray((np.random.default_rng(0).random((200, 200)) > 0.5).astype(np.uint8) * 255))
+    closed = Image.new("L", (3, 3))
+    closed.close()
+    for picture in (Image.open(io.BytesIO(content[: len(content) // 2])), closed):
+        with pytest.raises(ValueError, match=f"^{name} cannot be decoded: "):
+            df.Target(**{name: picture})
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_of_a_mask_is_turned_as_its_picture_is(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.eye(3, 5, 1, dtype=np.uint8) * 255)
+    given = Image.open(io.BytesIO(_png(image, exif=exif)))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(_png(image, exif=exif))))) == 255
+    target = df.Target(mask=given)
+    np.testing.assert_array_equal(target.mask, expected)
+    assert target.image_size == expected.shape[::-1]
+
+
+def test_rings_of_bfloat16():
+    ring = torch.tensor([[1, 2], [3, 4], [5, 7]], dtype=torch.bfloat16, requires_grad=True)
+    np.testing.assert_array_equal(df.Target(polygons=[ring]).polygons[0], [[1, 2], [3, 4], [5, 7]])
+
+
+def test_only_image_size_is_said_to_be_width_and_height():
+    with pytest.raises(ValueError, match=r"^ignore is 3x4 but mask is 4x3 \(width x height\)$"):
+        df.Target(mask=np.zeros((3, 4), bool), ignore=np.zeros((4, 3), bool))

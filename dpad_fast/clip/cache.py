@@ -30,8 +30,8 @@ class EmbeddingCache:
         folder: str | os.PathLike[str] | None = None,
         folder_bytes: int = 1 << 30,
     ) -> None:
-        if max_bytes < 0:
-            raise ValueError(f"max_bytes must be 0 or more, got {max_bytes}")
+        if not isinstance(max_bytes, int) or max_bytes < 0:
+            raise ValueError(f"max_bytes must be 0 or more, got {max_bytes!r:.80} (a whole number)")
         self.max_bytes = max_bytes
         self.bytes = 0
         self.hits = 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from PIL import Image
+
+from dpad_fast import _target as fields
 from dpad_fast.clip.preprocess import Picture, Region
 from dpad_fast.clip.tokens import Ids, Tokens
 
@@ -17,6 +20,7 @@ def read_texts(tokens: Tokens, texts: Sequence[str], truncate: bool) -> list[Ids
     """
     if isinstance(texts, str):
         raise ValueError("texts must be a list of strings, got one string")
+    texts = fields.entries(texts, "texts", "strings")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"texts[{i}] must be a string, got {type(text).__name__}")
@@ -44,6 +48,11 @@ def read_images(
     from dpad_fast.rewards.discriminative import region_of, whole_or
     from dpad_fast.rewards.images import find_pictures
 
+    if isinstance(images, Image.Image):
+        raise ValueError("images must be a sequence of pictures, got one picture")
+    # By place: a data frame's column is indexed by its labels.
+    images = fields.entries(images, "images", "pictures")
+    boxes = None if boxes is None else fields.entries(boxes, "boxes", "boxes")
     if boxes is not None and len(boxes) != len(images):
         raise ValueError(f"boxes has {len(boxes)} entries for {len(images)} images")
     pictures, index = find_pictures(images, None)
@@ -65,9 +74,9 @@ def read_images(
 
 def _numbers(box: Any, name: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(value) for value in box)
-    except (TypeError, ValueError, OverflowError):
+        found = fields.numbers(box, 4, name)
+    except ValueError:
         found = ()
     if len(found) != 4 or not all(abs(value) < 1e9 for value in found):
-        raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {box!r:.80}")
+        raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {fields.short(box)}")
     return found

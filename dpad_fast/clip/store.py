@@ -52,14 +52,14 @@ class EmbeddingStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int = 1 << 30) -> None:
-        if max_bytes < 1 << 16:
-            raise ValueError(f"folder_bytes must be at least {1 << 16}, got {max_bytes}")
-        self.path = Path(folder) / FILE
+        if not isinstance(max_bytes, int) or max_bytes < 1 << 16:
+            raise ValueError(f"folder_bytes must be at least {1 << 16}, got {max_bytes!r:.80} (a whole number)")
         self.max_bytes = max_bytes
         try:
+            self.path = Path(folder) / FILE
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"folder {os.fspath(folder)!r} cannot be used for embeddings: {error}") from None
+        except (OSError, TypeError, ValueError) as error:  # ValueError: a NUL in the name
+            raise ValueError(f"folder {folder!r:.200} cannot be used for embeddings: {error}") from None
         self._lock = Lock()
         fork_between_uses(self)
         self._connection: sqlite3.Connection | None = None

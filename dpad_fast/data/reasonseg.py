@@ -196,15 +196,20 @@ def _target(file: Path, shapes: list[Shape], size: Size) -> Target:
         # A published set has such files, so they are no error, but whoever needs the box is told which they are.
         why = f"its {len(parts)} target shapes lie off the picture or under ignored ones" if parts else "it labels none"
         warnings.warn(f"{file}: no pixel is target ({why}), so it has neither box nor points", stacklevel=4)
+    # What lies off the picture is no pixel of it, and a target would refuse it.
     rings = [shape.ring for shape in parts if shape.ring is None or _touches(shape.ring, size)]
-    return Target(
-        box=box,
-        points=inscribed_points(mask),
-        image_size=size,
-        mask=mask,
-        polygons=None if any(ring is None for ring in rings) else tuple(ring for ring in rings if ring is not None),
-        ignore=ignore if ignore.any() else None,
-    )
+    found = [ring for ring in rings if ring is not None]
+    try:
+        return Target(
+            box=box,
+            points=inscribed_points(mask),
+            image_size=size,
+            mask=mask,
+            polygons=tuple(found) if box is not None and len(found) == len(rings) else None,
+            ignore=ignore if ignore.any() else None,
+        )
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _touches(ring: Ring, size: Size) -> bool:

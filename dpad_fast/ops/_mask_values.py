@@ -29,8 +29,8 @@ def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.
     Raises:
         ValueError: `masks` is of another type or layout, holds something else, or `threshold` does not suit it.
     """
-    if threshold is not None and not math.isfinite(threshold):
-        raise ValueError(f"threshold must be finite, got {threshold}")
+    if threshold is not None:
+        threshold = _as_threshold(threshold)
     values = _as_tensor(name, masks, threshold)
     if values.dtype == torch.bool:
         return values
@@ -49,8 +49,20 @@ def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.
             return values
     if values.requires_grad:
         values = values.detach()
+    if threshold is not None and values.is_floating_point() and values.dtype.itemsize == 1:
+        values = values.float()  # float8 knows no order
     read: torch.Tensor = _read(values, threshold, name)
     return read
+
+
+def _as_threshold(threshold: Any) -> float:
+    try:
+        number = float(threshold)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        number = math.nan
+    if isinstance(threshold, bool | str | bytes) or not math.isfinite(number):
+        raise ValueError(f"threshold must be finite, got {threshold!r:.80}")
+    return number
 
 
 def _as_tensor(name: str, masks: object, threshold: float | None) -> torch.Tensor:
@@ -61,6 +73,8 @@ def _as_tensor(name: str, masks: object, threshold: float | None) -> torch.Tenso
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "biuf":
         what = f"an array of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {what}")
+    if np.ma.is_masked(masks):
+        raise ValueError(f"{name} is a masked array with entries left out; fill them, as masks.filled(False)")
     # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another
     # order, numbers of more than 8 bytes, or fields of records; a comparison makes an array that it takes.
     itemsize = masks.dtype.itemsize
@@ -85,6 +99,9 @@ def _compared(name: str, values: Any, threshold: float | None) -> Any:
         if not same:
             _refuse(name, values, ones == set_)
         return ones
+    if isinstance(values, torch.Tensor) and not values.is_floating_point() and values.dtype.itemsize > 1:
+        # torch compares large integers as float32, and some unsigned ones not at all; NumPy takes float64.
+        return torch.from_numpy(_compared(name, values.numpy(), threshold))
     floating = values.is_floating_point() if isinstance(values, torch.Tensor) else values.dtype.kind == "f"
     above = values > threshold
     if floating:

@@ -1,6 +1,7 @@
 """S1, S2 and the discriminative reward of captions against the regions that they describe."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -11,6 +12,8 @@ SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
 
 ALPHA, TAU = 50.0, 0.25
 """Defaults of the slope of `sigmoid` and the threshold of `roi-threshold`, here and in `RewardConfig`."""
+
+_LARGEST = 1e30  # beyond float32 a slope is infinite there, and times a difference of 0 it is NaN
 
 _TYPES = {
     torch.float32: "float32",
@@ -64,16 +67,12 @@ def discriminative_reward(
     _check(text, roi, aoi, row_index)
     if shape not in SHAPES:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r:.80}")
-    for name, value in (("alpha", alpha), ("tau", tau)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
+    alpha, tau = _number(alpha, "alpha"), _number(tau, "tau")
     if row_index is not None:
         row_index = row_index.to(device=text.device, dtype=torch.int64)
     if torch.is_grad_enabled():
         text, roi, aoi = text.detach(), roi.detach(), aoi.detach()
-    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _op(
-        text, roi, aoi, row_index, shape, float(alpha), float(tau)
-    )
+    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _op(text, roi, aoi, row_index, shape, alpha, tau)
     return result
 
 
@@ -95,7 +94,22 @@ def reward_of(
     return torch.where(s1.isfinite() & s2.isfinite(), value, 0.0)
 
 
+def _number(value: Any, name: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+        number = math.nan
+    if not abs(number) <= _LARGEST:
+        raise ValueError(f"{name} must be finite, got {value!r:.80}; expected a number within -1e30 to 1e30")
+    return number
+
+
 def _check(text: torch.Tensor, roi: torch.Tensor, aoi: torch.Tensor, row_index: torch.Tensor | None) -> None:
+    for name, given in (("text", text), ("roi", roi), ("aoi", aoi), ("row_index", row_index)):
+        if not isinstance(given, torch.Tensor) and not (name == "row_index" and given is None):
+            raise ValueError(f"{name} must be a tensor, got {type(given).__name__}")
+        if given is not None and given.layout is not torch.strided:
+            raise ValueError(f"{name} must be a dense tensor, got {given.layout}")
     if text.dim() != 2 or text.shape[1] == 0:
         raise ValueError(f"text must be [N, D] with D at least 1, got {list(text.shape)}")
     if text.dtype not in _TYPES:

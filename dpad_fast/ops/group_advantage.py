@@ -130,7 +130,8 @@ def _check_layout(rewards: torch.Tensor, groups: Any, scale: str, weighted: bool
 
 def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | None, int]:
     """Ids [N] on the device, or None and the size of groups of neighbours."""
-    if isinstance(groups, int) and not isinstance(groups, bool):
+    if isinstance(groups, int | np.integer) and not isinstance(groups, bool):
+        groups = int(groups)
         if groups < 1 or n % groups != 0:
             raise ValueError(f"groups is a group size, so it must be at least 1 and divide N = {n}, got {groups}")
         return None, groups

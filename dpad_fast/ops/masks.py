@@ -133,7 +133,7 @@ class PackedMasks:
             ValueError: `boxes` has another shape, or boxes[i] has a coordinate that is not finite or beyond 1e7 (on a
                 GPU, where finding out would stall the stream, such a mask is empty).
         """
-        corners = boxes if isinstance(boxes, torch.Tensor) else torch.from_numpy(np.array(boxes, np.float64))
+        corners = boxes if isinstance(boxes, torch.Tensor) else torch.from_numpy(_as_corners(boxes))
         corners = corners.to(torch.float64).reshape(-1, 4) if corners.numel() == 0 else corners.to(torch.float64)
         if corners.dim() != 2 or corners.shape[1] != 4:
             raise ValueError(f"boxes must be [N, 4], got {list(corners.shape)}")
@@ -283,6 +283,13 @@ def mask_iou_matrix(
             raise ValueError("crowd and ignore cannot be given together: COCO's crowd union knows no ignored pixels")
         union = torch.where(flags, packed_a.area.unsqueeze(1), union)
     return iou_of_counts(intersection, union, empty)
+
+
+def _as_corners(boxes: Any) -> npt.NDArray[np.float64]:
+    try:
+        return np.array(boxes).astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError):  # TypeError: strings, complex numbers, objects
+        raise ValueError(f"boxes must hold rows of 4 numbers, got {boxes!r:.80}") from None
 
 
 def _as_crowd(crowd: Any, n: int) -> torch.Tensor:

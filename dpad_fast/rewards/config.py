@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -126,15 +125,17 @@ class RewardConfig:
             if name not in self.terms:
                 raise ValueError(f"weights[{name!r:.80}] names no term of this configuration: {', '.join(self.terms)}")
             if not _is_number(weight):
-                raise ValueError(f"weights[{name!r:.80}] must be a finite number, got {weight!r:.80}")
+                raise ValueError(f"weights[{name!r:.80}] must be a finite number up to 1e30, got {weight!r:.80}")
         object.__setattr__(self, "weights", {name: float(weight) for name, weight in self.weights.items()})
 
     def _check_numbers(self) -> None:
         for name in ("iou_threshold", "box_l1_threshold", "point_threshold", "alpha", "tau"):
             if not _is_number(getattr(self, name)):
-                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r:.80}")
+                raise ValueError(f"{name} must be a finite number up to 1e30, got {getattr(self, name)!r:.80}")
         if self.mask_threshold is not None and not _is_number(self.mask_threshold):
-            raise ValueError(f"mask_threshold must be a finite number or None, got {self.mask_threshold!r:.80}")
+            raise ValueError(
+                f"mask_threshold must be None or a finite number up to 1e30, got {self.mask_threshold!r:.60}"
+            )
         for name in ("gate", "strip"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.80}")
@@ -228,8 +229,12 @@ def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
+# Times a term, and over all terms, this stays finite in float32; times zero it stays zero.
+_LARGEST = 1e30
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _swap_in_mask_term(terms: tuple[str, ...]) -> tuple[str, ...]:

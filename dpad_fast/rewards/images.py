@@ -140,12 +140,13 @@ def find_pictures(
     if keys is not None and len(keys) != len(images):
         raise ValueError(f"image_keys has {len(keys)} entries for {len(images)} images")
     errors = errors or RowErrors()
+    known_as = [None] * len(images) if keys is None else list(keys)  # by place, not by a data frame's labels
     pictures: list[Picture] = []
     places: dict[Hashable, int] = {}
     equal: set[tuple[int, Hashable]] = set()  # (place, identity) of what was compared
     index = []
     for i, image in enumerate(images):
-        key = keys[i] if keys is not None else None
+        key = known_as[i]
         try:
             source = _source(image, f"images[{i}]")
             identity = _identity(source)
@@ -209,6 +210,8 @@ def _source(image: Any, name: str) -> Any:
         return os.fspath(image)
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
+    if isinstance(image, torch.Tensor) and image.is_meta:
+        raise ValueError(f"{name} is a tensor without values (device meta)")
     if isinstance(image, str | bytes | Image.Image | np.ndarray | torch.Tensor):
         return image
     kinds = "a PIL image, a path, encoded bytes, a {'bytes', 'path'} dictionary, an array or a tensor"

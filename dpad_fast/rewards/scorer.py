@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -131,10 +131,7 @@ class RewardScorer:
         Returns:
             A handle with `result(timeout)` and `done()`, which can be awaited; it raises what `score` would.
         """
-        texts = completions if isinstance(completions, str) else list(completions)
-        truths = list(targets)
-        shown, keys = (None if part is None else list(part) for part in (images, image_keys))
-        sizes = model_sizes if model_sizes is None or callable(model_sizes) else list(model_sizes)
+        texts, truths, shown, keys, sizes = map(_kept, (completions, targets, images, image_keys, model_sizes))
         return self._background.submit(lambda: self._begin(texts, truths, shown, keys, sizes, on_error), self._finish)
 
     def _begin(
@@ -350,6 +347,11 @@ def _check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: R
                 errors.add(row, error)
 
 
+def _kept(column: Any) -> Any:
+    """A column as it is now; what is none is refused with the batch."""
+    return list(column) if isinstance(column, Iterable) and not isinstance(column, str) else column
+
+
 def _build(spec: ScorerSpec) -> RewardScorer:
     return spec.build()
 
@@ -359,9 +361,12 @@ def _check_lengths(
 ) -> int:
     if isinstance(completions, str):
         raise ValueError("completions must be a list of strings, got one string")
-    given = {"targets": targets, "images": images, "model_sizes": None if callable(sizes) else sizes}
-    for name, column in given.items():
-        if column is not None and len(column) != len(completions):
+    optional = {"images": images, "model_sizes": None if callable(sizes) else sizes}
+    given = {name: column for name, column in optional.items() if column is not None}
+    for name, column in {"completions": completions, "targets": targets, **given}.items():
+        if not isinstance(column, Sized):
+            raise ValueError(f"{name} must be a list with an entry per completion, got {type(column).__name__}")
+        if len(column) != len(completions):
             raise ValueError(f"{name} has {len(column)} entries for {len(completions)} completions")
     return len(completions)
 

@@ -45,12 +45,14 @@ def read_model_sizes(
     of_picture = _Asked(given) if callable(given) else None
     if of_picture is not None and pictures is None:
         raise ValueError("images is missing: model_sizes is a function of their sizes")
+    # By place: a data frame's column is indexed by its labels, and a data frame by its columns.
+    rows: list[Any] = [] if callable(given) else given.tolist() if hasattr(given, "tolist") else list(given)
     sizes: list[Size | None] = []
     for i in range(count):
         size = None
         try:
             if of_picture is None:
-                size = _checked(given[i], i)  # type: ignore[index]
+                size = _checked(rows[i], i)
             elif pictures is not None and pictures[i] is not None and i not in errors:
                 size = of_picture(pictures[i].size, i)  # type: ignore[union-attr]
         except ValueError as error:

@@ -46,7 +46,7 @@ def check_place(target: Target, index: int, picture: Picture | None, config: Rew
     """
     if config.answer == "released" and target.text:
         return
-    shown = None if picture is None else picture.size
+    shown = _size_of(picture, config)
     size = target.image_size or shown
     for name, box in _boxes(target, config):
         problem = _problem(*box, size)
@@ -63,6 +63,18 @@ def check_place(target: Target, index: int, picture: Picture | None, config: Rew
             raise ValueError(_message(index, name, problem, given, target, shown))
     if shown is not None and config.needs_encoder and config.region == "mask":
         _check_region_mask(target, index, shown)
+
+
+def _size_of(picture: Picture | None, config: RewardConfig) -> Size | None:
+    """The picture's size; None where it cannot be read and no term looks at it."""
+    if picture is None:
+        return None
+    try:
+        return picture.size
+    except ValueError:
+        if config.needs_encoder:
+            raise
+        return None
 
 
 def _boxes(target: Target, config: RewardConfig) -> Iterator[tuple[str, Box]]:

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -390,9 +391,43 @@ def test_captions_and_pictures_that_cannot_be_embedded(tiny):
         (lambda: encoder.embed_images([image], boxes=[(1, 2, nan, 4)]), r"boxes\[0\] must be four finite numbers"),
         (lambda: encoder.embed_images([image], boxes=[(50, 2, 3, 4)]), r"boxes\[0\] has no pixel of images\[0\]"),
         (lambda: encoder.embed_images([image], boxes=[(90, 0, 99, 9)]), r"boxes\[0\] has no pixel of images\[0\]"),
+        (lambda: encoder.embed_texts(None), "texts must be a sequence of strings, got None"),
+        (lambda: encoder.embed_texts({"a": 1}), "texts must be a sequence of strings"),
+        (lambda: encoder.embed_texts({"a", "b"}), "texts must be a sequence of strings"),
+        (lambda: encoder.embed_images(image), "images must be a sequence of pictures"),
+        (lambda: encoder.embed_images("a.png"), "images must be a sequence of pictures"),
+        (lambda: encoder.embed_images([torch.empty(4, 4, 3, dtype=torch.uint8, device="meta")]), r"images\[0\] is a"),
+        (lambda: encoder.embed_images([image], boxes=5), "boxes must be a sequence of boxes"),
+        *(
+            (lambda box=box: encoder.embed_images([image], boxes=[box]), r"boxes\[0\] must be four finite numbers")
+            for box in (
+                "1239",
+                ("1", "2", "30", "40"),
+                b"\x01\x02\x1e\x28",
+                (False, False, 9, 9),
+                np.array([1, 2, 30, 4j]),
+            )
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_captions_pictures_and_boxes_are_read_by_place(tiny):
+    encoder = df.ClipEncoder.from_transformers(*tiny)
+    images, boxes = [shared.picture(0, (90, 70)), shared.picture(1, (90, 70))], [(1, 2, 30, 40), (5, 6, 70, 60)]
+    expected = encoder.embed_images(images, boxes=boxes)
+    grad = torch.tensor(boxes, dtype=torch.float32, requires_grad=True)
+    for given in (Labelled(boxes), (box for box in boxes), np.array(boxes), grad, [tuple(box) for box in grad]):
+        assert torch.equal(encoder.embed_images(iter(images), boxes=given), expected)
+    assert torch.equal(encoder.embed_texts(text for text in "ab"), encoder.embed_texts(["a", "b"]))
+
+
+class Labelled(list):
+    """A column that is indexed by labels, as pandas' are: by place it can only be walked through."""
+
+    def __getitem__(self, label):
+        return list.__getitem__(self, -1 - label)
 
 
 def test_python_without_docstrings_is_refused():

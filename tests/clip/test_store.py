@@ -402,3 +402,17 @@ def test_embedded_ahead(tiny, tmp_path):
         scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), second)
         assert torch.equal(scorer.score(texts, targets, images).total, fresh.score(texts, targets, images).total)
         assert seen == []
+
+
+@pytest.mark.parametrize("folder", ["a\0b", 5, b"bytes"])
+def test_a_folder_that_is_none_is_named(folder):
+    with pytest.raises(ValueError, match=r"^folder .* cannot be used for embeddings"):
+        EmbeddingCache(folder=folder)
+
+
+@pytest.mark.parametrize("size", [None, "1", 1e9, float("nan"), -1])
+def test_bounds_that_are_no_whole_numbers_are_named(tmp_path, size):
+    with pytest.raises(ValueError, match=r"^max_bytes must be 0 or more, got .* \(a whole number\)"):
+        EmbeddingCache(size)
+    with pytest.raises(ValueError, match=r"^folder_bytes must be at least 65536, got .* \(a whole number\)"):
+        EmbeddingCache(folder=tmp_path, folder_bytes=size)

@@ -236,6 +236,12 @@ def test_bad_files_are_named(tmp_path, content, message):
         list(reasonseg.load(tmp_path))
 
 
+def test_coordinates_in_0_to_1_name_the_file(tmp_path):
+    write(tmp_path, text=["a"], shapes=[{"label": "target", "points": [[0, 0], [1, 0], [1, 1], [0, 1]]}])
+    with pytest.raises(ValueError, match=r"a\.json: polygons lie within one pixel of the 20x10 picture"):
+        list(reasonseg.load(tmp_path))
+
+
 def test_missing_things_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"no \.json"):
         reasonseg.load(tmp_path)

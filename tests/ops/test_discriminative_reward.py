@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,6 +119,18 @@ E = torch.rand(3, 4)
         ((E, E, E), {"shape": "paper"}, "shape must be one of binary, .*, got 'paper'"),
         ((E, E, E), {"alpha": math.inf}, "alpha must be finite, got inf"),
         ((E, E, E), {"tau": math.nan}, "tau must be finite, got nan"),
+        (
+            (E, E, E),
+            {"alpha": 1e308, "shape": "sigmoid"},
+            r"alpha must be finite, got 1e\+308; expected a number within",
+        ),
+        ((E, E, E), {"alpha": 10**400}, "alpha must be finite, got 1000"),
+        ((E, E, E), {"tau": "0.2"}, "tau must be finite, got '0.2'"),
+        ((E, E, E), {"tau": True}, "tau must be finite, got True"),
+        ((E.numpy(), E, E), {}, "text must be a tensor, got ndarray"),
+        ((E, E.tolist(), E), {}, "roi must be a tensor, got list"),
+        ((E, E, E.to_sparse()), {}, "aoi must be a dense tensor, got torch.sparse_coo"),
+        ((E, E, E, [0, 1, 2]), {}, "row_index must be a tensor, got list"),
     ],
 )
 def test_bad_arguments_are_named(
@@ -180,3 +193,11 @@ def test_the_scorers_formula_is_the_ops(shape):
         assert ours[:3].tolist() == [0, 0, 0]
     s1, s2 = torch.tensor([math.inf, math.nan, 0.9, 0.5]), torch.tensor([0.1, 0.1, -math.inf, math.nan])
     assert apply_shape(s1, s2, RewardConfig(shape=shape)).tolist() == [0] * 4
+
+
+def test_the_steepest_slope_of_a_tie_is_a_half():
+    assert discriminative_reward(E, E, E, shape="sigmoid", alpha=1e30)[0].tolist() == [0.5] * 3
+    assert apply_shape(E[0], E[0], RewardConfig(shape="sigmoid", alpha=1e30)).tolist() == [0.5] * 4
+    for kind in (np.float32, np.float64, torch.tensor):
+        reward = discriminative_reward(E, E.flip(0), E, shape="sigmoid", alpha=kind(2.0))[0]
+        assert torch.equal(reward, discriminative_reward(E, E.flip(0), E, shape="sigmoid", alpha=2.0)[0])

@@ -266,3 +266,9 @@ def test_a_table_of_groups_is_asked_about():
     assert df.ops.group_advantage(square[:, :1], 1).shape == (4,)
     assert df.ops.group_advantage(square, torch.tensor([0, 0, 1, 1])).shape == (4,)
     assert df.ops.group_advantage(square.reshape(-1), 4).shape == (16,)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_a_group_size_of_numpy(kind):
+    rewards = torch.tensor([1.0, 2, 5, 4])
+    assert torch.equal(df.ops.group_advantage(rewards, kind(2)), df.ops.group_advantage(rewards, 2))

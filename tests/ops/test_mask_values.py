@@ -186,3 +186,42 @@ def test_on_a_gpu_floats_need_a_threshold():
         assert mask_iou(logits, logits, threshold=0.0).shape == (4,)
         for dtype in (torch.uint8, torch.int64):
             assert mask_iou(logits.to(dtype), logits > 0).device.type == "cuda"
+
+
+@pytest.mark.parametrize("threshold", ["0.5", True, 10**400, [0.5, 0.5], torch.tensor([0.5, 0.5]), 1j])
+def test_a_threshold_that_is_no_number(threshold):
+    for masks in (A, A.astype(np.float32), A.astype(">i4")):
+        with pytest.raises(ValueError, match=r"^threshold must be finite, got"):
+            mask_iou(masks, B, threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", [np.float32(0.5), torch.tensor(0.5), np.array(0.5)])
+def test_a_threshold_of_any_library(threshold):
+    for masks in (A.astype(np.float32), A.astype(">f4"), A.astype(np.longdouble), torch.from_numpy(A).to(torch.uint8)):
+        assert torch.equal(mask_iou(masks, B, threshold=threshold), mask_iou(A, B))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_threshold_on_types_that_torch_does_not_order(dtype):
+    values = torch.from_numpy(A.astype(np.float32) * 3).to(dtype)
+    assert torch.equal(mask_iou(values, B, threshold=1), mask_iou(A, B))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_a_threshold_on_integers_beyond_float32(dtype):
+    values = torch.where(torch.from_numpy(A), 2**24 + 1, 2**24).to(dtype)
+    assert torch.equal(mask_iou(values, B, threshold=2**24), mask_iou(A, B))
+
+
+def test_entries_that_are_left_out_of_a_masked_array():
+    with pytest.raises(ValueError, match=r"^a is a masked array with entries left out"):
+        mask_iou(np.ma.array(A, mask=B), B)
+    assert torch.equal(mask_iou(np.ma.array(A), B), mask_iou(A, B))
+
+
+@pytest.mark.parametrize(
+    "boxes", [[["1", "2", "3", "4"]], "x", [[1, 2, 3, None]], [[1, 2, 3, 4], [1]], [[1j, 2, 3, 4]]]
+)
+def test_boxes_that_are_no_numbers(boxes):
+    with pytest.raises(ValueError, match=r"^boxes must "):
+        PackedMasks.from_boxes(boxes, 4, 4)

@@ -51,6 +51,9 @@ def test_yaml_names_a_preset_and_overrides_it():
         ({"weights": {"iou": float("nan")}}, r"weights\['iou'\] must be a finite number"),
         ({"weights": {"iou": True}}, r"weights\['iou'\] must be a finite number"),
         ({"tau": float("inf")}, "tau must be a finite number"),
+        ({"weights": {"iou": 1e300}}, r"weights\['iou'\] must be a finite number up to 1e30, got 1e\+300"),
+        ({"alpha": 1e308}, r"alpha must be a finite number up to 1e30, got 1e\+308"),
+        ({"iou_threshold": 10**400}, "iou_threshold must be a finite number up to 1e30, got 1000"),
         ({"gate": 1}, "gate must be true or false"),
         ({"tags": ["answer", "think"]}, "tags must be"),
         ({"max_objects": 0}, "max_objects must be a whole number from 1 to 1000, got 0"),
@@ -95,3 +98,10 @@ def test_sizes_may_be_numpy_numbers():
     config = df.RewardConfig(model_size=(np.int64(840), np.int32(420)))
     assert config.model_size == (840, 420)
     assert all(type(side) is int for side in config.model_size)  # plain data, for YAML and JSON
+
+
+def test_the_largest_weights_leave_no_nan():
+    """Beyond float32 a weight was infinite, and times a term of 0 it was NaN."""
+    config = df.RewardConfig.preset("seg-zero", weights={"iou": 1e30, "box_l1": -1e30})
+    batch = df.RewardScorer(config).score(["nothing"], [df.Target(box=(1, 2, 30, 40), points=((2, 3), (4, 5)))])
+    assert batch.total.tolist() == [0]

@@ -1,6 +1,7 @@
 """Sizes at which models saw pictures: of every type, per row, and a word where they are not known."""
 
 import warnings
+from collections.abc import Generator
 from functools import partial
 
 import numpy as np
@@ -156,3 +157,55 @@ def test_the_warning_points_at_the_caller():
     with pytest.warns(UserWarning, match="is not known") as caught:
         scorer().score([answer(SEEN)[0]], [answer(SEEN)[1]], [large()])
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "size",
+    [b"ab", bytearray(b"ab"), {1204, 812}, {1204: 0, 812: 0}, (np.True_, np.True_), torch.tensor([True, True]), 5],
+)
+def test_sizes_that_only_look_like_a_pair_of_numbers(size):
+    text, target = answer(SEEN)
+    with pytest.raises(ValueError, match=r"^model_sizes\[0\] must be \(width, height\) in whole pixels"):
+        scorer().score([text], [target], [large()], model_sizes=[size])
+    with pytest.raises(ValueError, match=r"^size must be \(width, height\) in whole pixels"):
+        df.model_size_for(size, QWEN)
+
+
+class Labelled(list):
+    """A column that is indexed by labels, as pandas' are: by place it can only be walked through."""
+
+    def __getitem__(self, label):
+        return list.__getitem__(self, -1 - label)
+
+
+def test_columns_are_read_by_place():
+    rows = [answer(SEEN), answer(LARGE)]
+    texts, targets = Labelled(text for text, _ in rows), Labelled(target for _, target in rows)
+    sizes, images = Labelled([SEEN, LARGE]), Labelled([large(), large()])
+    found = scorer().score(texts, targets, images, model_sizes=sizes)
+    assert found.total.tolist() == [3, 3]
+    small, other = Image.new("RGB", (40, 40)), Image.new("RGB", (41, 40))
+    target = df.Target(box=(1, 2, 30, 30), points=((3, 4), (5, 6)))
+    keyed = scorer().score(
+        [rows[0][0]] * 3, [target] * 3, [small, other, other], Labelled(["a", "b", "b"]), lambda size: size
+    )
+    assert len(keyed) == 3
+
+
+def test_sizes_of_a_tensor_with_a_gradient_warn_of_nothing():
+    text, target = answer(SEEN)
+    sizes = torch.tensor([SEEN], dtype=torch.float32, requires_grad=True)
+    for given in (sizes, list(sizes), [tuple(sizes[0])]):
+        assert scorer().score([text], [target], [large()], model_sizes=given).total.tolist() == [3]
+
+
+@pytest.mark.parametrize("wrong", [5, (text for text in "a"), df.Target(), Image.new("RGB", (4, 4))])
+@pytest.mark.parametrize("name", ["completions", "targets", "images", "model_sizes"])
+def test_a_column_that_is_none(name, wrong):
+    text, target = answer(SEEN)
+    given = {"completions": [text], "targets": [target], "images": [large()], "model_sizes": [SEEN], name: wrong}
+    with pytest.raises(ValueError, match=f"^{name} must be a list with an entry per completion, got "):
+        scorer().score(**given)
+    if not isinstance(wrong, Generator):  # in the background a generator is read at once
+        with pytest.raises(ValueError, match=f"^{name} must be a list with an entry per completion, got "):
+            scorer().score_async(**given).result(60)
