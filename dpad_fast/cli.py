@@ -122,9 +122,20 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse "": an unset variable of a shell would be the current folder, or no option at all."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if argument == "":
+            raise ValueError(f"{before} is empty" if before.startswith("--") else "an argument is empty")
+        if option.startswith("--") and equals and value == "":
+            raise ValueError(f"{option} is empty")
+
+
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a user's mistake becomes one line and exit status 2."""
     try:
+        _refuse_empty(arguments)
         args = _command_parser(name).parse_args(arguments)
         with warnings.catch_warnings():
             warnings.showwarning = _tell_warning(name)

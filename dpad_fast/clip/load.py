@@ -52,6 +52,8 @@ def load_encoder(
         if backend != "transformers":
             raise ValueError(f"encoder {SHAPES!r} comes with this package for backend 'transformers', got {backend!r}")
         name = str(Path(__file__).resolve().parent.parent / "checkpoints" / "clip")
+    from safetensors import SafetensorError
+
     try:
         if backend == "transformers":
             model, processor = _transformers(name)
@@ -60,7 +62,16 @@ def load_encoder(
             )
         parts = _open_clip(name)
         return ClipEncoder.from_open_clip(*parts, precision=precision, device=place, cache=cache, threads=threads)
-    except (OSError, ImportError, RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        OSError,
+        ImportError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
         raise ValueError(
             f"encoder {name!r:.80} cannot be loaded with backend {backend!r:.80}: {_first_line(error)} "
             "(give a local folder, a model in the local Hugging Face cache, or 'shapes', the small model that "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import Any
 
@@ -40,6 +41,9 @@ def prepare(*paths: str | None) -> None:
     """
     if sum(path == STDOUT for path in paths) > 1:
         raise ValueError("only one of --out and --json can be -, standard output")
+    named = [os.path.realpath(path) for path in paths if path and path != STDOUT]
+    if len(set(named)) < len(named):
+        raise ValueError(f"--out and --json name the same file, {named[0]}")
     for path in paths:
         if path == "":
             raise ValueError("a file to write has an empty name")

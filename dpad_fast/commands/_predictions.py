@@ -91,5 +91,5 @@ def match(rows: list[Prediction], folder: str) -> list[Sample]:
     for row in rows:
         if row.id not in found:
             known = ", ".join(reasonseg.list_ids(folder)[0][:8])
-            raise ValueError(f"{row.place}: id {row.id!r} is not in {folder}, which holds {known} ...")
+            raise ValueError(f"{row.place}: id {row.id!r:.80} is not in {folder}, which holds {known} ...")
     return [found[row.id] for row in rows]

@@ -121,7 +121,7 @@ def _config(args: argparse.Namespace) -> RewardConfig:
             raise ValueError(f"--set takes KEY=VALUE, got {item!r:.80}")
         try:
             overrides[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, RecursionError):
+        except (yaml.YAMLError, ValueError, RecursionError):  # a date of no calendar, a number of thousands of digits
             raise ValueError(f"--set {key:.80}: the value is not valid YAML: {value!r:.80}") from None
     if args.config:
         return RewardConfig.from_dict(_read_yaml(args.config)).replace(**overrides)
@@ -133,7 +133,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must map names of reward settings to values, got {type(values).__name__}")

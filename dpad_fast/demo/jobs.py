@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 from dpad_fast.train.config import TrainConfig
-from dpad_fast.train.resume import read_json, write_json
+from dpad_fast.train.resume import write_json
 
 PATIENCE = 5.0  # seconds that workers have between being asked to end and being killed
 
@@ -42,13 +42,11 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether its result is there already, from an earlier call."""
-        if self.kind == "measure":
-            from dpad_fast.evaluate.experiment import before_mark
+        from dpad_fast.evaluate.experiment import before_mark, kept_records, kept_result
 
-            there = read_json(self.before)
-            return isinstance(there, dict) and there.get("mark") == before_mark(self.config)
-        there = read_json(Path(self.config.out) / "result.json")
-        return isinstance(there, dict) and there.get("fingerprint") == self.config.fingerprint()
+        if self.kind == "measure":
+            return kept_records(self.before, before_mark(self.config)) is not None
+        return kept_result(self.config) is not None
 
 
 class Watcher(Protocol):

@@ -104,11 +104,50 @@ def plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     return {key: {k: None if v != v else v for k, v in asdict(e).items()} for key, e in estimates.items()}
 
 
-def _measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Record]:
-    """The records in `path` if they are of this configuration, else new ones, written there."""
+def kept_records(path: Path, mark: str) -> list[Record] | None:
+    """The records that an earlier call left, if they are whole and of this configuration.
+
+    Args:
+        path: `before.json` or `after.json`.
+        mark: see `before_mark`.
+
+    Returns:
+        The records, or None where there is nothing to go on from: damage costs a measurement, never the run.
+    """
     there = resume.read_json(path)
-    if isinstance(there, dict) and there.get("mark") == mark:
+    if not isinstance(there, dict) or there.get("mark") != mark or not isinstance(there.get("records"), list):
+        return None
+    try:
         return from_rows(there["records"])
+    except ValueError:
+        return None
+
+
+def kept_result(config: TrainConfig) -> dict[str, Any] | None:
+    """The result of a run that is finished, if it is whole and of this configuration.
+
+    Args:
+        config: the run.
+
+    Returns:
+        The content of `config.out`/result.json, or None.
+    """
+    there = resume.read_json(Path(config.out) / "result.json")
+    if not isinstance(there, dict) or there.get("fingerprint") != config.fingerprint():
+        return None
+    return there if all(isinstance(there.get(name), kind) for name, kind in _RESULT.items()) else None
+
+
+_RESULT: dict[str, type] = {
+    **dict.fromkeys(("config", "before", "after", "records", "seconds", "versions"), dict), "history": list,
+}  # fmt: skip
+
+
+def _measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Record]:
+    """The records in `path` if they are whole and of this configuration, else new ones, written there."""
+    there = kept_records(path, mark)
+    if there is not None:
+        return there
     records = make()
     resume.write_json(path, {"mark": mark, "records": to_rows(records)})
     return records
@@ -141,8 +180,8 @@ def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, A
 def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     """`run_experiment` in a folder that is ours."""
     out = Path(config.out)
-    done = resume.read_json(out / "result.json")
-    if isinstance(done, dict) and done.get("fingerprint") == config.fingerprint():
+    done = kept_result(config)
+    if done is not None:
         return done
     if config.threads:
         torch.set_num_threads(config.threads)

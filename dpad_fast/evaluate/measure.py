@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -318,10 +320,18 @@ def from_rows(rows: Sequence[dict[str, Any]]) -> list[Record]:
         The records.
 
     Raises:
-        ValueError: if a row has other fields; names its index.
+        ValueError: if a row has other fields, or one has a value of another type; names its index.
     """
-    known = {field.name for field in fields(Record)}
+    known = typing.get_type_hints(Record)
+    needed = {field.name for field in fields(Record) if field.default is MISSING_DEFAULT}
     for index, row in enumerate(rows):
-        if set(row) - known:
-            raise ValueError(f"rows[{index}] has unknown fields {sorted(set(row) - known)}")
+        if not isinstance(row, dict):
+            raise ValueError(f"rows[{index}] must be a mapping, got {type(row).__name__}")
+        if set(row) - set(known):
+            raise ValueError(f"rows[{index}] has unknown fields {sorted(set(row) - set(known))}")
+        if needed - set(row):
+            raise ValueError(f"rows[{index}] has no {', '.join(sorted(needed - set(row)))}")
+        for name, value in row.items():
+            if not isinstance(value, known[name]):
+                raise ValueError(f"rows[{index}].{name} is a {type(value).__name__}")
     return [Record(**row) for row in rows]

@@ -109,7 +109,7 @@ class RewardConfig:
     def _check_tuples(self) -> None:
         for name in ("terms", "tags"):
             value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
                 raise ValueError(f"{name} must be a list of names, got {value!r:.80}")
             object.__setattr__(self, name, tuple(value))
         if self.tags not in TAG_ORDERS:
@@ -214,7 +214,7 @@ class RewardConfig:
         """A named configuration, with fields changed: `RewardConfig.preset("dpad", shape="margin")`."""
         from dpad_fast.rewards.presets import PRESETS
 
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:  # YAML may hold a list there
             raise ValueError(f"unknown preset {name!r:.80}; known presets: {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **_known(overrides)})
 

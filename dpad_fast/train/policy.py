@@ -55,6 +55,7 @@ def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) ->
     Raises:
         ValueError: if nothing is found under the name.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
@@ -67,7 +68,12 @@ def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) ->
         local = hub.only_local(source, SHIPPED)
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local)
         return model, AutoProcessor.from_pretrained(source, local_files_only=local)
-    except (OSError, ValueError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # weights that are cut off or of another shape
         raise ValueError(f"policy {str(name_or_path)!r} cannot be loaded: {error}") from error
 
 

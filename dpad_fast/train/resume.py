@@ -39,8 +39,8 @@ def read_json(path: Path) -> Any:
         What the JSON holds, or None.
     """
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):  # brackets without end are no JSON either
         return None
 
 

@@ -284,8 +284,9 @@ def _train(config: TrainConfig, scorer: RewardScorer | None, watch: Watch | None
     if config.threads:
         torch.set_num_threads(config.threads)
     done = resume.read_json(out / "training.json")
-    if isinstance(done, dict) and done.get("fingerprint") == mark and policy_is_whole(out / "policy"):
-        return done
+    whole = isinstance(done, dict) and {"fingerprint", "history", "resumed_at", "seconds"} <= done.keys()
+    if whole and done["fingerprint"] == mark and policy_is_whole(out / "policy"):
+        return dict(done)
     started = time.perf_counter()
     with quiet():
         trainer = _trainer(config, scorer or make_scorer(config), watch)
@@ -330,6 +331,11 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
     with only_one(out) if main else nullcontext():
         path = out / "config.json"
         there = resume.read_json(path)
+        if not isinstance(there, dict) and resume.numbered(out):
+            raise ValueError(
+                f"{path} is missing or cannot be read, so that nobody knows which configuration the checkpoints beside "
+                "it are of; put it back, give another --out, or delete that folder to start over"
+            )
         if isinstance(there, dict) and there.get("fingerprint") != config.fingerprint():
             changed = sorted(_differing(there.get("config", {}), config.as_dict()))
             raise ValueError(

@@ -110,6 +110,30 @@ def test_a_finished_policy_that_rotted_is_made_again_from_the_last_checkpoint(ra
     assert weights.read_bytes() == whole
 
 
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"\xff\xfe{", b"", None])
+def test_a_damaged_training_log_is_written_again(random_policy, finished, tmp_path, content):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    path = out / "training.json"
+    whole = json.loads(path.read_bytes())
+    path.write_bytes(json.dumps({"fingerprint": whole["fingerprint"]}).encode() if content is None else content)
+    again = training.train(tiny(random_policy, out))
+    assert again["history"] == whole["history"]
+    assert json.loads(path.read_bytes()) == again
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"\xff\xfe{", b"", b"[]", None])
+def test_checkpoints_of_nobody_knows_which_configuration_are_not_resumed(random_policy, killed, content):
+    """Without a readable config.json, another configuration's checkpoints would be gone on from, in silence."""
+    before = {path: path.stat().st_mtime_ns for path in killed.rglob("*") if path.is_file() and path.name != ".lock"}
+    path = killed / "config.json"
+    del before[path]
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is missing or cannot be read, so that nobody knows which"):
+        training.train(tiny(random_policy, killed, seed=5))
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
 class Payload:
     """Unpickled, it leaves a file."""
 

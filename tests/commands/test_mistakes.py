@@ -1,0 +1,74 @@
+"""Mistakes on the command line that once were tracebacks, or were taken in silence for something else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dpad_fast import cli
+from dpad_fast.data.shapes import export_reasonseg
+
+SHIPPED = Path(cli.__file__).parent / "checkpoints"
+
+
+@pytest.fixture
+def given(tmp_path):
+    """`score` with a file of one completion and a data folder."""
+    folder = export_reasonseg(tmp_path / "data", 0, 1)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps({"id": "shapes-0-0", "completion": "x"}) + "\n")
+    return ["score", str(lines), "--data", str(folder), "--preset", "seg-zero"]
+
+
+def cut(name, folder):
+    shutil.copytree(SHIPPED / name, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return str(folder)
+
+
+def test_weights_that_are_cut_off_are_told_in_one_line(given, tmp_path, capsys):
+    given[given.index("seg-zero")] = "dpad"
+    clip = cut("clip", tmp_path / "clip")
+    assert cli.main([*given, "--encoder", clip]) == 2
+    assert f"error: encoder {clip!r} cannot be loaded" in capsys.readouterr().err
+    policy = cut("policy-e", tmp_path / "policy")
+    assert cli.main(["evaluate", policy, "--shapes", "2"]) == 2
+    assert f"error: policy {policy!r} cannot be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--json", "--config", "--cache", "--preset", "--encoder"])
+def test_an_empty_option_is_refused(given, option, capsys):
+    for words in ([option, ""], [f"{option}="]):
+        assert cli.main([*given, *words]) == 2
+        assert capsys.readouterr().err == f"dpad-fast score: error: {option} is empty\n"
+
+
+@pytest.mark.parametrize("words", [["data", "shapes", "--out", ""], ["train", "x.yaml", "--out", ""]])
+def test_an_empty_folder_is_not_the_current_one(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == f"dpad-fast {words[0]}: error: --out is empty\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_results_in_one_file_are_refused(given, tmp_path, capsys):
+    there = tmp_path / "there"
+    assert cli.main([*given, "--out", str(there), "--json", str(tmp_path / "data" / ".." / "there")]) == 2
+    assert "--out and --json name the same file" in capsys.readouterr().err
+    assert not there.exists()
+
+
+@pytest.mark.parametrize("setting", ["tau=2020-13-45", "terms=5", "terms=true"])
+def test_a_setting_of_no_use_is_named(given, setting, capsys):
+    assert cli.main([*given, "--set", setting]) == 2
+    told = capsys.readouterr().err
+    assert setting.partition("=")[0] in told
+    assert told.count("\n") == 1
+
+
+def test_a_long_id_is_shortened(given, tmp_path, capsys):
+    (tmp_path / "lines.jsonl").write_text(json.dumps({"id": "x" * 100_000, "completion": "x"}) + "\n")
+    assert cli.main(given) == 2
+    assert len(capsys.readouterr().err) < 600

@@ -1,0 +1,63 @@
+"""What an experiment leaves behind is believed where it is whole; damage costs the work again, never the run."""
+
+import json
+
+import pytest
+
+from dpad_fast.demo.jobs import Job
+from dpad_fast.evaluate.experiment import before_mark, kept_records, kept_result
+from dpad_fast.evaluate.measure import Record, from_rows, to_rows
+from dpad_fast.train.config import from_dict
+
+RECORDS = [Record("a", "text", 3, 5, 9, True, s1=0.25, s2=0.5, right=True), Record("b", "", 0, 0, 4, False)]
+ROWS = to_rows(RECORDS)
+DAMAGED_ROWS = [
+    [{"id": "a"}],
+    [{**ROWS[0], "union": "9"}],
+    [{**ROWS[0], "text": None}],
+    [{**ROWS[0], "s1": []}],
+    [{**ROWS[0], "unknown": 1}],
+    [None],
+    ["a"],
+]
+
+
+@pytest.mark.parametrize("rows", DAMAGED_ROWS)
+def test_rows_that_are_no_records_are_named(rows):
+    with pytest.raises(ValueError, match=r"rows\[1\]"):
+        from_rows([ROWS[0], *rows])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe{", b"[" * 200_000, b"[]", b'{"mark": "m"}', b'{"mark": "m", "records": {}}']
+)
+def test_a_damaged_measurement_is_made_again(tmp_path, content):
+    path = tmp_path / "before.json"
+    assert kept_records(path, "m") is None
+    path.write_bytes(content)
+    assert kept_records(path, "m") is None
+
+
+def test_a_whole_measurement_is_used_and_one_with_a_damaged_row_is_not(tmp_path):
+    config = from_dict({"policy": "policy-e"})
+    job = Job("warm start", "measure", config, tmp_path / "before.json")
+    for rows, whole in ((ROWS, True), *((rows, False) for rows in DAMAGED_ROWS)):
+        job.before.write_text(json.dumps({"mark": before_mark(config), "records": rows}))
+        assert kept_records(job.before, before_mark(config)) == (RECORDS if whole else None)
+        assert kept_records(job.before, "another") is None
+        assert job.finished is whole
+
+
+def test_a_result_that_lost_a_part_is_made_again(tmp_path):
+    config = from_dict({"out": str(tmp_path)})
+    job = Job("run", "train", config, tmp_path / "before.json")
+    parts = ("config", "before", "after", "records", "seconds", "versions")
+    whole = {"fingerprint": config.fingerprint(), "history": [], **{name: {} for name in parts}}
+    (tmp_path / "result.json").write_text(json.dumps(whole))
+    assert kept_result(config) == whole
+    assert job.finished
+    for name in whole:
+        for damaged in ({k: v for k, v in whole.items() if k != name}, {**whole, name: 5}):
+            (tmp_path / "result.json").write_text(json.dumps(damaged))
+            assert kept_result(config) is None
+            assert not job.finished
