@@ -6,12 +6,12 @@ outside of its range, a vertex that is no number) cannot be raised without waiti
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
 from dpad_fast.ops._packed import Packed, Pair, empty_counts, empty_packed
 
 _MaybeTensor = torch.Tensor | None
@@ -19,18 +19,13 @@ _MaybeTensor = torch.Tensor | None
 
 def _kernels(op: str, device: torch.device) -> Any:
     """The extension, which must have been built with CUDA."""
-    module = _extension.C
+    module = extension.C
     if not hasattr(module, "cuda_pack"):
         raise RuntimeError(
             f"{op}: tensors on {device} need CUDA kernels, and dpad_fast's extension was built without them (no nvcc, "
             "or DPAD_FAST_CUDA=off): build it again with DPAD_FAST_CUDA=on, or move the tensors to the CPU"
         )
     return module
-
-
-def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    """Makes the tensor's GPU the current one, to which Triton launches, whatever its arguments' addresses say."""
-    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
 
 
 def _stream(device: torch.device) -> tuple[int, int]:
@@ -44,10 +39,6 @@ def _together(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
     for other in others:
         if other is not None and other.device != first.device:
             raise ValueError(f"{op}: all tensors must be on one device, got {first.device} and {other.device}")
-
-
-def _address(tensor: _MaybeTensor) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
@@ -66,7 +57,7 @@ def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 else pixels
     _kernels(op, a.device).cuda_dense_counts(
-        a.data_ptr(), b.data_ptr(), _address(skip), step, a.shape[0], pixels, intersection.data_ptr(),
+        a.data_ptr(), b.data_ptr(), address(skip), step, a.shape[0], pixels, intersection.data_ptr(),
         union.data_ptr(), _stream(a.device),
     )  # fmt: skip
     return intersection, union
@@ -119,12 +110,12 @@ def packed_counts(
     kernels, stream = _kernels(op, a[0].device), _stream(a[0].device)
     if not matrix:
         kernels.cuda_packed_counts(
-            a[0].data_ptr(), b[0].data_ptr(), _address(skip), step, n, size, intersection.data_ptr(),
+            a[0].data_ptr(), b[0].data_ptr(), address(skip), step, n, size, intersection.data_ptr(),
             union.data_ptr(), stream,
         )  # fmt: skip
         return intersection, union
     kernels.cuda_matrix_counts(
-        a[0].data_ptr(), a[1].data_ptr(), n, b[0].data_ptr(), b[1].data_ptr(), m, _address(skip), step, size,
+        a[0].data_ptr(), a[1].data_ptr(), n, b[0].data_ptr(), b[1].data_ptr(), m, address(skip), step, size,
         intersection.data_ptr(), union.data_ptr(), stream,
     )  # fmt: skip
     return intersection, union
@@ -204,16 +195,7 @@ def polygon_counts(
     step = 0 if skip is None or skip.shape[0] == 1 else height * columns
     intersection, union = empty_counts(vertices, (parts[2].shape[0] - 1,))
     kernels.cuda_draw_counts(
-        polygons, rule, height, width, words.data_ptr(), m, _address(index), _address(skip), step,
+        polygons, rule, height, width, words.data_ptr(), m, address(index), address(skip), step,
         intersection.data_ptr(), union.data_ptr(), _stream(vertices.device),
     )  # fmt: skip
     return intersection, union
-
-
-def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
-    """Host tensors of 64-bit elements on `device`, in one copy from pinned memory that nobody waits for."""
-    flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
-    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=device.type == "cuda")
-    torch.cat(flat, out=staged)
-    there = torch.split(staged.to(device, non_blocking=True), [part.numel() for part in parts])
-    return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]

@@ -4,16 +4,10 @@ Plain `Library.define` and `impl` rather than `custom_op`: the latter wraps ever
 which cost more than a whole group advantage; none of these ops has a gradient.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-
-from dpad_fast import _extension
-
-LARGE = 1 << 22
-"""From how many bytes on an output's memory is kept between calls."""
 
 _LIBRARY: Any = torch.library.Library("dpad_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -39,20 +33,3 @@ def register(
     torch.library.register_fake(f"dpad_fast::{name}", fake, lib=_LIBRARY)
     overload: torch._ops.OpOverload = getattr(torch.ops.dpad_fast, name).default
     return overload
-
-
-def new_output(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Memory on the CPU that is not set yet, for a result that is written once."""
-    return new_output_or_zeros(shape, dtype)[0]
-
-
-def new_output_or_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
-    """The same, and whether it is all 0 already, as what comes from the operating system is.
-
-    A large one is kept for the next call when its last tensor dies (`dpad_fast.ops.memory`).
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
-        return torch.empty(shape, dtype=dtype, device="cpu"), False
-    output = _extension.C.Output(size)
-    return torch.frombuffer(output, dtype=dtype).view(shape), output.zeros

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
+from dpad_fast._native.memory import new_output, new_output_or_zeros
 from dpad_fast.ops import _cuda
-from dpad_fast.ops._library import new_output, new_output_or_zeros, register
+from dpad_fast.ops._library import register
 from dpad_fast.ops._packed import Packed as Packed
 from dpad_fast.ops._packed import Pair as Pair
 from dpad_fast.ops._packed import empty_counts as _empty_counts
@@ -21,17 +23,13 @@ from dpad_fast.ops._packed import words_for as words_for
 _MaybeTensor = torch.Tensor | None
 
 
-def _pointer(tensor: _MaybeTensor) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _host(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.int64, device="cpu")
 
 
 def _check_size(height: int, width: int) -> None:
     """Here too, where compiled graphs come by: the loops count on it for their memory on the stack."""
-    _extension.C.check_mask_size("height and width of masks", height, width)
+    extension.C.check_mask_size("height and width of masks", height, width)
 
 
 def new_packed(n: int, height: int, width: int) -> Packed:
@@ -57,10 +55,10 @@ def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) ->
     intersection, union = _empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 else pixels
-    _extension.C.dense_pair_counts(
+    extension.C.dense_pair_counts(
         a.data_ptr(),
         b.data_ptr(),
-        _pointer(skip),
+        address(skip),
         step,
         a.shape[0],
         pixels,
@@ -91,7 +89,7 @@ def _pack_cpu(masks: torch.Tensor) -> Packed:
     masks = masks.contiguous()
     n, height, width = masks.shape
     words, area, box = new_packed(n, height, width)
-    _extension.C.pack_masks(
+    extension.C.pack_masks(
         masks.data_ptr(), n, height, width, torch.get_num_threads(), words.data_ptr(), area.data_ptr(), box.data_ptr()
     )  # fmt: skip
     return words, area, box
@@ -110,7 +108,7 @@ def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
     words = words.contiguous()
     n, height = words.shape[:2]
     masks = new_output((n, height, width), torch.bool)
-    _extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
+    extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
     return masks
 
 
@@ -127,7 +125,7 @@ def _measure_cpu(words: torch.Tensor, width: int) -> Pair:
     _check_size(words.shape[1], width)
     words = words.contiguous()
     _, area, box = _empty_packed(words, words.shape[0], 0, 0)
-    _extension.C.measure_masks(
+    extension.C.measure_masks(
         words.data_ptr(), words.shape[0], words.shape[1], width, area.data_ptr(), box.data_ptr()
     )  # fmt: skip
     return area, box
@@ -160,7 +158,7 @@ def _packed_counts_cpu(
     a, b, ignore = ([part.contiguous() for part in masks] for masks in (a, b, ignore))
     height = a[0].shape[1]
     intersection, union = _packed_counts_fake(a, b, ignore, width, matrix)
-    run = _extension.C.packed_matrix_counts if matrix else _extension.C.packed_pair_counts
+    run = extension.C.packed_matrix_counts if matrix else extension.C.packed_pair_counts
     skip = _packed_args(*ignore) if ignore else None
     threads = torch.get_num_threads()
     run(_packed_args(*a), _packed_args(*b), skip, height, width, threads, intersection.data_ptr(), union.data_ptr())
@@ -191,7 +189,7 @@ def _dense_matrix_cpu(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.T
     m, height, width = b.shape
     out = _dense_matrix_fake(a, b, empty)
     room = new_packed(m, height, width)
-    _extension.C.dense_matrix_iou(
+    extension.C.dense_matrix_iou(
         a.data_ptr(), a.shape[0], b.data_ptr(), _packed_args(*room), height, width, empty, torch.get_num_threads(),
         out.data_ptr(),
     )  # fmt: skip
@@ -221,7 +219,7 @@ dense_matrix: Any = register(
 def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
     intersection, union = intersection.contiguous(), union.contiguous()
     out = torch.empty(union.shape, dtype=torch.float64, device="cpu")
-    _extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
+    extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
     return out
 
 
@@ -267,7 +265,7 @@ def _draw_cpu(
 def draw_here(polygons: PolygonArgs, height: int, width: int, rule: str) -> Packed:
     """What the registered op does on the CPU: polygons read from lists need no tensors, nor a dispatcher."""
     (words, area, box), zeros = _new_packed_or_zeros(polygons[-1], height, width)
-    _extension.C.draw_polygons(
+    extension.C.draw_polygons(
         polygons, height, width, rule, torch.get_num_threads(), zeros, words.data_ptr(), area.data_ptr(),
         box.data_ptr(),
     )  # fmt: skip
@@ -301,7 +299,7 @@ def draw_dense_here(polygons: PolygonArgs, height: int, width: int, rule: str) -
     _check_size(height, width)
     masks, zeros = new_output_or_zeros((polygons[-1], height, width), torch.bool)
     threads = torch.get_num_threads()
-    _extension.C.draw_polygons_dense(polygons, height, width, rule, threads, zeros, masks.data_ptr())
+    extension.C.draw_polygons_dense(polygons, height, width, rule, threads, zeros, masks.data_ptr())
     return masks
 
 
@@ -328,8 +326,8 @@ def _polygon_counts_cpu(
     masks, ignore = [part.contiguous() for part in masks], [part.contiguous() for part in ignore]
     index = None if mask_index is None else mask_index.contiguous()
     intersection, union = _empty_counts(vertices, (objects.shape[0] - 1,))
-    _extension.C.polygon_counts(
-        _polygon_args(vertices, rings, objects), rule, _packed_args(*masks), masks[0].shape[1], width, _pointer(index),
+    extension.C.polygon_counts(
+        _polygon_args(vertices, rings, objects), rule, _packed_args(*masks), masks[0].shape[1], width, address(index),
         _packed_args(*ignore) if ignore else None, torch.get_num_threads(), intersection.data_ptr(), union.data_ptr(),
     )  # fmt: skip
     return intersection, union

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
 from dpad_fast.ops._library import register
 
 SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
@@ -134,8 +135,8 @@ def _cpu(
     reward, s1, s2 = (text.new_empty((n,), dtype=torch.float32) for _ in range(3))
     if n == 0:
         return reward, s1, s2
-    bad = _extension.C.discriminative_reward(
-        _TYPES[text.dtype], text.data_ptr(), roi.data_ptr(), aoi.data_ptr(), 0 if rows is None else rows.data_ptr(),
+    bad = extension.C.discriminative_reward(
+        _TYPES[text.dtype], text.data_ptr(), roi.data_ptr(), aoi.data_ptr(), address(rows),
         n, roi.shape[0], d, shape, alpha, tau, reward.data_ptr(), s1.data_ptr(), s2.data_ptr(),
     )  # fmt: skip
     if bad >= 0 and rows is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
 from dpad_fast.ops._library import register
 
 SCALES = ("std", "none", "batch", "rloo", "gdpo", "gdpo-batch")
@@ -187,10 +188,6 @@ def _weights_tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch
     return _cached_weights(values, dtype, device)
 
 
-def _address(tensor: torch.Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _cpu(
     rewards: torch.Tensor,
     ids: torch.Tensor | None,
@@ -217,9 +214,9 @@ def _cpu(
         scratch = rewards.new_empty((n,), dtype=dtype)
         out = rewards.new_empty((n, tokens), dtype=dtype)
     if out.numel() > 0:
-        _extension.C.group_advantage(
-            dtype == torch.float64, rewards.data_ptr(), n, terms, _address(ids), group_size, scale, eps,
-            _address(weights), keep_single, _address(token_mask), kind, tokens, _address(scratch), out.data_ptr(),
+        extension.C.group_advantage(
+            dtype == torch.float64, rewards.data_ptr(), n, terms, address(ids), group_size, scale, eps,
+            address(weights), keep_single, address(token_mask), kind, tokens, address(scratch), out.data_ptr(),
         )  # fmt: skip
     return out
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast.ops import _masks as ops
 from dpad_fast.ops._mask_values import as_bytes
 
@@ -114,10 +114,10 @@ class PackedMasks:
         Raises:
             ValueError: `rles` is empty, or rles[i] is malformed, does not add up, or has another size than rles[0].
         """
-        height, width = _extension.C.rle_sizes(rles, "rles")
+        height, width = extension.C.rle_sizes(rles, "rles")
         words, area, box = ops.new_packed(len(rles), height, width)
         threads = torch.get_num_threads()
-        _extension.C.rle_words(rles, height, width, threads, words.data_ptr(), area.data_ptr(), box.data_ptr())
+        extension.C.rle_words(rles, height, width, threads, words.data_ptr(), area.data_ptr(), box.data_ptr())
         return cls._of((words, area, box), width)
 
     @classmethod
@@ -194,7 +194,7 @@ class PackedMasks:
     def to_rle(self) -> list[Rle]:
         """N dictionaries in COCO's compressed form, as `pycocotools.mask.encode` gives them."""
         words, box = self.words.cpu().contiguous(), self.box.cpu().contiguous()
-        rles: list[Rle] = _extension.C.rle_from_words(
+        rles: list[Rle] = extension.C.rle_from_words(
             words.data_ptr(), box.data_ptr(), len(self), self.height, self.width, torch.get_num_threads()
         )
         return rles
@@ -377,7 +377,7 @@ def check_size(name: str, height: int, width: int) -> None:
         raise ValueError(f"{name} must be whole numbers, got {height!r:.80} and {width!r:.80}")
     if any(operator.index(side).bit_length() > 62 for side in (height, width)):  # the extension's integers end there
         raise ValueError(f"{name} is too large: at most 65535 a side and 2^28 pixels, got {height} x {width}")
-    _extension.C.check_mask_size(name, height, width)
+    extension.C.check_mask_size(name, height, width)
 
 
 def _check_one_size(a: Sequence[int], b: Sequence[int]) -> None:

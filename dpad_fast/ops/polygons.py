@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpad_fast import _extension
-from dpad_fast.ops import _cuda
+from dpad_fast._native import extension
+from dpad_fast._native.upload import upload
 from dpad_fast.ops import _masks as ops
 from dpad_fast.ops.masks import Dense, PackedMasks, as_packed, check_size, ignore_parts, iou_of_counts
 
@@ -66,7 +66,7 @@ def rasterize_polygons(
     check_size("height and width", height, width)
     held = _read(polygons, None if device is None else torch.device(device))
     if held is not None and out == "rle":
-        return _extension.C.polygons_to_rle(held.args, height, width, rule, torch.get_num_threads())
+        return extension.C.polygons_to_rle(held.args, height, width, rule, torch.get_num_threads())
     if held is not None:
         if out == "dense":
             return ops.draw_dense_here(held.args, height, width, rule)
@@ -131,13 +131,13 @@ def gather(polygons: Any, device: torch.device | str | None = None) -> tuple[tor
     objects = _as_objects(polygons)
     if _first_device(objects).type != "cpu":
         return _gather_tensors(objects, target)
-    held = _extension.C.Polygons(objects)
+    held = extension.C.Polygons(objects)
     vertices, rings, starts = (torch.from_numpy(array) for array in held.arrays())
     flat = vertices, rings, starts
     if target is None or target.type == "cpu":
         return flat
-    _extension.C.check_polygons(ops._polygon_args(*flat))
-    there = _cuda.upload(flat, target)
+    extension.C.check_polygons(ops._polygon_args(*flat))
+    there = upload(flat, target)
     return there[0], there[1], there[2]
 
 
@@ -147,7 +147,7 @@ def _read(polygons: Any, device: torch.device | None) -> Any:
         return None
     objects = _as_objects(polygons)
     here = (device is None or device.type == "cpu") and _first_device(objects).type == "cpu"
-    return _extension.C.Polygons(objects) if here else None
+    return extension.C.Polygons(objects) if here else None
 
 
 def _as_objects(polygons: Any) -> list[Any] | tuple[Any, ...]:
@@ -189,7 +189,7 @@ def _gather_tensors(
     starts = torch.tensor(ring_starts, device="cpu"), torch.tensor(object_starts, device="cpu")
     if vertices.device.type == "cpu" or torch.compiler.is_compiling():
         return vertices, starts[0].to(vertices.device), starts[1].to(vertices.device)
-    there = _cuda.upload(starts, vertices.device)
+    there = upload(starts, vertices.device)
     return vertices, there[0], there[1]
 
 
@@ -215,7 +215,7 @@ def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> t
         return index.to(device)
     for i in ((index < 0) | (index >= len(masks))).nonzero().flatten().tolist():
         raise ValueError(f"mask_index[{i}] is {int(index[i])}, expected 0 to {len(masks) - 1}")
-    return _cuda.upload((index,), device)[0]
+    return upload((index,), device)[0]
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

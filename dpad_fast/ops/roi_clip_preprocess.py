@@ -9,9 +9,11 @@ import numpy.typing as npt
 import PIL
 import torch
 
-from dpad_fast import _extension
-from dpad_fast.ops._images import as_pixels, uploaded
-from dpad_fast.ops._library import new_output, register
+from dpad_fast._native import extension
+from dpad_fast._native.images import as_pixels
+from dpad_fast._native.memory import new_output
+from dpad_fast._native.upload import upload_image
+from dpad_fast.ops._library import register
 
 RESIZES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -103,7 +105,7 @@ def roi_clip_preprocess(
         raise ValueError(f"images must be a list of images, got {type(images).__name__}")
     pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
     if device is not None:
-        pixels = [uploaded(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
+        pixels = [upload_image(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
     numbers = _as_index(image_index, boxes, len(pixels))
     corners = _as_boxes(boxes, numbers.shape[0])
     if not pixels:
@@ -263,7 +265,7 @@ def _cpu_out(
         return
     images = [_in_a_known_layout(image) for image in images]  # keeps copies alive for the call
     boxes, image_index = boxes.contiguous(), image_index.contiguous()
-    _extension.C.roi_clip_preprocess(
+    extension.C.roi_clip_preprocess(
         [_described(image) for image in images], boxes.data_ptr(), image_index.data_ptr(), boxes.shape[0], size,
         resize, interpolation, center, order, mean, std, DTYPES[out.dtype], _simd_level, torch.get_num_threads(),
         out.data_ptr(),

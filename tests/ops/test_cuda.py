@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast.ops import (
     PackedMasks,
     _cuda,
@@ -96,7 +96,7 @@ def test_an_extension_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     class WithoutCuda:
         pass
 
-    monkeypatch.setattr(_extension, "C", WithoutCuda(), raising=False)
+    monkeypatch.setattr(extension, "C", WithoutCuda(), raising=False)
     for call in (
         lambda: _cuda.pack(inputs("cpu")["a"]),
         lambda: _cuda.draw(*gather_on_host(), 8, 8, "coco"),
@@ -107,10 +107,10 @@ def test_an_extension_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="looks at what happens where there is no GPU")
 def test_a_launch_without_a_gpu_says_what_cuda_says() -> None:
-    if not hasattr(_extension.C, "cuda_pack"):
+    if not hasattr(extension.C, "cuda_pack"):
         pytest.skip("the extension was built without CUDA")
     with pytest.raises(RuntimeError, match="mask_pack could not be launched: CUDA says: "):
-        _extension.C.cuda_pack(0, 1, 2, 3, 0, 0, 0, (0, 0))
+        extension.C.cuda_pack(0, 1, 2, 3, 0, 0, 0, (0, 0))
 
 
 def gather_on_host() -> tuple[torch.Tensor, ...]:
@@ -138,13 +138,6 @@ def test_rings_on_a_gpu_are_checked_by_their_shapes() -> None:
         ):
             with pytest.raises(ValueError, match=message):
                 gather(bad)
-
-
-def test_upload_keeps_values_types_and_shapes() -> None:
-    parts = torch.rand(5, 2, dtype=torch.float64), torch.tensor([0, 5]), torch.zeros(0, dtype=torch.int64)
-    for part, there in zip(parts, _cuda.upload(parts, torch.device("cpu")), strict=True):
-        assert torch.equal(part, there)
-        assert (part.dtype, part.shape) == (there.dtype, there.shape)
 
 
 def test_host_polygons_are_checked_before_they_go_up() -> None:
