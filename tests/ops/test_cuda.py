@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dpad_fast._native import extension
 from dpad_fast.ops import (
     PackedMasks,
-    _cuda,
+    _mask_cuda,
     discriminative_reward,
     group_advantage,
     mask_iou,
@@ -22,7 +22,7 @@ from dpad_fast.ops import (
     rasterize_polygons,
     roi_clip_preprocess,
 )
-from dpad_fast.ops import _masks as ops
+from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops.polygons import RULES, gather
 from dpad_fast.testing import missing_cuda
 
@@ -98,8 +98,8 @@ def test_an_extension_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(extension, "C", WithoutCuda(), raising=False)
     for call in (
-        lambda: _cuda.pack(inputs("cpu")["a"]),
-        lambda: _cuda.draw(*gather_on_host(), 8, 8, "coco"),
+        lambda: _mask_cuda.pack(inputs("cpu")["a"]),
+        lambda: _mask_cuda.draw(*gather_on_host(), 8, 8, "coco"),
     ):
         with pytest.raises(RuntimeError, match=r"need CUDA kernels.*built without them.*DPAD_FAST_CUDA=on"):
             call()
@@ -120,10 +120,10 @@ def gather_on_host() -> tuple[torch.Tensor, ...]:
 def test_tensors_on_two_devices_are_refused() -> None:
     a, elsewhere = torch.zeros(2, 3, 4, dtype=torch.bool), torch.zeros(2, 3, 4, dtype=torch.bool, device="meta")
     with pytest.raises(ValueError, match="mask_dense_counts: all tensors must be on one device, got cpu and meta"):
-        _cuda.dense_counts(a, elsewhere, None)
+        _mask_cuda.dense_counts(a, elsewhere, None)
     vertices, rings, objects = gather_on_host()
     with pytest.raises(ValueError, match="polygon_draw: all tensors must be on one device, got cpu and meta"):
-        _cuda._polygons("polygon_draw", vertices, rings.to("meta"), objects)
+        _mask_cuda._polygons("polygon_draw", vertices, rings.to("meta"), objects)
     with FakeTensorMode(), pytest.raises(ValueError, match="polygons are on cuda:0, expected cpu"):
         polygon_iou([torch.zeros(4, 2, device="cuda")], torch.zeros(1, 4, 5, dtype=torch.bool))
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 
 from dpad_fast._native import extension
 from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
-from dpad_fast.ops import _masks as ops
+from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference import rle as reference_rle
@@ -211,7 +211,7 @@ def test_each_instruction_set_agrees(level):
         "import numpy as np, torch\n"
         "from dpad_fast import coco_mask\n"
         "from dpad_fast._native import extension\n"
-        "from dpad_fast.ops import _masks as ops\n"
+        "from dpad_fast.ops import _mask_ops as ops\n"
         "from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons\n"
         "from dpad_fast.reference import masks as reference, polygons, rle\n"
         "rng = np.random.default_rng(1)\n"
