@@ -72,10 +72,7 @@ def discriminative_reward(
         row_index = row_index.to(device=text.device, dtype=torch.int64)
     if torch.is_grad_enabled():
         text, roi, aoi = text.detach(), roi.detach(), aoi.detach()
-    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _op(
-        text, roi, aoi, row_index, shape, float(alpha), float(tau)
-    )
-    return result
+    return _op(text, roi, aoi, row_index, shape, float(alpha), float(tau))
 
 
 def reward_of(

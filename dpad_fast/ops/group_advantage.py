@@ -96,8 +96,7 @@ def group_advantage(
         raise ValueError(f"token_mask must be [N, T] with N = {n}, got {list(token_mask.shape)}")
     if token_mask is not None and token_mask.device != rewards.device:
         raise ValueError(f"token_mask is on {token_mask.device} but rewards are on {rewards.device}")
-    result: torch.Tensor = _op(rewards, ids, group_size, scale, float(eps), weights, token_mask, singleton == "reward")
-    return result
+    return _op(rewards, ids, group_size, scale, float(eps), weights, token_mask, singleton == "reward")
 
 
 def _check(rewards: torch.Tensor, scale: str, eps: float, singleton: str) -> None:
