@@ -27,7 +27,7 @@ from dpad_fast import _coco_runs
 from dpad_fast._native import extension
 
 Rle: TypeAlias = dict[str, Any]
-_LONGEST = 65535  # as kMaxSide in csrc/core/masks.h
+_LONGEST = 65535  # as kMaxSide in csrc/core/masks/masks.h
 __all__ = ["area", "decode", "encode", "frPyObjects", "iou", "merge", "toBbox"]
 
 

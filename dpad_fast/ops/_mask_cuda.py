@@ -34,7 +34,7 @@ def _stream(device: torch.device) -> tuple[int, int]:
     return stream.device_index, stream.cuda_stream
 
 
-def _together(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
+def _check_one_device(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
     """CUDA code given an address of another device would crash the process, so this is checked in every op."""
     for other in others:
         if other is not None and other.device != first.device:
@@ -50,7 +50,7 @@ def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
 def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
     """Intersections and unions [N] of dense masks [N, H, W]; `ignore` [H, W] or [N, H, W]."""
     op = "mask_dense_counts"
-    _together(op, a, b, ignore)
+    _check_one_device(op, a, b, ignore)
     a, b = _bytes(op, "a", a), _bytes(op, "b", b)
     skip = None if ignore is None else _bytes(op, "ignore", ignore)
     intersection, union = empty_counts(a, (a.shape[0],))
@@ -101,7 +101,7 @@ def packed_counts(
 ) -> Counts:
     """Counts [N] of pairs, or [N, M] of all pairs, of packed masks (words, area, box)."""
     op = "mask_packed_counts"
-    _together(op, *a, *b, *ignore)
+    _check_one_device(op, *a, *b, *ignore)
     a, b, ignore = ([part.contiguous() for part in masks] for masks in (a, b, ignore))
     n, m, size = a[0].shape[0], b[0].shape[0], a[0].shape[1] * a[0].shape[2]
     skip = ignore[0] if ignore else None
@@ -123,7 +123,7 @@ def packed_counts(
 
 def dense_matrix(a: torch.Tensor, b: torch.Tensor) -> Counts:
     """Counts [N, M] of all pairs of dense masks: packed first, which costs one read of them."""
-    _together("mask_dense_matrix", a, b)
+    _check_one_device("mask_dense_matrix", a, b)
     return packed_counts(list(pack(a)), list(pack(b)), [], a.shape[2], True)
 
 
@@ -137,7 +137,7 @@ def _polygons(
     op: str, vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
 ) -> tuple[list[torch.Tensor], _Polygons]:
     """Contiguous tensors, which the caller keeps until the launch, and what the extension takes for them."""
-    _together(op, vertices, rings, objects)
+    _check_one_device(op, vertices, rings, objects)
     for name, tensor, dtype in (
         ("vertices", vertices, torch.float64),
         ("rings", rings, torch.int64),
@@ -187,7 +187,7 @@ def polygon_counts(
     op = "polygon_counts"
     launchers = _launchers(op, vertices.device)
     parts, polygons = _polygons(op, vertices, rings, objects)
-    _together(op, vertices, *masks, *ignore, mask_index)
+    _check_one_device(op, vertices, *masks, *ignore, mask_index)
     words = masks[0].contiguous()
     index = None if mask_index is None else mask_index.contiguous()
     skip = ignore[0].contiguous() if ignore else None
