@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dpad_fast import _extension, info
+from dpad_fast import info
+from dpad_fast._native import extension as _extension
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = (

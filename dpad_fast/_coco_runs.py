@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-_MOST = 1 << 32  # pycocotools counts in 32 bits
+_TOTAL_LIMIT = 1 << 32  # pycocotools counts in 32 bits
 _Ints = npt.NDArray[np.int64]
 
 
@@ -82,9 +82,9 @@ def read(rle: object) -> Runs | None:
         numbers = _numbers(counts) if isinstance(counts, bytes) else np.array(counts, np.uint32).astype(np.int64)
     except (TypeError, ValueError, OverflowError, AttributeError):
         return None
-    if min(height, width) < 0 or numbers.ndim != 1 or (numbers < 0).any() or (numbers >= _MOST).any():
+    if min(height, width) < 0 or numbers.ndim != 1 or (numbers < 0).any() or (numbers >= _TOTAL_LIMIT).any():
         return None
-    return Runs(height, width, numbers) if numbers.sum() < _MOST else None
+    return Runs(height, width, numbers) if numbers.sum() < _TOTAL_LIMIT else None
 
 
 def read_all(rles: Any) -> list[Runs] | None:

@@ -23,10 +23,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from dpad_fast import _coco_runs, _extension
+from dpad_fast import _coco_runs
+from dpad_fast._native import extension
 
 Rle: TypeAlias = dict[str, Any]
-_LONGEST = 65535  # as kMaxSide in csrc/core/masks.h
+_LONGEST = 65535  # as kMaxSide in csrc/core/masks/masks.h
 __all__ = ["area", "decode", "encode", "frPyObjects", "iou", "merge", "toBbox"]
 
 
@@ -45,7 +46,7 @@ def encode(bimask: npt.NDArray[Any]) -> Any:
     if max(masks.shape[:2]) > _LONGEST:
         rles = [_coco_runs.encode(mask) for mask in (np.moveaxis(masks, 2, 0) if masks.ndim == 3 else [masks])]
         return rles if masks.ndim == 3 else rles[0]
-    _extension.C.check_mask_size("bimask", *masks.shape[:2])
+    extension.C.check_mask_size("bimask", *masks.shape[:2])
     if masks.ndim == 2:
         if masks.flags.c_contiguous and not masks.flags.f_contiguous:
             return _encode_rows(masks)
@@ -62,14 +63,14 @@ def decode(rleObjs: Any) -> npt.NDArray[np.uint8]:
     if not isinstance(rleObjs, list):
         return decode([rleObjs])[:, :, 0]
     try:
-        height, width = _extension.C.rle_sizes(rleObjs, "rleObjs")
+        height, width = extension.C.rle_sizes(rleObjs, "rleObjs")
     except ValueError:
         long = _long_masks(rleObjs)
         if long is None:
             raise
         return long
     masks = np.empty((height, width, len(rleObjs)), np.uint8, order="F")
-    _extension.C.rle_decode(rleObjs, _threads(), masks.ctypes.data, height, width)
+    extension.C.rle_decode(rleObjs, _threads(), masks.ctypes.data, height, width)
     return masks
 
 
@@ -95,7 +96,7 @@ def merge(rleObjs: list[Rle], intersect: int | bool = 0) -> Rle:
     if len({tuple(rle["size"]) for rle in rleObjs if isinstance(rle, dict) and "size" in rle}) > 1:
         return {"size": [0, 0], "counts": b""}
     try:
-        merged: Rle = _extension.C.rle_merge(rleObjs, bool(intersect), _threads())
+        merged: Rle = extension.C.rle_merge(rleObjs, bool(intersect), _threads())
     except ValueError:
         runs = _coco_runs.read_all(rleObjs)
         if runs is None:
@@ -131,7 +132,7 @@ def iou(dt: Any, gt: Any, pyiscrowd: Any) -> Any:
         return _box_iou(dt, gt, crowd)
     out = np.empty((len(dt), len(gt)), np.float64, order="F")
     try:
-        _extension.C.rle_iou(dt, gt, _threads(), crowd.ctypes.data, out.ctypes.data)
+        extension.C.rle_iou(dt, gt, _threads(), crowd.ctypes.data, out.ctypes.data)
     except ValueError:
         runs = _coco_runs.read_all(dt), _coco_runs.read_all(gt)
         if runs[0] is None or runs[1] is None:
@@ -179,7 +180,7 @@ def _threads() -> int:
 
 def _encode_columns(masks: npt.NDArray[Any]) -> list[Rle]:
     height, width, n = masks.shape
-    rles: list[Rle] = _extension.C.rle_encode(masks.ctypes.data, n, height, width, _threads())
+    rles: list[Rle] = extension.C.rle_encode(masks.ctypes.data, n, height, width, _threads())
     return rles
 
 
@@ -187,17 +188,17 @@ def _encode_rows(mask: npt.NDArray[Any]) -> Rle:
     """Through bits: turning 64 x 64 bits is cheaper than turning the bytes into Fortran order."""
     height, width = mask.shape
     words, measured = np.empty((height, (width + 63) // 64), np.int64), np.empty(5, np.int64)
-    _extension.C.pack_masks(
+    extension.C.pack_masks(
         mask.ctypes.data, 1, height, width, 1, words.ctypes.data, measured[4:].ctypes.data, measured.ctypes.data
     )
-    rle: Rle = _extension.C.rle_from_words(words.ctypes.data, measured.ctypes.data, 1, height, width, 1)[0]
+    rle: Rle = extension.C.rle_from_words(words.ctypes.data, measured.ctypes.data, 1, height, width, 1)[0]
     return rle
 
 
 def _measure(rles: list[Rle]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     areas, boxes = np.empty(len(rles), np.int64), np.empty((len(rles), 4), np.int64)
     try:
-        _extension.C.rle_measure(rles, _threads(), areas.ctypes.data, boxes.ctypes.data)
+        extension.C.rle_measure(rles, _threads(), areas.ctypes.data, boxes.ctypes.data)
     except ValueError:
         runs = _coco_runs.read_all(rles)
         if runs is None:
@@ -219,7 +220,7 @@ def _long_masks(rles: list[Rle]) -> npt.NDArray[np.uint8] | None:
 
 def _compressed(rles: Any) -> list[Rle]:
     try:
-        compressed: list[Rle] = _extension.C.rle_canonical(rles, "pyobj")
+        compressed: list[Rle] = extension.C.rle_canonical(rles, "pyobj")
     except ValueError:
         runs = _coco_runs.read_all(rles)
         if runs is None:
@@ -281,10 +282,10 @@ def _from_polygons(polygons: Sequence[Any], h: int, w: int) -> list[Rle]:
     if len(polygons[0]) < 4:
         raise ValueError(f"pyobj[0] must be a box of 4 numbers or a polygon of more, got {polygons[0]!r:.80}")
     try:
-        held = _extension.C.Polygons(rings)
+        held = extension.C.Polygons(rings)
     except ValueError:  # numbers in strings, as pycocotools takes them
         try:
-            held = _extension.C.Polygons([np.array(ring, np.float64) for ring in rings])
+            held = extension.C.Polygons([np.array(ring, np.float64) for ring in rings])
         except (TypeError, ValueError, OverflowError):
             held = None
         if held is None:
@@ -313,6 +314,6 @@ def _draw(polygons: tuple[int, ...], h: Any, w: Any) -> list[Rle]:
     h, w = (int(side) if isinstance(side, float | np.floating) else side for side in (h, w))
     if any(isinstance(side, int) and side.bit_length() > 62 for side in (h, w)):  # the extension's integers end there
         raise ValueError(f"h and w is too large: at most 65535 a side and 2^28 pixels, got {h} x {w}")
-    _extension.C.check_mask_size("h and w", h, w)
-    rles: list[Rle] = _extension.C.polygons_to_rle(polygons, h, w, "coco", _threads())
+    extension.C.check_mask_size("h and w", h, w)
+    rles: list[Rle] = extension.C.polygons_to_rle(polygons, h, w, "coco", _threads())
     return rles

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast._version import __version__
 from dpad_fast.terminal import say, use_utf8
 
@@ -81,10 +81,10 @@ def _ours() -> dict[str, str]:
 
 def _built() -> dict[str, str]:
     try:
-        extension = _extension.load()
+        module = extension.load()
     except (ImportError, ValueError) as error:
         return {"failure": str(error)}
-    rows = {"file": str(extension.__file__), **{key: str(value) for key, value in extension.build_info().items()}}
+    rows = {"file": str(module.__file__), **{key: str(value) for key, value in module.build_info().items()}}
     kernels = Path(__file__).parent / "kernels"
     names = sorted(path.stem for path in kernels.glob("*.py") if not path.stem.startswith("_"))
     return {**rows, "Triton kernels": ", ".join(names) or "none found"}
@@ -104,7 +104,7 @@ def _cpu() -> dict[str, str]:
 def simd_levels() -> str:
     """What the extension uses in this process, by group of ops: "crops avx512, masks avx512, tower amx"."""
     try:
-        report: dict[str, str] = _extension.load().simd_report()
+        report: dict[str, str] = extension.load().simd_report()
     except ImportError:
         return "unknown: the extension did not load"
     except ValueError as error:

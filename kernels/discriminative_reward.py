@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dpad_fast.ops._cuda import on_device_of
+from dpad_fast._native.upload import on_device_of
 
 SHAPE_CODES = {"binary": 0, "released": 1, "margin": 2, "sigmoid": 3, "roi-threshold": 4}
 

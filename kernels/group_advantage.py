@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dpad_fast.ops._cuda import on_device_of
+from dpad_fast._native.upload import on_device_of
 
 SCALE_CODES = {"std": 0, "none": 1, "batch": 2, "rloo": 3, "gdpo": 4}
 

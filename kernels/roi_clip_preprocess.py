@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dpad_fast.ops._cuda import on_device_of
+from dpad_fast._native.upload import on_device_of
 
 LANES = 32  # one warp, so that a first-pass pixel is computed by one thread only
 BAND = 16  # 3 x 16 sums per thread; a quarter of the first pass is done twice, and 32 would double the registers

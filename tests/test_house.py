@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[1]
 # A module imports from its own row and from rows above it. Rows are files or folders of dpad_fast/.
 LAYERS = (
     ("_version",),
-    ("_native", "types", "files", "pictures", "model_size"),
+    ("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal"),
     ("kernels", "reference"),
     ("ops",),
-    ("coco_mask", "data", "checkpoints", "clip"),
+    ("coco_mask", "_coco_runs", "data", "checkpoints", "clip"),
     ("rewards",),
     ("train",),
     ("evaluate",),

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import dpad_fast
-from dpad_fast import _extension, info
+from dpad_fast import info
+from dpad_fast._native import extension
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "triton", "numpy", "PIL")
@@ -83,13 +84,13 @@ def test_a_broken_extension_is_explained(
     def fail(name: str) -> None:
         raise ImportError("undefined symbol: _Z3foov")
 
-    monkeypatch.setattr(_extension.importlib, "import_module", fail)
+    monkeypatch.setattr(extension.importlib, "import_module", fail)
     with pytest.raises(ImportError, match=r"undefined symbol[\s\S]*built for another Python[\s\S]*dpad_fast.info"):
-        _extension.load()
+        extension.load()
     assert info.main() == 1
     assert "undefined symbol" in capsys.readouterr().out
-    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "_extension.py"))
-    assert "never built" in _extension.explain_load_failure(ImportError("x"))
+    monkeypatch.setattr(extension, "__file__", str(tmp_path / "_native" / "extension.py"))
+    assert "never built" in extension.explain_load_failure(ImportError("x"))
 
 
 def test_kernels_has_no_init_and_its_link_is_in_git() -> None:
@@ -154,7 +155,7 @@ def test_wheel_works_outside_of_the_repository(built: dict[str, Path], tmp_path:
     *files, advantage, cuda = python(code, tmp_path, built["site"]).splitlines()
     assert all(file.startswith(str(built["site"])) for file in files), files
     assert advantage == "[-0.5, 0.5]"
-    assert cuda == str(hasattr(_extension.C, "cuda_pack"))
+    assert cuda == str(hasattr(extension.C, "cuda_pack"))
 
 
 def test_wheel_needs_no_library_of_cuda(built: dict[str, Path]) -> None:

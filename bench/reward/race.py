@@ -16,7 +16,7 @@ import dpad_fast as df
 from bench.reward import work as ways
 from bench.reward.floor import cpu_name, floor_rows, rates
 from bench.reward.report import report, save
-from dpad_fast import _extension
+from dpad_fast._native import extension as _extension
 from dpad_fast.clip import EmbeddingCache
 from dpad_fast.rewards.ahead import embed_ahead
 from dpad_fast.types import Sample

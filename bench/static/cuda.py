@@ -44,7 +44,7 @@ def _masks() -> list[Call]:
 
 
 def _polygons() -> list[Call]:
-    from dpad_fast import _extension
+    from dpad_fast._native import extension as _extension
 
     bands = _extension.C.cuda_bands(HEIGHT, WIDTH)
     dense, bits, outline, extents = HEIGHT * WIDTH, HEIGHT * WIDTH // 8, VERTICES * 16, bands * 20
@@ -65,7 +65,7 @@ def _polygons() -> list[Call]:
 
 def why_not() -> str | None:
     """Why there is nothing to read, or None."""
-    from dpad_fast import _extension
+    from dpad_fast._native import extension as _extension
 
     if hasattr(_extension.C, "cuda_pack"):
         return None
@@ -90,7 +90,7 @@ def look_at(call: Call, architecture: int) -> list[Row]:
 @lru_cache
 def _functions(architecture: int) -> dict[str, tuple[str, str]]:
     """Resource usage and machine code of every body, by its name."""
-    from dpad_fast import _extension
+    from dpad_fast._native import extension as _extension
 
     options = ("-arch", f"sm_{architecture}", str(_extension.C.__file__))
     lines = tool("cuobjdump", "-res-usage", *options)

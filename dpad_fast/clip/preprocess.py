@@ -70,7 +70,7 @@ class Preprocess:
 
         With `device` the images are sent there as they are, and the regions are made there.
         """
-        from dpad_fast.ops._images import in_own_mode
+        from dpad_fast._native.images import in_own_mode
 
         if self.transform is None:
             return self._by_the_op(images, boxes, image_index, device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast.types import Box, Point
 
 
@@ -28,7 +28,7 @@ def inscribed_points(mask: NDArray[np.bool_]) -> tuple[Point, Point] | None:
     if not len(xs):
         return None
     pixels, squared = np.ascontiguousarray(mask, np.bool_), np.empty(mask.shape, np.int64)
-    _extension.C.distance_squared(pixels.ctypes.data, *mask.shape, squared.ctypes.data)
+    extension.C.distance_squared(pixels.ctypes.data, *mask.shape, squared.ctypes.data)
     depth = squared[ys, xs]
     first = int(np.argmax(depth))
     away = (xs - xs[first]) ** 2 + (ys - ys[first]) ** 2

@@ -6,8 +6,9 @@ was loaded is sure to be the function. None of the modules imports triton; GPU c
 
 from dpad_fast.ops.discriminative_reward import discriminative_reward
 from dpad_fast.ops.group_advantage import group_advantage
-from dpad_fast.ops.masks import PackedMasks, mask_iou, mask_iou_matrix
+from dpad_fast.ops.masks import mask_iou, mask_iou_matrix
 from dpad_fast.ops.memory import kept_memory, limit_kept_memory
+from dpad_fast.ops.packed_masks import PackedMasks
 from dpad_fast.ops.polygons import polygon_iou, rasterize_polygons
 from dpad_fast.ops.roi_clip_preprocess import roi_clip_preprocess
 

@@ -1,26 +1,23 @@
-"""Registration of the ops with torch.library, and checks that every op's front repeats.
+"""Registration of the ops with torch.library.
 
 Plain `Library.define` and `impl` rather than `custom_op`: the latter wraps every call in autograd and mutation checks,
 which cost more than a whole group advantage; none of these ops has a gradient.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from dpad_fast import _extension
-
-LARGE = 1 << 22
-"""From how many bytes on an output's memory is kept between calls."""
-
 _LIBRARY: Any = torch.library.Library("dpad_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 def register(
-    name: str, schema: str, *, cpu: Callable[..., Any], cuda: Callable[..., Any], fake: Callable[..., Any]
-) -> torch._ops.OpOverload:
+    name: str, schema: str, *, cpu: Callable[_Arguments, _Result], cuda: Callable[_Arguments, _Result],
+    fake: Callable[_Arguments, _Result],
+) -> Callable[_Arguments, _Result]:  # fmt: skip
     """Define one op with its implementations.
 
     Args:
@@ -31,28 +28,11 @@ def register(
         fake: gives empty results of the right shape, dtype and device.
 
     Returns:
-        The op's default overload, ready to be called.
+        The op's default overload, which is called with positional arguments, as the implementations are.
     """
     _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, cpu, "CPU")
     _LIBRARY.impl(name, cuda, "CUDA")
     torch.library.register_fake(f"dpad_fast::{name}", fake, lib=_LIBRARY)
-    overload: torch._ops.OpOverload = getattr(torch.ops.dpad_fast, name).default
+    overload: Callable[_Arguments, _Result] = getattr(torch.ops.dpad_fast, name).default
     return overload
-
-
-def new_output(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Memory on the CPU that is not set yet, for a result that is written once."""
-    return new_output_or_zeros(shape, dtype)[0]
-
-
-def new_output_or_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
-    """The same, and whether it is all 0 already, as what comes from the operating system is.
-
-    A large one is kept for the next call when its last tensor dies (`dpad_fast.ops.memory`).
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
-        return torch.empty(shape, dtype=dtype, device="cpu"), False
-    output = _extension.C.Output(size)
-    return torch.frombuffer(output, dtype=dtype).view(shape), output.zeros

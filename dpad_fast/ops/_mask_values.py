@@ -1,4 +1,4 @@
-"""What may stand in a dense mask: bool, 0 and 1, or any numbers with a threshold.
+"""Dense masks as users give them: their sizes, and bool, 0 and 1, or any numbers with a threshold as values.
 
 Logits, probabilities, 255 for "ignored" and NaN all are "not 0", so reading them as masks would give wrong areas
 without a word. bool needs no look; bytes are looked at where they are, other numbers on their way to bool. On a GPU
@@ -8,12 +8,18 @@ values are not looked at, which would make the stream wait: floats need a thresh
 from __future__ import annotations
 
 import math
-from typing import Any
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from dpad_fast._native import extension
 from dpad_fast.ops._library import register
+
+Dense: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
 
 _BYTES = (torch.uint8, torch.int8)
 
@@ -51,8 +57,39 @@ def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.
         values = values.detach()
     if threshold is not None and values.is_floating_point() and values.dtype.itemsize == 1:
         values = values.float()  # float8 knows no order
-    read: torch.Tensor = _read(values, threshold, name)
-    return read
+    return _read(values, threshold, name)
+
+
+def as_dense(name: str, masks: object, threshold: float | None = None) -> torch.Tensor:
+    """Bool or byte masks [N, H, W] from a tensor or array."""
+    dense = as_bytes(name, masks, threshold)
+    if dense.dim() != 3:
+        raise ValueError(f"{name} must be [N, H, W], got {list(dense.shape)}")
+    check_size(name, dense.shape[1], dense.shape[2])
+    return dense
+
+
+def check_size(name: str, height: int, width: int) -> None:
+    """Refuses by name what the ops refuse without one, which is all that is checked within a compiled graph."""
+    if torch.compiler.is_compiling():
+        return
+    if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
+        raise ValueError(f"{name} must be whole numbers, got {height!r:.80} and {width!r:.80}")
+    if any(operator.index(side).bit_length() > 62 for side in (height, width)):  # the extension's integers end there
+        raise ValueError(f"{name} is too large: at most 65535 a side and 2^28 pixels, got {height} x {width}")
+    extension.C.check_mask_size(name, height, width)
+
+
+def check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
+    """Of a and b, each (height, width)."""
+    if tuple(a) != tuple(b):
+        raise ValueError(f"a and b must have one size, got {a[0]} x {a[1]} and {b[0]} x {b[1]}")
+
+
+def check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Where one is on "meta", torch takes the fake, which leaves a result on the CPU as it found the memory."""
+    if a.device != b.device:
+        raise ValueError(f"{names} must be on one device, got {a.device} and {b.device}")
 
 
 def _as_threshold(threshold: Any) -> float:
@@ -140,7 +177,7 @@ def _read_fake(masks: torch.Tensor, threshold: float | None, name: str) -> torch
     return torch.empty_like(masks, dtype=torch.bool)
 
 
-_read: Any = register(
+_read = register(
     "mask_read",
     "(Tensor masks, float? threshold, str name) -> Tensor",
     cpu=_read_cpu,

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
 from dpad_fast.ops._library import register
 
 SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
@@ -72,8 +73,7 @@ def discriminative_reward(
         row_index = row_index.to(device=text.device, dtype=torch.int64)
     if torch.is_grad_enabled():
         text, roi, aoi = text.detach(), roi.detach(), aoi.detach()
-    result: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _op(text, roi, aoi, row_index, shape, alpha, tau)
-    return result
+    return _op(text, roi, aoi, row_index, shape, alpha, tau)
 
 
 def reward_of(
@@ -148,8 +148,8 @@ def _cpu(
     reward, s1, s2 = (text.new_empty((n,), dtype=torch.float32) for _ in range(3))
     if n == 0:
         return reward, s1, s2
-    bad = _extension.C.discriminative_reward(
-        _TYPES[text.dtype], text.data_ptr(), roi.data_ptr(), aoi.data_ptr(), 0 if rows is None else rows.data_ptr(),
+    bad = extension.C.discriminative_reward(
+        _TYPES[text.dtype], text.data_ptr(), roi.data_ptr(), aoi.data_ptr(), address(rows),
         n, roi.shape[0], d, shape, alpha, tau, reward.data_ptr(), s1.data_ptr(), s2.data_ptr(),
     )  # fmt: skip
     if bad >= 0 and rows is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
 from dpad_fast.ops._library import register
 
 SCALES = ("std", "none", "batch", "rloo", "gdpo", "gdpo-batch")
@@ -95,8 +96,7 @@ def group_advantage(
         raise ValueError(f"token_mask must be [N, T] with N = {n}, got {list(token_mask.shape)}")
     if token_mask is not None and token_mask.device != rewards.device:
         raise ValueError(f"token_mask is on {token_mask.device} but rewards are on {rewards.device}")
-    result: torch.Tensor = _op(rewards, ids, group_size, scale, float(eps), weights, token_mask, singleton == "reward")
-    return result
+    return _op(rewards, ids, group_size, scale, float(eps), weights, token_mask, singleton == "reward")
 
 
 def _check(rewards: torch.Tensor, scale: str, eps: float, singleton: str) -> None:
@@ -188,10 +188,6 @@ def _weights_tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch
     return _cached_weights(values, dtype, device)
 
 
-def _address(tensor: torch.Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 def _cpu(
     rewards: torch.Tensor,
     ids: torch.Tensor | None,
@@ -218,9 +214,9 @@ def _cpu(
         scratch = rewards.new_empty((n,), dtype=dtype)
         out = rewards.new_empty((n, tokens), dtype=dtype)
     if out.numel() > 0:
-        _extension.C.group_advantage(
-            dtype == torch.float64, rewards.data_ptr(), n, terms, _address(ids), group_size, scale, eps,
-            _address(weights), keep_single, _address(token_mask), kind, tokens, _address(scratch), out.data_ptr(),
+        extension.C.group_advantage(
+            dtype == torch.float64, rewards.data_ptr(), n, terms, address(ids), group_size, scale, eps,
+            address(weights), keep_single, address(token_mask), kind, tokens, address(scratch), out.data_ptr(),
         )  # fmt: skip
     return out
 

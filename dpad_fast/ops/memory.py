@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 
 
 class KeptMemory(NamedTuple):
@@ -28,7 +28,7 @@ class KeptMemory(NamedTuple):
 
 def kept_memory() -> KeptMemory:
     """How much memory waits for the next call, and how much may."""
-    return KeptMemory(*_extension.C.output_memory())
+    return KeptMemory(*extension.C.output_memory())
 
 
 def limit_kept_memory(limit: int) -> None:
@@ -42,4 +42,4 @@ def limit_kept_memory(limit: int) -> None:
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 1 << 63:
         raise ValueError(f"limit must be a number of bytes from 0 up, got {limit!r:.80}")
-    _extension.C.limit_output_memory(limit)
+    extension.C.limit_output_memory(limit)

@@ -16,15 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from dpad_fast import _extension
-from dpad_fast.ops import _cuda
-from dpad_fast.ops import _masks as ops
-from dpad_fast.ops.masks import Dense, PackedMasks, as_packed, check_size, ignore_parts, iou_of_counts
+from dpad_fast._native import extension
+from dpad_fast._native.upload import upload
+from dpad_fast.ops import _mask_ops as ops
+from dpad_fast.ops._mask_values import Dense, check_size
+from dpad_fast.ops._polygon_input import RULES as RULES
+from dpad_fast.ops._polygon_input import check_choice, check_rule, read_on_host
+from dpad_fast.ops._polygon_input import gather as gather
+from dpad_fast.ops.packed_masks import PackedMasks, as_packed, ignore_parts
 
-RULES = ("coco", "opencv", "center")
 OUTPUTS = ("packed", "dense", "rle")
 
 
@@ -59,23 +61,20 @@ def rasterize_polygons(
             names object and ring; where vertices are already on a GPU, finding out would stall the stream, and the
             object is drawn as empty); a size is negative or too large; or a choice is unknown.
     """
-    _check_choice("rule", rule, RULES)
-    _check_choice("out", out, OUTPUTS)
-    if outline and rule != "opencv":
-        raise ValueError(f'outline=True needs rule="opencv", got rule={rule!r:.80}')
+    check_rule(rule, outline)
+    check_choice("out", out, OUTPUTS)
     check_size("height and width", height, width)
-    held = _read(polygons, None if device is None else torch.device(device))
+    if out == "packed":
+        return PackedMasks._drawn(polygons, height, width, rule, device)
+    held = read_on_host(polygons, device)
     if held is not None and out == "rle":
-        return _extension.C.polygons_to_rle(held.args, height, width, rule, torch.get_num_threads())
+        return extension.C.polygons_to_rle(held.args, height, width, rule, torch.get_num_threads())
     if held is not None:
-        if out == "dense":
-            return ops.draw_dense_here(held.args, height, width, rule)
-        return PackedMasks._of(ops.draw_here(held.args, height, width, rule), width)
+        return ops.draw_dense_on_cpu(held.args, height, width, rule)
     flat = gather(polygons, device)
     if out == "dense":
         return ops.draw_dense(*flat, height, width, rule)
-    packed = PackedMasks._of(ops.draw(*flat, height, width, rule), width)
-    return packed if out == "packed" else packed.to_rle()
+    return PackedMasks._of(ops.draw(*flat, height, width, rule), width).to_rle()
 
 
 def polygon_iou(
@@ -104,7 +103,7 @@ def polygon_iou(
     Raises:
         ValueError: an argument is not as described.
     """
-    _check_choice("rule", rule, RULES)
+    check_rule(rule)
     truth = as_packed("masks", masks)
     flat = gather(polygons, truth.words.device)
     index = None if mask_index is None else _as_index(mask_index, truth)
@@ -114,94 +113,7 @@ def polygon_iou(
     if index is not None and index.shape != (n,):
         raise ValueError(f"mask_index must be [N] with N = {n}, got {list(index.shape)}")
     skip = ignore_parts(ignore, truth, "one per mask")
-    intersection, union = ops.polygon_counts(*flat, truth.parts, index, skip, truth.width, rule)
-    return iou_of_counts(intersection, union, empty)
-
-
-def gather(polygons: Any, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Vertices float64 [V, 2], ring starts [R + 1] and object starts [N + 1] of objects given as in the functions.
-
-    Args:
-        polygons: the objects. Those on the host are checked there before they are copied to a GPU.
-        device: where the result shall be; None: where the vertices are.
-    """
-    target = None if device is None else torch.device(device)
-    if torch.compiler.is_compiling():
-        return _gather_tensors(polygons, target)
-    objects = _as_objects(polygons)
-    if _first_device(objects).type != "cpu":
-        return _gather_tensors(objects, target)
-    held = _extension.C.Polygons(objects)
-    vertices, rings, starts = (torch.from_numpy(array) for array in held.arrays())
-    flat = vertices, rings, starts
-    if target is None or target.type == "cpu":
-        return flat
-    _extension.C.check_polygons(ops._polygon_args(*flat))
-    there = _cuda.upload(flat, target)
-    return there[0], there[1], there[2]
-
-
-def _read(polygons: Any, device: torch.device | None) -> Any:
-    """The objects, where they are on the host and drawn there; None in graphs and wherever tensors are not plain."""
-    if torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not torch.Tensor:
-        return None
-    objects = _as_objects(polygons)
-    here = (device is None or device.type == "cpu") and _first_device(objects).type == "cpu"
-    return _extension.C.Polygons(objects) if here else None
-
-
-def _as_objects(polygons: Any) -> list[Any] | tuple[Any, ...]:
-    if isinstance(polygons, torch.Tensor | np.ndarray):
-        polygons = list(polygons)
-    if not isinstance(polygons, list | tuple):
-        raise ValueError(f"polygons must be a list of objects, got {type(polygons).__name__}")
-    return polygons
-
-
-def _first_device(polygons: Sequence[Any]) -> torch.device:
-    """The device of the first ring, which all must share; looking at all of them would cost more than drawing them."""
-    first = polygons[0] if len(polygons) else None
-    if isinstance(first, list | tuple) and first:
-        first = first[0]
-    return first.device if isinstance(first, torch.Tensor) else torch.device("cpu")
-
-
-def _gather_tensors(
-    polygons: Any, device: torch.device | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same where an object is a tensor [n, 2] or a list of such tensors: on a GPU, or within torch.compile."""
-    objects = [[item] if isinstance(item, torch.Tensor) else list(item) for item in polygons]
-    ring_starts, object_starts, rings = [0], [0], []
-    for i, item in enumerate(objects):
-        object_starts.append(object_starts[-1] + len(item))
-        for k, ring in enumerate(item):
-            if not isinstance(ring, torch.Tensor):
-                raise ValueError(
-                    f"polygons[{i}], ring {k} must be a tensor as the first one, got {type(ring).__name__}"
-                )
-            rings.append(_as_vertices(ring, i, k))
-            ring_starts.append(ring_starts[-1] + rings[-1].shape[0])
-    vertices = torch.cat(rings) if rings else torch.zeros((0, 2), dtype=torch.float64, device="cpu")
-    if device is not None:
-        if vertices.device.type != "cpu" and device.type != vertices.device.type:
-            raise ValueError(f"polygons are on {vertices.device}, expected {device}")
-        vertices = vertices.to(device)
-    starts = torch.tensor(ring_starts, device="cpu"), torch.tensor(object_starts, device="cpu")
-    if vertices.device.type == "cpu" or torch.compiler.is_compiling():
-        return vertices, starts[0].to(vertices.device), starts[1].to(vertices.device)
-    there = _cuda.upload(starts, vertices.device)
-    return vertices, there[0], there[1]
-
-
-def _as_vertices(ring: torch.Tensor, number: int, place: int) -> torch.Tensor:
-    """A ring [n, 2] or flat [2 n] as float64 [n, 2]; its shape, unlike its values, is known without waiting."""
-    flat = ring.dim() == 1 and ring.shape[0] % 2 == 0
-    if not flat and not (ring.dim() == 2 and ring.shape[1] == 2):
-        raise ValueError(f"polygons[{number}], ring {place} must be [n, 2] or flat [2 n], got {list(ring.shape)}")
-    vertices = ring.reshape(-1, 2).to(torch.float64)
-    if vertices.shape[0] < 3:
-        raise ValueError(f"polygons[{number}], ring {place} has {vertices.shape[0]} vertices, expected at least 3")
-    return vertices
+    return ops.iou_of_counts(ops.polygon_counts(*flat, truth.parts, index, skip, truth.width, rule), empty)
 
 
 def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> torch.Tensor:
@@ -215,9 +127,4 @@ def _as_index(mask_index: torch.Tensor | Sequence[int], masks: PackedMasks) -> t
         return index.to(device)
     for i in ((index < 0) | (index >= len(masks))).nonzero().flatten().tolist():
         raise ValueError(f"mask_index[{i}] is {int(index[i])}, expected 0 to {len(masks) - 1}")
-    return _cuda.upload((index,), device)[0]
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.80}")
+    return upload((index,), device)[0]

@@ -1,7 +1,8 @@
 """Crop, antialiased resize, centre crop, normalise, layout and dtype for CLIP-like encoders, in one pass."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy.typing as npt
 import PIL
 import torch
 
-from dpad_fast import _extension
-from dpad_fast.ops._images import as_pixels, uploaded
-from dpad_fast.ops._library import new_output, register
+from dpad_fast._native import extension
+from dpad_fast._native.images import as_pixels
+from dpad_fast._native.memory import new_output
+from dpad_fast._native.upload import upload_image
+from dpad_fast.ops._library import register
 
 RESIZES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -103,7 +106,7 @@ def roi_clip_preprocess(
         raise ValueError(f"images must be a list of images, got {type(images).__name__}")
     pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
     if device is not None:
-        pixels = [uploaded(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
+        pixels = [upload_image(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
     numbers = _as_index(image_index, boxes, len(pixels))
     corners = _as_boxes(boxes, numbers.shape[0])
     if not pixels:
@@ -120,8 +123,7 @@ def roi_clip_preprocess(
         shape = (corners.shape[0], 3, size, size)
         out = torch.empty(shape, dtype=dtype, device=pixels[0].device, memory_format=memory_format)
     if out is None:
-        result: torch.Tensor = _op(pixels, corners, numbers, *options, dtype)
-        return result
+        return _op(pixels, corners, numbers, *options, dtype)
     _check_out(out, (corners.shape[0], 3, size, size), dtype, pixels[0].device)
     _op_out(pixels, corners, numbers, *options, out)
     return out
@@ -225,48 +227,46 @@ def _as_row(box: Any, index: int) -> list[int]:
 _simd_level = "best"  # no higher instruction set is used than this; tests lower it to compare them
 
 
-def _cpu(
-    images: list[torch.Tensor],
-    boxes: torch.Tensor,
-    image_index: torch.Tensor,
-    size: int,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: list[float],
-    std: list[float],
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    out = new_output((boxes.shape[0], 3, size, size), dtype)
-    _cpu_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, out)
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the registered ops are given, in their order; the one that writes to `out` has its dtype from there."""
+
+    images: list[torch.Tensor]
+    boxes: torch.Tensor
+    image_index: torch.Tensor
+    size: int
+    resize: str
+    interpolation: str
+    center: str
+    order: str
+    mean: list[float]
+    std: list[float]
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the result."""
+        return self.boxes.shape[0], 3, self.size, self.size
+
+
+def _cpu(inputs: _Inputs) -> torch.Tensor:
+    out = new_output(inputs.shape, inputs.dtype)
+    _cpu_out(inputs, out)
     return out
 
 
-def _cpu_out(
-    images: list[torch.Tensor],
-    boxes: torch.Tensor,
-    image_index: torch.Tensor,
-    size: int,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: list[float],
-    std: list[float],
-    out: torch.Tensor,
-) -> None:
+def _cpu_out(inputs: _Inputs, out: torch.Tensor) -> None:
     if not out.is_contiguous():  # channels-last, which the C++ does not write
         planes = torch.empty(out.shape, dtype=out.dtype, device="cpu")
-        _cpu_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, planes)
+        _cpu_out(inputs, planes)
         out.copy_(planes)
         return
-    images = [_in_a_known_layout(image) for image in images]  # keeps copies alive for the call
-    boxes, image_index = boxes.contiguous(), image_index.contiguous()
-    _extension.C.roi_clip_preprocess(
-        [_described(image) for image in images], boxes.data_ptr(), image_index.data_ptr(), boxes.shape[0], size,
-        resize, interpolation, center, order, mean, std, DTYPES[out.dtype], _simd_level, torch.get_num_threads(),
-        out.data_ptr(),
+    images = [_in_a_known_layout(image) for image in inputs.images]  # keeps copies alive for the call
+    boxes, image_index = inputs.boxes.contiguous(), inputs.image_index.contiguous()
+    extension.C.roi_clip_preprocess(
+        [_described(image) for image in images], boxes.data_ptr(), image_index.data_ptr(), boxes.shape[0], inputs.size,
+        inputs.resize, inputs.interpolation, inputs.center, inputs.order, inputs.mean, inputs.std,
+        DTYPES[inputs.dtype], _simd_level, torch.get_num_threads(), out.data_ptr(),
     )  # fmt: skip
 
 
@@ -288,43 +288,19 @@ def _described(image: torch.Tensor) -> tuple[int, int, int, str | None, int, int
     return image.data_ptr(), image.shape[0], image.shape[1], _layout(image), row, channel
 
 
-def _cuda(
-    images: list[torch.Tensor],
-    boxes: torch.Tensor,
-    image_index: torch.Tensor,
-    size: int,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: list[float],
-    std: list[float],
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    out = images[0].new_empty((boxes.shape[0], 3, size, size), dtype=dtype)
-    _cuda_out(images, boxes, image_index, size, resize, interpolation, center, order, mean, std, out)
+def _cuda(inputs: _Inputs) -> torch.Tensor:
+    out = inputs.images[0].new_empty(inputs.shape, dtype=inputs.dtype)
+    _cuda_out(inputs, out)
     return out
 
 
-def _cuda_out(
-    images: list[torch.Tensor],
-    boxes: torch.Tensor,
-    image_index: torch.Tensor,
-    size: int,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: list[float],
-    std: list[float],
-    out: torch.Tensor,
-) -> None:
+def _cuda_out(inputs: _Inputs, out: torch.Tensor) -> None:
     from dpad_fast.kernels import roi_clip_preprocess as kernel
 
-    corners, numbers = _checked(images, boxes.numpy(), image_index.numpy())
+    corners, numbers = _checked(inputs.images, inputs.boxes.numpy(), inputs.image_index.numpy())
     kernel.launch(
-        images, corners, numbers, out, resize=resize, interpolation=interpolation, center=center, order=order,
-        mean=mean, std=std,
+        inputs.images, corners, numbers, out, resize=inputs.resize, interpolation=inputs.interpolation,
+        center=inputs.center, order=inputs.order, mean=inputs.mean, std=inputs.std,
     )  # fmt: skip
 
 
@@ -350,31 +326,44 @@ def _checked(
     return corners, image_index
 
 
-def _fake(
-    images: list[torch.Tensor],
-    boxes: torch.Tensor,
-    image_index: torch.Tensor,
-    size: int,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: list[float],
-    std: list[float],
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    return images[0].new_empty((boxes.shape[0], 3, size, size), dtype=dtype)
+def _fake(inputs: _Inputs) -> torch.Tensor:
+    return inputs.images[0].new_empty(inputs.shape, dtype=inputs.dtype)
 
 
-def _fake_out(images: list[torch.Tensor], *rest: Any) -> None:
+def _fake_out(inputs: _Inputs, out: torch.Tensor) -> None:
     return None
 
 
-_OPTIONS = (
+def _from_arguments(compute: Callable[[_Inputs], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """An implementation as torch calls it, with every argument by itself."""
+    return lambda *arguments: compute(_Inputs(*arguments))
+
+
+def _from_arguments_out(compute: Callable[[_Inputs, torch.Tensor], None]) -> Callable[..., None]:
+    """The same where the last argument is `out` in the place of a dtype."""
+
+    def run(*arguments: Any) -> None:
+        out: torch.Tensor = arguments[-1]
+        compute(_Inputs(*(*arguments[:-1], out.dtype)), out)
+
+    return run
+
+
+_ARGUMENTS = (
     "Tensor[] images, Tensor boxes, Tensor image_index, SymInt size, str resize, str interpolation, str center, "
     "str order, float[] mean, float[] std"
 )
-_op = register("roi_clip_preprocess", f"({_OPTIONS}, ScalarType dtype) -> Tensor", cpu=_cpu, cuda=_cuda, fake=_fake)
+_op = register(
+    "roi_clip_preprocess",
+    f"({_ARGUMENTS}, ScalarType dtype) -> Tensor",
+    cpu=_from_arguments(_cpu),
+    cuda=_from_arguments(_cuda),
+    fake=_from_arguments(_fake),
+)
 _op_out = register(
-    "roi_clip_preprocess_out", f"({_OPTIONS}, Tensor(a!) out) -> ()", cpu=_cpu_out, cuda=_cuda_out, fake=_fake_out
+    "roi_clip_preprocess_out",
+    f"({_ARGUMENTS}, Tensor(a!) out) -> ()",
+    cpu=_from_arguments_out(_cpu_out),
+    cuda=_from_arguments_out(_cuda_out),
+    fake=_from_arguments_out(_fake_out),
 )

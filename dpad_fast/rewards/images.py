@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dpad_fast.ops._images import as_pixels, content_digest, in_own_mode
+from dpad_fast._native.images import as_pixels, content_digest, in_own_mode
 from dpad_fast.pictures import decoding, open_picture, upright, upright_size, what_was_said
 from dpad_fast.rewards.row_errors import RowErrors, given_error
 from dpad_fast.types import Size

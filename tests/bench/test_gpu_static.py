@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_kernel_compiles_without_spills_and_with_wide_loads() -> None:
     pytest.importorskip("triton")
-    from dpad_fast import _extension
+    from dpad_fast._native import extension
 
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     found = [  # two at a time: one for each core
@@ -31,7 +31,7 @@ def test_every_kernel_compiles_without_spills_and_with_wide_loads() -> None:
             assert f"  {kernel}" in printed
         for dtype in ("float32", "bfloat16", "float16", "float64"):
             assert f"discriminative_reward, D = 512, {dtype}" in printed
-        if hasattr(_extension.C, "cuda_pack"):
+        if hasattr(extension.C, "cuda_pack"):
             for body in ("PackBody", "UnpackBody", "MatrixBody<each>", "DrawWordsBody<coco>", "DrawCountsBody<opencv>"):
                 assert f"  {body}" in printed
 

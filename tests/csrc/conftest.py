@@ -1,4 +1,4 @@
-"""The CUDA kernels' bodies on the host: built once by CMake, called through `dpad_fast.ops._cuda` as on a GPU."""
+"""The bodies of csrc/cuda on the host: built once by CMake, called through `dpad_fast.ops._mask_cuda` as on a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dpad_fast.ops import _cuda
+from dpad_fast.ops import _mask_cuda
 
 ROOT = Path(__file__).parents[2]
 STRIDES = (1, -1, 37)  # orders in which the threads of a block are played
@@ -31,7 +31,7 @@ class Polygons(ctypes.Structure):
     )
 
 
-class HostKernels:
+class HostLaunchers:
     """Stands in for the extension: `cuda_pack` and the others, played on the host."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -96,17 +96,17 @@ def library(build_host_target: Callable[[str], Path]) -> ctypes.CDLL:
 
 
 @pytest.fixture
-def kernels(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostKernels]:
-    """`dpad_fast.ops._cuda` takes CPU tensors and runs the kernels' bodies on them."""
-    host = HostKernels(library)
-    monkeypatch.setattr(_cuda, "_kernels", lambda op, device: host)
-    monkeypatch.setattr(_cuda, "_stream", lambda device: (0, 0))
+def launchers(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostLaunchers]:
+    """`dpad_fast.ops._mask_cuda` takes CPU tensors and runs the bodies of csrc/cuda on them."""
+    host = HostLaunchers(library)
+    monkeypatch.setattr(_mask_cuda, "_launchers", lambda op, device: host)
+    monkeypatch.setattr(_mask_cuda, "_stream", lambda device: (0, 0))
     yield host
     host.set_stride(1)
 
 
 @pytest.fixture(params=STRIDES)
-def thread_order(request: pytest.FixtureRequest, kernels: HostKernels) -> int:
+def thread_order(request: pytest.FixtureRequest, launchers: HostLaunchers) -> int:
     """The result must not depend on the order of threads within a phase: that would be a race on a GPU."""
-    kernels.set_stride(request.param)
+    launchers.set_stride(request.param)
     return int(request.param)

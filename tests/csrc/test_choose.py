@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dpad_fast import _extension, cli
+from dpad_fast import cli
+from dpad_fast._native import extension
 
 LEVELS = ["scalar", "avx2", "avx512", "amx"]
 KNOWN = "DPAD_FAST_SIMD must be one of best, scalar, avx2, avx512, amx, got "
@@ -27,7 +28,7 @@ def python(*arguments: str, simd: str | None) -> subprocess.CompletedProcess[str
 
 
 def report(simd: str | None) -> dict[str, str]:
-    code = "import json; from dpad_fast import _extension; print(json.dumps(_extension.C.simd_report()))"
+    code = "import json; from dpad_fast._native import extension; print(json.dumps(extension.C.simd_report()))"
     done = python("-c", code, simd=simd)
     assert done.returncode == 0, done.stderr
     levels: dict[str, str] = json.loads(done.stdout)
@@ -79,7 +80,7 @@ def test_the_best_is_used_where_nothing_is_asked_for(simd: str | None) -> None:
 
 @pytest.mark.parametrize("simd", ["avx521", "AVX2", "avx512 ", "neon", "0"])
 def test_an_unknown_name_is_refused_with_the_known_ones(simd: str) -> None:
-    done = python("-c", "from dpad_fast import _extension; _extension.C", simd=simd)
+    done = python("-c", "from dpad_fast._native import extension; extension.C", simd=simd)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"ValueError: {KNOWN}'{simd}'"
 
@@ -123,6 +124,6 @@ def test_a_command_says_it_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_level_of_one_call_has_a_known_name() -> None:
-    crops = _extension.C.roi_clip_preprocess
+    crops = extension.C.roi_clip_preprocess
     with pytest.raises(ValueError, match="simd must be one of best, scalar, avx2, avx512, amx, got 'sse2'"):
         crops([], 0, 0, 0, 1, "squash", "bicubic", "floor", "horizontal", [0.0] * 3, [1.0] * 3, "float32", "sse2", 1, 0)

@@ -1,4 +1,4 @@
-"""The bodies of the CUDA mask kernels, played on the host, against the CPU ops: equal in every bit."""
+"""The bodies of the CUDA mask launchers, played on the host, against the CPU ops: equal in every bit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpad_fast.ops import _cuda
-from dpad_fast.ops import _masks as cpu
+from dpad_fast.ops import _mask_cuda
+from dpad_fast.ops import _mask_ops as cpu
 from dpad_fast.testing import poisoned_memory
 
 SIZES = [(1, 1), (3, 16), (9, 7), (5, 63), (5, 64), (70, 65), (17, 129), (33, 224), (3, 1000), (1000, 3), (96, 640)]
@@ -45,21 +45,21 @@ def test_packing_and_back(size: tuple[int, int]) -> None:
     for by in (0, 1, 8, 13):
         dense = shifted(masks(5, *size), by)
         with poisoned_memory():
-            packed = _cuda.pack(dense)
-            back = _cuda.unpack(packed[0], size[1])
-            measured = _cuda.measure(packed[0], size[1])
+            packed = _mask_cuda.pack(dense)
+            back = _mask_cuda.unpack(packed[0], size[1])
+            measured = _mask_cuda.measure(packed[0], size[1])
         same(packed, cpu.pack(dense))
         same(measured, packed[1:])
         assert torch.equal(back, dense)
     numbers = torch.randint(0, 4, (2, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8) * 64
-    same(_cuda.pack(numbers), cpu.pack(numbers))
+    same(_mask_cuda.pack(numbers), cpu.pack(numbers))
 
 
 def test_words_at_odd_addresses() -> None:
     words = cpu.pack(masks(3, 5, 65))[0]  # 10 words a mask, so that pairs are aligned in every mask or in none
     odd = shifted(words, 1)
-    same(_cuda.measure(odd, 65), cpu.measure(words, 65))
-    assert torch.equal(_cuda.unpack(odd, 65), cpu.unpack(words, 65))
+    same(_mask_cuda.measure(odd, 65), cpu.measure(words, 65))
+    assert torch.equal(_mask_cuda.unpack(odd, 65), cpu.unpack(words, 65))
 
 
 def ignores(kind: str, n: int, height: int, width: int) -> torch.Tensor | None:
@@ -76,13 +76,13 @@ def test_counts_of_pairs(size: tuple[int, int], kind: str) -> None:
     for by in (0, 3):
         moved = None if ignore is None else shifted(ignore, by)
         with poisoned_memory():
-            got = _cuda.dense_counts(shifted(a, by), shifted(b, 2 * by), moved)
+            got = _mask_cuda.dense_counts(shifted(a, by), shifted(b, 2 * by), moved)
         same(got, cpu.dense_counts(a, b, ignore))
     left, right = list(cpu.pack(a)), list(cpu.pack(b))
     skip = [] if ignore is None else list(cpu.pack(ignore.view(-1, *size)))
     expected = cpu.packed_counts(left, right, skip, size[1], False)
     for by in (0, 1):
-        got = _cuda.packed_counts([shifted(left[0], by), *left[1:]], right, skip, size[1], False)
+        got = _mask_cuda.packed_counts([shifted(left[0], by), *left[1:]], right, skip, size[1], False)
         same(got, expected)
 
 
@@ -94,10 +94,10 @@ def test_counts_of_all_pairs(n: int, m: int, size: tuple[int, int], kind: str) -
     left, right = list(cpu.pack(a)), list(cpu.pack(b))
     skip = [] if ignore is None else list(cpu.pack(ignore.view(-1, *size)))
     with poisoned_memory():
-        got = _cuda.packed_counts(left, right, skip, size[1], True)
+        got = _mask_cuda.packed_counts(left, right, skip, size[1], True)
     same(got, cpu.packed_counts(left, right, skip, size[1], True))
     if kind == "none":
-        same(_cuda.dense_matrix(a, b), got)
+        same(_mask_cuda.dense_matrix(a, b), got)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5), (3, 4, 0)])
@@ -105,18 +105,20 @@ def test_nothing_at_all(shape: tuple[int, int, int]) -> None:
     dense = torch.zeros(shape, dtype=torch.bool)
     packed = cpu.pack(dense)
     with poisoned_memory():
-        same(_cuda.pack(dense), packed)
-        assert torch.equal(_cuda.unpack(packed[0], shape[2]), dense)
-        same(_cuda.dense_counts(dense, dense, None), cpu.dense_counts(dense, dense, None))
+        same(_mask_cuda.pack(dense), packed)
+        assert torch.equal(_mask_cuda.unpack(packed[0], shape[2]), dense)
+        same(_mask_cuda.dense_counts(dense, dense, None), cpu.dense_counts(dense, dense, None))
         for matrix in (False, True):
             expected = cpu.packed_counts(list(packed), list(packed), [], shape[2], matrix)
-            same(_cuda.packed_counts(list(packed), list(packed), [], shape[2], matrix), expected)
+            same(_mask_cuda.packed_counts(list(packed), list(packed), [], shape[2], matrix), expected)
 
 
 def test_layouts_and_bad_dtypes() -> None:
     dense = masks(4, 20, 30)
     turned = dense.permute(1, 2, 0)
-    same(_cuda.pack(turned), cpu.pack(turned))
-    same(_cuda.dense_counts(turned, turned.flip(0), turned[0]), cpu.dense_counts(turned, turned.flip(0), turned[0]))
+    same(_mask_cuda.pack(turned), cpu.pack(turned))
+    same(
+        _mask_cuda.dense_counts(turned, turned.flip(0), turned[0]), cpu.dense_counts(turned, turned.flip(0), turned[0])
+    )
     with pytest.raises(ValueError, match=r"mask_pack: masks must be bool or of 8-bit integers, got torch\.int64"):
-        _cuda.pack(dense.long())
+        _mask_cuda.pack(dense.long())

@@ -1,4 +1,4 @@
-"""The bodies of the CUDA polygon kernels, played on the host, against the CPU ops: equal in every pixel."""
+"""The bodies of the CUDA polygon launchers, played on the host, against the CPU ops: equal in every pixel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpad_fast.ops import PackedMasks, _cuda
-from dpad_fast.ops import _masks as cpu
+from dpad_fast.ops import PackedMasks, _mask_cuda
+from dpad_fast.ops import _mask_ops as cpu
 from dpad_fast.ops.polygons import RULES, gather
 from dpad_fast.testing import poisoned_memory
 
@@ -43,8 +43,8 @@ def scene(seed: int) -> tuple[Flat, int, int]:
 
 def check(flat: Flat, height: int, width: int, rule: str) -> None:
     with poisoned_memory():
-        words, area, box = _cuda.draw(*flat, height, width, rule)
-        dense = _cuda.draw_dense(*flat, height, width, rule)
+        words, area, box = _mask_cuda.draw(*flat, height, width, rule)
+        dense = _mask_cuda.draw_dense(*flat, height, width, rule)
     expected = cpu.draw(*flat, height, width, rule)
     assert torch.equal(words, expected[0])
     assert torch.equal(area, expected[1])
@@ -53,15 +53,15 @@ def check(flat: Flat, height: int, width: int, rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_random_scenes(kernels, rule: str) -> None:
+def test_random_scenes(launchers, rule: str) -> None:
     for seed in range(240):
-        kernels.set_stride((1, -1, 37)[seed % 3])
+        launchers.set_stride((1, -1, 37)[seed % 3])
         check(*scene(seed), rule)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", [(2, 65535), (65535, 2), (480, 640), (7, 8000)])
-def test_long_sides(kernels, rule: str, size: tuple[int, int]) -> None:
+def test_long_sides(launchers, rule: str, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(7)
     flat = gather([rng.random((6, 2)) * size[::-1], [(rng.random((5, 2)) - 0.2) * 2 * size[::-1] for _ in range(2)]])
     check(flat, *size, rule)
@@ -78,9 +78,9 @@ def test_rings_longer_than_a_warp_shares(rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("ignoring", ["none", "one", "each"])
-def test_counts_against_masks(kernels, rule: str, ignoring: str) -> None:
+def test_counts_against_masks(launchers, rule: str, ignoring: str) -> None:
     for seed in range(30):
-        kernels.set_stride((1, -1, 37)[seed % 3])
+        launchers.set_stride((1, -1, 37)[seed % 3])
         flat, height, width = scene(1000 + seed)
         rng, n = np.random.default_rng(seed), flat[2].shape[0] - 1
         truth = PackedMasks.from_dense(rng.random((4, height, width)) < 0.5)
@@ -88,32 +88,32 @@ def test_counts_against_masks(kernels, rule: str, ignoring: str) -> None:
         skip = [] if ignoring == "none" else hidden.parts
         index = torch.from_numpy(rng.integers(0, 4, n))
         with poisoned_memory():
-            got = _cuda.polygon_counts(*flat, truth.parts, index, skip, width, rule)
+            got = _mask_cuda.polygon_counts(*flat, truth.parts, index, skip, width, rule)
         expected = cpu.polygon_counts(*flat, truth.parts, index, skip, width, rule)
         assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
     truth = truth[:n]
     skip = [] if ignoring == "none" else (hidden if ignoring == "one" else hidden[:n]).parts
-    got = _cuda.polygon_counts(*flat, truth.parts, None, skip, width, rule)
+    got = _mask_cuda.polygon_counts(*flat, truth.parts, None, skip, width, rule)
     expected = cpu.polygon_counts(*flat, truth.parts, None, skip, width, rule)
     assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("launchers")
 @pytest.mark.parametrize("rule", RULES)
-def test_what_only_a_kernel_could_find_wrong_is_empty(rule: str) -> None:
+def test_what_only_the_gpu_could_find_wrong_is_empty(rule: str) -> None:
     """Nothing may hang, crash or touch other memory; the neighbours come out whole."""
     square = [(1.0, 1.0), (9.0, 1.0), (9.0, 9.0), (1.0, 9.0)]
     for value in (float("nan"), float("inf"), -float("inf"), 1e9, -1.1e7):
         vertices = torch.tensor([*square, (1.0, value), *square[1:], *square], dtype=torch.float64)
         starts = torch.tensor([0, 4, 8, 12]), torch.tensor([0, 1, 2, 3])
-        area = _cuda.draw(vertices, *starts, 12, 12, rule)[1]
+        area = _mask_cuda.draw(vertices, *starts, 12, 12, rule)[1]
         assert area[0] == area[2] > 60
         assert area[1] == 0
     vertices = torch.tensor(square, dtype=torch.float64)
     truth = PackedMasks.from_dense(np.ones((2, 12, 12), bool))
     one = vertices, torch.tensor([0, 4]), torch.tensor([0, 1])
     for index in (-1, 2, 2**40):
-        counts = _cuda.polygon_counts(*one, truth.parts, torch.tensor([index]), [], 12, rule)
+        counts = _mask_cuda.polygon_counts(*one, truth.parts, torch.tensor([index]), [], 12, rule)
         assert [int(count) for count in counts] == [0, 0]
     for rings, objects in (
         ([0, 99], [0, 1]),
@@ -122,14 +122,14 @@ def test_what_only_a_kernel_could_find_wrong_is_empty(rule: str) -> None:
         ([4, 0], [-3, 1]),
         ([0, 4], [1, 0]),
     ):
-        area = _cuda.draw(vertices, torch.tensor(rings), torch.tensor(objects), 12, 12, rule)[1]
+        area = _mask_cuda.draw(vertices, torch.tensor(rings), torch.tensor(objects), 12, 12, rule)[1]
         assert 0 <= int(area[0]) <= 144
     hidden = torch.cat([vertices, torch.full((4, 2), float("nan"), dtype=torch.float64)])
-    area = _cuda.draw(hidden, torch.tensor([0, 8, 4]), torch.tensor([0, 2]), 12, 12, rule)[1]
+    area = _mask_cuda.draw(hidden, torch.tensor([0, 8, 4]), torch.tensor([0, 2]), 12, 12, rule)[1]
     assert int(area[0]) == 0  # starts that fall: the first ring reaches behind the object's last
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("launchers")
 def test_nothing_at_all() -> None:
     for objects, size in (([], (4, 5)), ([[]], (4, 5)), ([[(0, 0), (5, 0), (5, 4)]], (0, 5)),
                           ([[(0, 0), (5, 0), (5, 4)]], (4, 0))):  # fmt: skip
@@ -141,20 +141,20 @@ def _without_rings() -> Flat:
     return torch.zeros((0, 2), dtype=torch.float64), torch.tensor([0]), torch.tensor([0, 0])
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("launchers")
 def test_bad_tensors_are_named() -> None:
     flat = gather([[(0, 0), (5, 0), (5, 4)]])
     with pytest.raises(ValueError, match=r"polygon_draw: vertices must be torch\.float64, got torch\.float32"):
-        _cuda.draw(flat[0].float(), *flat[1:], 4, 5, "coco")
+        _mask_cuda.draw(flat[0].float(), *flat[1:], 4, 5, "coco")
 
 
-def test_a_failed_launch_says_what_cuda_says(kernels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "_stream", lambda device: (3, 0))
+def test_a_failed_launch_says_what_cuda_says(launchers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_mask_cuda, "_stream", lambda device: (3, 0))
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
-        _cuda.pack(torch.zeros(1, 2, 3, dtype=torch.bool))
+        _mask_cuda.pack(torch.zeros(1, 2, 3, dtype=torch.bool))
 
 
-@pytest.mark.usefixtures("kernels")
+@pytest.mark.usefixtures("launchers")
 def test_a_rule_that_there_is_not_is_refused() -> None:
     one = (
         torch.tensor([(1.0, 1.0), (9.0, 1.0), (9.0, 9.0)], dtype=torch.float64),
@@ -162,4 +162,4 @@ def test_a_rule_that_there_is_not_is_refused() -> None:
         torch.tensor([0, 1]),
     )
     with pytest.raises(RuntimeError, match="none of coco, opencv and center"):
-        _cuda.draw(*one, 12, 12, "svg")
+        _mask_cuda.draw(*one, 12, 12, "svg")

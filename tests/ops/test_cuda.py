@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast.ops import (
     PackedMasks,
-    _cuda,
+    _mask_cuda,
     discriminative_reward,
     group_advantage,
     mask_iou,
@@ -22,7 +22,7 @@ from dpad_fast.ops import (
     rasterize_polygons,
     roi_clip_preprocess,
 )
-from dpad_fast.ops import _masks as ops
+from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops.polygons import RULES, gather
 from dpad_fast.testing import missing_cuda
 
@@ -96,10 +96,10 @@ def test_an_extension_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     class WithoutCuda:
         pass
 
-    monkeypatch.setattr(_extension, "C", WithoutCuda(), raising=False)
+    monkeypatch.setattr(extension, "C", WithoutCuda(), raising=False)
     for call in (
-        lambda: _cuda.pack(inputs("cpu")["a"]),
-        lambda: _cuda.draw(*gather_on_host(), 8, 8, "coco"),
+        lambda: _mask_cuda.pack(inputs("cpu")["a"]),
+        lambda: _mask_cuda.draw(*gather_on_host(), 8, 8, "coco"),
     ):
         with pytest.raises(RuntimeError, match=r"need CUDA kernels.*built without them.*DPAD_FAST_CUDA=on"):
             call()
@@ -107,10 +107,10 @@ def test_an_extension_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="looks at what happens where there is no GPU")
 def test_a_launch_without_a_gpu_says_what_cuda_says() -> None:
-    if not hasattr(_extension.C, "cuda_pack"):
+    if not hasattr(extension.C, "cuda_pack"):
         pytest.skip("the extension was built without CUDA")
     with pytest.raises(RuntimeError, match="mask_pack could not be launched: CUDA says: "):
-        _extension.C.cuda_pack(0, 1, 2, 3, 0, 0, 0, (0, 0))
+        extension.C.cuda_pack(0, 1, 2, 3, 0, 0, 0, (0, 0))
 
 
 def gather_on_host() -> tuple[torch.Tensor, ...]:
@@ -120,10 +120,10 @@ def gather_on_host() -> tuple[torch.Tensor, ...]:
 def test_tensors_on_two_devices_are_refused() -> None:
     a, elsewhere = torch.zeros(2, 3, 4, dtype=torch.bool), torch.zeros(2, 3, 4, dtype=torch.bool, device="meta")
     with pytest.raises(ValueError, match="mask_dense_counts: all tensors must be on one device, got cpu and meta"):
-        _cuda.dense_counts(a, elsewhere, None)
+        _mask_cuda.dense_counts(a, elsewhere, None)
     vertices, rings, objects = gather_on_host()
     with pytest.raises(ValueError, match="polygon_draw: all tensors must be on one device, got cpu and meta"):
-        _cuda._polygons("polygon_draw", vertices, rings.to("meta"), objects)
+        _mask_cuda._polygons("polygon_draw", vertices, rings.to("meta"), objects)
     with FakeTensorMode(), pytest.raises(ValueError, match="polygons are on cuda:0, expected cpu"):
         polygon_iou([torch.zeros(4, 2, device="cuda")], torch.zeros(1, 4, 5, dtype=torch.bool))
 
@@ -138,13 +138,6 @@ def test_rings_on_a_gpu_are_checked_by_their_shapes() -> None:
         ):
             with pytest.raises(ValueError, match=message):
                 gather(bad)
-
-
-def test_upload_keeps_values_types_and_shapes() -> None:
-    parts = torch.rand(5, 2, dtype=torch.float64), torch.tensor([0, 5]), torch.zeros(0, dtype=torch.int64)
-    for part, there in zip(parts, _cuda.upload(parts, torch.device("cpu")), strict=True):
-        assert torch.equal(part, there)
-        assert (part.dtype, part.shape) == (there.dtype, there.shape)
 
 
 def test_host_polygons_are_checked_before_they_go_up() -> None:

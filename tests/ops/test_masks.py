@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
-from dpad_fast.ops import _masks as ops
+from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference import rle as reference_rle
@@ -142,7 +142,7 @@ def test_crowd_is_cocos(case, data):
 def test_distance_is_exact(dense):
     height, width = dense.shape[1:]
     pixels, out = np.ascontiguousarray(dense[0]), np.empty((height, width), np.int64)
-    _extension.C.distance_squared(pixels.ctypes.data, height, width, out.ctypes.data)
+    extension.C.distance_squared(pixels.ctypes.data, height, width, out.ctypes.data)
     assert np.array_equal(out, reference_distance.distance_squared(dense[0]))
 
 
@@ -209,8 +209,9 @@ def test_each_instruction_set_agrees(level):
     """The level is read once, when the extension is first used, so it takes a process of its own."""
     script = (
         "import numpy as np, torch\n"
-        "from dpad_fast import _extension, coco_mask\n"
-        "from dpad_fast.ops import _masks as ops\n"
+        "from dpad_fast import coco_mask\n"
+        "from dpad_fast._native import extension\n"
+        "from dpad_fast.ops import _mask_ops as ops\n"
         "from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix, polygon_iou, rasterize_polygons\n"
         "from dpad_fast.reference import masks as reference, polygons, rle\n"
         "rng = np.random.default_rng(1)\n"
@@ -244,10 +245,10 @@ def test_each_instruction_set_agrees(level):
         "        assert np.array_equal(rasterize_polygons([ring], height, width, rule=rule, out='dense'), expected)\n"
         "        got = polygon_iou([ring], b[:1], rule=rule, ignore=ignore[:1])\n"
         "        assert np.array_equal(got, reference.mask_iou(expected, b[:1], ignore[:1]))\n"
-        "print(_extension.C.mask_kernels())\n"
+        "print(extension.C.mask_kernels())\n"
     )
     known = ["scalar", "avx2", "avx512"]
-    if known.index(level) > known.index(_extension.C.mask_kernels()):
+    if known.index(level) > known.index(extension.C.mask_kernels()):
         pytest.skip(f"this processor, or DPAD_FAST_SIMD, has no {level} for masks")
     run = subprocess.run(
         [sys.executable, "-c", script], env={"DPAD_FAST_SIMD": level}, capture_output=True, text=True, check=False

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from dpad_fast._native.memory import LARGE, new_output
 from dpad_fast.ops import PackedMasks, kept_memory, limit_kept_memory, rasterize_polygons, roi_clip_preprocess
-from dpad_fast.ops._library import LARGE, new_output
 
 MIB = 1 << 20
 

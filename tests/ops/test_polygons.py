@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from dpad_fast.ops import PackedMasks, polygon_iou, rasterize_polygons
-from dpad_fast.ops import _masks as ops
+from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops.polygons import RULES, gather
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference.polygons import rasterize

@@ -138,7 +138,7 @@ def test_nothing_is_read_behind_the_last_pixel():
 
 
 def test_pillow_lends_its_memory():
-    images = importlib.import_module("dpad_fast.ops._images")
+    images = importlib.import_module("dpad_fast._native.images")
     image = Image.fromarray(noisy_pixels(30, 40))
     pixels = images.as_pixels(image, "image")
     image.putpixel((5, 7), (1, 2, 3))
@@ -150,7 +150,7 @@ def test_pillow_lends_its_memory():
 
 
 def test_without_the_loan_the_result_is_the_same(monkeypatch):
-    images = importlib.import_module("dpad_fast.ops._images")
+    images = importlib.import_module("dpad_fast._native.images")
     image = Image.fromarray(noisy_pixels(60, 80))
     want = roi_clip_preprocess([image], None, size=32)
     monkeypatch.setattr(images, "_lent", lambda image: None)
@@ -233,48 +233,8 @@ def test_channels_last(dtype):
         roi_clip_preprocess(images, boxes, index, size=13, memory_format=torch.preserve_format)
 
 
-def test_images_go_to_a_device_as_they_lie():
-    """Where nothing can be computed, shapes, strides and how much goes up can still be looked at."""
-    from dpad_fast.ops._images import as_pixels, uploaded
-
-    there = torch.device("meta")
-    picture = Image.fromarray(noisy_pixels(20, 31))
-    wide = torch.from_numpy(noisy_pixels(40, 500))
-    for image, span in (
-        (torch.from_numpy(noisy_pixels(20, 31)), 20 * 31 * 3),
-        (torch.from_numpy(noisy_pixels(20, 31)).permute(2, 0, 1), 20 * 31 * 3),
-        (torch.from_numpy(noisy_pixels(20, 31)[..., 0]), 20 * 31),
-        (wide[10:30, 100:131], 20 * 31 * 3),
-        (picture, 20 * 31 * 4 - 1 if hasattr(picture, "__arrow_c_array__") else 20 * 31 * 3),
-    ):
-        pixels = as_pixels(image, "image")
-        up = uploaded(pixels, there, "image")
-        assert up.shape == pixels.shape == (20, 31, 3)
-        assert up.untyped_storage().nbytes() == span
-        assert uploaded(pixels, torch.device("cpu"), "image") is pixels
-    with pytest.raises(ValueError, match=r"images\[1\] is on meta, expected cuda:0 or the host"):
-        uploaded(up, torch.device("cuda:0"), "images[1]")
+def test_naming_the_device_of_the_images_changes_nothing():
     images = [noisy_pixels(20, 31), noisy_pixels(9, 14)]
     assert torch.equal(
         roi_clip_preprocess(images, None, size=8, device="cpu"), roi_clip_preprocess(images, None, size=8)
     )
-
-
-def test_uploaded_bytes_are_the_images(monkeypatch):
-    """The staging copy, with the host in the place of a GPU."""
-    from dpad_fast.ops import _images
-
-    class Elsewhere:
-        type, index = "elsewhere", None
-
-    sent = []
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **options: sent.append(device) or self)
-    for image in (
-        noisy_pixels(20, 31),
-        noisy_pixels(20, 31, channels=4)[..., :3],
-        noisy_pixels(40, 500)[10:30, 100:131],
-        noisy_pixels(9, 7)[..., :1],
-    ):
-        pixels = torch.from_numpy(image).expand(-1, -1, 3)
-        assert torch.equal(_images.uploaded(pixels, Elsewhere(), "image"), pixels)
-    assert len(sent) == 4

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from dpad_fast._native.upload import upload
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, TorchProducts, joined, joined_bias
 from dpad_fast.clip.tower.weights import Affine, Norm
-from dpad_fast.ops._cuda import upload
 
 Tensor = torch.Tensor
 # Sequences whose lengths differ by less than this are padded together.

@@ -16,10 +16,10 @@ from typing import Protocol
 import torch
 from torch.nn import functional as F
 
-from dpad_fast import _extension
+from dpad_fast._native import extension as _extension
+from dpad_fast._native.memory import new_output
 from dpad_fast.clip.tower.packing import Paths
 from dpad_fast.clip.tower.weights import Affine, Norm
-from dpad_fast.ops._library import new_output
 
 Tensor = torch.Tensor
 

@@ -9,13 +9,13 @@ from threading import Lock
 
 import torch
 
+from dpad_fast._native.memory import new_output
+from dpad_fast._native.upload import upload
 from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, Products
 from dpad_fast.clip.tower.weights import Affine, ClipWeights, Layer, Norm, Transformer
-from dpad_fast.ops._cuda import upload
-from dpad_fast.ops._library import new_output
 
 Tensor = torch.Tensor
 # Rows that are worked on together: enough for the products to run at full speed; memory grows with it (100 MB here).

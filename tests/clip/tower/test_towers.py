@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import _extension
 from dpad_fast import testing_rewards as shared
+from dpad_fast._native import extension as _extension
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts
 from dpad_fast.clip.tower.towers import Towers

@@ -1,13 +1,12 @@
 """What users hold as images, as uint8 tensors [H, W, C] over the same memory wherever that is possible."""
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, _imaging
 
-from dpad_fast import _extension
+from dpad_fast._native import extension
 from dpad_fast.pictures import check_pixels, decoding, upright
 
 _CHANNELS = (1, 3, 4)
@@ -94,34 +93,8 @@ def content_digest(pixels: torch.Tensor) -> bytes:
     down, across, colour = pixels.stride()
     if colour != 1 or across not in (3, 4) or (down != width * across and height > 1):
         pixels, across = pixels.contiguous(), 3
-    one, two = _extension.C.digest_pixels(pixels.data_ptr(), height * width, across)
+    one, two = extension.C.digest_pixels(pixels.data_ptr(), height * width, across)
     return bytes(one.to_bytes(8, "little") + two.to_bytes(8, "little"))
-
-
-def uploaded(pixels: torch.Tensor, device: torch.device, name: str) -> torch.Tensor:
-    """The same view of an image [H, W, 3] on `device`, through pinned memory and without waiting for the copy.
-
-    What lies between the pixels (Pillow's fourth byte) goes along, a repeated grey plane goes once; only a view of a
-    much larger picture is put together first.
-
-    Raises:
-        ValueError: the image is already on another device than that.
-    """
-    if pixels.device.type != "cpu":
-        if pixels.device.type != device.type or device.index not in (None, pixels.device.index):
-            raise ValueError(f"{name} is on {pixels.device}, expected {device} or the host")
-        return pixels
-    if device.type == "cpu":
-        return pixels
-    extent = [(size, stride) for size, stride in zip(pixels.shape, pixels.stride(), strict=True) if stride > 0]
-    span = 1 + sum((size - 1) * stride for size, stride in extent)
-    if span > 1.5 * math.prod(size for size, _ in extent):
-        grey = pixels.stride(2) == 0
-        pixels = pixels[..., :1].contiguous().expand(-1, -1, 3) if grey else pixels.contiguous()
-        span = pixels.shape[0] * pixels.shape[1] * (1 if grey else 3)
-    staged = torch.empty(span, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
-    staged.copy_(pixels.as_strided((span,), (1,)))
-    return staged.to(device, non_blocking=True).as_strided(pixels.shape, pixels.stride())
 
 
 def _from_array(image: np.ndarray[Any, Any], name: str) -> torch.Tensor:
@@ -186,5 +159,5 @@ def _lent_piece(image: Image.Image) -> np.ndarray[Any, Any] | None:
         _, array = image.__arrow_c_array__()
     except ValueError:
         return None
-    pixels: np.ndarray[Any, Any] | None = _extension.C.lent_pixels(array, image.height, image.width)
+    pixels: np.ndarray[Any, Any] | None = extension.C.lent_pixels(array, image.height, image.width)
     return pixels

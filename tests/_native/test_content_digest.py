@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dpad_fast.ops._images import as_pixels, content_digest
+from dpad_fast._native.images import as_pixels, content_digest
 from dpad_fast.rewards.images import Picture
 
 

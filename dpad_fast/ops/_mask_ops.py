@@ -1,28 +1,22 @@
-"""Registered ops behind `masks` and `polygons`: shapes are checked there, here tensors meet the extension.
+"""Registered ops behind `masks`, `packed_masks` and `polygons`: what they check meets the extension here.
 
-Packed words are int64 because torch has few operations on uint64; only their bits count. CUDA tensors go to `_cuda`.
+Packed words are int64 because torch has few operations on uint64; only their bits count. CUDA tensors go to
+`_mask_cuda`. Every IoU is made by `iou_of_counts` from intersections and unions; for all pairs of dense masks on the
+CPU one call of the extension does both.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from dpad_fast import _extension
-from dpad_fast.ops import _cuda
-from dpad_fast.ops._library import new_output, new_output_or_zeros, register
-from dpad_fast.ops._packed import Packed as Packed
-from dpad_fast.ops._packed import Pair as Pair
-from dpad_fast.ops._packed import empty_counts as _empty_counts
-from dpad_fast.ops._packed import empty_packed as _empty_packed
-from dpad_fast.ops._packed import words_for as words_for
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
+from dpad_fast._native.memory import new_output, new_output_or_zeros
+from dpad_fast.ops import _mask_cuda
+from dpad_fast.ops._library import register
+from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts, words_for
 
 _MaybeTensor = torch.Tensor | None
-
-
-def _pointer(tensor: _MaybeTensor) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _host(*shape: int) -> torch.Tensor:
@@ -31,15 +25,15 @@ def _host(*shape: int) -> torch.Tensor:
 
 def _check_size(height: int, width: int) -> None:
     """Here too, where compiled graphs come by: the loops count on it for their memory on the stack."""
-    _extension.C.check_mask_size("height and width of masks", height, width)
+    extension.C.check_mask_size("height and width of masks", height, width)
 
 
-def new_packed(n: int, height: int, width: int) -> Packed:
+def new_parts(n: int, height: int, width: int) -> MaskParts:
     """Words, area and box on the CPU, not set yet."""
-    return _new_packed_or_zeros(n, height, width)[0]
+    return _new_parts_or_zeros(n, height, width)[0]
 
 
-def _new_packed_or_zeros(n: int, height: int, width: int) -> tuple[Packed, bool]:
+def _new_parts_or_zeros(n: int, height: int, width: int) -> tuple[MaskParts, bool]:
     _check_size(height, width)
     area, box = _host(n), _host(n, 4)
     if type(area) is not torch.Tensor:
@@ -51,16 +45,16 @@ def _new_packed_or_zeros(n: int, height: int, width: int) -> tuple[Packed, bool]
 # Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
 
 
-def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
+def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
     a, b = a.contiguous(), b.contiguous()
     skip = None if ignore is None else ignore.contiguous()
-    intersection, union = _empty_counts(a, (a.shape[0],))
+    intersection, union = empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 else pixels
-    _extension.C.dense_pair_counts(
+    extension.C.dense_pair_counts(
         a.data_ptr(),
         b.data_ptr(),
-        _pointer(skip),
+        address(skip),
         step,
         a.shape[0],
         pixels,
@@ -71,15 +65,15 @@ def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) ->
     return intersection, union
 
 
-def _dense_counts_fake(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
-    return _empty_counts(a, (a.shape[0],))
+def _dense_counts_fake(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
+    return empty_counts(a, (a.shape[0],))
 
 
-dense_counts: Any = register(
+dense_counts = register(
     "mask_dense_counts",
     "(Tensor a, Tensor b, Tensor? ignore) -> (Tensor, Tensor)",
     cpu=_dense_counts_cpu,
-    cuda=_cuda.dense_counts,
+    cuda=_mask_cuda.dense_counts,
     fake=_dense_counts_fake,
 )
 
@@ -87,22 +81,22 @@ dense_counts: Any = register(
 # Packing: masks bool or uint8 [N, H, W] to words [N, H, words], area [N], box [N, 4], and back.
 
 
-def _pack_cpu(masks: torch.Tensor) -> Packed:
+def _pack_cpu(masks: torch.Tensor) -> MaskParts:
     masks = masks.contiguous()
     n, height, width = masks.shape
-    words, area, box = new_packed(n, height, width)
-    _extension.C.pack_masks(
+    words, area, box = new_parts(n, height, width)
+    extension.C.pack_masks(
         masks.data_ptr(), n, height, width, torch.get_num_threads(), words.data_ptr(), area.data_ptr(), box.data_ptr()
     )  # fmt: skip
     return words, area, box
 
 
-def _pack_fake(masks: torch.Tensor) -> Packed:
-    return _empty_packed(masks, *masks.shape)
+def _pack_fake(masks: torch.Tensor) -> MaskParts:
+    return empty_parts(masks, *masks.shape)
 
 
-pack: Any = register(
-    "mask_pack", "(Tensor masks) -> (Tensor, Tensor, Tensor)", cpu=_pack_cpu, cuda=_cuda.pack, fake=_pack_fake
+pack = register(
+    "mask_pack", "(Tensor masks) -> (Tensor, Tensor, Tensor)", cpu=_pack_cpu, cuda=_mask_cuda.pack, fake=_pack_fake
 )
 
 
@@ -110,7 +104,7 @@ def _unpack_cpu(words: torch.Tensor, width: int) -> torch.Tensor:
     words = words.contiguous()
     n, height = words.shape[:2]
     masks = new_output((n, height, width), torch.bool)
-    _extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
+    extension.C.unpack_masks(words.data_ptr(), n, height, width, torch.get_num_threads(), masks.data_ptr())
     return masks
 
 
@@ -118,31 +112,31 @@ def _unpack_fake(words: torch.Tensor, width: int) -> torch.Tensor:
     return torch.empty((*words.shape[:2], width), dtype=torch.bool, device=words.device)
 
 
-unpack: Any = register(
-    "mask_unpack", "(Tensor words, int width) -> Tensor", cpu=_unpack_cpu, cuda=_cuda.unpack, fake=_unpack_fake
+unpack = register(
+    "mask_unpack", "(Tensor words, int width) -> Tensor", cpu=_unpack_cpu, cuda=_mask_cuda.unpack, fake=_unpack_fake
 )
 
 
-def _measure_cpu(words: torch.Tensor, width: int) -> Pair:
+def _measure_cpu(words: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     _check_size(words.shape[1], width)
     words = words.contiguous()
-    _, area, box = _empty_packed(words, words.shape[0], 0, 0)
-    _extension.C.measure_masks(
+    _, area, box = empty_parts(words, words.shape[0], 0, 0)
+    extension.C.measure_masks(
         words.data_ptr(), words.shape[0], words.shape[1], width, area.data_ptr(), box.data_ptr()
     )  # fmt: skip
     return area, box
 
 
-def _measure_fake(words: torch.Tensor, width: int) -> Pair:
-    _, area, box = _empty_packed(words, words.shape[0], 0, 0)
+def _measure_fake(words: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    _, area, box = empty_parts(words, words.shape[0], 0, 0)
     return area, box
 
 
-measure: Any = register(
+measure = register(
     "mask_measure",
     "(Tensor words, int width) -> (Tensor, Tensor)",
     cpu=_measure_cpu,
-    cuda=_cuda.measure,
+    cuda=_mask_cuda.measure,
     fake=_measure_fake,
 )
 
@@ -150,35 +144,35 @@ measure: Any = register(
 # Packed pairs (matrix False) or all pairs (matrix True); ignore holds one mask, or one per mask of b.
 
 
-def _packed_args(words: torch.Tensor, area: torch.Tensor, box: torch.Tensor) -> tuple[int, int, int, int]:
+def _mask_args(words: torch.Tensor, area: torch.Tensor, box: torch.Tensor) -> tuple[int, int, int, int]:
     return words.data_ptr(), area.data_ptr(), box.data_ptr(), words.shape[0]
 
 
 def _packed_counts_cpu(
     a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
-) -> Pair:
+) -> Counts:
     a, b, ignore = ([part.contiguous() for part in masks] for masks in (a, b, ignore))
     height = a[0].shape[1]
     intersection, union = _packed_counts_fake(a, b, ignore, width, matrix)
-    run = _extension.C.packed_matrix_counts if matrix else _extension.C.packed_pair_counts
-    skip = _packed_args(*ignore) if ignore else None
+    run = extension.C.packed_matrix_counts if matrix else extension.C.packed_pair_counts
+    skip = _mask_args(*ignore) if ignore else None
     threads = torch.get_num_threads()
-    run(_packed_args(*a), _packed_args(*b), skip, height, width, threads, intersection.data_ptr(), union.data_ptr())
+    run(_mask_args(*a), _mask_args(*b), skip, height, width, threads, intersection.data_ptr(), union.data_ptr())
     return intersection, union
 
 
 def _packed_counts_fake(
     a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
-) -> Pair:
+) -> Counts:
     n, m = a[0].shape[0], b[0].shape[0]
-    return _empty_counts(a[0], (n, m) if matrix else (n,))
+    return empty_counts(a[0], (n, m) if matrix else (n,))
 
 
-packed_counts: Any = register(
+packed_counts = register(
     "mask_packed_counts",
     "(Tensor[] a, Tensor[] b, Tensor[] ignore, int width, bool matrix) -> (Tensor, Tensor)",
     cpu=_packed_counts_cpu,
-    cuda=_cuda.packed_counts,
+    cuda=_mask_cuda.packed_counts,
     fake=_packed_counts_fake,
 )
 
@@ -190,23 +184,23 @@ def _dense_matrix_cpu(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.T
     a, b = a.contiguous(), b.contiguous()
     m, height, width = b.shape
     out = _dense_matrix_fake(a, b, empty)
-    room = new_packed(m, height, width)
-    _extension.C.dense_matrix_iou(
-        a.data_ptr(), a.shape[0], b.data_ptr(), _packed_args(*room), height, width, empty, torch.get_num_threads(),
+    room = new_parts(m, height, width)
+    extension.C.dense_matrix_iou(
+        a.data_ptr(), a.shape[0], b.data_ptr(), _mask_args(*room), height, width, empty, torch.get_num_threads(),
         out.data_ptr(),
     )  # fmt: skip
     return out
 
 
 def _dense_matrix_cuda(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
-    return _ratio_torch(*_cuda.dense_matrix(a, b), empty)
+    return _ratio_torch(*_mask_cuda.dense_matrix(a, b), empty)
 
 
 def _dense_matrix_fake(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
     return torch.empty((a.shape[0], b.shape[0]), dtype=torch.float64, device=a.device)
 
 
-dense_matrix: Any = register(
+dense_matrix = register(
     "mask_dense_matrix",
     "(Tensor a, Tensor b, float empty) -> Tensor",
     cpu=_dense_matrix_cpu,
@@ -221,7 +215,7 @@ dense_matrix: Any = register(
 def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
     intersection, union = intersection.contiguous(), union.contiguous()
     out = torch.empty(union.shape, dtype=torch.float64, device="cpu")
-    _extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
+    extension.C.iou_ratios(intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr())
     return out
 
 
@@ -234,13 +228,18 @@ def _ratio_fake(intersection: torch.Tensor, union: torch.Tensor, empty: float) -
     return torch.empty(union.shape, dtype=torch.float64, device=union.device)
 
 
-ratio: Any = register(
+ratio = register(
     "mask_ratio",
     "(Tensor intersection, Tensor union, float empty) -> Tensor",
     cpu=_ratio_cpu,
     cuda=_ratio_torch,
     fake=_ratio_fake,
 )
+
+
+def iou_of_counts(counts: Counts, empty: float) -> torch.Tensor:
+    """Intersection / union in float64, `empty` where the union is empty."""
+    return ratio(*counts, float(empty))
 
 
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
@@ -250,7 +249,7 @@ PolygonArgs = tuple[int, int, int, int, int, int]
 """Addresses and lengths of vertices, rings and objects, as `dpad_fast._C.Polygons` gives them too."""
 
 
-def _polygon_args(vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor) -> PolygonArgs:
+def polygon_args(vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor) -> PolygonArgs:
     return (
         vertices.data_ptr(), vertices.shape[0], rings.data_ptr(), rings.shape[0] - 1,
         objects.data_ptr(), objects.shape[0] - 1,
@@ -259,15 +258,15 @@ def _polygon_args(vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Te
 
 def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
-) -> Packed:
+) -> MaskParts:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    return draw_here(_polygon_args(vertices, rings, objects), height, width, rule)
+    return draw_on_cpu(polygon_args(vertices, rings, objects), height, width, rule)
 
 
-def draw_here(polygons: PolygonArgs, height: int, width: int, rule: str) -> Packed:
+def draw_on_cpu(polygons: PolygonArgs, height: int, width: int, rule: str) -> MaskParts:
     """What the registered op does on the CPU: polygons read from lists need no tensors, nor a dispatcher."""
-    (words, area, box), zeros = _new_packed_or_zeros(polygons[-1], height, width)
-    _extension.C.draw_polygons(
+    (words, area, box), zeros = _new_parts_or_zeros(polygons[-1], height, width)
+    extension.C.draw_polygons(
         polygons, height, width, rule, torch.get_num_threads(), zeros, words.data_ptr(), area.data_ptr(),
         box.data_ptr(),
     )  # fmt: skip
@@ -276,15 +275,15 @@ def draw_here(polygons: PolygonArgs, height: int, width: int, rule: str) -> Pack
 
 def _draw_fake(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
-) -> Packed:
-    return _empty_packed(vertices, objects.shape[0] - 1, height, width)
+) -> MaskParts:
+    return empty_parts(vertices, objects.shape[0] - 1, height, width)
 
 
-draw: Any = register(
+draw = register(
     "polygon_draw",
     "(Tensor vertices, Tensor rings, Tensor objects, int height, int width, str rule) -> (Tensor, Tensor, Tensor)",
     cpu=_draw_cpu,
-    cuda=_cuda.draw,
+    cuda=_mask_cuda.draw,
     fake=_draw_fake,
 )
 
@@ -293,15 +292,15 @@ def _draw_dense_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    return draw_dense_here(_polygon_args(vertices, rings, objects), height, width, rule)
+    return draw_dense_on_cpu(polygon_args(vertices, rings, objects), height, width, rule)
 
 
-def draw_dense_here(polygons: PolygonArgs, height: int, width: int, rule: str) -> torch.Tensor:
+def draw_dense_on_cpu(polygons: PolygonArgs, height: int, width: int, rule: str) -> torch.Tensor:
     """The same as bytes."""
     _check_size(height, width)
     masks, zeros = new_output_or_zeros((polygons[-1], height, width), torch.bool)
     threads = torch.get_num_threads()
-    _extension.C.draw_polygons_dense(polygons, height, width, rule, threads, zeros, masks.data_ptr())
+    extension.C.draw_polygons_dense(polygons, height, width, rule, threads, zeros, masks.data_ptr())
     return masks
 
 
@@ -311,11 +310,11 @@ def _draw_dense_fake(
     return torch.empty((objects.shape[0] - 1, height, width), dtype=torch.bool, device=vertices.device)
 
 
-draw_dense: Any = register(
+draw_dense = register(
     "polygon_draw_dense",
     "(Tensor vertices, Tensor rings, Tensor objects, int height, int width, str rule) -> Tensor",
     cpu=_draw_dense_cpu,
-    cuda=_cuda.draw_dense,
+    cuda=_mask_cuda.draw_dense,
     fake=_draw_dense_fake,
 )
 
@@ -323,14 +322,14 @@ draw_dense: Any = register(
 def _polygon_counts_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
     mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
-) -> Pair:  # fmt: skip
+) -> Counts:  # fmt: skip
     vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
     masks, ignore = [part.contiguous() for part in masks], [part.contiguous() for part in ignore]
     index = None if mask_index is None else mask_index.contiguous()
-    intersection, union = _empty_counts(vertices, (objects.shape[0] - 1,))
-    _extension.C.polygon_counts(
-        _polygon_args(vertices, rings, objects), rule, _packed_args(*masks), masks[0].shape[1], width, _pointer(index),
-        _packed_args(*ignore) if ignore else None, torch.get_num_threads(), intersection.data_ptr(), union.data_ptr(),
+    intersection, union = empty_counts(vertices, (objects.shape[0] - 1,))
+    extension.C.polygon_counts(
+        polygon_args(vertices, rings, objects), rule, _mask_args(*masks), masks[0].shape[1], width, address(index),
+        _mask_args(*ignore) if ignore else None, torch.get_num_threads(), intersection.data_ptr(), union.data_ptr(),
     )  # fmt: skip
     return intersection, union
 
@@ -338,15 +337,15 @@ def _polygon_counts_cpu(
 def _polygon_counts_fake(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
     mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
-) -> Pair:  # fmt: skip
-    return _empty_counts(vertices, (objects.shape[0] - 1,))
+) -> Counts:  # fmt: skip
+    return empty_counts(vertices, (objects.shape[0] - 1,))
 
 
-polygon_counts: Any = register(
+polygon_counts = register(
     "polygon_counts",
     "(Tensor vertices, Tensor rings, Tensor objects, Tensor[] masks, Tensor? mask_index, Tensor[] ignore, int width, "
     "str rule) -> (Tensor, Tensor)",
     cpu=_polygon_counts_cpu,
-    cuda=_cuda.polygon_counts,
+    cuda=_mask_cuda.polygon_counts,
     fake=_polygon_counts_fake,
 )

@@ -16,7 +16,7 @@ def explain_load_failure(error: BaseException) -> str:
     Returns:
         Several lines: the error, what is on disk, and what to try, the likeliest cause first.
     """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     found = sorted(path.name for path in folder.glob("_C*") if path.suffix in {".so", ".pyd"})
     causes = []
     if not found:

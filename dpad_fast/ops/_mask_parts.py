@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Words int64 [N, H, ceil(W / 64)], area int64 [N], box int64 [N, 4]."""
-Pair = tuple[torch.Tensor, torch.Tensor]
+MaskParts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of N packed masks: words int64 [N, H, ceil(W / 64)], area int64 [N], box int64 [N, 4]."""
+Counts = tuple[torch.Tensor, torch.Tensor]
+"""Pixels in both masks and in either, int64 of one shape; what every IoU is made from (`_mask_ops.iou_of_counts`)."""
 
 
 def words_for(width: int) -> int:
@@ -14,14 +15,14 @@ def words_for(width: int) -> int:
     return (width + 63) // 64
 
 
-def empty_packed(like: torch.Tensor, n: int, height: int, width: int) -> Packed:
+def empty_parts(like: torch.Tensor, n: int, height: int, width: int) -> MaskParts:
     """Memory for N packed masks, on the device of `like`."""
     shapes = ((n, height, words_for(width)), (n,), (n, 4))
     words, area, box = (torch.empty(shape, dtype=torch.int64, device=like.device) for shape in shapes)
     return words, area, box
 
 
-def empty_counts(like: torch.Tensor, shape: tuple[int, ...]) -> Pair:
+def empty_counts(like: torch.Tensor, shape: tuple[int, ...]) -> Counts:
     """Memory for intersections and unions, on the device of `like`."""
     return (
         torch.empty(shape, dtype=torch.int64, device=like.device),

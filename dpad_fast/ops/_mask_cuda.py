@@ -1,25 +1,25 @@
 """CUDA tensors meet the launchers of csrc/cuda: addresses, sizes, and the stream that torch is on.
 
-Nothing here waits for the GPU or falls back to another device. What the kernels find wrong only when they run (an index
-outside of its range, a vertex that is no number) cannot be raised without waiting; each op says what such an item gets.
+Nothing here waits for the GPU or falls back to another device. What is found wrong on the GPU alone (an index outside
+of its range, a vertex that is no number) cannot be raised without waiting; each op says what such an item gets.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from dpad_fast import _extension
-from dpad_fast.ops._packed import Packed, Pair, empty_counts, empty_packed
+from dpad_fast._native import extension
+from dpad_fast._native.address import address
+from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts
 
 _MaybeTensor = torch.Tensor | None
 
 
-def _kernels(op: str, device: torch.device) -> Any:
+def _launchers(op: str, device: torch.device) -> Any:
     """The extension, which must have been built with CUDA."""
-    module = _extension.C
+    module = extension.C
     if not hasattr(module, "cuda_pack"):
         raise RuntimeError(
             f"{op}: tensors on {device} need CUDA kernels, and dpad_fast's extension was built without them (no nvcc, "
@@ -28,26 +28,17 @@ def _kernels(op: str, device: torch.device) -> Any:
     return module
 
 
-def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    """Makes the tensor's GPU the current one, to which Triton launches, whatever its arguments' addresses say."""
-    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
-
-
 def _stream(device: torch.device) -> tuple[int, int]:
     """Device number and handle of the current stream."""
     stream = torch.cuda.current_stream(device)
     return stream.device_index, stream.cuda_stream
 
 
-def _together(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
-    """A kernel given an address of another device would crash the process, so this is checked in every op."""
+def _check_one_device(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
+    """CUDA code given an address of another device would crash the process, so this is checked in every op."""
     for other in others:
         if other is not None and other.device != first.device:
             raise ValueError(f"{op}: all tensors must be on one device, got {first.device} and {other.device}")
-
-
-def _address(tensor: _MaybeTensor) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
@@ -56,28 +47,28 @@ def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
     return masks.contiguous()
 
 
-def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Pair:
+def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
     """Intersections and unions [N] of dense masks [N, H, W]; `ignore` [H, W] or [N, H, W]."""
     op = "mask_dense_counts"
-    _together(op, a, b, ignore)
+    _check_one_device(op, a, b, ignore)
     a, b = _bytes(op, "a", a), _bytes(op, "b", b)
     skip = None if ignore is None else _bytes(op, "ignore", ignore)
     intersection, union = empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 else pixels
-    _kernels(op, a.device).cuda_dense_counts(
-        a.data_ptr(), b.data_ptr(), _address(skip), step, a.shape[0], pixels, intersection.data_ptr(),
+    _launchers(op, a.device).cuda_dense_counts(
+        a.data_ptr(), b.data_ptr(), address(skip), step, a.shape[0], pixels, intersection.data_ptr(),
         union.data_ptr(), _stream(a.device),
     )  # fmt: skip
     return intersection, union
 
 
-def pack(masks: torch.Tensor) -> Packed:
+def pack(masks: torch.Tensor) -> MaskParts:
     """Words, areas and boxes of dense masks [N, H, W]."""
     masks = _bytes("mask_pack", "masks", masks)
     n, height, width = masks.shape
-    words, area, box = empty_packed(masks, n, height, width)
-    _kernels("mask_pack", masks.device).cuda_pack(
+    words, area, box = empty_parts(masks, n, height, width)
+    _launchers("mask_pack", masks.device).cuda_pack(
         masks.data_ptr(), n, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(), _stream(masks.device)
     )
     return words, area, box
@@ -88,18 +79,18 @@ def unpack(words: torch.Tensor, width: int) -> torch.Tensor:
     words = words.contiguous()
     n, height = words.shape[:2]
     masks = torch.empty((n, height, width), dtype=torch.bool, device=words.device)
-    _kernels("mask_unpack", words.device).cuda_unpack(
+    _launchers("mask_unpack", words.device).cuda_unpack(
         words.data_ptr(), n, height, width, masks.data_ptr(), _stream(words.device)
     )
     return masks
 
 
-def measure(words: torch.Tensor, width: int) -> Pair:
+def measure(words: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Areas [N] and boxes [N, 4]."""
     words = words.contiguous()
     n, height = words.shape[:2]
-    _, area, box = empty_packed(words, n, 0, 0)
-    _kernels("mask_measure", words.device).cuda_measure(
+    _, area, box = empty_parts(words, n, 0, 0)
+    _launchers("mask_measure", words.device).cuda_measure(
         words.data_ptr(), n, height, width, area.data_ptr(), box.data_ptr(), _stream(words.device)
     )
     return area, box
@@ -107,32 +98,32 @@ def measure(words: torch.Tensor, width: int) -> Pair:
 
 def packed_counts(
     a: list[torch.Tensor], b: list[torch.Tensor], ignore: list[torch.Tensor], width: int, matrix: bool
-) -> Pair:
+) -> Counts:
     """Counts [N] of pairs, or [N, M] of all pairs, of packed masks (words, area, box)."""
     op = "mask_packed_counts"
-    _together(op, *a, *b, *ignore)
+    _check_one_device(op, *a, *b, *ignore)
     a, b, ignore = ([part.contiguous() for part in masks] for masks in (a, b, ignore))
     n, m, size = a[0].shape[0], b[0].shape[0], a[0].shape[1] * a[0].shape[2]
     skip = ignore[0] if ignore else None
     step = 0 if skip is None or skip.shape[0] == 1 else size
     intersection, union = empty_counts(a[0], (n, m) if matrix else (n,))
-    kernels, stream = _kernels(op, a[0].device), _stream(a[0].device)
+    launchers, stream = _launchers(op, a[0].device), _stream(a[0].device)
     if not matrix:
-        kernels.cuda_packed_counts(
-            a[0].data_ptr(), b[0].data_ptr(), _address(skip), step, n, size, intersection.data_ptr(),
+        launchers.cuda_packed_counts(
+            a[0].data_ptr(), b[0].data_ptr(), address(skip), step, n, size, intersection.data_ptr(),
             union.data_ptr(), stream,
         )  # fmt: skip
         return intersection, union
-    kernels.cuda_matrix_counts(
-        a[0].data_ptr(), a[1].data_ptr(), n, b[0].data_ptr(), b[1].data_ptr(), m, _address(skip), step, size,
+    launchers.cuda_matrix_counts(
+        a[0].data_ptr(), a[1].data_ptr(), n, b[0].data_ptr(), b[1].data_ptr(), m, address(skip), step, size,
         intersection.data_ptr(), union.data_ptr(), stream,
     )  # fmt: skip
     return intersection, union
 
 
-def dense_matrix(a: torch.Tensor, b: torch.Tensor) -> Pair:
+def dense_matrix(a: torch.Tensor, b: torch.Tensor) -> Counts:
     """Counts [N, M] of all pairs of dense masks: packed first, which costs one read of them."""
-    _together("mask_dense_matrix", a, b)
+    _check_one_device("mask_dense_matrix", a, b)
     return packed_counts(list(pack(a)), list(pack(b)), [], a.shape[2], True)
 
 
@@ -146,7 +137,7 @@ def _polygons(
     op: str, vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
 ) -> tuple[list[torch.Tensor], _Polygons]:
     """Contiguous tensors, which the caller keeps until the launch, and what the extension takes for them."""
-    _together(op, vertices, rings, objects)
+    _check_one_device(op, vertices, rings, objects)
     for name, tensor, dtype in (
         ("vertices", vertices, torch.float64),
         ("rings", rings, torch.int64),
@@ -161,14 +152,14 @@ def _polygons(
 
 def draw(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
-) -> Packed:
+) -> MaskParts:
     """Words, areas and boxes of N objects."""
-    kernels = _kernels("polygon_draw", vertices.device)
+    launchers = _launchers("polygon_draw", vertices.device)
     parts, polygons = _polygons("polygon_draw", vertices, rings, objects)
     n = parts[2].shape[0] - 1
-    words, area, box = empty_packed(vertices, n, height, width)
-    scratch = torch.empty(5 * n * kernels.cuda_bands(height, width), dtype=torch.int32, device=vertices.device)
-    kernels.cuda_draw(
+    words, area, box = empty_parts(vertices, n, height, width)
+    scratch = torch.empty(5 * n * launchers.cuda_bands(height, width), dtype=torch.int32, device=vertices.device)
+    launchers.cuda_draw(
         polygons, rule, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(),
         scratch.data_ptr(), _stream(vertices.device),
     )  # fmt: skip
@@ -179,10 +170,10 @@ def draw_dense(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
     """Bool [N, height, width]."""
-    kernels = _kernels("polygon_draw_dense", vertices.device)
+    launchers = _launchers("polygon_draw_dense", vertices.device)
     parts, polygons = _polygons("polygon_draw_dense", vertices, rings, objects)
     masks = torch.empty((parts[2].shape[0] - 1, height, width), dtype=torch.bool, device=vertices.device)
-    kernels.cuda_draw_dense(
+    launchers.cuda_draw_dense(
         polygons, rule, height, width, masks.data_ptr(), _stream(vertices.device)
     )  # fmt: skip
     return masks
@@ -191,29 +182,20 @@ def draw_dense(
 def polygon_counts(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
     mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
-) -> Pair:  # fmt: skip
+) -> Counts:  # fmt: skip
     """Counts [N] of each object with its mask; 0 and 0 where mask_index is no mask."""
     op = "polygon_counts"
-    kernels = _kernels(op, vertices.device)
+    launchers = _launchers(op, vertices.device)
     parts, polygons = _polygons(op, vertices, rings, objects)
-    _together(op, vertices, *masks, *ignore, mask_index)
+    _check_one_device(op, vertices, *masks, *ignore, mask_index)
     words = masks[0].contiguous()
     index = None if mask_index is None else mask_index.contiguous()
     skip = ignore[0].contiguous() if ignore else None
     m, height, columns = words.shape
     step = 0 if skip is None or skip.shape[0] == 1 else height * columns
     intersection, union = empty_counts(vertices, (parts[2].shape[0] - 1,))
-    kernels.cuda_draw_counts(
-        polygons, rule, height, width, words.data_ptr(), m, _address(index), _address(skip), step,
+    launchers.cuda_draw_counts(
+        polygons, rule, height, width, words.data_ptr(), m, address(index), address(skip), step,
         intersection.data_ptr(), union.data_ptr(), _stream(vertices.device),
     )  # fmt: skip
     return intersection, union
-
-
-def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
-    """Host tensors of 64-bit elements on `device`, in one copy from pinned memory that nobody waits for."""
-    flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
-    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=device.type == "cuda")
-    torch.cat(flat, out=staged)
-    there = torch.split(staged.to(device, non_blocking=True), [part.numel() for part in parts])
-    return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]
