@@ -5,8 +5,8 @@ faster_coco_eval (`test_mask_api.py`, `test_cpp_safety_regressions.py`), hotcoco
 `test_dropin_compat.py`, `test_dropin_gaps.py`, `test_review_fixes.py`), rlemasklib (`test_functional.py`,
 `test_edge_cases.py`, `test_regressions.py`), detectron2 (`tests/data/test_coco.py`), datumaro
 (`tests/unit/test_masks.py`), supervision (`test_converters.py`, `test_compact_mask_coco.py`), and to issues of
-pycocotools on memory orders and runs of no pixels. The numbers are our own. `test_coco_mask_drawing.py` has the boxes
-and polygons, `test_coco_mask_pipelines.py` the libraries that call `pycocotools.mask`.
+pycocotools on memory orders and runs of no pixels. The numbers are our own. `test_drawing.py` has the boxes and
+polygons, `test_pipelines.py` the libraries that call `pycocotools.mask`.
 """
 
 import json
