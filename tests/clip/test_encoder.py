@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip import EmbeddingCache, Preprocess
 from dpad_fast.rewards.images import Picture
+from dpad_fast.testing import rewards as shared
 
 
 def captions(count, seed=0):

@@ -10,7 +10,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip.forward import OwnForward
 from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose, gpu_attention
@@ -18,6 +17,7 @@ from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
 from dpad_fast.testing import missing_cuda
+from dpad_fast.testing import rewards as shared
 
 needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
 CPU = torch.device("cpu")

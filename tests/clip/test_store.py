@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip import EmbeddingCache
 from dpad_fast.clip import store as store_module
 from dpad_fast.clip.store import FILE, EmbeddingStore
 from dpad_fast.testing import cases
+from dpad_fast.testing import rewards as shared
 
 CASES = cases(1)
 CAPTIONS = ("a red cat", "a small dog near the table", "the blue chair")

@@ -1,3 +1,5 @@
+"""The command line: help, mistakes in one line, the configuration of `train`, `evaluate` and `report` from files."""
+
 import json
 import subprocess
 import sys

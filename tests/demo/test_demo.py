@@ -1,3 +1,5 @@
+"""The demo from end to end with tiny models, what its workers report, and how its displays follow them."""
+
 import json
 
 import pytest

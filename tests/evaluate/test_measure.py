@@ -1,3 +1,5 @@
+"""Answers of a model against the scene: which shape was meant, boxes and masks, differences between runs."""
+
 import numpy as np
 import pytest
 

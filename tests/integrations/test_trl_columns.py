@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.integrations.trl import TrlRewards
+from dpad_fast.testing import rewards as shared
 
 GEOMETRY = ("iou", "box_l1", "point_l1")
 GOOD, OTHER = shared.completion(), "<box>(0,0),(9,9)</box><points>(2,2),(5,5)</points>"

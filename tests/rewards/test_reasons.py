@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.rewards import MALFORMED
 from dpad_fast.rewards.config import TERMS
+from dpad_fast.testing import rewards as shared
 
 MASK = np.zeros((72, 96), bool)
 MASK[12:52, 20:64] = True

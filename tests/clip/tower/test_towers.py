@@ -1,3 +1,5 @@
+"""The towers of our own: products, attention and whole models against torch, transformers and open_clip."""
+
 import copy
 import os
 import subprocess
@@ -8,11 +10,11 @@ import torch
 
 import dpad_fast as df
 from dpad_fast import _extension
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import Affine, Norm, read_weights
+from dpad_fast.testing import rewards as shared
 
 KERNELS = {
     "float32": (lambda: NativeProducts("float32"), 3e-6),
@@ -112,7 +114,7 @@ def digit_results():
     return found
 
 
-@pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
+@pytest.mark.skipif(_extension.C.simd_report()["tower"] != "amx", reason="no AMX here")
 def test_amx_does_what_plain_code_does(tmp_path):
     # To the bit; another process, because the choice is made once.
     environment, saved = {**os.environ, "DPAD_FAST_SIMD": "avx512"}, tmp_path / "plain.pt"
@@ -286,7 +288,7 @@ def test_a_changed_model_is_left_to_itself(tiny):
     assert "towers" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
 
 
-@pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
+@pytest.mark.skipif(_extension.C.simd_report()["tower"] != "amx", reason="no AMX here")
 def test_outliers_that_digits_do_not_bear(tiny):
     assert "AMX" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
     # An element of every row is 100,000 times as large as the others, and what it is multiplied by is 0.
