@@ -26,7 +26,7 @@ import numpy.typing as npt
 from dpad_fast import _coco_runs, _extension
 
 Rle: TypeAlias = dict[str, Any]
-_LONGEST = 65535  # as kMaxSide in csrc/core/masks.h
+_LONGEST = 65535  # as kMaxSide in csrc/core/masks/masks.h
 __all__ = ["area", "decode", "encode", "frPyObjects", "iou", "merge", "toBbox"]
 
 

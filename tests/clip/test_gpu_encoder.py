@@ -137,7 +137,7 @@ def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
         image = torch.zeros(40, 50, 3, dtype=torch.uint8, device="cuda")
         there = encoder.preprocess([image], [None, (1, 2, 9, 9)], [0, 0], torch.device("cuda"))
     assert (tuple(there.shape), there.device.type) == ((2, 3, 32, 32), "cuda")
-    # The wiring: the encoder's own stream and device reach the preprocessing; here it goes on on the CPU.
+    # The wiring: preprocessing gets the encoder's own stream and device; here it runs on the CPU.
     stream, entered, asked = SimpleNamespace(device=CPU), [], []
 
     def on_stream(it):

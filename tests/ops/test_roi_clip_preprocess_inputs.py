@@ -234,7 +234,7 @@ def test_channels_last(dtype):
 
 
 def test_images_go_to_a_device_as_they_lie():
-    """Where nothing can be computed, shapes, strides and how much goes up can still be looked at."""
+    """With fake tensors nothing is computed, but shapes, strides and the bytes uploaded can be checked."""
     from dpad_fast.ops._images import as_pixels, uploaded
 
     there = torch.device("meta")
@@ -261,7 +261,7 @@ def test_images_go_to_a_device_as_they_lie():
 
 
 def test_uploaded_bytes_are_the_images(monkeypatch):
-    """The staging copy, with the host in the place of a GPU."""
+    """The staging copy, with the host in place of a GPU."""
     from dpad_fast.ops import _images
 
     class Elsewhere:

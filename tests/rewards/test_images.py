@@ -41,7 +41,7 @@ def similarity(encoder, image, size):
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_every_way_in_is_turned_alike(encoder, tmp_path, suffix, orientation):
-    """As `datasets` decodes the row and transformers loads the file: by the sizes and the similarities."""
+    """Sizes and similarities are those of what `datasets` decodes and transformers loads."""
     datasets = pytest.importorskip("datasets")
     from transformers.image_utils import load_image
 

@@ -17,7 +17,7 @@ CUT = df.Target(box=(20.1, 12, 20.4, 52), points=TARGET.points, image_size=share
 
 
 def truncated(tmp_path):
-    """A file whose header is well and whose pixels end too early: it breaks while the encoder works."""
+    """A file with a good header whose pixels end too early: reading fails while the encoder works."""
     shared.picture(4).save(tmp_path / "cut.jpg", quality=95)
     content = (tmp_path / "cut.jpg").read_bytes()
     return content[: len(content) // 2]
