@@ -72,7 +72,7 @@ portable: $(VENV)/.stamp-train-dev
 CASES ?= 10
 thorough: $(VENV)/.stamp-train-dev
 	DPAD_FAST_CASES=$(CASES) $(BIN)/python -m pytest tests/ops/test_roi_clip_preprocess*.py tests/ops/test_masks.py \
-	  tests/ops/test_polygons.py tests/test_coco_mask.py $(ARGS)
+	  tests/ops/test_polygons.py tests/coco_mask $(ARGS)
 
 # Coverage-guided fuzzing of polygons, RLE strings and boxes, with ASan and UBSan; needs clang++ with libFuzzer.
 FUZZ_SECONDS ?= 600

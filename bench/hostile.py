@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 MEGABYTE = 1 << 20
 PRESETS = ("dpad", "dpad-released", "seg-zero", "vision-reasoner")

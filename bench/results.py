@@ -54,7 +54,7 @@ def read(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
 
 def device() -> str:
     """The processor, and the instruction set that the ops use on it."""
-    return f"{info.cpu_model()}, {_extension.C.mask_kernels()}"
+    return f"{info.cpu_model()}, {_extension.C.simd_report()['masks']}"
 
 
 def versions() -> str:

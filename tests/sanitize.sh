@@ -26,5 +26,5 @@ export PYTHONPATH=$PWD/$site PYTHONSAFEPATH=1 DPAD_FAST_SANITIZED=1
 preload="$("${CXX:-g++}" -print-file-name=libasan.so) $("${CXX:-g++}" -print-file-name=libstdc++.so.6)"
 LD_PRELOAD=$preload "$python" -c 'import dpad_fast, pathlib; from dpad_fast._native import extension as _extension
 print("sanitized:", pathlib.Path(_extension.load().__file__).relative_to(pathlib.Path.cwd()))'
-[ $# -gt 0 ] || set -- -q tests/ops tests/csrc tests/test_coco_mask.py tests/clip/tower/test_towers.py
+[ $# -gt 0 ] || set -- -q tests/ops tests/csrc tests/coco_mask tests/clip/tower/test_towers.py
 LD_PRELOAD=$preload "$python" -m pytest "$@"

@@ -94,7 +94,7 @@ def test_a_broken_extension_is_explained(
 
 
 def test_kernels_has_no_init_and_its_link_is_in_git() -> None:
-    """With an __init__.py it would shadow Hugging Face's package of that name (see design.md)."""
+    """With an __init__.py it would shadow Hugging Face's package of that name (see CONTRIBUTING.md)."""
     assert not (ROOT / "kernels" / "__init__.py").exists()
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")

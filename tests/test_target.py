@@ -45,7 +45,7 @@ def test_masks_of_every_kind_hold_the_same_pixels(name, given):
     found = getattr(target, name)
     assert (type(found), found.dtype) == (np.ndarray, bool)
     assert np.array_equal(found, RIGHT)
-    assert target.image_size == (8, 6)  # nothing else says it
+    assert target.image_size == (8, 6)  # no other field gives it
     torch.from_numpy(found)  # memory that torch takes without a warning
 
 

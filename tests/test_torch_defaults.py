@@ -12,7 +12,7 @@ import torch
 
 import dpad_fast as df
 from dpad_fast import coco_mask, ops
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 RNG = np.random.default_rng(0)
 MASKS = RNG.random((6, 70, 90)) < 0.3

@@ -21,7 +21,7 @@ from rich.table import Table
 
 import dpad_fast as df
 from bench.reward import work as ways
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 PICTURES = 16
 _SINGLE = 32

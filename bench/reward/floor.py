@@ -38,18 +38,21 @@ def rates(threads: int) -> dict[str, float]:
     """GFLOP/s of each kind of product, over the layers' shapes."""
     found: dict[str, list[float]] = {}
     generator = torch.Generator().manual_seed(0)
-    kernels = {"float32, this package": NativeProducts("float32"), "int16, this package": NativeProducts("int16")}
+    implementations = {
+        "float32, this package": NativeProducts("float32"),
+        "int16, this package": NativeProducts("int16"),
+    }
     if has_amx():
-        kernels |= {"float32 on AMX": NativeProducts("digits3"), "int16 on AMX": NativeProducts("digits2")}
+        implementations |= {"float32 on AMX": NativeProducts("digits3"), "int16 on AMX": NativeProducts("digits2")}
     for rows, depth, columns in SHAPES:
         x, weight = torch.randn(rows, depth, generator=generator), torch.randn(columns, depth, generator=generator)
         bias = torch.zeros(columns)
         calls: dict[str, Callable[[], Any]] = {"float32, torch": lambda x=x, w=weight, b=bias: F.linear(x, w, b)}
         low = [value.bfloat16() for value in (x, weight, bias)]
         calls["bfloat16, torch"] = lambda low=low: F.linear(*low)
-        for name, kernel in kernels.items():
-            layer = kernel.prepare([Affine(weight, bias)])
-            calls[name] = lambda kernel=kernel, layer=layer, x=x: kernel.linear(x, layer, threads)
+        for name, products in implementations.items():
+            layer = products.prepare([Affine(weight, bias)])
+            calls[name] = lambda products=products, layer=layer, x=x: products.linear(x, layer, threads)
         for name, call in calls.items():
             found.setdefault(name, []).append(2e-9 * rows * depth * columns / _seconds(call))
     return {name: len(values) / sum(1 / value for value in values) for name, values in found.items()}

@@ -108,9 +108,8 @@ def race(args: argparse.Namespace, console: Console) -> int:
     model, slow, fast = ways.make_clip()
     work = ways.make_work([ways.photograph(i) for i in range(ways.QUERIES)], ways.QUERIES * ways.GROUP, seed=0)
     made = encoders(model, slow, args.threads)
-    console.print(
-        f"{cpu_name()}; torch {torch.__version__}; {args.threads} threads; kernels {_extension.C.tower_level()}"
-    )
+    level = _extension.C.simd_report()["tower"]
+    console.print(f"{cpu_name()}; torch {torch.__version__}; {args.threads} threads; towers on {level}")
     for name, encoder in made.items():
         margin = f", margin {encoder.margin:.1e}" if encoder.margin else ""
         console.print(f"  {name}: {encoder.forward}{margin}")

@@ -42,9 +42,6 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "C++ implementations behind dpad_fast.ops; call those, not this.";
   m.def("build_info", &build_info);
   m.def("simd_report", &simd_report);
-  // Two entries of the report under names of their own, for benchmarks.
-  m.def("mask_kernels", [] { return dpad::simd_level_name(dpad::mask_table().level); });
-  m.def("tower_level", [] { return dpad::simd_level_name(dpad::tower_level()); });
   bind_crops(m);
   bind_cuda(m);
   bind_masks(m);

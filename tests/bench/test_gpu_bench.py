@@ -25,7 +25,7 @@ def test_refuses_in_one_line_without_a_gpu() -> None:
     assert done.stderr.endswith("; nothing was timed\n")
 
 
-# pycocotools 2.0.11 with NumPy 2: nothing of ours.
+# pycocotools 2.0.11 raises this warning with NumPy 2.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_contestants_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))

@@ -18,9 +18,9 @@ def test_every_contestant_is_compared_and_timed(
     monkeypatch.syspath_prepend(str(ROOT))
     from bench.reward import __main__ as door
     from bench.reward import work as ways
-    from dpad_fast import testing_rewards
+    from dpad_fast.testing import rewards
 
-    model, processor = testing_rewards.tiny_clip()
+    model, processor = rewards.tiny_clip()
     monkeypatch.setattr(ways, "make_clip", lambda: (model, processor, processor))
     monkeypatch.setattr(ways, "WORDS", ["red", "cat", "table"])  # one token each
     options = ["--device", "cpu", "--queries", "1", "--runs", "1", "--threads", "1", "--out", str(tmp_path)]

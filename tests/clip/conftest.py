@@ -1,6 +1,8 @@
+"""A CLIP of a few thousand random weights, shared by the tests of encoders."""
+
 import pytest
 
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 
 @pytest.fixture(scope="session")

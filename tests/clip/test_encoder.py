@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip import EmbeddingCache, Preprocess
 from dpad_fast.rewards.images import Picture
+from dpad_fast.testing import rewards as shared
 
 
 def captions(count, seed=0):
@@ -270,7 +270,7 @@ def test_guard_decides_as_float32(tiny, monkeypatch):
 
 
 def test_without_the_guard_the_rough_encoder_decides_otherwise(tiny, monkeypatch):
-    # What the guard is for: else the test above would prove nothing.
+    # The reduced similarities alone decide wrongly: otherwise the comparison above would prove nothing.
     texts = [shared.completion(caption=caption) for caption in captions(400, seed=5)]
     pictures = [shared.picture(i % 8) for i in range(400)]
     targets = [df.Target.parse(shared.SOLUTION)] * 400

@@ -10,7 +10,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip.forward import OwnForward
 from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose, gpu_attention
@@ -18,6 +17,7 @@ from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
 from dpad_fast.testing import missing_cuda
+from dpad_fast.testing import rewards as shared
 
 needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
 CPU = torch.device("cpu")
@@ -137,7 +137,7 @@ def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
         image = torch.zeros(40, 50, 3, dtype=torch.uint8, device="cuda")
         there = encoder.preprocess([image], [None, (1, 2, 9, 9)], [0, 0], torch.device("cuda"))
     assert (tuple(there.shape), there.device.type) == ((2, 3, 32, 32), "cuda")
-    # The wiring: the encoder's own stream and device reach the preprocessing; here it goes on on the CPU.
+    # The wiring: preprocessing gets the encoder's own stream and device; here it runs on the CPU.
     stream, entered, asked = SimpleNamespace(device=CPU), [], []
 
     def on_stream(it):

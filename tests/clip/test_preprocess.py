@@ -6,10 +6,10 @@ import torch
 from PIL import Image, ImageOps
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip.preprocess import Preprocess
 from dpad_fast.rewards.images import MaskedPicture, find_pictures
 from dpad_fast.testing import noisy_pixels
+from dpad_fast.testing import rewards as shared
 
 open_clip = pytest.importorskip("open_clip")
 SIZE = (61, 47)

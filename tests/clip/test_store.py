@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.clip import EmbeddingCache
 from dpad_fast.clip import store as store_module
 from dpad_fast.clip.store import FILE, EmbeddingStore
 from dpad_fast.testing import cases
+from dpad_fast.testing import rewards as shared
 
 CASES = cases(1)
 CAPTIONS = ("a red cat", "a small dog near the table", "the blue chair")
@@ -162,7 +162,7 @@ def damaged(folder, whole, content, held):
         (folder / (FILE + suffix)).unlink(missing_ok=True)
     (folder / FILE).write_bytes(content)
     use(folder, held)
-    # And the next start, on whatever the first one left.
+    # The next start reads what the first one left.
     found, told = use(folder, held)
     assert not told
     assert found == len(held)
@@ -178,7 +178,7 @@ def test_any_bit_flipped(tmp_path):
         content = bytearray(whole)
         content[place] ^= rng.choice((1, 2, 4, 8, 16, 32, 64, 128, 255))
         damaged(tmp_path, whole, bytes(content), held)
-    for _ in range(40 * CASES):  # a block that was never written, or another's
+    for _ in range(40 * CASES):  # a block of zeros, or of other bytes
         content = bytearray(whole)
         start, count = rng.randrange(len(whole)), rng.choice((7, 100, 512, 4096))
         count = min(count, len(whole) - start)
@@ -280,7 +280,7 @@ def test_a_lock_that_another_process_keeps_is_waited_for_once(tiny, tmp_path, ex
     seen = count_images(encoder)
     assert torch.equal(score(encoder).total, expected)
     assert seen == []
-    # A writer that has not written yet leaves reading alone.
+    # A writer that has not written yet does not block readers.
     other.execute("BEGIN IMMEDIATE")
     encoder.cache.clear()
     assert torch.equal(score(encoder).total, expected)

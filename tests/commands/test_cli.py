@@ -1,3 +1,5 @@
+"""The command line: help, mistakes in one line, the configuration of `train`, `evaluate` and `report` from files."""
+
 import json
 import subprocess
 import sys
@@ -143,7 +145,7 @@ def test_report_refuses_what_is_no_result(text, words, tmp_path, capsys):
 
 
 def test_report_of_a_whole_result_draws_it(tmp_path):
-    """What the hostile results are changed from is fine."""
+    """The result from which the hostile ones are made is accepted itself."""
     (tmp_path / "result.json").write_text(_run_of("shapes-1-1"))
     assert cli.main(["report", str(tmp_path)]) == 0
     assert (tmp_path / "report.html").read_text().count("<figure>") == 1

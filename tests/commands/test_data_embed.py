@@ -1,3 +1,5 @@
+"""`dpad-fast data embed`: a folder is embedded once, and `score` finds its embeddings."""
+
 import json
 
 import pytest

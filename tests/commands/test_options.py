@@ -32,7 +32,7 @@ def test_every_option_is_covered(name):
 
 
 def run(capsys, *arguments):
-    """Standard output of a command that does well."""
+    """Standard output of a command, which must succeed."""
     assert cli.main([str(argument) for argument in arguments]) == 0
     return capsys.readouterr().out
 
@@ -92,14 +92,14 @@ class TestScore:
         out = tmp_path / "new" / "deep" / "s.jsonl"
         said = run(capsys, "score", path, "--data", folder, "--preset", "seg-zero", "--out", out)
         assert said == f"1 scores written to {out}\n"
-        assert json.loads(out.read_text())["total"] == 4  # all but the form: seg-zero knows no caption
+        assert json.loads(out.read_text())["total"] == 4  # everything but the format: seg-zero takes no caption
         (tmp_path / "file").write_text("")
         for place in (tmp_path / "file" / "s.jsonl", tmp_path):  # found before anything is read
             refused(capsys, "score", "no-such-file", "--data", folder, "--preset", "seg-zero", "--out", place)
 
     def test_preset_config_and_set(self, world, tmp_path, capsys):
         folder, _, path = world
-        form = ("--set", "terms=[think_format]")  # seg-zero knows no caption, dpad wants one
+        form = ("--set", "terms=[think_format]")  # seg-zero takes no caption, dpad requires one
         assert [
             scores(capsys, path, "--data", folder, *form, *p)[0]["total"] for p in ((), ("--preset", "seg-zero"))
         ] == [1, 0]

@@ -1,3 +1,5 @@
+"""`dpad-fast score`: what it prints and writes, its configuration, and rows that are refused by line."""
+
 import argparse
 import json
 from pathlib import Path
@@ -5,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.commands import score
+from dpad_fast.testing import rewards as shared
 
 ROOT = Path(__file__).parents[2]
 

@@ -86,7 +86,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(simd: str) -> None:
 
 
 def test_no_op_runs_with_an_unknown_name() -> None:
-    """Also past the door that asks first, and again at the second try."""
+    """The extension itself refuses too, and again at the second call."""
     code = (
         "import array\n"
         "from dpad_fast import _C\n"

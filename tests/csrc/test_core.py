@@ -25,7 +25,7 @@ def test_file(executable: Path, file: str) -> None:
 
 
 def test_a_failure_is_found(executable: Path) -> None:
-    """The same program says so where no test is meant; a green run must not come from an empty one."""
+    """A filter that matches no test is a failure: a run without tests must not pass."""
     done = subprocess.run([executable, "no such file"], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
 

@@ -16,7 +16,7 @@ KINDS = ["as it is", "as it is", "as it is", "collinear", "repeated", "flat", "u
 
 
 def ring_of(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Mostly crossing itself: random, on a grid, collinear, repeated, axis-parallel; inside the image or far out."""
+    """A ring, random, on a grid, collinear, repeated or axis-parallel, near or far out; most cross themselves."""
     middle, spread = np.array([width, height]), rng.choice([0.3, 1.0, 1.3, 3.0, 30.0, 1e4])
     ring = (rng.random((rng.integers(3, 10), 2)) - 0.5) * middle * spread + middle * rng.random(2)
     step = rng.choice([0.0, 0.0, 0.5, 1.0, 3.0])
@@ -101,7 +101,7 @@ def test_counts_against_masks(launchers, rule: str, ignoring: str) -> None:
 @pytest.mark.usefixtures("launchers")
 @pytest.mark.parametrize("rule", RULES)
 def test_what_only_the_gpu_could_find_wrong_is_empty(rule: str) -> None:
-    """Nothing may hang, crash or touch other memory; the neighbours come out whole."""
+    """Bad values must not hang, crash or touch other memory, and their neighbours are drawn as alone."""
     square = [(1.0, 1.0), (9.0, 1.0), (9.0, 9.0), (1.0, 9.0)]
     for value in (float("nan"), float("inf"), -float("inf"), 1e9, -1.1e7):
         vertices = torch.tensor([*square, (1.0, value), *square[1:], *square], dtype=torch.float64)

@@ -128,7 +128,7 @@ def stored(folder, query, encoding, mark=b""):
         ("caf\u00e9 \u7ea2\u8272", "utf-8-sig"),
         ("caf\u00e9 \u7ea2\u8272", "utf-16"),
         ("caf\u00e9 \u7ea2\u8272", "utf-32"),
-        # As some of the published files are: nothing but punctuation depends on the encoding.
+        # Some published files are like this: only punctuation depends on the encoding.
         ("the dog\u2019s \u201cbed\u201d \u2013 or not\u2026", "cp1252"),
     ],
 )
@@ -199,7 +199,7 @@ def test_sizes_that_are_not_the_pictures_are_named(tmp_path, size, message):
 
 
 def test_sizes_of_turned_pictures_are_those_after_turning(tmp_path):
-    """As labelme writes them; an unturned size would mean shapes of the unturned picture."""
+    """labelme writes sizes of the turned picture; the unturned size would mean shapes of the unturned picture."""
     write(tmp_path, text=["a"], shapes=[OBJECT], imageWidth=10, imageHeight=20)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,3 +1,5 @@
+"""The demo from end to end with tiny models, what its workers report, and how its displays follow them."""
+
 import json
 
 import pytest
@@ -54,7 +56,7 @@ def test_a_worker_that_fails_is_quoted(tmp_path):
 
 
 def test_bytes_that_are_no_text_do_not_stop_the_listener(tmp_path, monkeypatch, capsys):
-    """A library in a worker may print anything; the lines after it still count."""
+    """A library in a worker may print anything; the lines after it are still read."""
     line = json.dumps({"stage": "train", "done": 9, "of": 9, "metrics": {}})
     script = tmp_path / "worker"
     script.write_text(f"#!/bin/sh\nprintf '\\377\\n'\necho '{line}'\n")

@@ -112,11 +112,11 @@ def test_workers_end_by_themselves_when_the_demo_is_killed(tmp_path):
         time.sleep(0.05)
     logs = list(tmp_path.glob("*/job-train.log"))
     assert len(logs) == 2
-    assert not any("BrokenPipe" in log.read_text() for log in logs)  # it did not go on until it had something to say
+    assert not any("BrokenPipe" in log.read_text() for log in logs)  # it ended, not failed to write
 
 
 def test_a_worker_that_does_not_listen_is_killed(tmp_path, monkeypatch):
-    """All are asked before anybody is waited for."""
+    """All workers are told to end before the first is waited for."""
     monkeypatch.setattr(jobs, "PATIENCE", 0.4)
     deaf = "import signal, sys; signal.signal(15, signal.SIG_IGN); print(1, flush=True); sys.stdin.read()"
     polite = "import sys; print(1, flush=True); sys.stdin.read()"

@@ -1,3 +1,5 @@
+"""The arms of the comparison: their files in configs/ say what the code says, and they differ in the reward only."""
+
 from pathlib import Path
 
 import pytest

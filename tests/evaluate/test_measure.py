@@ -1,3 +1,5 @@
+"""Answers of a model against the scene: which shape was meant, boxes and masks, differences between runs."""
+
 import numpy as np
 import pytest
 
@@ -127,7 +129,7 @@ def test_mistakes_are_named():
 
 
 def test_rings_are_drawn_as_opencv_draws_the_data_set(monkeypatch):
-    """Each ring by `cv2.fillPoly` on vertices cut to integers, all of them joined: no holes where two overlap."""
+    """Each ring is drawn by `cv2.fillPoly` with vertices cut to integers; their union has no hole where two overlap."""
     cv2 = pytest.importorskip("cv2")
     monkeypatch.setattr("dpad_fast.evaluate.segment._DRAWN_AT_ONCE", 3 * 50 * 60)  # several goes
     rng = np.random.default_rng(0)

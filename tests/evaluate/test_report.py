@@ -1,3 +1,5 @@
+"""The HTML report: text of models is escaped, nothing is loaded, tables and curves hold the numbers given."""
+
 import re
 from html.parser import HTMLParser
 

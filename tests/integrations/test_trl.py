@@ -1,3 +1,5 @@
+"""`TrlRewards`: one scoring feeds all reward functions, and completions are read in every form that TRL hands over."""
+
 import math
 
 import pytest

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.integrations.trl import TrlRewards
+from dpad_fast.testing import rewards as shared
 
 GEOMETRY = ("iou", "box_l1", "point_l1")
 GOOD, OTHER = shared.completion(), "<box>(0,0),(9,9)</box><points>(2,2),(5,5)</points>"
@@ -50,7 +50,7 @@ def test_the_processor_says_what_size_the_model_saw(tmp_path):
     step = large_step()
     for given in ({"processor": qwen()}, {"model_size_of": lambda size: SEEN}):
         assert scored(rewards(**given), **step) == FULL
-    # A picture that is not decoded has no size of its own: the scorer's is taken.
+    # The scorer reads the size of a picture that is not decoded yet.
     step["image"][0].save(tmp_path / "large.png")
     for image in (str(tmp_path / "large.png"), {"path": str(tmp_path / "large.png")}):
         assert scored(rewards(processor=qwen()), **{**step, "image": [image]}) == FULL
@@ -224,7 +224,7 @@ def test_a_bad_row_does_not_stop_a_training():
     assert used.total()(completions=[GOOD, GOOD, "no idea", GOOD], **columns) == [3, None, 0, 3]
     assert logged["dpad/unscored"] == 0.25
     assert logged["dpad/malformed"] == pytest.approx(1 / 3)
-    # A column that is missing is no matter of rows.
+    # A missing column is an error of the whole batch, not of a row.
     with pytest.raises(ValueError, match="no column 'solution'"):
         used.total()(completions=[GOOD], image=[shared.picture()])
     with pytest.raises(ValueError, match="on_error must be one of raise, row"):

@@ -51,7 +51,7 @@ def test_agrees_with_the_reference(device: torch.device, scale: str, n: int, kee
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_groups_of_neighbours(device: torch.device, scale: str) -> None:
-    """Of a size that does not divide a program's rows, so that groups run across programs."""
+    """The group size does not divide a program's rows, so groups cross programs."""
     rewards, _ = rows(63, 1, nan=0.0)
     out = launch(device, rewards[:, 0], None, 7, scale)
     torch.testing.assert_close(out, reference(rewards, 7, scale=scale, eps=1e-4).float(), rtol=2e-6, atol=2e-6)
@@ -109,7 +109,7 @@ def test_many_rows_of_ragged_groups(device: torch.device) -> None:
 
 
 def test_a_thousand_rows(device: torch.device) -> None:
-    """In groups of neighbours: with ids, 125 programs would each look at all rows, and the interpreter is slow."""
+    """Groups are neighbours here: with ids, each of 125 programs would read all rows, too slow in the interpreter."""
     rewards, _ = rows(1000, 1)
     out = launch(device, rewards[:, 0], None, 8, "std")
     torch.testing.assert_close(out, reference(rewards, 8, eps=1e-4).float(), rtol=2e-6, atol=2e-6)

@@ -250,7 +250,7 @@ def test_fake_cuda_tensors_give_the_right_shape_and_device() -> None:
 
 
 def test_a_table_of_groups_is_asked_about():
-    """[B, G] passes for [N, F] where the second size is the group's."""
+    """A table [B, G] looks like [N, F] where F is the group size."""
     table = torch.arange(12.0).reshape(3, 4)
     with pytest.raises(
         ValueError, match=r"must divide N = 3, got 4: rewards \[3, 4\] is read as 3 completions of 4 terms"
@@ -259,7 +259,7 @@ def test_a_table_of_groups_is_asked_about():
     square = torch.arange(16.0).reshape(4, 4)
     with pytest.warns(UserWarning, match=r"for 4 groups of 4 give rewards.reshape\(-1\), and for terms weights"):
         summed = df.ops.group_advantage(square, 4)
-    # What is meant as terms, or is no such table, is as quiet as before: a warning would be an error here.
+    # No warning where terms are meant or the shape is another one; a warning would be an error here.
     assert torch.equal(df.ops.group_advantage(square, 4, weights=[1.0] * 4), summed)
     assert df.ops.group_advantage(square, 4, scale="gdpo").shape == (4,)
     assert df.ops.group_advantage(square, 2).shape == (4,)

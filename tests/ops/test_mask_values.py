@@ -29,7 +29,7 @@ def with_value(dtype, value, device="cpu"):
     return masks.to(device)
 
 
-# Each takes the masks to be looked at as `name`.
+# Each passes the masks under test as the argument `name`.
 FRONTS = {
     "mask_iou, a": ("a", lambda x: mask_iou(x, A)),
     "mask_iou, b": ("b", lambda x: mask_iou(A, x)),
@@ -68,7 +68,7 @@ def test_other_values_are_named(front):
 
 
 def test_what_255_means_is_asked():
-    """ReasonSeg's ignored pixels, or a PNG's white ones: both were counted as target."""
+    """255 is ReasonSeg's ignored pixel or a PNG's white one: neither may count as target without a threshold."""
     with pytest.raises(
         ValueError, match=r"a\[2, 5, 66\] is 255; expected 0 and 1: compare first, as masks != 0 or mask"
     ):
@@ -141,7 +141,7 @@ def test_thresholds_and_flags_that_do_not_suit_are_named(call, message):
 
 
 def test_bool_masks_are_not_looked_at(monkeypatch):
-    """They are the fast path: neither compared nor copied."""
+    """Such masks take the fast path: they are neither compared nor copied."""
     for name in ("_check_bytes", "_compared", "_read"):
         monkeypatch.delattr(_mask_values, name)
     masks = torch.from_numpy(A)

@@ -245,10 +245,10 @@ def test_each_instruction_set_agrees(level):
         "        assert np.array_equal(rasterize_polygons([ring], height, width, rule=rule, out='dense'), expected)\n"
         "        got = polygon_iou([ring], b[:1], rule=rule, ignore=ignore[:1])\n"
         "        assert np.array_equal(got, reference.mask_iou(expected, b[:1], ignore[:1]))\n"
-        "print(extension.C.mask_kernels())\n"
+        "print(extension.C.simd_report()['masks'])\n"
     )
     known = ["scalar", "avx2", "avx512"]
-    if known.index(level) > known.index(extension.C.mask_kernels()):
+    if known.index(level) > known.index(extension.C.simd_report()["masks"]):
         pytest.skip(f"this processor, or DPAD_FAST_SIMD, has no {level} for masks")
     run = subprocess.run(
         [sys.executable, "-c", script], env={"DPAD_FAST_SIMD": level}, capture_output=True, text=True, check=False

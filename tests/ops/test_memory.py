@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def own_limit():
-    """64 MiB, nothing kept before; what the machine allows again afterwards."""
+    """A limit of 64 MiB with nothing kept before; the machine's own limit again afterwards."""
     gc.collect()
     before = kept_memory().limit
     limit_kept_memory(0)
@@ -211,7 +211,7 @@ def test_in_data_loader_workers():
 
 
 def rings(count, seed):
-    """Of which one lies outside of the image."""
+    """Polygons of which one lies outside the image."""
     rng = np.random.default_rng(seed)
     return [rng.random((8, 2)) * (700, 500) - 30 for _ in range(count - 1)] + [np.array([(-9, -9), (-5, -9), (-7, -3)])]
 

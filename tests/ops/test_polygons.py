@@ -17,7 +17,7 @@ from dpad_fast.reference import masks as reference
 from dpad_fast.reference.polygons import rasterize
 from dpad_fast.testing import cases
 
-# pycocotools 2.0.11 with NumPy 2: nothing of ours.
+# pycocotools 2.0.11 raises this warning with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIDE = st.one_of(st.integers(1, 12), st.integers(1, 90), st.sampled_from([63, 64, 65, 128, 129]))

@@ -1,7 +1,9 @@
+"""A CLIP of a few thousand random weights and its encoder, shared by the tests of rewards."""
+
 import pytest
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 
 @pytest.fixture(scope="session")

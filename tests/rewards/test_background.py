@@ -1,3 +1,5 @@
+"""Scoring in the background: the same values as `score`, parsing meanwhile, and errors raised at the result."""
+
 import asyncio
 import threading
 
@@ -5,7 +7,7 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 TARGET = df.Target.parse(shared.SOLUTION)
 

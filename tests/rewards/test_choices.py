@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 BOX = (20, 12, 64, 52)
 GOOD = shared.completion()

@@ -1,3 +1,5 @@
+"""`RewardConfig`: presets, YAML, and mistakes that are named."""
+
 import dataclasses
 
 import numpy as np

@@ -13,12 +13,12 @@ import torch
 from PIL import Image, ImageOps
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.data import reasonseg
 from dpad_fast.ops import roi_clip_preprocess
 from dpad_fast.rewards.ahead import embed_ahead
 from dpad_fast.rewards.images import Picture, find_pictures
 from dpad_fast.testing import noisy_pixels
+from dpad_fast.testing import rewards as shared
 
 GOOD = shared.completion()
 WIDE, TALL = shared.SIZE, shared.SIZE[::-1]
@@ -41,7 +41,7 @@ def similarity(encoder, image, size):
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_every_way_in_is_turned_alike(encoder, tmp_path, suffix, orientation):
-    """As `datasets` decodes the row and transformers loads the file: by the sizes and the similarities."""
+    """Sizes and similarities are those of what `datasets` decodes and transformers loads."""
     datasets = pytest.importorskip("datasets")
     from transformers.image_utils import load_image
 

@@ -1,3 +1,5 @@
+"""Answers with several objects: the best assignment, what wrong ones cost, and bounded memory."""
+
 import itertools
 import json
 import tracemalloc

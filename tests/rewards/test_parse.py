@@ -1,3 +1,5 @@
+"""Parsing of completions: tags, answers and captions, the reason of each failure, and linear time."""
+
 import re
 
 import pytest
@@ -5,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.rewards.format import non_repeat
 from dpad_fast.rewards.parse import find_between, find_braces, match_tags, parse_completion
+from dpad_fast.testing import rewards as shared
 
 DPAD = df.RewardConfig.preset("dpad")
 PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<caption>", "</caption>", "{", "}", " ", "\n", "\u2003", "x"]

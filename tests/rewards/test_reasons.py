@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.rewards import MALFORMED
 from dpad_fast.rewards.config import TERMS
+from dpad_fast.testing import rewards as shared
 
 MASK = np.zeros((72, 96), bool)
 MASK[12:52, 20:64] = True
@@ -64,7 +64,7 @@ def test_every_zero_comes_with_a_reason(encoder, preset, settings):
     for i, reason in enumerate(batch.reasons):
         zeros = [name for name, column in batch.terms.items() if float(column[i]) == 0]
         assert (reason is not None) or not zeros, (texts[i], zeros)
-        # The new codes say what they say, and never stand where the text itself is wrong.
+        # Each of these codes names its zeros, and none of them is a code of malformed text.
         if reason == "wrong-place":
             assert set(zeros) & {"iou", "box_l1", "point_l1", "mask_iou", "accuracy"}
         if reason == "not-discriminative":
@@ -85,7 +85,7 @@ def test_one_zero_is_enough(encoder):
     assert reason_of(encoder, wide, terms=("iou", "point_l1", "discriminative")) is None
     assert reason_of(encoder, shared.completion(first=[5, 5], caption="water")) == "wrong-place"  # points alone
     assert reason_of(encoder, GOOD) is None
-    assert reason_of(encoder, GOOD, weights={"iou": 0}) is None  # a weight of 0 is the caller's own
+    assert reason_of(encoder, GOOD, weights={"iou": 0}) is None  # a weight of 0 is the caller's choice
 
 
 def test_what_is_found_first_stands(encoder):

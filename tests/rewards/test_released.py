@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.reference import released
+from dpad_fast.testing import rewards as shared
 
 DISCRETE = ("think_format", "answer_format", "iou", "box_l1", "point_l1")
 SOLUTIONS = (

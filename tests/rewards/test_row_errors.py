@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 GOOD = shared.completion()
 TARGET = df.Target(box=(20, 12, 64, 52), points=((30, 24), (50, 40)), image_size=shared.SIZE)
@@ -17,7 +17,7 @@ CUT = df.Target(box=(20.1, 12, 20.4, 52), points=TARGET.points, image_size=share
 
 
 def truncated(tmp_path):
-    """A file whose header is well and whose pixels end too early: it breaks while the encoder works."""
+    """A file with a good header whose pixels end too early: reading fails while the encoder works."""
     shared.picture(4).save(tmp_path / "cut.jpg", quality=95)
     content = (tmp_path / "cut.jpg").read_bytes()
     return content[: len(content) // 2]

@@ -1,3 +1,5 @@
+"""`RewardScorer.score`: terms, gate and weights, hostile completions, and images of every kind."""
+
 import random
 
 import numpy as np
@@ -6,7 +8,7 @@ import torch
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 GOOD = shared.completion()
 BOX_TERMS = ("iou", "box_l1", "point_l1")

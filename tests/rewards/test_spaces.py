@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.data import shapes
+from dpad_fast.testing import rewards as shared
 
 GEOMETRY = ("iou", "box_l1", "point_l1")
 QWEN = {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 1003520}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
+from dpad_fast.testing import rewards as shared
 
 CONFIG = df.RewardConfig.preset("dpad", shape="margin", weights={"iou": 2})
 COUNT = 12

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.reference import released
 from dpad_fast.rewards.discriminative import region_of
+from dpad_fast.testing import rewards as shared
 
-GOOD = shared.completion()  # its box and points are the truth's in these tests, or lie elsewhere
+GOOD = shared.completion()  # its box and points are the truth's unless a test says otherwise
 POINTS = ((30, 24), (50, 40))
 MASK = np.zeros((72, 96), bool)
 MASK[15:50, 22:60] = True
@@ -156,7 +156,7 @@ def test_a_mask_of_another_size_than_the_picture(encoder):
 
 
 def test_large_pictures_have_large_regions(encoder, monkeypatch):
-    # As a box of 2^14 pixels a side and more, beside Pillow's limit as it is: a region inside a picture that the caller
+    # Like a box of 2^14 pixels a side against Pillow's real limit: a region inside a picture that the caller
     # holds is no decompression bomb.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     pixels = np.asarray(shared.picture())

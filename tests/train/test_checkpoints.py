@@ -9,7 +9,7 @@ from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, MIXTURES, completion_of
 from dpad_fast.train.policy import SHIPPED, checkpoint, load_policy
 from dpad_fast.train.small_clip import NAMES
 
-HELD_OUT = 9  # a world that no training uses
+HELD_OUT = 9  # a seed of scenes that no training uses
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def alternating(*, completions, **columns):
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("frozen", [True, False])
 def test_one_step_of_qwen3_vl(tiny_policy, qwen3_vl_processor, tmp_path, frozen):
-    """Four completions of one picture a step: the tower's patches are those of one picture, and what should learns."""
+    """A step has four completions of one picture: the tower sees the patches of one, and what is trainable changes."""
     model = tiny_policy("qwen3-vl")
     if frozen:
         freeze_vision_tower(model)

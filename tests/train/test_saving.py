@@ -83,7 +83,7 @@ def test_the_marker_lists_every_file(finished):
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt", "rng_state.pth"])
 @pytest.mark.parametrize("harm", ["inverted", "missing"])
 def test_a_run_goes_on_from_the_checkpoint_before_the_damage(random_policy, finished, killed, name, harm):
-    """It ends in the bytes of the run that nothing happened to."""
+    """The policy's weights are those of a run without faults, within 1e-6."""
     path = killed / "checkpoint-3" / name
     if harm == "missing":
         path.unlink()
@@ -146,7 +146,7 @@ class Payload:
 
 @pytest.mark.parametrize("name", ["rng_state.pth", "optimizer.pt", "scheduler.pt"])
 def test_a_payload_is_refused_in_one_line(random_policy, killed, tmp_path, name, capsys):
-    """Even where the marker was made to fit."""
+    """Refused even where the marker was made to fit."""
     folder = killed / "checkpoint-2"
     shutil.rmtree(killed / "checkpoint-3")
     torch.save({"python": Payload(tmp_path / "owned")}, folder / name)
@@ -191,7 +191,7 @@ def test_weights_that_broke_are_not_kept(random_policy, killed, monkeypatch):
 
 
 def test_a_checkpoint_with_nan_is_not_made_the_policy(random_policy, killed):
-    """One that was sealed by somebody else, all digests right."""
+    """A checkpoint sealed by somebody else, with right digests."""
     folder = killed / "checkpoint-3"
     weights = load_file(str(folder / "model.safetensors"))
     next(iter(weights.values())).view(-1)[5] = float("inf")

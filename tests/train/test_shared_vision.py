@@ -75,7 +75,7 @@ def test_all_that_the_tower_returns_is_repeated(tiny_policy, family, options):
 
 @pytest.mark.parametrize("odd", [torch.zeros(1, 4, 7, 7), torch.tensor(3.0), {1, 2}], ids=["weights", "scalar", "set"])
 def test_a_part_that_belongs_to_no_image_is_not_repeated(tiny_policy, odd):
-    """The tower sees all images then, as without sharing."""
+    """Then the tower sees all images, as without sharing."""
     visual = (model := tiny_policy("qwen3-vl")).model.visual
     original, seen = visual.forward, []
 

@@ -182,7 +182,7 @@ def test_weights_of_a_finished_run_are_restored(random_policy, tmp_path):
 
 
 def test_the_shapes_policy_sees_pictures_as_they_are(random_policy, tmp_path):
-    """With its processor the terms are what they are without, and an answer for another size is worth nothing."""
+    """Terms are the same with and without the model's processor, and an answer in another size's pixels scores 0."""
     import dpad_fast as df
     from dpad_fast.data.shapes_text import answer_of
     from dpad_fast.train.reward_functions import TrlRewards

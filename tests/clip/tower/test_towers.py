@@ -1,3 +1,5 @@
+"""The towers of our own: products, attention and whole models against torch, transformers and open_clip."""
+
 import copy
 import os
 import subprocess
@@ -7,14 +9,14 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast._native import extension as _extension
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import Affine, Norm, read_weights
+from dpad_fast.testing import rewards as shared
 
-KERNELS = {
+PRODUCTS = {
     "float32": (lambda: NativeProducts("float32"), 3e-6),
     "int16": (lambda: NativeProducts("int16"), 2e-3),
     "digits2": (lambda: NativeProducts("digits2"), 2e-3),
@@ -24,9 +26,9 @@ KERNELS = {
 }
 
 
-@pytest.fixture(params=KERNELS)
-def kernels(request):
-    make, tolerance = KERNELS[request.param]
+@pytest.fixture(params=PRODUCTS)
+def implementation(request):
+    make, tolerance = PRODUCTS[request.param]
     return make(), tolerance
 
 
@@ -39,58 +41,58 @@ def close(found, expected, tolerance):
     ("rows", "depth", "columns"), [(1, 1, 1), (5, 63, 65), (97, 130, 64), (200, 512, 200), (13, 1000, 3)]
 )
 @pytest.mark.parametrize("threads", [1, 3])
-def test_linear(kernels, rows, depth, columns, threads):
+def test_linear(implementation, rows, depth, columns, threads):
     torch.manual_seed(rows)
-    kernel, tolerance = kernels
+    products, tolerance = implementation
     x, weight, bias = torch.randn(rows, depth) * 3, torch.randn(columns, depth), torch.randn(columns)
     norm = Norm(torch.rand(depth) + 0.5, torch.randn(depth), 1e-5)
-    layer = kernel.prepare([Affine(weight, bias)])
+    layer = products.prepare([Affine(weight, bias)])
     expected = (x.double() @ weight.double().T + bias).float()
-    close(kernel.linear(x, layer, threads), expected, tolerance)
+    close(products.linear(x, layer, threads), expected, tolerance)
     before = torch.randn(rows, columns)
-    close(kernel.linear(x, layer, threads, add=before.clone()) - before, expected, tolerance + 1e-5)
+    close(products.linear(x, layer, threads, add=before.clone()) - before, expected, tolerance + 1e-5)
     normed = torch.nn.functional.layer_norm(x, (depth,), norm.weight, norm.bias, norm.eps)
-    close(kernel.linear(x, layer, threads, norm=norm), normed @ weight.T + bias, tolerance)
-    close(kernel.normalise(x, norm, threads), normed, 1e-5)
+    close(products.linear(x, layer, threads, norm=norm), normed @ weight.T + bias, tolerance)
+    close(products.normalise(x, norm, threads), normed, 1e-5)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize("rows", [1, 7, 250])
-def test_mlp(kernels, activation, rows):
+def test_mlp(implementation, activation, rows):
     torch.manual_seed(0)
-    kernel, tolerance = kernels
+    products, tolerance = implementation
     x, norm = torch.randn(rows, 48), Norm(torch.rand(48) + 0.5, torch.randn(48), 1e-5)
     up, down = Affine(torch.randn(130, 48), torch.randn(130)), Affine(torch.randn(48, 130), torch.randn(48))
     hidden = torch.nn.functional.layer_norm(x, (48,), norm.weight, norm.bias, norm.eps) @ up.weight.T + up.bias
     hidden = hidden * torch.sigmoid(1.702 * hidden) if activation == "quick_gelu" else torch.nn.functional.gelu(hidden)
     expected = x + hidden @ down.weight.T + down.bias
     found = x.clone()
-    kernel.mlp(found, norm, kernel.prepare([up]), kernel.prepare([down]), activation, 2)
+    products.mlp(found, norm, products.prepare([up]), products.prepare([down]), activation, 2)
     close(found, expected, 2 * tolerance)
 
 
-@pytest.mark.parametrize(("products", "tolerance"), [("int16", 4e-4), ("digits2", 4e-4), ("digits3", 5e-7)])
-def test_integers_take_any_scale(products, tolerance):
-    kernel = NativeProducts(products)
+@pytest.mark.parametrize(("kind", "tolerance"), [("int16", 4e-4), ("digits2", 4e-4), ("digits3", 5e-7)])
+def test_integers_take_any_scale(kind, tolerance):
+    products = NativeProducts(kind)
     torch.manual_seed(0)
     weight = torch.randn(64, 256) * torch.logspace(-12, 12, 64)[:, None]
     x = torch.randn(40, 256) * torch.logspace(-15, 15, 40)[:, None]
     x[3] = 0
     x[5, 7] = 1e4  # an outlier, as real towers have
-    found = kernel.linear(x, kernel.prepare([Affine(weight, None)]), 2)
+    found = products.linear(x, products.prepare([Affine(weight, None)]), 2)
     expected = (x.double() @ weight.double().T).float()
     size = x.norm(dim=1)[:, None] * weight.norm(dim=1)
     assert bool(((found - expected).abs() <= tolerance * size).all())
     assert bool((found[3] == 0).all())
 
 
-@pytest.mark.parametrize(("products", "tolerance"), [("int16", 3e-4), ("digits2", 3e-4), ("digits3", 1e-6)])
-def test_integers_never_overflow(products, tolerance):
+@pytest.mark.parametrize(("kind", "tolerance"), [("int16", 3e-4), ("digits2", 3e-4), ("digits3", 1e-6)])
+def test_integers_never_overflow(kind, tolerance):
     # All elements of one sign and size: the largest sums that the norms allow.
-    kernel = NativeProducts(products)
+    products = NativeProducts(kind)
     for depth in (1, 2, 127, 128, 129, 768, 1024, 3072):
         x, weight = torch.full((7, depth), 5.0), torch.full((3, depth), -0.25)
-        found = kernel.linear(x, kernel.prepare([Affine(weight, None)]), 1)
+        found = products.linear(x, products.prepare([Affine(weight, None)]), 1)
         torch.testing.assert_close(found, torch.full((7, 3), -1.25 * depth), rtol=tolerance, atol=0)
 
 
@@ -102,19 +104,19 @@ def digit_results():
         x = torch.randn(rows, depth, generator=generator) * torch.logspace(-3, 3, rows)[:, None]
         weight, bias = torch.randn(columns, depth, generator=generator), torch.randn(columns, generator=generator)
         x[0, : depth // 2] = 0
-        for products in ("digits2", "digits3"):
-            kernel = NativeProducts(products)
-            layer = kernel.prepare([Affine(weight, bias)])
+        for kind in ("digits2", "digits3"):
+            products = NativeProducts(kind)
+            layer = products.prepare([Affine(weight, bias)])
             for threads in (1, 2, 3):
-                stored = kernel.linear(x, layer, threads).clone()
-                found[rows, depth, columns, products, threads] = stored
-                found[rows, depth, columns, products, threads, "add"] = kernel.linear(x, layer, threads, add=stored * 2)
+                stored = products.linear(x, layer, threads).clone()
+                found[rows, depth, columns, kind, threads] = stored
+                found[rows, depth, columns, kind, threads, "add"] = products.linear(x, layer, threads, add=stored * 2)
     return found
 
 
-@pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
+@pytest.mark.skipif(_extension.C.simd_report()["tower"] != "amx", reason="no AMX here")
 def test_amx_does_what_plain_code_does(tmp_path):
-    # To the bit; another process, because the choice is made once.
+    # Equal in every bit. The other process is needed because the instruction set is chosen once per process.
     environment, saved = {**os.environ, "DPAD_FAST_SIMD": "avx512"}, tmp_path / "plain.pt"
     command = [sys.executable, __file__, str(saved)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -126,17 +128,17 @@ def test_amx_does_what_plain_code_does(tmp_path):
         assert torch.equal(expected, plain[(*key[:4], 1, *key[5:])]), key
 
 
-@pytest.mark.parametrize("products", ["digits2", "digits3"])
-def test_few_rows_are_split_otherwise_and_stay_the_same(products):
+@pytest.mark.parametrize("kind", ["digits2", "digits3"])
+def test_few_rows_are_split_otherwise_and_stay_the_same(kind):
     torch.manual_seed(0)
-    kernel = NativeProducts(products)
+    products = NativeProducts(kind)
     norm = Norm(torch.rand(96) + 0.5, torch.randn(96), 1e-5)
-    up = kernel.prepare([Affine(torch.randn(1700, 96), torch.randn(1700))])
-    down = kernel.prepare([Affine(torch.randn(96, 1700), torch.randn(96))])
+    up = products.prepare([Affine(torch.randn(1700, 96), torch.randn(1700))])
+    down = products.prepare([Affine(torch.randn(96, 1700), torch.randn(96))])
     x = torch.randn(600, 96)
     many, few = x.clone(), x[:20].clone()
-    kernel.mlp(many, norm, up, down, "quick_gelu", 2)
-    kernel.mlp(few, norm, up, down, "quick_gelu", 2)
+    products.mlp(many, norm, up, down, "quick_gelu", 2)
+    products.mlp(few, norm, up, down, "quick_gelu", 2)
     assert torch.equal(few, many[:20])
 
 
@@ -148,23 +150,23 @@ def test_two_digits_from_three():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_so(kernels, bad):
-    kernel, _ = kernels
+def test_what_is_not_finite_stays_so(implementation, bad):
+    products, _ = implementation
     x = torch.randn(3, 64)
     x[1, 5] = bad
-    found = kernel.linear(x, kernel.prepare([Affine(torch.randn(8, 64), None)]), 1)
+    found = products.linear(x, products.prepare([Affine(torch.randn(8, 64), None)]), 1)
     assert torch.isfinite(found).all(dim=1).tolist() == [True, False, True]
 
 
 def test_a_row_is_the_same_in_any_batch():
     torch.manual_seed(0)
     x, layer = torch.randn(300, 200), [Affine(torch.randn(70, 200), torch.randn(70))]
-    for products in ("float32", "int16", "digits2", "digits3"):
-        kernel = NativeProducts(products)
-        prepared = kernel.prepare(layer)
-        whole = kernel.linear(x, prepared, 2).clone()
+    for kind in ("float32", "int16", "digits2", "digits3"):
+        products = NativeProducts(kind)
+        prepared = products.prepare(layer)
+        whole = products.linear(x, prepared, 2).clone()
         for part in (slice(0, 1), slice(17, 40), slice(100, 300)):
-            assert torch.equal(kernel.linear(x[part].contiguous(), prepared, 1), whole[part])
+            assert torch.equal(products.linear(x[part].contiguous(), prepared, 1), whole[part])
 
 
 def attention(q, k, v, causal):
@@ -173,9 +175,9 @@ def attention(q, k, v, causal):
 
 
 @pytest.mark.parametrize("width", [4, 34, 192])
-def test_attention_over_shared_rows(kernels, width):
+def test_attention_over_shared_rows(implementation, width):
     torch.manual_seed(0)
-    kernel, _ = kernels
+    products, _ = implementation
     rows = sorted(
         {(9, *torch.randint(0, 3, (length,)).tolist()) for length in (1, 2, 3, 4, 6, 9, 40, 70) for _ in range(4)}
     )
@@ -184,8 +186,8 @@ def test_attention_over_shared_rows(kernels, width):
     assert len(packed.tokens) < sum(map(len, rows))  # something is shared
     count = len(packed.tokens)
     qkv = torch.randn(count, 3 * width)
-    found = kernel.attend(*qkv.chunk(3, dim=1), packed.paths, 2, 2).clone()
-    ends = kernel.attend(
+    found = products.attend(*qkv.chunk(3, dim=1), packed.paths, 2, 2).clone()
+    ends = products.attend(
         qkv[packed.paths.ends][:, :width].contiguous(), *qkv.chunk(3, dim=1)[1:], packed.paths.only_ends, 2, 2
     )
     for i, row in enumerate(rows):
@@ -197,10 +199,10 @@ def test_attention_over_shared_rows(kernels, width):
         torch.testing.assert_close(ends[i], expected[-1], atol=2e-6, rtol=1e-5)
 
 
-def test_attention_without_an_order(kernels):
-    kernel, _ = kernels
+def test_attention_without_an_order(implementation):
+    products, _ = implementation
     qkv = torch.randn(3 * 50, 3 * 32)
-    found = kernel.attend(*qkv.chunk(3, dim=1), whole_sequences(3, 50), 2, 2)
+    found = products.attend(*qkv.chunk(3, dim=1), whole_sequences(3, 50), 2, 2)
     for i in range(3):
         rows = slice(50 * i, 50 * i + 50)
         torch.testing.assert_close(
@@ -227,7 +229,7 @@ def texts(tokenizer, count=60):
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize("legacy_end", [False, True])
-def test_towers_of_transformers(tiny, kernels, activation, legacy_end):
+def test_towers_of_transformers(tiny, implementation, activation, legacy_end):
     model, processor = copy.deepcopy(tiny[0]), tiny[1]
     rows = [row for row in texts(processor.tokenizer) if len(row) <= 77]
     for tower in (model.text_model, model.vision_model):
@@ -239,8 +241,8 @@ def test_towers_of_transformers(tiny, kernels, activation, legacy_end):
     weights = read_weights(model)
     assert weights is not None
     assert (weights.text.end is None) == legacy_end
-    kernel, tolerance = kernels
-    fast = Towers(weights, kernel)
+    products, tolerance = implementation
+    fast = Towers(weights, products)
     pixels = torch.randn(5, 3, model.config.vision_config.image_size, model.config.vision_config.image_size)
     with torch.inference_mode():
         expected = torch.cat([model.get_text_features(input_ids=torch.tensor([row])).pooler_output for row in rows])
@@ -286,7 +288,7 @@ def test_a_changed_model_is_left_to_itself(tiny):
     assert "towers" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
 
 
-@pytest.mark.skipif(_extension.C.tower_level() != "amx", reason="no AMX here")
+@pytest.mark.skipif(_extension.C.simd_report()["tower"] != "amx", reason="no AMX here")
 def test_outliers_that_digits_do_not_bear(tiny):
     assert "AMX" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
     # An element of every row is 100,000 times as large as the others, and what it is multiplied by is 0.
@@ -333,8 +335,8 @@ def test_threads_are_explicit(tiny):
 
 
 @pytest.mark.skipif("DPAD_FAST_SIMD" in os.environ, reason="a run of this very test")
-def test_portable_kernels():
-    # The same tests where the processor has no AVX-512: another process, because the choice is made once.
+def test_portable_products():
+    # The same tests without AVX-512, in another process, because the instruction set is chosen once per process.
     chosen = "test_linear or test_integers or test_attention_over or two_digits"
     environment = {**os.environ, "DPAD_FAST_SIMD": "scalar"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, __file__]

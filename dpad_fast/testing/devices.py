@@ -1,31 +1,13 @@
-"""What tests and benchmarks share: devices, tolerances, and memory in which forgotten elements show."""
+"""Where tests run: whether a GPU is there, and memory in which forgotten elements show."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 REQUIRE_CUDA = "DPAD_FAST_REQUIRE_CUDA"
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-"""Absolute and relative tolerance against a float64 reference, for values around 1: a few units in the last place."""
-
-
-def cases(count: int) -> int:
-    """How many random cases a property is tried on: `count` times DPAD_FAST_CASES (1), as `make thorough` sets it."""
-    return count * int(os.environ.get("DPAD_FAST_CASES", "1"))
-
-
-def noisy_pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
-    """A picture [height, width, channels] half of which is black or white: sums of it overshoot 0 and 255."""
-    rng = np.random.default_rng([seed, height, width])
-    pixels = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
-    extreme = rng.integers(0, 2, (height, width, channels), dtype=np.uint8) * 255
-    return np.where(rng.random((height, width, channels)) < 0.5, pixels, extreme)
 
 
 def missing_cuda() -> str | None:

@@ -5,8 +5,8 @@ faster_coco_eval (`test_mask_api.py`, `test_cpp_safety_regressions.py`), hotcoco
 `test_dropin_compat.py`, `test_dropin_gaps.py`, `test_review_fixes.py`), rlemasklib (`test_functional.py`,
 `test_edge_cases.py`, `test_regressions.py`), detectron2 (`tests/data/test_coco.py`), datumaro
 (`tests/unit/test_masks.py`), supervision (`test_converters.py`, `test_compact_mask_coco.py`), and to issues of
-pycocotools on memory orders and runs of no pixels. The numbers are our own. `test_coco_mask_drawing.py` has the boxes
-and polygons, `test_coco_mask_pipelines.py` the libraries that call `pycocotools.mask`.
+pycocotools on memory orders and runs of no pixels. The numbers are our own. `test_drawing.py` has the boxes and
+polygons, `test_pipelines.py` the libraries that call `pycocotools.mask`.
 """
 
 import json
@@ -18,7 +18,7 @@ from dpad_fast import coco_mask as ours
 
 theirs = pytest.importorskip("pycocotools.mask")
 
-# pycocotools 2.0.11 with NumPy 2: nothing of ours.
+# pycocotools 2.0.11 raises this warning with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -39,7 +39,7 @@ def agree(call):
 
 
 def mask_of(counts, height, width):
-    """The pixels that run lengths down the columns stand for, background first."""
+    """Pixels of run lengths that go down the columns and begin with background."""
     flat = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8)
     return flat.reshape((height, width), order="F")
 
@@ -52,7 +52,7 @@ def square(height=9, width=11, rows=slice(2, 6), columns=slice(4, 9)):
 
 @pytest.mark.parametrize("peer", ["faster_coco_eval.core.mask", "hotcoco.mask"])
 def test_peers_say_the_same(peer):
-    """In values, not always in types; so what is compared with pycocotools alone below is no peculiarity of it."""
+    """Peers give pycocotools' values, if not always its types: the comparisons below are not with a quirk of it."""
     peer = pytest.importorskip(peer)
     rng = np.random.default_rng(4)
     masks = np.asfortranarray(rng.random((23, 31, 6)) < [0.02, 0.3, 0.5, 0.9, 0, 1]).astype(np.uint8)
@@ -99,7 +99,7 @@ def test_masks_there_and_back(name):
     assert agree(lambda m: m.area([text, rle])).tolist() == [mask.sum()] * 2
 
 
-# Not one of these is what `encode` writes, but each says which pixels it means.
+# `encode` writes none of these, but each is unambiguous.
 ZERO_RUNS = [
     [0, 0, 0, 30], [0, 0, 7, 4, 19], [0, 0, 30], [30, 0], [30, 0, 0, 0], [7, 4, 0, 0, 19], [7, 4, 19, 0],
     [7, 0, 0, 4, 19], [7, 4, 0, 3, 16], [7, 0, 23], [2, 0, 0, 0, 0, 28], [0, 0, 0, 0, 3, 8, 0, 0, 0, 9, 10],
@@ -171,7 +171,7 @@ def layouts(mask):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (8, 8), (13, 5), (17, 33), (65, 63), (5, 6, 1), (9, 7, 4)])
 def test_encode_of_every_layout_and_byte(shape):
-    """pycocotools takes Fortran order and 0 and 1 only; what it makes of that is what the others must give."""
+    """pycocotools takes only 0 and 1 in Fortran order; other orders and values must give what it gives for those."""
     rng = np.random.default_rng(shape)
     index = np.arange(np.prod(shape)).reshape(shape, order="F")
     for on in (index < 0, index == 0, index == index.max(), index % 2 == 1, index % 16 < 8, rng.random(shape) < 0.2):
@@ -267,7 +267,7 @@ def test_merge_of_several():
 
 
 def test_a_covered_part_is_cut_off():
-    """As datumaro's crop_covered_segments: what lies on top goes, told by the intersection's area."""
+    """As in datumaro's crop_covered_segments: a covered part is cut off, and its area is that of the intersection."""
     below, above = theirs.frPyObjects([[1, 1, 6, 1, 6, 6, 1, 6], [3, 1, 6, 1, 6, 6]], 7, 7)
     covered = agree(lambda m: m.merge([below, above], True))
     assert agree(lambda m: m.area(covered)) == agree(lambda m: m.area(above)) > 0

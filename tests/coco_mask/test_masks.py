@@ -15,7 +15,7 @@ from dpad_fast import coco_mask as ours
 from dpad_fast.reference import rle as reference
 from dpad_fast.testing import cases
 
-# pycocotools 2.0.11 with NumPy 2: nothing of ours.
+# pycocotools 2.0.11 raises this warning with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 

@@ -113,7 +113,7 @@ def test_far_vertices(scale):
     [(np.int64(12), np.int32(14)), (np.uint8(12), True), (12.0, 14.0), (np.float32(12), np.float64(14.9)), (0, 0)],
 )
 def test_heights_and_widths_in_every_form(sides):
-    """JSON of other tools has 480.0; pycocotools cuts what is behind the point."""
+    """JSON of other tools has 480.0; pycocotools cuts the fraction."""
     agree(lambda m: m.frPyObjects([POLYGONS["square"]], *sides))
     agree(lambda m: m.frPyObjects(np.array([[1.0, 2, 5, 6]]), *sides))
     agree(lambda m: m.frPyObjects({"size": [3, 2], "counts": [1, 5]}, *sides))
@@ -187,7 +187,7 @@ def test_boxes_are_rectangles():
     ],
 )  # fmt: skip
 def test_lists_of_run_lengths(counts):
-    """With any height and width beside them: the dictionary's size counts."""
+    """Whatever height and width are passed, the dictionary's own size is used."""
     plain = {"size": [12, 14], "counts": counts, "extra": None}
     rle = agree(lambda m: m.frPyObjects(plain, 12, 14))
     assert agree(lambda m: m.frPyObjects([plain, plain], 3, 4)) == [rle, rle]
@@ -225,7 +225,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_iou_of_boxes_in_every_form(name):
-    """To the bit, and as quietly: a warning would be a failure here."""
+    """Equal in every bit and without a warning, which would be an error here."""
     for other in (FORMS[name], BOXES, np.array(BOXES)):
         for a, b in ((FORMS[name], other), (other, FORMS[name])):
             for flag in (0, 1):

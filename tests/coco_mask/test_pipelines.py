@@ -139,7 +139,7 @@ def test_cocoeval(kind, settings, in_place):
     found = evaluate(data, results, kind, **settings)
     same(found, expected)
     if not settings:
-        assert 0.05 < found["stats"][0] < 0.95  # not by having matched nothing, or all
+        assert 0.05 < found["stats"][0] < 0.95  # and not because nothing was matched, or everything
 
 
 @pytest.mark.parametrize("left_out", ["truth", "image's results", "category's results", "bbox", "overlaps"])

@@ -72,7 +72,7 @@ def test_masks_that_end_at_different_pixels_are_named():
 
 
 def test_whole_masks_are_read_as_before():
-    """The road that is taken for short ones reads whole ones alike, beside them."""
+    """Complete run lengths have the same results beside short ones, which take another path."""
     rng = np.random.default_rng(0)
     whole = theirs.encode(np.asfortranarray(rng.random((9, 11, 5)) < 0.4, np.uint8))
     short = theirs.frPyObjects({"size": [9, 11], "counts": [3, 4]}, 9, 11)
