@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dpad_fast import hub
+from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data.shapes import SIDE
 from dpad_fast.data.shapes_text import policy_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-
-SHIPPED = ("policy-e", "policy-f", "policy-j")
 
 # A picture, the question after it, and <|bos|> where the answer begins. Text parts carry a leading space because the
 # policy's words do.
@@ -29,20 +27,6 @@ CHAT_TEMPLATE = (
     "{{ '<|bos|>' if message['role'] == 'user' else '<|eos|>' }}"
     "{%- endfor -%}"
 )
-
-
-def checkpoint(name_or_path: str | Path) -> Path:
-    """Folder of a shipped checkpoint (`clip`, `policy-e`, `policy-f`, `policy-j`), or the path as given.
-
-    Raises:
-        ValueError: if there is neither; names both.
-    """
-    given = Path(name_or_path)
-    shipped = Path(str(files("dpad_fast"))) / "checkpoints" / str(name_or_path)
-    for folder in (shipped, given):
-        if (folder / "config.json").is_file():
-            return folder
-    raise ValueError(f"checkpoint {str(name_or_path)!r}: no config.json in {shipped} nor in {given.resolve()}")
 
 
 def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -61,10 +45,10 @@ def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) ->
         source = str(checkpoint(name_or_path))
     except ValueError:
         source = str(name_or_path)
-        if source in SHIPPED or Path(source).exists():
+        if source in POLICIES or Path(source).exists():
             raise
     try:
-        local = hub.only_local(source, SHIPPED)
+        local = hub.only_local(source, POLICIES)
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local)
         return model, AutoProcessor.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError) as error:

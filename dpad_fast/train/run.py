@@ -25,7 +25,7 @@ from dpad_fast.train import resume
 from dpad_fast.train.config import SCENES_PER_SEED, TrainConfig
 from dpad_fast.train.families import freeze_vision_tower
 from dpad_fast.train.lock import only_one
-from dpad_fast.train.policy import checkpoint, load_policy
+from dpad_fast.train.policy import load_policy
 from dpad_fast.train.reward_functions import RewardFunction, TrlRewards, completion_texts
 from dpad_fast.train.saving import keep_policy, policy_is_whole
 from dpad_fast.types import Target
@@ -53,12 +53,8 @@ def make_encoder(config: TrainConfig) -> ClipEncoder:
     """
     from dpad_fast.clip import load_encoder
 
-    try:
-        name = str(checkpoint(config.encoder))
-    except ValueError:
-        name = config.encoder
     with quiet():
-        return load_encoder(name, backend=config.encoder_backend, precision=config.encoder_precision)
+        return load_encoder(config.encoder, backend=config.encoder_backend, precision=config.encoder_precision)
 
 
 def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> RewardScorer:

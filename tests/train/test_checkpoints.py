@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import dpad_fast as df
+from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, MIXTURES, completion_of
-from dpad_fast.train.policy import SHIPPED, checkpoint, load_policy
+from dpad_fast.train.policy import load_policy
 from dpad_fast.train.small_clip import NAMES
 
 HELD_OUT = 9  # a world that no training uses
@@ -69,7 +70,7 @@ def test_all_checkpoints_together_stay_under_15_megabytes():
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15e6
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_shipped_policy_gives_its_warm_start_a_high_likelihood(name):
     import torch
 
