@@ -51,6 +51,6 @@ def test_the_small_clip_is_known_by_its_folder_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["no-such-policy", "a\0b", "x" * 5000, ""])
 def test_what_is_nowhere_is_named_with_both_places(name):
-    with pytest.raises(ValueError, match="no config.json in .*checkpoints.* nor in ") as told:
+    with pytest.raises(ValueError, match=r"no config\.json in .*checkpoints.* nor in ") as told:
         checkpoint(name)
     assert repr(name) in str(told.value)

@@ -27,8 +27,9 @@ def load_encoder(
     """Loads a frozen CLIP-like model.
 
     Args:
-        name_or_path: a folder, a name on the Hugging Face hub, "shapes" (or "clip": the small model that comes with
-            the package), or for open_clip "ARCHITECTURE" with a local folder or hub name, or "ARCHITECTURE/PRETRAINED-TAG-OR-FILE".
+        name_or_path: a folder, a name on the Hugging Face hub, "shapes" (or "clip", the small model that comes with the
+            package), or for open_clip "ARCHITECTURE" with a local folder or hub name, or
+            "ARCHITECTURE/PRETRAINED-TAG-OR-FILE".
         backend: "transformers" or "open_clip".
         device: where it runs.
         precision: "float32", "bfloat16", or "guarded".

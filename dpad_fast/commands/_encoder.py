@@ -35,7 +35,7 @@ def load(name: str, samples: Iterable[Sample], *, quiet: bool, **settings: Any) 
     """
     from dpad_fast.checkpoints import SMALL_CLIP, is_small_clip
     from dpad_fast.clip import load_encoder
-    from dpad_fast.train.run import quiet as without_bars
+    from dpad_fast.train.policy import quiet as without_bars
 
     built_in = is_small_clip(name)
     with without_bars():

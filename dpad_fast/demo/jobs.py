@@ -18,7 +18,8 @@ from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 from dpad_fast.train.config import TrainConfig
-from dpad_fast.train.resume import read_json, write_json
+from dpad_fast.train.resume import write_json
+from dpad_fast.train.run_folder import finished
 
 PATIENCE = 5.0  # seconds that workers have between being asked to end and being killed
 
@@ -43,12 +44,10 @@ class Job:
     def finished(self) -> bool:
         """Whether its result is there already, from an earlier call."""
         if self.kind == "measure":
-            from dpad_fast.evaluate.experiment import before_mark
+            from dpad_fast.experiment import before_mark
 
-            there = read_json(self.before)
-            return isinstance(there, dict) and there.get("mark") == before_mark(self.config)
-        there = read_json(Path(self.config.out) / "result.json")
-        return isinstance(there, dict) and there.get("fingerprint") == self.config.fingerprint()
+            return finished(self.before, before_mark(self.config), key="mark") is not None
+        return finished(Path(self.config.out) / "result.json", self.config.fingerprint()) is not None
 
 
 class Watcher(Protocol):

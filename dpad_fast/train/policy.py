@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,22 @@ CHAT_TEMPLATE = (
     "{{ '<|bos|>' if message['role'] == 'user' else '<|eos|>' }}"
     "{%- endfor -%}"
 )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars for loading a few megabytes, and its warnings about names that TRL uses inside."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -298,7 +298,7 @@ class TestEvaluate:
             seen.append((policy, config.evaluation.scenes, config.evaluation.seed, config.encoder))
             return [Record("shapes-9-0", "x", 7, 1, 2, True, 0.2, 0.1)]
 
-        monkeypatch.setattr("dpad_fast.evaluate.experiment.evaluate_policy", record)
+        monkeypatch.setattr("dpad_fast.evaluate.policies.evaluate_policy", record)
         monkeypatch.setattr("dpad_fast.train.run.make_encoder", lambda config: df.load_encoder("shapes"))
         arguments = ("policy-f", "--shapes", "5", "--seed", "77", "--encoder", "my/clip")
         assert measured(capsys, *arguments)[1]["chain_tokens"] == 7
@@ -366,7 +366,7 @@ class TestTrain:
                 tell("train", 1, config.steps, {"reward": 2.5})
             return {"after": {}}
 
-        monkeypatch.setattr("dpad_fast.evaluate.experiment.run_experiment", record)
+        monkeypatch.setattr("dpad_fast.experiment.run_experiment", record)
         (tmp_path / "a.yaml").write_text("steps: 3\n")
         base = ("train", tmp_path / "a.yaml", "--out", tmp_path / "o")
         assert "step 1/3  reward   2.500" in run(capsys, *base)
@@ -428,7 +428,7 @@ class TestData:
             assert f"{option} must be" in refused(capsys, "data", "shapes", option, value)
 
     def test_rebuild(self, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr("dpad_fast.train.rebuild.rebuild", lambda out: {"made": str(out)})
+        monkeypatch.setattr("dpad_fast.train.warm_start.rebuild.rebuild", lambda out: {"made": str(out)})
         said = run(capsys, "data", "shapes", "--rebuild", "--out", tmp_path / "o")
         assert json.loads(said[: said.index("}") + 1]) == {"made": str(tmp_path / "o")}
 

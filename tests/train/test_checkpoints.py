@@ -8,7 +8,7 @@ from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, MIXTURES, completion_of
 from dpad_fast.train.policy import load_policy
-from dpad_fast.train.small_clip import NAMES
+from dpad_fast.train.warm_start.small_clip import NAMES
 
 HELD_OUT = 9  # a world that no training uses
 
@@ -74,7 +74,7 @@ def test_all_checkpoints_together_stay_under_15_megabytes():
 def test_a_shipped_policy_gives_its_warm_start_a_high_likelihood(name):
     import torch
 
-    from dpad_fast.train.small_policy import _batch
+    from dpad_fast.train.warm_start.small_policy import _batch
 
     model, processor = load_policy(name)
     rng = np.random.default_rng(1)

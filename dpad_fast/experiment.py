@@ -1,0 +1,133 @@
+"""One experiment: measure the policy, train it, measure it again, and write `result.json`.
+
+Every stage leaves a file in the run's folder, so that an experiment that was killed goes on where it stopped:
+`before.json`, the checkpoints and `training.json`, `after.json`, and at the end `result.json`.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpad_fast._version import __version__
+from dpad_fast.evaluate.measure import Record, from_rows, summarise, to_rows
+from dpad_fast.evaluate.metrics import plain
+from dpad_fast.evaluate.policies import evaluate_policy, judge
+from dpad_fast.train import resume
+from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
+from dpad_fast.train.run_folder import claim, finished
+
+Tell = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called with (stage, done, of, metrics); stages are "before", "train" and "after"."""
+
+
+def measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Record]:
+    """A measurement that is kept in a file, and made only where it is not there yet.
+
+    Args:
+        path: the file.
+        mark: names all that the records depend on.
+        make: measures.
+
+    Returns:
+        The records.
+    """
+    there = finished(path, mark, key="mark")
+    if there is not None:
+        return from_rows(there["records"])
+    records = make()
+    resume.write_json(path, {"mark": mark, "records": to_rows(records)})
+    return records
+
+
+def before_mark(config: TrainConfig) -> str:
+    """Names what the measurement before training depends on, so that all runs from one policy can share it."""
+    evaluation = config.evaluation
+    grpo = config.grpo
+    return f"{config.policy} {config.encoder} {evaluation} {grpo.completion_tokens} {grpo.temperature}"
+
+
+def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, Any]:
+    """Measure, train, measure; go on from what is in `config.out`.
+
+    Args:
+        config: the run.
+        tell: told about the progress of every stage.
+
+    Returns:
+        The content of `result.json`.
+
+    Raises:
+        ValueError: if `config.out` holds another run, or the configuration cannot be run.
+    """
+    with claim(Path(config.out), config):
+        return _run(config, tell)
+
+
+def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
+    """`run_experiment` in a folder that is ours."""
+    out = Path(config.out)
+    done = finished(out / "result.json", config.fingerprint())
+    if done is not None:
+        return done
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    started = time.perf_counter()
+    measuring = config.evaluation.scenes > 0 and config.data.kind == "shapes"
+    encoder = make_encoder(config) if measuring or config.reward_config().needs_encoder else None
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        return lambda done, of: tell(name, done, of, {}) if tell is not None else None
+
+    before: list[Record] = []
+    after: list[Record] = []
+    if measuring:
+        before = measured(
+            out / "before.json",
+            before_mark(config),
+            lambda: evaluate_policy(config.policy, judge(encoder), config, stage("before")),
+        )
+    watch = None if tell is None else lambda step, metrics: tell("train", step, config.steps, metrics)
+    training = train_claimed(config, make_scorer(config, encoder), watch)
+    if measuring:
+        after = measured(
+            out / "after.json",
+            config.fingerprint(),
+            lambda: evaluate_policy(out / "policy", judge(encoder), config, stage("after")),
+        )
+    result = _result(config, training, before, after, time.perf_counter() - started)
+    resume.write_json(out / "result.json", result)
+    return result
+
+
+def _result(
+    config: TrainConfig, training: Mapping[str, Any], before: Sequence[Record], after: Sequence[Record], seconds: float
+) -> dict[str, Any]:
+    import transformers
+    import trl
+
+    return {
+        "kind": "run",
+        "complete": True,
+        "fingerprint": config.fingerprint(),
+        "config": config.as_dict(),
+        "before": plain(summarise(before)),
+        "after": plain(summarise(after)),
+        "records": {"before": to_rows(before), "after": to_rows(after)},
+        "history": training["history"],
+        "resumed_at": training["resumed_at"],
+        "seconds": {"this_call": round(seconds, 2), "training": training["seconds"]},
+        "versions": {
+            "dpad-fast": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "trl": trl.__version__,
+            "python": platform.python_version(),
+        },
+    }
