@@ -51,7 +51,7 @@ class CMakeBuild(build_ext):
 setup(
     packages=[*find_packages(include=["dpad_fast", "dpad_fast.*"]), "dpad_fast.kernels"],
     package_dir={"dpad_fast": "dpad_fast", "dpad_fast.kernels": "kernels"},
-    package_data={"dpad_fast": ["py.typed", "checkpoints/**/*"]},
+    package_data={"dpad_fast": ["py.typed", *(f"checkpoints/*/*.{kind}" for kind in ("json", "jinja", "safetensors"))]},
     ext_modules=[Extension("dpad_fast._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dpad_fast import hub
+from dpad_fast import checkpoints, hub
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.encoder import PRECISIONS, ClipEncoder
 
 BACKENDS = ("transformers", "open_clip")
-SHAPES = "shapes"
-"""The name of the small CLIP of the shapes world, which comes with the package."""
 
 
 def load_encoder(
@@ -30,8 +27,9 @@ def load_encoder(
     """Loads a frozen CLIP-like model.
 
     Args:
-        name_or_path: a folder, a name on the Hugging Face hub, "shapes" (the small model that comes with the package),
-            or for open_clip "ARCHITECTURE" with a local folder or hub name, or "ARCHITECTURE/PRETRAINED-TAG-OR-FILE".
+        name_or_path: a folder, a name on the Hugging Face hub, "shapes" (or "clip", the small model that comes with the
+            package), or for open_clip "ARCHITECTURE" with a local folder or hub name, or
+            "ARCHITECTURE/PRETRAINED-TAG-OR-FILE".
         backend: "transformers" or "open_clip".
         device: where it runs.
         precision: "float32", "bfloat16", or "guarded".
@@ -48,10 +46,10 @@ def load_encoder(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
     place = _device(device)
     name = os.fspath(name_or_path)
-    if name == SHAPES:
+    if checkpoints.is_small_clip(name):
         if backend != "transformers":
-            raise ValueError(f"encoder {SHAPES!r} comes with this package for backend 'transformers', got {backend!r}")
-        name = str(Path(__file__).resolve().parent.parent / "checkpoints" / "clip")
+            raise ValueError(f"encoder {name!r} comes with this package for backend 'transformers', got {backend!r}")
+        name = str(checkpoints.checkpoint(checkpoints.SMALL_CLIP))
     from safetensors import SafetensorError
 
     try:
@@ -97,7 +95,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _transformers(name: str) -> tuple[Any, Any]:
     if sys.flags.optimize > 1:
         raise ValueError("transformers makes its models with docstrings, which python -OO drops; run python -O or none")
-    local = hub.only_local(name, (SHAPES,))
+    local = hub.only_local(name, (checkpoints.SMALL_CLIP,))
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     AutoConfig.from_pretrained(name, local_files_only=local)  # one small file first: what is missing is missing at once

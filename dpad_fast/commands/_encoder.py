@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpad_fast.terminal import say
@@ -34,15 +33,13 @@ def load(name: str, samples: Iterable[Sample], *, quiet: bool, **settings: Any) 
     Raises:
         ValueError: it cannot be loaded.
     """
+    from dpad_fast.checkpoints import SMALL_CLIP, is_small_clip
     from dpad_fast.clip import load_encoder
-    from dpad_fast.clip.load import SHAPES
-    from dpad_fast.train.policy import checkpoint
-    from dpad_fast.train.run import quiet as without_bars
+    from dpad_fast.train.policy import quiet as without_bars
 
-    shipped = checkpoint("clip")
-    built_in = name in (SHAPES, "clip") or Path(name).resolve() == shipped.resolve()
+    built_in = is_small_clip(name)
     with without_bars():
-        encoder = load_encoder(SHAPES if built_in else name, **settings)
+        encoder = load_encoder(SMALL_CLIP if built_in else name, **settings)
     if built_in and _photographs(samples):
         say(SHAPES_NOTE, quiet=quiet, file=sys.stderr)
     return encoder

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         return _embed(args)
     if args.rebuild:
         _settle(args, "shapes --rebuild", _REBUILD)
-        from dpad_fast.train.rebuild import rebuild
+        from dpad_fast.train.warm_start.rebuild import rebuild
 
         out = Path(args.out)
         made = rebuild(out)

@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     _settle(args)
     _output.prepare(args.json)
     measured = _predictions(args) if args.shapes is None else _checkpoint(args)
-    from dpad_fast.evaluate.experiment import plain
     from dpad_fast.evaluate.measure import METRICS, summarise, to_rows
+    from dpad_fast.evaluate.metrics import plain
     from dpad_fast.evaluate.tables import Table, shown
 
     found = summarise(measured.records)
@@ -183,7 +183,7 @@ def _zeros(args: argparse.Namespace, absent: list[str]) -> list[Record]:
 
 
 def _checkpoint(args: argparse.Namespace) -> _Measured:
-    from dpad_fast.evaluate.experiment import evaluate_policy, judge
+    from dpad_fast.evaluate.policies import evaluate_policy, judge
     from dpad_fast.train.config import EvaluationConfig, TrainConfig
     from dpad_fast.train.run import make_encoder
 

@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(config.as_dict(), sort_keys=False), end="")
         return 0
-    from dpad_fast.evaluate.experiment import run_experiment
     from dpad_fast.evaluate.tables import before_after
+    from dpad_fast.experiment import run_experiment
 
     result = run_experiment(config, None if args.quiet else _printer(config.steps))
     if result["after"]:

@@ -42,7 +42,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether its result is there already, from an earlier call."""
-        from dpad_fast.evaluate.experiment import before_mark, kept_records, kept_result
+        from dpad_fast.experiment import before_mark, kept_records, kept_result
 
         if self.kind == "measure":
             return kept_records(self.before, before_mark(self.config)) is not None

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,19 @@ def _measure(config: Any, target: Path) -> None:
     """Sample and measure the untrained policy, once for all runs that start from it."""
     import torch
 
-    from dpad_fast.evaluate.experiment import before_mark, evaluate_policy, judge
-    from dpad_fast.evaluate.measure import to_rows
-    from dpad_fast.train import resume
+    from dpad_fast.evaluate.policies import evaluate_policy, judge
+    from dpad_fast.experiment import before_mark, measured
     from dpad_fast.train.run import make_encoder
 
     if config.threads:
         torch.set_num_threads(config.threads)
     encoder = make_encoder(config)
-    records = evaluate_policy(config.policy, judge(encoder), config, lambda done, of: _tell("before", done, of, {}))
-    resume.write_json(target, {"mark": before_mark(config), "records": to_rows(records)})
+
+    def progress(done: int, of: int) -> None:
+        _tell("before", done, of, {})
+
+    make = partial(evaluate_policy, config.policy, judge(encoder), config, progress)
+    measured(target, before_mark(config), make)
 
 
 def _end_with_stdin() -> None:
@@ -75,7 +79,7 @@ def main(argv: list[str]) -> int:
         if job["kind"] == "measure":
             _measure(config, before)
             return 0
-        from dpad_fast.evaluate.experiment import run_experiment
+        from dpad_fast.experiment import run_experiment
 
         out = Path(config.out)
         out.mkdir(parents=True, exist_ok=True)

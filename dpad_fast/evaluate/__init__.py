@@ -1,1 +1,1 @@
-"""Evaluation: sampling, masks, metrics, experiments (before, training, after) and their report."""
+"""Evaluation: sampling, masks, metrics, measurements of policies, tables and the report."""

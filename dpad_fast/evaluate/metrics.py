@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,3 +163,15 @@ def beyond_noise(difference: Estimate, by_seeds: bool) -> bool:
     degrees = difference.units - 1
     factor = _T95[degrees - 1] if by_seeds and degrees <= len(_T95) else 1.96
     return abs(difference.value) > factor * difference.error
+
+
+def plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Estimates as JSON takes them: NaN becomes None.
+
+    Args:
+        estimates: by the metric's name.
+
+    Returns:
+        The fields of each.
+    """
+    return {key: {k: None if v != v else v for k, v in asdict(e).items()} for key, e in estimates.items()}

@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 from dpad_fast.rewards import RewardConfig
+from dpad_fast.train.extra_rewards import place_of
 
-EXTRA_REWARDS = ("names_any_object",)
 DATA_KINDS = ("shapes", "dataset")
 DEVICES = ("cpu", "auto")
 SCENES_PER_SEED = 1_000_000  # runs with different seeds see different scenes of the same world
@@ -106,7 +106,7 @@ class TrainConfig:
     threads: int = 1  # CPU threads of torch; 0 leaves torch's choice
     device: str = "cpu"  # "cpu", or "auto" for what accelerate finds
     tensorboard: bool = True  # write TensorBoard event files to out/tensorboard
-    extra_rewards: tuple[str, ...] = ()  # rewards beside the scorer's: "names_any_object" (shapes only)
+    extra_rewards: tuple[str, ...] = ()  # beside the scorer's: "names_any_object" (shapes only), MODULE:FUNCTION
     extra_weights: tuple[float, ...] = ()  # one per extra reward; 1 each when empty
     rewards: Mapping[str, Any] = field(default_factory=lambda: {"preset": "dpad"})  # see RewardConfig
     data: DataConfig = field(default_factory=DataConfig)  # the prompts
@@ -117,7 +117,7 @@ class TrainConfig:
         _check_choice("data.kind", self.data.kind, DATA_KINDS)
         _check_choice("device", self.device, DEVICES)
         for name in self.extra_rewards:
-            _check_choice("extra_rewards", name, EXTRA_REWARDS)
+            place_of(name)
         if self.extra_weights and len(self.extra_weights) != len(self.extra_rewards):
             raise ValueError(
                 f"extra_weights has {len(self.extra_weights)} entries for {len(self.extra_rewards)} extra_rewards"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dpad_fast import hub
+from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data.shapes import SIDE
 from dpad_fast.data.shapes_text import policy_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-
-SHIPPED = ("policy-e", "policy-f", "policy-j")
 
 # A picture, the question after it, and <|bos|> where the answer begins. Text parts carry a leading space because the
 # policy's words do.
@@ -31,18 +32,20 @@ CHAT_TEMPLATE = (
 )
 
 
-def checkpoint(name_or_path: str | Path) -> Path:
-    """Folder of a shipped checkpoint (`clip`, `policy-e`, `policy-f`, `policy-j`), or the path as given.
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars for loading a few megabytes, and its warnings about names that TRL uses inside."""
+    from transformers.utils import logging
 
-    Raises:
-        ValueError: if there is neither; names both.
-    """
-    given = Path(name_or_path)
-    shipped = Path(str(files("dpad_fast"))) / "checkpoints" / str(name_or_path)
-    for folder in (shipped, given):
-        if (folder / "config.json").is_file():
-            return folder
-    raise ValueError(f"checkpoint {str(name_or_path)!r}: no config.json in {shipped} nor in {given.resolve()}")
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -62,10 +65,10 @@ def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) ->
         source = str(checkpoint(name_or_path))
     except ValueError:
         source = str(name_or_path)
-        if source in SHIPPED or Path(source).exists():
+        if source in POLICIES or Path(source).exists():
             raise
     try:
-        local = hub.only_local(source, SHIPPED)
+        local = hub.only_local(source, POLICIES)
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local)
         return model, AutoProcessor.from_pretrained(source, local_files_only=local)
     except (

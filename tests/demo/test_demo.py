@@ -16,8 +16,8 @@ from dpad_fast.demo.settings import SETTINGS
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Folders of an untrained policy and an untrained CLIP."""
-    from dpad_fast.train import small_clip, small_policy
     from dpad_fast.train.policy import build_policy
+    from dpad_fast.train.warm_start import small_clip, small_policy
 
     folder = tmp_path_factory.mktemp("models")
     small_policy.save(build_policy(0), folder / "policy")

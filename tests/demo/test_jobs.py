@@ -186,8 +186,8 @@ def test_displays_tell_what_was_ended(tmp_path, capsys):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_full_disk_is_the_workers_last_word(tmp_path, monkeypatch, capsys):
+    from dpad_fast import experiment
     from dpad_fast.demo import worker
-    from dpad_fast.evaluate import experiment
 
     def full(config, tell):
         raise OSError(28, "checkpoint-3/optimizer.pt could not be written:\nNo space left on device")

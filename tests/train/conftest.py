@@ -7,8 +7,8 @@ import torch
 @pytest.fixture(scope="session")
 def random_policy(tmp_path_factory):
     """Folder of an untrained small policy, as shipped ones are stored."""
-    from dpad_fast.train import small_policy
     from dpad_fast.train.policy import build_policy
+    from dpad_fast.train.warm_start import small_policy
 
     folder = tmp_path_factory.mktemp("models") / "policy"
     small_policy.save(build_policy(0), folder)

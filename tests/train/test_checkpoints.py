@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import dpad_fast as df
+from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, MIXTURES, completion_of
-from dpad_fast.train.policy import SHIPPED, checkpoint, load_policy
-from dpad_fast.train.small_clip import NAMES
+from dpad_fast.train.policy import load_policy
+from dpad_fast.train.warm_start.small_clip import NAMES
 
 HELD_OUT = 9  # a seed of scenes that no training uses
 
@@ -69,11 +70,11 @@ def test_all_checkpoints_together_stay_under_15_megabytes():
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15e6
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_shipped_policy_gives_its_warm_start_a_high_likelihood(name):
     import torch
 
-    from dpad_fast.train.small_policy import _batch
+    from dpad_fast.train.warm_start.small_policy import _batch
 
     model, processor = load_policy(name)
     rng = np.random.default_rng(1)

@@ -63,7 +63,7 @@ def test_the_same_thread_may_and_another_may_not(tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_train_and_experiment_are_refused_before_they_touch_the_folder(tmp_path, holder):
     pytest.importorskip("trl")
-    from dpad_fast.evaluate.experiment import run_experiment
+    from dpad_fast.experiment import run_experiment
     from dpad_fast.train import run as training
     from dpad_fast.train.config import from_dict
 
@@ -77,7 +77,7 @@ def test_train_and_experiment_are_refused_before_they_touch_the_folder(tmp_path,
 def test_of_several_processes_of_one_run_the_first_holds_the_folder(tmp_path, holder, monkeypatch):
     pytest.importorskip("trl")
     from dpad_fast.train.config import from_dict
-    from dpad_fast.train.run import claim
+    from dpad_fast.train.run_folder import claim
 
     monkeypatch.setenv("RANK", "1")
     with claim(tmp_path / "run", from_dict({})):

@@ -20,6 +20,7 @@ from dpad_fast.data import shapes
 from dpad_fast.train import run as training
 from dpad_fast.train.config import from_dict
 from dpad_fast.train.policy import load_policy
+from dpad_fast.train.prompts import scene_target
 from dpad_fast.train.resume import last_complete, read_json, step_of
 from dpad_fast.train.trainer import TRL_SETTINGS, DpadTrainer
 
@@ -201,25 +202,8 @@ def test_the_shapes_policy_sees_pictures_as_they_are(random_policy, tmp_path):
     }
     scorer = training.make_scorer(config)
     functions, weights = training._rewards(config, scorer, processor)
-    plain = TrlRewards(scorer, training._target_of)
+    plain = TrlRewards(scorer, scene_target)
     assert weights == plain.weights()
     values = {function.__name__: function(**columns) for function in functions}
     assert values == {function.__name__: function(**columns) for function in plain.functions()}
     assert values["box_l1"] == [1, 1, 1, 0]
-
-
-def test_bonus_for_any_object():
-    item = shapes.sample(5, 0)
-    other = next(i for i in range(len(item.scene.objects)) if i != item.question.target)
-    from dpad_fast.data.shapes_text import answer_of
-    from dpad_fast.rewards import RewardConfig, RewardScorer
-
-    config = RewardConfig.from_dict({"preset": "dpad", "terms": ["think_format", "answer_format", "iou"]})
-    bonus = training.names_any_object(RewardScorer(config))
-    answer = answer_of(item.scene.objects[0].box, item.scene.objects[0].points)
-    texts = [
-        f"<think> x</think>\n<answer>{answer}</answer>\n<caption> a {shape.name}</caption>"
-        for shape in (item.scene.objects[item.question.target], item.scene.objects[other])
-    ]
-    texts += [texts[0].replace("<think>", ""), texts[0].split("<caption>")[0] + "<caption> some shapes</caption>"]
-    assert bonus(completions=texts, id=[item.id] * 4) == [1.0, 1.0, 0.0, 0.0]

@@ -21,8 +21,8 @@ from typing import Any
 
 from dpad_fast import files
 from dpad_fast.data.shapes_text import MIXTURES
-from dpad_fast.train.small_clip import ClipTraining
-from dpad_fast.train.small_policy import Progress, Stage
+from dpad_fast.train.warm_start.small_clip import ClipTraining
+from dpad_fast.train.warm_start.small_policy import Progress, Stage
 
 CLIP = ClipTraining()
 VISION = Stage(steps=1000, batch=48, lr=1e-3)
@@ -66,7 +66,7 @@ def _progress(name: str) -> Progress:
 
 def make_clip(out: Path) -> dict[str, float]:
     """Train and save the small CLIP; returns its held-out rates."""
-    from dpad_fast.train import small_clip
+    from dpad_fast.train.warm_start import small_clip
 
     model = small_clip.train(CLIP, _progress("clip"))
     small_clip.save(model, out / "clip")
@@ -75,8 +75,8 @@ def make_clip(out: Path) -> dict[str, float]:
 
 def make_vision(out: Path) -> float:
     """Train and save the vision tower in an otherwise untrained policy; returns its accuracy."""
-    from dpad_fast.train import small_policy
     from dpad_fast.train.policy import build_policy
+    from dpad_fast.train.warm_start import small_policy
 
     model = build_policy(seed=0)
     right = small_policy.train_vision(model, VISION, _progress("vision"))
@@ -86,8 +86,8 @@ def make_vision(out: Path) -> float:
 
 def make_policy(out: Path, lesson: Lesson) -> None:
     """Train the language model of the policy in `out/START` and save it as `out/NAME`."""
-    from dpad_fast.train import small_policy
     from dpad_fast.train.policy import load_policy
+    from dpad_fast.train.warm_start import small_policy
 
     model, _ = load_policy(out / lesson.start)
     small_policy.train_language(

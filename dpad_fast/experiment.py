@@ -9,99 +9,28 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from dpad_fast._version import __version__
-from dpad_fast.data import shapes
-from dpad_fast.evaluate.measure import Record, from_rows, measure, summarise, to_rows
-from dpad_fast.evaluate.metrics import Estimate
-from dpad_fast.evaluate.sampling import sample_completions
-from dpad_fast.evaluate.segment import from_background
-from dpad_fast.rewards import RewardConfig, RewardScorer
+from dpad_fast.evaluate.measure import Record, from_rows, summarise, to_rows
+from dpad_fast.evaluate.metrics import plain
+from dpad_fast.evaluate.policies import evaluate_policy, judge
 from dpad_fast.train import resume
-from dpad_fast.train.config import EvaluationConfig, TrainConfig
-from dpad_fast.train.policy import load_policy
-from dpad_fast.train.run import claim, make_encoder, make_scorer, quiet, train
-
-if TYPE_CHECKING:
-    from dpad_fast.clip import ClipEncoder
-    from dpad_fast.data.shapes import ShapesSample
+from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
+from dpad_fast.train.run_folder import claim, finished
 
 Tell = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (stage, done, of, metrics); stages are "before", "train" and "after"."""
 
 
-def held_out(evaluation: EvaluationConfig) -> list[ShapesSample]:
-    """The scenes that policies are measured on.
-
-    Args:
-        evaluation: seed and number.
-
-    Returns:
-        The scenes.
-    """
-    return [shapes.sample(evaluation.seed, index) for index in range(evaluation.scenes)]
-
-
-def judge(encoder: ClipEncoder | None) -> RewardScorer:
-    """The scorer that measures every arm alike: the `dpad` preset, whatever the arm trains on.
-
-    Args:
-        encoder: the run's CLIP.
-
-    Returns:
-        A scorer.
-    """
-    return RewardScorer(RewardConfig.preset("dpad"), encoder=encoder)
-
-
-def evaluate_policy(
-    policy: str | Path,
-    scorer: RewardScorer,
-    config: TrainConfig,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Record]:
-    """Sample a policy on the held-out scenes and measure every completion.
-
-    Args:
-        policy: a shipped checkpoint, a folder or a name.
-        scorer: see `judge`.
-        config: its `evaluation`, completion length, temperature and seed are used.
-        progress: called with (completions done, completions in all).
-
-    Returns:
-        One record per completion, scenes in order.
-    """
-    evaluation = config.evaluation
-    items = held_out(evaluation)
-    with quiet():
-        model, processor = load_policy(policy)
-    texts = sample_completions(
-        model,
-        processor,
-        items,
-        per_item=evaluation.samples,
-        max_new_tokens=config.grpo.completion_tokens,
-        temperature=config.grpo.temperature,
-        seed=evaluation.seed,  # not the run's: every arm and seed is measured with the same random numbers
-        progress=progress,
-    )
-    tokenizer = processor.tokenizer
-
-    def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    rows = [item for item in items for _ in range(evaluation.samples)]
-    return measure([text for group in texts for text in group], rows, scorer, count, from_background)
-
-
-def plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
-    """Estimates as JSON takes them: NaN becomes None."""
-    return {key: {k: None if v != v else v for k, v in asdict(e).items()} for key, e in estimates.items()}
+_RESULT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("config", "before", "after", "records", "seconds", "versions"), dict),
+    "history": list,
+}
 
 
 def kept_records(path: Path, mark: str) -> list[Record] | None:
@@ -112,10 +41,10 @@ def kept_records(path: Path, mark: str) -> list[Record] | None:
         mark: see `before_mark`.
 
     Returns:
-        The records, or None where there is nothing to go on from: damage costs a measurement, never the run.
+        The records, or None where there is nothing to go on from.
     """
-    there = resume.read_json(path)
-    if not isinstance(there, dict) or there.get("mark") != mark or not isinstance(there.get("records"), list):
+    there = finished(path, mark, {"records": list}, key="mark")
+    if there is None:
         return None
     try:
         return from_rows(there["records"])
@@ -132,19 +61,20 @@ def kept_result(config: TrainConfig) -> dict[str, Any] | None:
     Returns:
         The content of `config.out`/result.json, or None.
     """
-    there = resume.read_json(Path(config.out) / "result.json")
-    if not isinstance(there, dict) or there.get("fingerprint") != config.fingerprint():
-        return None
-    return there if all(isinstance(there.get(name), kind) for name, kind in _RESULT.items()) else None
+    return finished(Path(config.out) / "result.json", config.fingerprint(), _RESULT)
 
 
-_RESULT: dict[str, type] = {
-    **dict.fromkeys(("config", "before", "after", "records", "seconds", "versions"), dict), "history": list,
-}  # fmt: skip
+def measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Record]:
+    """A measurement that is kept in a file, and made only where it is not there yet.
 
+    Args:
+        path: the file.
+        mark: names all that the records depend on.
+        make: measures.
 
-def _measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Record]:
-    """The records in `path` if they are whole and of this configuration, else new ones, written there."""
+    Returns:
+        The records.
+    """
     there = kept_records(path, mark)
     if there is not None:
         return there
@@ -186,24 +116,24 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     started = time.perf_counter()
-    measured = config.evaluation.scenes > 0 and config.data.kind == "shapes"
-    encoder = make_encoder(config) if measured or config.reward_config().needs_encoder else None
+    measuring = config.evaluation.scenes > 0 and config.data.kind == "shapes"
+    encoder = make_encoder(config) if measuring or config.reward_config().needs_encoder else None
 
     def stage(name: str) -> Callable[[int, int], None]:
         return lambda done, of: tell(name, done, of, {}) if tell is not None else None
 
     before: list[Record] = []
     after: list[Record] = []
-    if measured:
-        before = _measured(
+    if measuring:
+        before = measured(
             out / "before.json",
             before_mark(config),
             lambda: evaluate_policy(config.policy, judge(encoder), config, stage("before")),
         )
     watch = None if tell is None else lambda step, metrics: tell("train", step, config.steps, metrics)
-    training = train(config, make_scorer(config, encoder), watch)
-    if measured:
-        after = _measured(
+    training = train_claimed(config, make_scorer(config, encoder), watch)
+    if measuring:
+        after = measured(
             out / "after.json",
             config.fingerprint(),
             lambda: evaluate_policy(out / "policy", judge(encoder), config, stage("after")),
@@ -238,8 +168,3 @@ def _result(
             "python": platform.python_version(),
         },
     }
-
-
-def with_out(config: TrainConfig, out: str | Path) -> TrainConfig:
-    """The same run in another folder."""
-    return replace(config, out=str(out))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dpad_fast.demo.jobs import Job
-from dpad_fast.evaluate.experiment import before_mark, kept_records, kept_result
+from dpad_fast.experiment import before_mark, kept_records, kept_result
 from dpad_fast.evaluate.measure import Record, from_rows, to_rows
 from dpad_fast.train.config import from_dict
 

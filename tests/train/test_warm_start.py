@@ -6,8 +6,8 @@ import torch
 
 from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import MIXTURES, completion_of, listing_of
-from dpad_fast.train import small_clip, small_policy
 from dpad_fast.train.policy import build_policy, build_processor
+from dpad_fast.train.warm_start import small_clip, small_policy
 
 
 def _parameters(model):

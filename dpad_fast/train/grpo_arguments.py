@@ -1,0 +1,72 @@
+"""A run's optimisation as TRL's `GRPOConfig` has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dpad_fast.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+
+def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
+    """TRL's `GRPOConfig` of a run.
+
+    Args:
+        config: the run; what `grpo.trl` holds goes before everything else.
+        weights: one per reward function.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        ValueError: for an entry of `grpo.trl` that TRL does not have, or of the wrong type.
+    """
+    from trl import GRPOConfig
+
+    from dpad_fast.train.trainer import TRL_SETTINGS
+
+    grpo = config.grpo
+    cpu = config.device == "cpu"
+    settings: dict[str, Any] = {
+        "output_dir": config.out,
+        "use_cpu": cpu,
+        "bf16": not cpu,
+        "dataloader_pin_memory": not cpu,
+        "remove_unused_columns": False,
+        "per_device_train_batch_size": grpo.queries * grpo.generations // grpo.accumulate,
+        "gradient_accumulation_steps": grpo.accumulate,
+        "num_generations": grpo.generations,
+        "max_completion_length": grpo.completion_tokens,
+        "temperature": grpo.temperature,
+        "learning_rate": grpo.learning_rate,
+        "lr_scheduler_type": grpo.schedule,
+        "warmup_steps": grpo.warmup_steps,
+        "weight_decay": grpo.weight_decay,
+        "max_grad_norm": grpo.clip_norm,
+        "beta": grpo.beta,
+        "loss_type": grpo.loss,
+        "gradient_checkpointing": grpo.gradient_checkpointing,
+        "reward_weights": list(weights),
+        "shuffle_dataset": False,
+        "max_steps": config.steps,
+        "seed": config.seed,
+        "save_strategy": "steps",
+        "save_steps": config.save_every,
+        "save_total_limit": config.keep,
+        "logging_steps": config.log_every,
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+        **TRL_SETTINGS[grpo.advantage],
+    }
+    known = GRPOConfig.__dataclass_fields__
+    for name in grpo.trl:
+        if name not in known:
+            raise ValueError(f"grpo.trl.{name} is not a field of TRL's GRPOConfig")
+    try:
+        return GRPOConfig(**{**settings, **grpo.trl})
+    except TypeError as error:
+        raise ValueError(f"grpo.trl holds a value of the wrong type: {error}") from error

@@ -1,0 +1,48 @@
+"""A run's folder: what counts as finished, and that a folder of another configuration is left alone."""
+
+import json
+
+import pytest
+
+from dpad_fast.train.config import from_dict
+from dpad_fast.train.run_folder import claim, finished
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"fingerprint": "a", "steps": 3}', True),
+        ('{"fingerprint": "b", "steps": 3}', False),
+        ('{"mark": "a"}', False),
+        ('{"fingerprint": "a", "ste', False),
+        ('["fingerprint", "a"]', False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_a_whole_file_of_the_same_settings_is_finished(content, found, tmp_path):
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content)
+    assert finished(path, "a") == (json.loads(content) if found else None)
+
+
+def test_the_key_of_the_mark(tmp_path):
+    (tmp_path / "before.json").write_text('{"mark": "a", "fingerprint": "b"}')
+    assert finished(tmp_path / "before.json", "a", key="mark") is not None
+    assert finished(tmp_path / "before.json", "a") is None
+
+
+def test_another_configuration_is_refused_and_nothing_is_written(tmp_path):
+    with claim(tmp_path, from_dict({"name": "one", "steps": 3})):
+        pass
+    before = (tmp_path / "config.json").read_bytes()
+    other = from_dict({"name": "two", "steps": 4, "grpo": {"beta": 0.5}})
+    with (
+        pytest.raises(ValueError, match=r"another configuration \(differs in grpo\.beta, steps\)"),
+        claim(tmp_path, other),
+    ):
+        pass
+    assert (tmp_path / "config.json").read_bytes() == before
+    with claim(tmp_path, from_dict({"name": "renamed", "steps": 3})):  # a name changes no result
+        assert json.loads((tmp_path / "config.json").read_text())["config"]["name"] == "renamed"
