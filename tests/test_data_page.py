@@ -146,7 +146,7 @@ def encoder():
 
 
 def error_of(function, *args, **settings):
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r"\w") as caught:
         function(*args, **settings)
     return str(caught.value)
 
