@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports from its own row and from rows above it. Rows are files or folders of dpad_fast/.
 LAYERS = (
     ("_version",),
-    ("_native", "types", "files", "pictures", "model_size"),
+    ("_native", "types", "files", "pictures", "model_size", "row_errors", "timer"),
     ("kernels", "reference"),
     ("ops",),
     ("coco_mask", "data", "checkpoints", "clip"),

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from dpad_fast.clip.regions import Region
+
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's codes
-Region = tuple[int, int, int, int] | None
 
 
-class Picture(Protocol):
-    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
+class PixelSource(Protocol):
+    """What an encoder asks of an image: a key that tells contents apart, and its pixels. `Picture` is the usual one."""
 
     @property
     def key(self) -> Hashable:
@@ -55,7 +56,7 @@ class Preprocess:
     colour: str = "first"
     transform: Callable[[Image.Image], torch.Tensor] | None = field(default=None, repr=False, compare=False)
 
-    def read(self, picture: Picture) -> Any:
+    def read(self, picture: PixelSource) -> Any:
         """What `__call__` takes of a picture: uint8 [3, H, W], or a PIL image in its own mode."""
         return _planes_first(picture.pixels() if self.transform is None else picture.in_own_mode())
 

@@ -7,8 +7,8 @@ from PIL import Image, ImageOps
 
 import dpad_fast as df
 from dpad_fast import testing_rewards as shared
+from dpad_fast.clip.images import MaskedPicture, find_pictures
 from dpad_fast.clip.preprocess import Preprocess
-from dpad_fast.rewards.images import MaskedPicture, find_pictures
 from dpad_fast.testing import noisy_pixels
 
 open_clip = pytest.importorskip("open_clip")
@@ -95,7 +95,10 @@ def test_rows_are_not_taken_for_channels(parts, size, mode):
     box = (0, 0, max(size[0] - 1, 1), max(size[1] - 1, 1))
     processor, transform = clip.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32), parts[1]
     peers = [
-        (Preprocess.from_transformers(processor), lambda shown: processor(shown, return_tensors="pt")["pixel_values"][0]),
+        (
+            Preprocess.from_transformers(processor),
+            lambda shown: processor(shown, return_tensors="pt")["pixel_values"][0],
+        ),
         (Preprocess.from_open_clip(transform), transform),
     ]
     for preprocess, peer in peers:

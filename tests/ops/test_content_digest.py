@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dpad_fast.clip.images import Picture
 from dpad_fast.ops._images import as_pixels, content_digest
-from dpad_fast.rewards.images import Picture
 
 
 def _noise(height: int, width: int, seed: int = 0) -> np.ndarray:

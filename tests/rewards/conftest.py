@@ -1,3 +1,5 @@
+"""A tiny CLIP, and an encoder of it, for the tests of this folder."""
+
 import pytest
 
 import dpad_fast as df

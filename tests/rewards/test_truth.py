@@ -9,8 +9,8 @@ from PIL import Image
 
 import dpad_fast as df
 from dpad_fast import testing_rewards as shared
+from dpad_fast.clip.regions import region_of
 from dpad_fast.reference import released
-from dpad_fast.rewards.discriminative import region_of
 
 GOOD = shared.completion()  # its box and points are the truth's in these tests, or lie elsewhere
 POINTS = ((30, 24), (50, 40))

@@ -14,10 +14,10 @@ from PIL import Image, ImageOps
 
 import dpad_fast as df
 from dpad_fast import testing_rewards as shared
+from dpad_fast.clip.images import Picture, find_pictures
 from dpad_fast.data import reasonseg
 from dpad_fast.ops import roi_clip_preprocess
 from dpad_fast.rewards.ahead import embed_ahead
-from dpad_fast.rewards.images import Picture, find_pictures
 from dpad_fast.testing import noisy_pixels
 
 GOOD = shared.completion()
