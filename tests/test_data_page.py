@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast import testing_rewards as shared
 from dpad_fast.data import reasonseg
+from dpad_fast.testing import rewards as shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "bring-your-own-data.md"
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from dpad_fast.demo.jobs import Job
-from dpad_fast.experiment import before_mark, kept_records, kept_result
 from dpad_fast.evaluate.measure import Record, from_rows, to_rows
+from dpad_fast.experiment import before_mark, kept_records, kept_result
 from dpad_fast.train.config import from_dict
 
 RECORDS = [Record("a", "text", 3, 5, 9, True, s1=0.25, s2=0.5, right=True), Record("b", "", 0, 0, 4, False)]

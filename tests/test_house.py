@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports from its own row and from rows above it. Rows are files or folders of dpad_fast/.
 LAYERS = (
     ("_version",),
-    ("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal"),
+    ("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal", "row_errors", "timer"),
     ("kernels", "reference"),
     ("ops",),
     ("coco_mask", "_coco_runs", "data", "checkpoints", "clip"),

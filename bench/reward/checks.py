@@ -73,7 +73,7 @@ def _similar(work: ways.Work, model: Any, processor: Any, args: argparse.Namespa
         found = torch.cat([torch.stack([p.similarity["roi"], p.similarity["aoi"]], dim=1) for p in parts])
         wrong = int((torch.cat([part.terms["discriminative"] for part in parts]).bool() != decisions).sum())
         error = float((found - plain).abs().max())
-        share = f"{encoder.recomputed} of {encoder.compared}" if encoder.compared else ""
+        share = f"{scorer.recomputed} of {scorer.compared}" if scorer.compared else ""
         table.add_row(precision, f"{error:.2e}", str(wrong), share, f"{encoder.margin:.1e}")
         good &= wrong == 0 and (precision != "float32" or error <= 1e-6)
     console.print(f"the model one at a time against itself in batches, {_SINGLE} completions: {apart:.1e}")

@@ -104,7 +104,8 @@ def compared(name: str, way: Way, work: ways.Work, plain: torch.Tensor) -> dict[
     if isinstance(found, df.ScoreBatch):
         decisions, found = found.terms["discriminative"].bool(), similarities(found)
     decisions = found[:, 0] > found[:, 1] if decisions is None else decisions
-    again = f"{way.recomputed} of {way.compared}" if isinstance(way, Contestant) and way.compared else ""
+    scorer = way.scorer if isinstance(way, Contestant) else None
+    again = f"{scorer.recomputed} of {scorer.compared}" if scorer is not None and scorer.compared else ""
     return {
         "error": f"{float((found - plain).abs().max()):.1e}",
         "wrong": int((decisions != truth).sum()),

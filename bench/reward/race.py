@@ -29,15 +29,11 @@ class Contestant:
         self.encoder, self.known = encoder, known
         self.scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
         self.stages: list[dict[str, float]] = []
-        self.compared = self.recomputed = 0
 
     def __call__(self, work: ways.Work) -> df.ScoreBatch:
         """Scores, from solution strings on, as a trainer would."""
         targets = [df.Target.parse(solution, image_size=(ways.WIDTH, ways.HEIGHT)) for solution in work.solutions]
-        before = self.encoder.compared, self.encoder.recomputed
         batch = self.scorer.score(work.texts, targets, work.pictures)
-        self.compared += self.encoder.compared - before[0]
-        self.recomputed += self.encoder.recomputed - before[1]
         self.stages.append(batch.timings)
         return batch
 
@@ -46,7 +42,7 @@ class Contestant:
         self.encoder.cache = EmbeddingCache()
         if self.known:
             embed_ahead(self.encoder, samples(work))
-        self.compared = self.recomputed = 0
+        self.scorer = df.RewardScorer(self.scorer.config, self.encoder)
 
 
 def samples(work: ways.Work) -> list[Sample]:
@@ -92,7 +88,8 @@ def compare(contestants: dict[str, Contestant], work: ways.Work, plain: torch.Te
         found = similarities(batch)
         error, delta = (found - plain).abs().max(), (found.diff(dim=1) - plain.diff(dim=1)).abs().max()
         wrong = int((batch.terms["discriminative"].bool() != decisions).sum())
-        share = "" if not contestant.compared else f"{contestant.recomputed} of {contestant.compared}"
+        scorer = contestant.scorer
+        share = "" if not scorer.compared else f"{scorer.recomputed} of {scorer.compared}"
         table.add_row(name, f"{error:.1e}", f"{delta:.1e}", str(wrong), share)
         if "float32" in name:
             good &= bool(error <= 1e-6) and wrong == 0

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
-from dpad_fast.clip.forward import OwnForward, torch_threads
-from dpad_fast.clip.preprocess import Picture, Preprocess, Region
+from dpad_fast.clip.inputs import input_stream, make_inputs
+from dpad_fast.clip.margins import Margins, measure_margins
+from dpad_fast.clip.preprocess import PixelSource, Preprocess
+from dpad_fast.clip.regions import Region
 from dpad_fast.clip.requests import read_images, read_texts
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
+from dpad_fast.clip.tower.forward import OwnForward, unit
+from dpad_fast.timer import Timer
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
 # Chunks bound memory only: 64 regions of 224 x 224 are 39 MB of input and some 300 MB of ViT-B/32 activations.
@@ -43,8 +44,6 @@ class ClipEncoder:
             in float32; measured on this model. 0 otherwise.
         image_margin: the same once the caption is in float32, so that only the picture's embedding is still reduced.
         threads: CPU threads; None: as many as torch uses when called.
-        compared: completions compared under "guarded" so far.
-        recomputed: those of them that were embedded again in float32.
         cache: embeddings by content, box and precision; `cache.clear()` frees them.
     """
 
@@ -70,8 +69,6 @@ class ClipEncoder:
         self.name, self.precision = name, precision
         self.preprocess, self.tokens = preprocess, tokens
         self.cache = EmbeddingCache() if cache is None else cache
-        self.margin = self.image_margin = 0.0
-        self.compared = self.recomputed = 0
         self.threads = threads
         self._model = model.eval()
         self._process = os.getpid()
@@ -84,10 +81,10 @@ class ClipEncoder:
         probe = [tokens.truncate(ids) for ids in probe]
         self._forwards = make_forwards(model, self.device, precision, own, probe, preprocess.size)
         self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
+        margins = Margins()
         if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
-            from dpad_fast.clip.guard import measure_margins
-
-            self.margin, self.image_margin = measure_margins(self)
+            margins = measure_margins(self._forwards, tokens, preprocess, self.device, self._threads(), name)
+        self.margin, self.image_margin = margins
 
     @classmethod
     def from_transformers(
@@ -215,7 +212,7 @@ class ClipEncoder:
         Returns:
             float32 [N, D] on the CPU.
         """
-        began = time.perf_counter()
+        timer = Timer(timings)
         exact = self._exact(exact)
         level = self._forwards[exact].precision
         unique = list(dict.fromkeys(ids))
@@ -223,16 +220,16 @@ class ClipEncoder:
         missing = [row for row, value in found.items() if value is None]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
-            values = self._unit(self._forwards[exact].texts(chunk, self._threads()))
+            values = unit(self._forwards[exact].texts(chunk, self._threads()), self.name)
             for row, value in zip(chunk, values, strict=True):
                 found[row] = value
                 self.cache.put(("text", level, row), value)
-        _add(timings, "text", began)
+        timer.lap("text")
         return torch.stack([_present(found[row]) for row in ids])
 
     def embed_regions(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[PixelSource],
         regions: Sequence[tuple[int, Region]],
         *,
         exact: bool = False,
@@ -250,12 +247,12 @@ class ClipEncoder:
             float32 [K, D] on the CPU.
         """
         exact = self._exact(exact)
-        began = time.perf_counter()
+        timer = Timer(timings)
         content = self._content_keys(pictures, regions)
         places = [(content[index], box) for index, box in regions]
         wanted = dict(zip(places, regions, strict=True))
         found = self._known_regions(list(wanted), exact)
-        _add(timings, "preprocess", began)
+        timer.lap("preprocess")
         missing = sorted((place for place in wanted if place not in found), key=lambda place: wanted[place][0])
         chunks = [missing[start : start + _IMAGE_CHUNK] for start in range(0, len(missing), _IMAGE_CHUNK)]
         made = self._made_regions(pictures, [[wanted[place] for place in chunk] for chunk in chunks], exact, timings)
@@ -292,7 +289,9 @@ class ClipEncoder:
     def _size(self) -> int:
         return int(self.embed_texts(["a"]).shape[1])
 
-    def _content_keys(self, pictures: Sequence[Picture], regions: Sequence[tuple[int, Region]]) -> dict[int, Hashable]:
+    def _content_keys(
+        self, pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region]]
+    ) -> dict[int, Hashable]:
         """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
         used = list(dict.fromkeys(index for index, _ in regions))
         if len(used) < 2 or self._threads() < 2:
@@ -317,7 +316,7 @@ class ClipEncoder:
 
     def _made_regions(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[PixelSource],
         chunks: Sequence[Sequence[tuple[int, Region]]],
         exact: bool,
         timings: dict[str, float] | None,
@@ -326,39 +325,28 @@ class ClipEncoder:
         if not chunks:
             return
         # Handed over, because the thread ahead would be on a stream of its own, and its regions not ready on this one.
-        on_gpu = self.device.type == "cuda" and find_spec("triton") is not None
-        stream = torch.cuda.current_stream(self.device) if on_gpu else None
+        stream = input_stream(self.device)
         with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
             inputs = ahead.submit(self._inputs, pictures, chunks[0], timings, stream)
             for following in (*chunks[1:], None):
                 ready = inputs.result()
                 if following is not None:
                     inputs = ahead.submit(self._inputs, pictures, following, timings, stream)
-                began = time.perf_counter()
-                unit = self._unit(self._forwards[exact].images(ready, self._threads()))
-                _add(timings, "image", began)
-                yield unit
+                timer = Timer(timings)
+                values = unit(self._forwards[exact].images(ready, self._threads()), self.name)
+                timer.lap("image")
+                yield values
 
     def _inputs(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[PixelSource],
         regions: Sequence[tuple[int, Region]],
         timings: dict[str, float] | None,
         stream: torch.cuda.Stream | None,
     ) -> torch.Tensor:
-        """Regions as the model takes them; made on the GPU where `stream` is one of it."""
-        began = time.perf_counter()
-        used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
-        pixels = [self.preprocess.read(pictures[index]) for index in used]
-        boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
-        with torch_threads(self._threads()), nullcontext() if stream is None else torch.cuda.stream(stream):
-            device = None
-            if stream is not None:  # what lies on another GPU goes along; the op takes only the host's and its own
-                device = stream.device
-                elsewhere = [isinstance(image, torch.Tensor) and image.device.type != "cpu" for image in pixels]
-                pixels = [image.to(device) if there else image for image, there in zip(pixels, elsewhere, strict=True)]
-            inputs = self.preprocess(pixels, boxes, numbers, device)
-        _add(timings, "preprocess", began)
+        timer = Timer(timings)
+        inputs = make_inputs(self.preprocess, pictures, regions, self._threads(), stream)
+        timer.lap("preprocess")
         return inputs
 
     def __reduce__(self) -> Any:
@@ -378,18 +366,7 @@ class ClipEncoder:
     def _threads(self) -> int:
         return torch.get_num_threads() if self.threads is None else self.threads
 
-    def _unit(self, values: torch.Tensor) -> torch.Tensor:
-        unit = torch.nn.functional.normalize(values, dim=-1)
-        if not bool(torch.isfinite(unit).all()):
-            raise ValueError(f"encoder {self.name!r} returned embeddings that are not finite; are its weights sound?")
-        return unit
-
 
 def _present(value: torch.Tensor | None) -> torch.Tensor:
     assert value is not None, "every missing key was computed above"
     return value
-
-
-def _add(timings: dict[str, float] | None, stage: str, began: float) -> None:
-    if timings is not None:
-        timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - began

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from dpad_fast.clip.regions import Region
+
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's codes
-Region = tuple[int, int, int, int] | None
 
 
-class Picture(Protocol):
-    """What the encoder asks of an image: a key that tells contents apart, and its pixels."""
+class PixelSource(Protocol):
+    """What an encoder asks of an image: a key that tells contents apart, and its pixels. `Picture` is the usual one."""
 
     @property
     def key(self) -> Hashable:
@@ -55,9 +56,9 @@ class Preprocess:
     colour: str = "first"
     transform: Callable[[Image.Image], torch.Tensor] | None = field(default=None, repr=False, compare=False)
 
-    def read(self, picture: Picture) -> Any:
-        """What `__call__` takes of a picture: its pixels, or a PIL image in its own mode."""
-        return picture.pixels() if self.transform is None else picture.in_own_mode()
+    def read(self, picture: PixelSource) -> Any:
+        """What `__call__` takes of a picture: uint8 [3, H, W], or a PIL image in its own mode."""
+        return _planes_first(picture.pixels() if self.transform is None else picture.in_own_mode())
 
     def __call__(
         self,
@@ -74,7 +75,7 @@ class Preprocess:
 
         if self.transform is None:
             return self._by_the_op(images, boxes, image_index, device)
-        images = [in_own_mode(image, f"images[{i}]") for i, image in enumerate(images)]
+        images = [_planes_first(in_own_mode(image, f"images[{i}]")) for i, image in enumerate(images)]
         if not any(isinstance(image, Image.Image) for image in images):
             return self._by_the_op(images, boxes, image_index, device)
         made: dict[int, torch.Tensor] = {}
@@ -153,6 +154,14 @@ class Preprocess:
         side, resize = _open_clip_side(steps)
         interpolation = _mode(steps["ResizeKeepRatio" if resize == "longest" else "Resize"].interpolation)
         return cls(side, resize, interpolation, mean, std, "round", "last", transform)
+
+
+def _planes_first(image: Any) -> Any:
+    """Pixels [H, W, 3] as a view [3, H, W], which is read as that whatever H and W are.
+
+    Whoever is handed [H, W, 3] with H of 1, 3 or 4 takes the rows for channels.
+    """
+    return image.permute(2, 0, 1) if isinstance(image, torch.Tensor) else image
 
 
 def _open_clip_side(steps: Mapping[str, Any]) -> tuple[int, str]:

@@ -8,8 +8,10 @@ from typing import Any
 from PIL import Image
 
 from dpad_fast import _target as fields
-from dpad_fast.clip.preprocess import Picture, Region
+from dpad_fast.clip.images import Picture, find_pictures
+from dpad_fast.clip.regions import EmptyRegion, Region, region_of
 from dpad_fast.clip.tokens import Ids, Tokens
+from dpad_fast.types import Size
 
 
 def read_texts(tokens: Tokens, texts: Sequence[str], truncate: bool) -> list[Ids]:
@@ -44,10 +46,6 @@ def read_images(
     Raises:
         ValueError: an image cannot be read or a box has no pixel; names the index.
     """
-    # rewards is built on clip: what a scorer takes for an image is known there, so it is asked when called.
-    from dpad_fast.rewards.discriminative import region_of, whole_or
-    from dpad_fast.rewards.images import find_pictures
-
     if isinstance(images, Image.Image):
         raise ValueError("images must be a sequence of pictures, got one picture")
     # By place: a data frame's column is indexed by its labels.
@@ -58,18 +56,21 @@ def read_images(
     pictures, index = find_pictures(images, None)
     for picture in pictures:
         picture.check()
-    regions: list[tuple[int, Region]] = []
-    for i, place in enumerate(index):
-        box = None if boxes is None else boxes[i]
-        region: Region = None
-        if box is not None:
-            numbers, size = _numbers(box, f"boxes[{i}]"), pictures[place].size
-            region = region_of(numbers, size, None)
-            if region is None or region_of(numbers, size, None, clip=True) is None:
-                raise ValueError(f"boxes[{i}] has no pixel of images[{i}], which is {size}: {numbers}")
-            region = whole_or(region, size)
-        regions.append((place, region))
+    regions = [
+        (place, _region(None if boxes is None else boxes[i], pictures[place].size, i)) for i, place in enumerate(index)
+    ]
     return pictures, regions
+
+
+def _region(box: Sequence[float] | None, size: Size, i: int) -> Region:
+    if box is None:
+        return None
+    numbers = _numbers(box, f"boxes[{i}]")
+    try:
+        region_of(numbers, size, clip=True)  # some of it must be on the image
+        return region_of(numbers, size)
+    except EmptyRegion:
+        raise ValueError(f"boxes[{i}] has no pixel of images[{i}], which is {size}: {numbers}") from None
 
 
 def _numbers(box: Any, name: str) -> tuple[float, ...]:

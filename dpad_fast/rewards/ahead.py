@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpad_fast.rewards.discriminative import region_of, whole_or
-from dpad_fast.rewards.images import find_pictures
+from dpad_fast.clip.images import find_pictures
+from dpad_fast.clip.regions import EmptyRegion, Region, region_of
 from dpad_fast.types import Sample
 
 if TYPE_CHECKING:
-    from dpad_fast.clip import ClipEncoder
-    from dpad_fast.clip.preprocess import Region
+    from dpad_fast.clip.encoder import ClipEncoder
 
 _PICTURES = 16  # worked on together: bounds what is decoded at once
 
@@ -53,9 +53,8 @@ def _embed(encoder: ClipEncoder, samples: list[Sample]) -> list[object]:
         size = pictures[place].size
         regions[place, None] = None
         if sample.target.box is not None:
-            box = region_of(sample.target.box, size, sample.target.image_size)
-            if box is not None:
-                regions[place, whole_or(box, size)] = None
+            with suppress(EmptyRegion):  # the whole picture is of use without it
+                regions[place, region_of(sample.target.box, size, sample.target.image_size)] = None
     decoded = [picture.decoded() for picture in pictures]
     values = encoder.embed_regions(decoded, list(regions), exact=True)
     encoder.remember_regions([(pictures[place].key, box) for place, box in regions], values)

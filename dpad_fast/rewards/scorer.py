@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Hashable, Iterable, Sequence, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dpad_fast.clip.images import Picture, find_pictures
 from dpad_fast.rewards import geometry, matching
 from dpad_fast.rewards.background import Background, PendingScore
 from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
-from dpad_fast.rewards.discriminative import Comparison, Job
+from dpad_fast.rewards.discriminative import Discriminator
 from dpad_fast.rewards.format import answer_format, non_repeat, think_format
-from dpad_fast.rewards.images import Picture, find_pictures
 from dpad_fast.rewards.parse import parse_completion
+from dpad_fast.rewards.places import CaptionRow
 from dpad_fast.rewards.reasons import explain_zeros
-from dpad_fast.rewards.row_errors import RowErrors, given_error
 from dpad_fast.rewards.spaces import ModelSizes, find_spaces, read_model_sizes, unknown_size
 from dpad_fast.rewards.truth import check_places
+from dpad_fast.row_errors import RowErrors, given_error
+from dpad_fast.timer import Timer
 from dpad_fast.types import Completion, Point, ScoreBatch, Target
 
 if TYPE_CHECKING:
-    from dpad_fast.clip import ClipEncoder
-    from dpad_fast.rewards.spec import ScorerSpec
+    from dpad_fast.clip.encoder import ClipEncoder
 
 _STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 _FORMAT = ("think_format", "answer_format")
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A batch that is parsed and checked, and has its geometry terms."""
+@dataclass
+class _Batch:
+    """A batch on its way through the two stages: the first makes it, the second fills in what needs the encoder.
+
+    Attributes:
+        count: N.
+        columns: per term N values.
+        reasons: N reason codes.
+        captions: the rows whose captions are to be compared.
+        pictures: the distinct ones.
+        timings: seconds per stage so far.
+        errors: the rows that cannot be scored.
+        similarity: "roi" (S1) and "aoi" (S2), N values each.
+    """
 
     count: int
     columns: dict[str, list[float]]
     reasons: list[str | None]
-    jobs: list[Job]
+    captions: list[CaptionRow]
     pictures: list[Picture]
     timings: dict[str, float]
     errors: RowErrors
+    similarity: dict[str, list[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.similarity = {name: [float("nan")] * self.count for name in ("roi", "aoi")}
 
 
 class RewardScorer:
@@ -50,6 +65,10 @@ class RewardScorer:
     Args:
         config: which terms, and how.
         encoder: the frozen CLIP-like model; needed where the terms include "discriminative".
+
+    Attributes:
+        compared: completions compared under the encoder's precision "guarded" so far.
+        recomputed: those of them that were embedded again in float32.
 
     Raises:
         ValueError: the configuration needs an encoder and there is none.
@@ -63,20 +82,25 @@ class RewardScorer:
             )
         self.config = config
         self.encoder = encoder
+        self.compared = self.recomputed = 0
         self._background = Background()
-        self._spec: tuple[ScorerSpec, ClipEncoder | None] | None = None  # what `ScorerSpec.build` made this from
+        self._rebuild: tuple[Callable[[RewardConfig], RewardScorer], ClipEncoder] | None = None
         self._warned = False
+
+    def rebuilt_by(self, rebuild: Callable[[RewardConfig], RewardScorer], encoder: ClipEncoder) -> None:
+        """Lets this be pickled while it has that encoder: `rebuild`, which must be picklable, makes its like."""
+        self._rebuild = (rebuild, encoder)
 
     def __reduce__(self) -> Any:
         """Through the `ScorerSpec` that this was built from; one without an encoder needs none."""
         if self.encoder is None:
             return type(self), (self.config,)
-        if self._spec is None or self._spec[1] is not self.encoder:
+        if self._rebuild is None or self._rebuild[1] is not self.encoder:
             raise TypeError(
                 "this RewardScorer cannot be pickled, for its encoder holds a model. Build it from a spec, which can: "
                 "dpad_fast.ScorerSpec(config, encoder=NAME_OR_FOLDER).build()"
             )
-        return _build, (replace(self._spec[0], config=self.config),)
+        return self._rebuild[0], (self.config,)
 
     def score(
         self,
@@ -142,18 +166,17 @@ class RewardScorer:
         image_keys: Sequence[Hashable] | None,
         model_sizes: ModelSizes | None,
         on_error: str,
-    ) -> _Ready:
+    ) -> _Batch:
         """Everything that needs no encoder."""
-        timings = dict.fromkeys(_STAGES, 0.0)
-        began = time.perf_counter()
+        timer = Timer(dict.fromkeys(_STAGES, 0.0))
         errors = RowErrors(on_error)
         count = _check_lengths(completions, targets, images, model_sizes)
         encoded = self.config.needs_encoder
         pictures, index = ([], []) if images is None else find_pictures(images, image_keys, errors, contents=encoded)
-        began = _lap(timings, "geometry", began)
+        timer.lap("geometry")
         truths = self._targets(targets, errors)
         parsed = self._parse(completions, errors)
-        began = _lap(timings, "parse", began)
+        timer.lap("parse")
         if encoded:
             _check_pictures(pictures, index, errors)
         shown = None if images is None else [pictures[place] if place >= 0 else None for place in index]
@@ -164,27 +187,25 @@ class RewardScorer:
             self._warn(unknown_size(self.config, shown, sizes, errors))
         columns = self._columns(parsed, truths, scales, errors)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
-        jobs: list[Job] = []
+        captions: list[CaptionRow] = []
         if encoded and count:
-            jobs = self._jobs(parsed, truths, scales, columns, index if images is not None else None, errors)
-        _lap(timings, "geometry", began)
-        return _Ready(count, columns, reasons, jobs, pictures, timings, errors)
+            captions = self._captions(parsed, truths, scales, columns, index if images is not None else None, errors)
+        timer.lap("geometry")
+        return _Batch(count, columns, reasons, captions, pictures, timer.seconds, errors)
 
     def _warn(self, message: str | None) -> None:
         if message is not None:
             self._warned = True
             warnings.warn(message, stacklevel=4)  # the caller of `score`
 
-    def _finish(self, ready: _Ready) -> ScoreBatch:
+    def _finish(self, batch: _Batch) -> ScoreBatch:
         """The encoder's part, and the sum."""
-        count, columns, timings = ready.count, ready.columns, ready.timings
-        similarity = {"roi": [float("nan")] * count, "aoi": [float("nan")] * count}
-        if self.config.needs_encoder and count:
-            columns["discriminative"] = self._discriminate(ready, similarity)
-        began = time.perf_counter()
-        batch = self._combine(ready, similarity)
-        timings["combine"] += time.perf_counter() - began
-        return batch
+        if self.config.needs_encoder and batch.count:
+            batch.columns["discriminative"] = self._discriminate(batch)
+        timer = Timer(batch.timings)
+        scores = self._combine(batch)
+        timer.lap("combine")
+        return scores
 
     def _parse(self, completions: Sequence[str], errors: RowErrors) -> list[Completion]:
         parsed = []
@@ -266,7 +287,7 @@ class RewardScorer:
             values["non_repeat"] = non_repeat(completion.text)
         return values
 
-    def _jobs(
+    def _captions(
         self,
         parsed: list[Completion],
         targets: list[Target],
@@ -274,10 +295,10 @@ class RewardScorer:
         columns: dict[str, list[float]],
         index: list[int] | None,
         errors: RowErrors,
-    ) -> list[Job]:
+    ) -> list[CaptionRow]:
         if index is None:
             raise ValueError("images is missing: the term 'discriminative' needs them")
-        jobs = []
+        rows = []
         for i, completion in enumerate(parsed):
             # The released code scores an empty caption; elsewhere there is nothing to compare.
             silent = completion.caption is None or (not completion.caption and self.config.answer != "released")
@@ -288,52 +309,54 @@ class RewardScorer:
             if self.config.region == "predicted" and completion.box is not None:
                 box = _numbers(geometry.scale_box(completion.box, scales[i]))
             assert completion.caption is not None
-            jobs.append(Job(i, completion.caption, targets[i], truth, box, index[i]))
-        return jobs
+            rows.append(CaptionRow(i, completion.caption, targets[i], truth, box, index[i]))
+        return rows
 
-    def _discriminate(self, ready: _Ready, similarity: dict[str, list[float]]) -> list[float]:
-        column = [0.0] * ready.count
-        if not ready.jobs:
+    def _discriminate(self, batch: _Batch) -> list[float]:
+        column = [0.0] * batch.count
+        if not batch.captions:
             return column
         assert self.encoder is not None
-        comparison = Comparison(ready.pictures, self.config, self.encoder, ready.errors)
-        results = comparison.run(ready.jobs, ready.timings)
+        discriminator = Discriminator(batch.pictures, self.config, self.encoder, batch.errors)
+        results = discriminator.run(batch.captions, batch.timings)
+        self.compared += discriminator.compared
+        self.recomputed += discriminator.recomputed
         for i, found in results.items():
             if isinstance(found, str):
-                ready.reasons[i] = ready.reasons[i] or found
+                batch.reasons[i] = batch.reasons[i] or found
             else:
-                column[i], similarity["roi"][i], similarity["aoi"][i] = found
+                column[i], batch.similarity["roi"][i], batch.similarity["aoi"][i] = found
         return column
 
     def _fails_gate(self, columns: dict[str, list[float]], i: int) -> bool:
         return any(columns[name][i] < 1.0 for name in _FORMAT)
 
-    def _combine(self, ready: _Ready, similarity: dict[str, list[float]]) -> ScoreBatch:
-        columns, errors = ready.columns, ready.errors
+    def _combine(self, batch: _Batch) -> ScoreBatch:
+        columns, errors = batch.columns, batch.errors
         if self.config.gate:
-            for i in range(ready.count):
+            for i in range(batch.count):
                 if self._fails_gate(columns, i):
                     for name in self.config.terms:
                         if name not in _FORMAT:
                             columns[name][i] = 0.0
         for i in errors.rows():
-            ready.reasons[i] = errors.code(i)
-            for column in (*columns.values(), *similarity.values()):
+            batch.reasons[i] = errors.code(i)
+            for column in (*columns.values(), *batch.similarity.values()):
                 column[i] = float("nan")
-        explain_zeros(columns, ready.reasons, self.config.terms)
+        explain_zeros(columns, batch.reasons, self.config.terms)
         terms = {name: torch.tensor(columns[name], dtype=torch.float32, device="cpu") for name in self.config.terms}
-        total = torch.zeros(ready.count, dtype=torch.float32, device="cpu")
+        total = torch.zeros(batch.count, dtype=torch.float32, device="cpu")
         for name, values in terms.items():
             total += self.config.weight(name) * values
         return ScoreBatch(
             total=total,
             terms=terms,
             similarity={
-                name: torch.tensor(found, dtype=torch.float32, device="cpu") for name, found in similarity.items()
+                name: torch.tensor(found, dtype=torch.float32, device="cpu") for name, found in batch.similarity.items()
             },
-            reasons=tuple(ready.reasons),
-            timings=ready.timings,
-            errors=errors.messages(ready.count),
+            reasons=tuple(batch.reasons),
+            timings=batch.timings,
+            errors=errors.messages(batch.count),
         )
 
 
@@ -350,10 +373,6 @@ def _check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: R
 def _kept(column: Any) -> Any:
     """A column as it is now; what is none is refused with the batch."""
     return list(column) if isinstance(column, Iterable) and not isinstance(column, str) else column
-
-
-def _build(spec: ScorerSpec) -> RewardScorer:
-    return spec.build()
 
 
 def _check_lengths(
@@ -376,9 +395,3 @@ def _numbers(box: Sequence[Any] | None) -> list[float] | None:
     if box is None or any(type(value) not in (int, float) or not abs(value) < 1e9 for value in box):
         return None
     return [float(value) for value in box]
-
-
-def _lap(timings: dict[str, float], stage: str, began: float) -> float:
-    now = time.perf_counter()
-    timings[stage] += now - began
-    return now

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from dpad_fast.clip.images import Picture
 from dpad_fast.model_size import WholePatches, whole_size
 from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
-from dpad_fast.rewards.images import Picture
-from dpad_fast.rewards.row_errors import RowErrors, given_error
+from dpad_fast.row_errors import RowErrors, given_error
 from dpad_fast.types import Point, Size, Target
 
 ModelSizes: TypeAlias = Sequence[Any] | Callable[[Size], Size | None]

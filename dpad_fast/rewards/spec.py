@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.scorer import RewardScorer
@@ -74,5 +75,10 @@ class ScorerSpec:
                 cache=None if self.cache is None else EmbeddingCache(folder=self.cache),
             )
         scorer = RewardScorer(self.config, encoder)
-        scorer._spec = (self, encoder)
+        if encoder is not None:
+            scorer.rebuilt_by(partial(_rebuild, self), encoder)
         return scorer
+
+
+def _rebuild(spec: ScorerSpec, config: RewardConfig) -> RewardScorer:
+    return replace(spec, config=config).build()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dpad_fast.clip.images import Picture
+from dpad_fast.clip.regions import EmptyRegion, region_of
 from dpad_fast.rewards.config import RewardConfig
-from dpad_fast.rewards.discriminative import region_of
-from dpad_fast.rewards.images import Picture
-from dpad_fast.rewards.row_errors import RowErrors
+from dpad_fast.row_errors import RowErrors
 from dpad_fast.types import Box, Point, Size, Target
 
 # Coordinates that round to whole pixels of the picture are on it, as annotations with fractions often are.
@@ -52,8 +52,12 @@ def check_place(target: Target, index: int, picture: Picture | None, config: Rew
         problem = _problem(*box, size)
         if problem:
             raise ValueError(_message(index, name, problem, box, target, shown))
-        if shown is not None and config.needs_encoder and region_of(box, shown, target.image_size) is None:
-            raise ValueError(f"targets[{index}].{name} has no area in whole pixels of the {_by(shown)} picture: {box}")
+        if shown is not None and config.needs_encoder:
+            try:
+                region_of(box, shown, target.image_size)
+            except EmptyRegion:
+                problem = f"has no area in whole pixels of the {_by(shown)} picture: {box}"
+                raise ValueError(f"targets[{index}].{name} {problem}") from None
     for name, points in _points(target, config):
         (x1, y1), (x2, y2) = points
         problem = _problem(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), size)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from dpad_fast.clip.images import find_pictures
 from dpad_fast.model_size import model_size_for
-from dpad_fast.rewards.images import find_pictures
 from dpad_fast.rewards.reasons import MALFORMED
-from dpad_fast.rewards.row_errors import RowErrors
 from dpad_fast.rewards.spaces import reads_pixels
+from dpad_fast.row_errors import RowErrors
 from dpad_fast.train.columns import completion_texts, frozen, read_columns, read_images, row_key
 from dpad_fast.types import Size, Target
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dpad_fast._native.images import as_pixels, content_digest
-from dpad_fast.rewards.images import Picture
+from dpad_fast.clip.images import Picture
 
 
 def _noise(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast.clip import EmbeddingCache, Preprocess
-from dpad_fast.rewards.images import Picture
+from dpad_fast.clip import Preprocess
+from dpad_fast.clip.images import Picture
 from dpad_fast.testing import rewards as shared
 
 
@@ -189,8 +189,9 @@ def test_open_clip_in_a_scorer(open_clip_parts):
     encoder = df.ClipEncoder.from_open_clip(*open_clip_parts)
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), encoder)
     batch = scorer.score([shared.completion()], [df.Target.parse(shared.SOLUTION)], [shared.picture()])
-    assert batch.reasons == (None if batch.terms["discriminative"][0] else "not-discriminative",)
     assert torch.isfinite(batch.similarity["roi"]).all()
+    region, whole = (batch.similarity[name].item() for name in ("roi", "aoi"))
+    assert batch.reasons == (None if region > whole else "not-discriminative",)  # random weights decide which
 
 
 def test_reading_processors():
@@ -218,69 +219,6 @@ def test_reading_open_clips_transforms(mode):
     assert (found.size, found.resize, found.interpolation, found.center) == (48, mode, "bicubic", "round")
     with pytest.raises(ValueError, match="not open_clip's evaluation transform"):
         Preprocess.from_open_clip(lambda image: image)
-
-
-class Rough:
-    """A forward whose embeddings err as bfloat16's do, whatever the processor offers."""
-
-    precision = name = "rough"
-
-    def __init__(self, exact):
-        self.exact = exact
-
-    def texts(self, rows, threads):
-        return self.exact.texts(rows, threads).bfloat16().float()
-
-    def images(self, pixels, threads):
-        return self.exact.images(pixels, threads).bfloat16().float()
-
-
-def rough_encoder(tiny, monkeypatch):
-    from dpad_fast.clip import encoder as module
-
-    make = module.make_forwards
-
-    def made(*args):
-        forwards = make(*args)
-        return {True: forwards[True], False: Rough(forwards[True])}
-
-    monkeypatch.setattr(module, "make_forwards", made)
-    return df.ClipEncoder.from_transformers(*tiny, precision="guarded")
-
-
-def test_guard_decides_as_float32(tiny, monkeypatch):
-    # A wide context of near ties: many captions against many pictures.
-    texts = [shared.completion(caption=caption) for caption in captions(400, seed=5)]
-    pictures = [shared.picture(i % 8) for i in range(400)]
-    targets = [df.Target.parse(shared.SOLUTION)] * 400
-    rough = rough_encoder(tiny, monkeypatch)
-    monkeypatch.undo()
-    guarded, exact = (df.ClipEncoder.from_transformers(*tiny, precision=name) for name in ("guarded", "float32"))
-    for shape in ("binary", "roi-threshold"):
-        config = df.RewardConfig.preset("dpad", shape=shape, tau=0.2)
-        wanted = df.RewardScorer(config, exact).score(texts, targets, pictures).terms["discriminative"]
-        for encoder in (rough, guarded):
-            encoder.compared = encoder.recomputed = 0
-            found = df.RewardScorer(config, encoder).score(texts, targets, pictures)
-            assert torch.equal(found.terms["discriminative"], wanted)
-            assert encoder.compared == 400
-        assert 0 < rough.recomputed < 240
-        assert 0 < rough.image_margin < rough.margin < 0.05
-    assert guarded.margin <= rough.margin  # int16 products err less than bfloat16, and float32 not at all
-
-
-def test_without_the_guard_the_rough_encoder_decides_otherwise(tiny, monkeypatch):
-    # The reduced similarities alone decide wrongly: otherwise the comparison above would prove nothing.
-    texts = [shared.completion(caption=caption) for caption in captions(400, seed=5)]
-    pictures = [shared.picture(i % 8) for i in range(400)]
-    targets = [df.Target.parse(shared.SOLUTION)] * 400
-    rough = rough_encoder(tiny, monkeypatch)
-    rough.margin = rough.image_margin = 0.0
-    monkeypatch.undo()
-    exact = df.ClipEncoder.from_transformers(*tiny)
-    config = df.RewardConfig.preset("dpad", shape="roi-threshold", tau=0.2)
-    first, second = (df.RewardScorer(config, encoder).score(texts, targets, pictures) for encoder in (rough, exact))
-    assert not torch.equal(first.similarity["roi"], second.similarity["roi"])
 
 
 def test_precisions_leave_the_callers_model_alone(tiny):
@@ -330,24 +268,6 @@ def test_saved_and_loaded(tiny, tmp_path):
     ids = expected.tokens.encode(captions(5))
     assert encoder.tokens.encode(captions(5)) == ids
     torch.testing.assert_close(encoder.embed_ids(ids), expected.embed_ids(ids))
-
-
-def test_cache_is_bounded():
-    cache = EmbeddingCache(max_bytes=3 * 16)
-    for i in range(5):
-        cache.put(i, torch.full((4,), float(i)))
-        cache.get(2)
-    assert len(cache) == 3
-    assert cache.bytes == 48
-    assert cache.get(0) is None
-    assert cache.get(1) is None
-    assert cache.get(2) is not None  # used all along
-    assert EmbeddingCache(0).get(1) is None
-    nothing = EmbeddingCache(0)
-    nothing.put(1, torch.zeros(4))
-    assert len(nothing) == 0
-    with pytest.raises(ValueError, match="max_bytes must be 0 or more"):
-        EmbeddingCache(-1)
 
 
 def test_captions_and_pictures_by_themselves(tiny, tmp_path):

@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import dpad_fast as df
-from dpad_fast.clip.forward import OwnForward
 from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose, gpu_attention
+from dpad_fast.clip.tower.forward import OwnForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
@@ -168,7 +168,7 @@ def test_embeddings_on_a_gpu_are_the_cpus(tiny, precision, tolerance):
     assert all("packed towers" in name for name in there.forward.values())
     ids, pictures = captions(tiny[1].tokenizer), [shared.picture(i) for i in range(4)]
     regions = [(i, box) for i in range(4) for box in (None, (3, 4, 30, 20))]
-    from dpad_fast.rewards.images import find_pictures
+    from dpad_fast.clip.images import find_pictures
 
     found = find_pictures(pictures, None)[0]
     for exact in (False, True):

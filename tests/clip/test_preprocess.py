@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageOps
 
 import dpad_fast as df
+from dpad_fast.clip.images import MaskedPicture, find_pictures
 from dpad_fast.clip.preprocess import Preprocess
-from dpad_fast.rewards.images import MaskedPicture, find_pictures
 from dpad_fast.testing import noisy_pixels
 from dpad_fast.testing import rewards as shared
 
@@ -84,6 +84,31 @@ def test_files_and_arrays_follow_the_same_rule(tmp_path):
     for name, (given, want) in ways.items():
         read = preprocess.read(find_pictures([given], None)[0][0])
         assert torch.equal(preprocess([read], [None], [0])[0], want), name
+
+
+@pytest.mark.parametrize("size", [(50, 1), (50, 3), (50, 4), (3, 50), (3, 3), (4, 4), (1, 1)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_rows_are_not_taken_for_channels(parts, size, mode):
+    """A picture of 1, 3 or 4 rows is [H, W, 3] that looks like [C, H, W]."""
+    clip = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    image = shared.picture(1, size).convert(mode)
+    box = (0, 0, max(size[0] - 1, 1), max(size[1] - 1, 1))
+    processor, transform = clip.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32), parts[1]
+    peers = [
+        (
+            Preprocess.from_transformers(processor),
+            lambda shown: processor(shown, return_tensors="pt")["pixel_values"][0],
+        ),
+        (Preprocess.from_open_clip(transform), transform),
+    ]
+    for preprocess, peer in peers:
+        want = torch.stack([peer(image.convert("RGB")), peer(image.convert("RGB").crop(box))])
+        for given in (image, np.asarray(image.convert("RGB")).transpose(2, 0, 1)):
+            (picture,), _ = find_pictures([given], None)
+            assert picture.size == size
+            read = [preprocess.read(picture), preprocess.read(MaskedPicture(picture, torch.ones(size[::-1]) > 0, "a"))]
+            got = preprocess(read, [None, box, None, box], [0, 0, 1, 1])
+            torch.testing.assert_close(got, torch.cat([want, want]), atol=1e-6, rtol=0)
 
 
 @pytest.fixture(scope="module")

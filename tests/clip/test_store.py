@@ -1,11 +1,7 @@
 """Embeddings on disk: shared, bounded, and whatever happens to the file costs time and never a reward."""
 
-import multiprocessing
-import os
 import random
-import signal
 import sqlite3
-import time
 import warnings
 
 import pytest
@@ -288,58 +284,6 @@ def test_a_lock_that_another_process_keeps_is_waited_for_once(tiny, tmp_path, ex
     other.close()
 
 
-def _fill(folder, number, started):
-    store = EmbeddingStore(folder)
-    started.set()
-    for i in range(number, 10_000_000, 4):
-        store.put({f"{i % 500}-{j}".encode(): torch.full((64,), float(i % 500)) for j in range(20)})
-
-
-def _check(folder, number, result):
-    store = EmbeddingStore(folder)
-    wrong = 0
-    for i in range(60):
-        key = f"{(i * 7 + number) % 40}".encode()
-        found = store.get([key]).get(key)
-        wrong += found is not None and found.tolist() != [float(key)] * 8
-        store.put({key: torch.full((8,), float(key))})
-    result.put((number, wrong))
-
-
-def test_killed_while_writing(tmp_path):
-    context = multiprocessing.get_context("fork")
-    for _ in range(3):
-        started = context.Event()
-        process = context.Process(target=_fill, args=(tmp_path, 0, started))
-        process.start()
-        assert started.wait(20)
-        time.sleep(0.15)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        store = EmbeddingStore(tmp_path)
-        count = len(store)
-        assert count > 0
-        assert count % 20 == 0  # whole transactions
-        keys = [f"{i}-{j}".encode() for i in range(500) for j in range(20)]
-        for key, value in store.get(keys).items():
-            assert value.tolist() == [float(key.split(b"-")[0])] * 64
-        store.close()
-
-
-def test_four_processes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_WAIT_S", 60.0)  # this machine's load must not decide
-    context = multiprocessing.get_context("fork")
-    result = context.Queue()
-    processes = [context.Process(target=_check, args=(tmp_path, i, result)) for i in range(4)]
-    for process in processes:
-        process.start()
-    found = dict(result.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join()
-    assert found == dict.fromkeys(range(4), 0)
-    assert len(EmbeddingStore(tmp_path)) == 40
-
-
 def test_bounded(tmp_path):
     store = EmbeddingStore(tmp_path, max_bytes=1 << 18)
     for i in range(40):
@@ -350,18 +294,6 @@ def test_bounded(tmp_path):
     assert b"0-0" not in store.get([b"0-0"])
     with pytest.raises(ValueError, match="folder_bytes must be at least 65536, got 5"):
         EmbeddingStore(tmp_path, 5)
-
-
-def test_another_process_began_the_file_again(tmp_path):
-    first, second = EmbeddingStore(tmp_path), EmbeddingStore(tmp_path)
-    first.put({b"a": torch.ones(4)})
-    assert len(second) == 1
-    first._begin_again = lambda what: None  # it keeps its connection
-    with pytest.warns(RuntimeWarning, match="thrown away"):
-        second._begin_again("a test")
-    second.put({b"b": torch.ones(4)})
-    first.put({b"c": torch.ones(4)})
-    assert sorted(second.get([b"a", b"b", b"c"])) == [b"b", b"c"]
 
 
 def test_a_folder_that_is_a_file(tmp_path):

@@ -1,4 +1,4 @@
-"""A CLIP of a few thousand random weights and its encoder, shared by the tests of rewards."""
+"""A tiny CLIP, and an encoder of it, for the tests of this folder."""
 
 import pytest
 

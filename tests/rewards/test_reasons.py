@@ -117,7 +117,7 @@ def test_objects_and_repeats(encoder):
 
 def test_every_term_and_code_has_its_place():
     from dpad_fast.rewards.reasons import _ZEROS
-    from dpad_fast.rewards.row_errors import _CODES
+    from dpad_fast.row_errors import _CODES
 
     explained = {name for names in _ZEROS.values() for name in names}
     assert explained | {"think_format", "answer_format"} == set(TERMS)  # parsing explains the format terms

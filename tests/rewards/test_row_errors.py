@@ -182,7 +182,7 @@ def test_equal_keys_need_equal_pictures(encoder, tmp_path):
 
 
 def test_contents_are_compared_once_per_object(encoder, monkeypatch):
-    from dpad_fast.rewards import images as module
+    from dpad_fast.clip import images as module
 
     compared = []
     check = module._check_equal

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import dpad_fast as df
+from dpad_fast.clip.regions import region_of
 from dpad_fast.reference import released
-from dpad_fast.rewards.discriminative import region_of
 from dpad_fast.testing import rewards as shared
 
 GOOD = shared.completion()  # its box and points are the truth's unless a test says otherwise

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dpad_fast.clip.forward import Forward, OwnForward, TowerForward
 from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.tower.forward import Forward, OwnForward, TowerForward
 from dpad_fast.clip.tower.gpu_attention import choose_gpu_products
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, has_avx512
 from dpad_fast.clip.tower.towers import Towers

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
-from dpad_fast.clip.cache import EmbeddingCache
-
-if TYPE_CHECKING:
-    from dpad_fast.clip.encoder import ClipEncoder
-    from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.inputs import input_stream, make_inputs
+from dpad_fast.clip.preprocess import Preprocess
+from dpad_fast.clip.tokens import Ids, Tokens
+from dpad_fast.clip.tower.forward import Forward, unit
 
 # The largest error seen on the sample, times this, is taken as the largest there will be.
 SAFETY = 2.0
@@ -27,26 +27,44 @@ _CAPTIONS = (
 _PICTURES = 12
 
 
-def measure_margins(encoder: ClipEncoder) -> tuple[float, float]:
+class Margins(NamedTuple):
+    """How far S1 - S2, and S1, may be from what float32 makes of them.
+
+    Attributes:
+        both: with captions and pictures reduced.
+        image: with only the pictures reduced.
+    """
+
+    both: float = 0.0
+    image: float = 0.0
+
+
+def measure_margins(
+    forwards: Mapping[bool, Forward],
+    tokens: Tokens,
+    preprocess: Preprocess,
+    device: torch.device,
+    threads: int,
+    name: str,
+) -> Margins:
     """The largest error of S1 - S2 and of S1 over fixed captions and generated pictures, times `SAFETY`.
 
-    Returns:
-        With captions and pictures reduced; and with only the pictures.
+    Args:
+        forwards: by whether it is exact (float32): both of a guarded encoder's.
+        tokens: the model's tokenizer.
+        preprocess: the model's preprocessing of images.
+        device: where the model runs.
+        threads: CPU threads.
+        name: of the encoder, for messages.
     """
-    texts = [ids for ids in _calibration_ids(encoder) if encoder.tokens.fits(ids)]
+    captions = _calibration_ids(tokens)
     pictures = [_Generated(i) for i in range(_PICTURES)]
     regions = [(i, box) for i in range(_PICTURES) for box in (None, (16, 16, 80, 72))]
-    text, image = {}, {}
-    # Its own cache: a margin is no reward, and must not fill the user's file.
-    kept, encoder.cache = encoder.cache, EmbeddingCache(0)
-    try:
-        for exact in (True, False):
-            text[exact] = encoder.embed_ids(texts, exact=exact)
-            image[exact] = encoder.embed_regions(pictures, regions, exact=exact)
-    finally:
-        encoder.cache = kept
+    inputs = make_inputs(preprocess, pictures, regions, threads, input_stream(device))
+    text = {exact: unit(forward.texts(captions, threads), name) for exact, forward in forwards.items()}
+    image = {exact: unit(forward.images(inputs, threads), name) for exact, forward in forwards.items()}
     truth = text[True] @ image[True].T
-    return _largest(text[False] @ image[False].T - truth), _largest(text[True] @ image[False].T - truth)
+    return Margins(_largest(text[False] @ image[False].T - truth), _largest(text[True] @ image[False].T - truth))
 
 
 def _largest(error: torch.Tensor) -> float:
@@ -54,10 +72,11 @@ def _largest(error: torch.Tensor) -> float:
     return SAFETY * float(torch.maximum(pairs.abs().max(), pairs.diff(dim=-1).abs().max()))
 
 
-def _calibration_ids(encoder: ClipEncoder) -> list[Ids]:
+def _calibration_ids(tokens: Tokens) -> Sequence[Ids]:
     # Longer captions err more, so each is also joined with those before it.
     texts = [*_CAPTIONS, *(", ".join(_CAPTIONS[:count]) for count in range(2, len(_CAPTIONS)))]
-    return [encoder.tokens.truncate(ids) for ids in encoder.tokens.encode(texts) if not isinstance(ids, str)]
+    rows = [tokens.truncate(ids) for ids in tokens.encode(texts) if not isinstance(ids, str)]
+    return [ids for ids in dict.fromkeys(rows) if tokens.fits(ids)]
 
 
 class _Generated:

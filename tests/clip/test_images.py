@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageOps
 
 import dpad_fast as df
+from dpad_fast.clip.images import Picture, find_pictures
 from dpad_fast.data import reasonseg
 from dpad_fast.ops import roi_clip_preprocess
 from dpad_fast.rewards.ahead import embed_ahead
-from dpad_fast.rewards.images import Picture, find_pictures
 from dpad_fast.testing import noisy_pixels
 from dpad_fast.testing import rewards as shared
 
@@ -232,3 +232,19 @@ def test_sound_files_are_decoded_once(encoder, tmp_path, monkeypatch):
     similarity(encoder, path, WIDE)
     similarity(encoder, Image.open(path), WIDE)
     assert len(decoded) == 2  # once each
+
+
+@pytest.mark.parametrize(("mode", "conversions"), [("RGB", 1), ("L", 1), ("RGBA", 2)])
+def test_a_decoded_picture_is_read_once(encoder, monkeypatch, mode, conversions):
+    """For its key, for two regions and for two blanked copies of it; once in its own mode, and once as RGB."""
+    module = importlib.import_module("dpad_fast.clip.images")
+    calls = []
+    for name in ("as_pixels", "in_own_mode"):
+        read = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda image, said, read=read: calls.append(said) or read(image, said))
+    encoder.cache.clear()
+    targets = [df.Target(box=box, points=((30, 24), (50, 40))) for box in ((20, 12, 64, 52), (5, 5, 40, 60))]
+    config = df.RewardConfig.preset("dpad", contrast="blanked", gate=False)
+    image = shared.picture().convert(mode)
+    df.RewardScorer(config, encoder).score([GOOD] * 2, targets, [image] * 2)
+    assert calls == ["images[0]"] * conversions

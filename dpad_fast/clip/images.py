@@ -14,16 +14,22 @@ from PIL import Image
 
 from dpad_fast._native.images import as_pixels, content_digest, in_own_mode
 from dpad_fast.pictures import decoding, open_picture, upright, upright_size, what_was_said
-from dpad_fast.rewards.row_errors import RowErrors, given_error
+from dpad_fast.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
 
 class Picture:
-    """One image, upright: its size is known without decoding, its pixels and key are made when first asked for."""
+    """One image of a caller, upright: its size is known without decoding, its pixels and key when first asked for.
+
+    What the caller holds decoded is made RGB once, and kept as long as this is; files are decoded each time, so that a
+    large batch holds only what it works on.
+    """
 
     def __init__(self, source: Any, name: str) -> None:
         self.name = name
         self._source = source
+        self._pixels: torch.Tensor | None = None
+        self._own: torch.Tensor | Image.Image | None = None
         self._key: Hashable | None = None
         self._size: Size | None = None
 
@@ -61,20 +67,25 @@ class Picture:
         return self._key
 
     def pixels(self) -> torch.Tensor:
-        """uint8 [H, W, 3]; files are decoded each time, so that a large batch holds only what it works on."""
+        """uint8 [H, W, 3]."""
         if isinstance(self._source, str | bytes):
             with open_picture(self._source, self.name) as image:
                 return _colours(as_pixels(image, self.name))
-        return _colours(as_pixels(self._source, self.name))
+        if self._pixels is None:
+            self._pixels = _colours(as_pixels(self._source, self.name))
+        return self._pixels
 
     def in_own_mode(self) -> torch.Tensor | Image.Image:
         """`pixels()` where the picture is RGB or grey, else a decoded PIL image in its own mode."""
         if isinstance(self._source, str | bytes):
             with open_picture(self._source, self.name) as image:
                 found = in_own_mode(image, self.name)
-        else:
-            found = in_own_mode(self._source, self.name)
-        return found if isinstance(found, Image.Image) else _colours(found)
+            return found if isinstance(found, Image.Image) else _colours(found)
+        if self._own is None:
+            self._own = in_own_mode(self._source, self.name)
+            if isinstance(self._own, torch.Tensor):
+                self._own = self._pixels = _colours(self._own)
+        return self._own
 
     def decoded(self) -> Picture:
         """The same picture, held decoded, and known by its content instead of by its file."""

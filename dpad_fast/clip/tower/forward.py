@@ -122,6 +122,18 @@ class TowerForward:
             return self._clip.images(pixels.to(self._clip.device, torch.float32), threads)
 
 
+def unit(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Embeddings [N, D] divided by their lengths.
+
+    Raises:
+        ValueError: some are not finite; calls the encoder `name`.
+    """
+    found = torch.nn.functional.normalize(values, dim=-1)
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"encoder {name!r} returned embeddings that are not finite; are its weights sound?")
+    return found
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """Operations of torch itself on `threads` threads, meanwhile; in a forked child on one."""

@@ -1,0 +1,50 @@
+"""From pictures and regions to model inputs, on the CPU or on the encoder's GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib.util import find_spec
+
+import torch
+
+from dpad_fast.clip.preprocess import PixelSource, Preprocess
+from dpad_fast.clip.regions import Region
+from dpad_fast.clip.tower.forward import torch_threads
+
+
+def input_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """The stream that inputs are made on; None where they are made on the CPU: no GPU, or none that Triton drives."""
+    on_gpu = device.type == "cuda" and find_spec("triton") is not None
+    return torch.cuda.current_stream(device) if on_gpu else None
+
+
+def make_inputs(
+    preprocess: Preprocess,
+    pictures: Sequence[PixelSource],
+    regions: Sequence[tuple[int, Region]],
+    threads: int,
+    stream: torch.cuda.Stream | None,
+) -> torch.Tensor:
+    """Regions as the model takes them.
+
+    Args:
+        preprocess: the model's own.
+        pictures: M images.
+        regions: K pairs (index of the picture, box or None for the whole).
+        threads: CPU threads of torch's own operations.
+        stream: see `input_stream`.
+
+    Returns:
+        float32 [K, 3, size, size], on the stream's GPU or the CPU.
+    """
+    used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
+    pixels = [preprocess.read(pictures[index]) for index in used]
+    boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
+    with torch_threads(threads), nullcontext() if stream is None else torch.cuda.stream(stream):
+        if stream is None:
+            return preprocess(pixels, boxes, numbers)
+        # What lies on another GPU goes along; the op takes only the host's and its own.
+        elsewhere = [isinstance(image, torch.Tensor) and image.device.type != "cpu" for image in pixels]
+        pixels = [image.to(stream.device) if there else image for image, there in zip(pixels, elsewhere, strict=True)]
+        return preprocess(pixels, boxes, numbers, stream.device)
