@@ -9,12 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
-
-if TYPE_CHECKING:
-    from dpad_fast.types import Size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 """What is opened, by Pillow's names; a JPEG may be a camera's MPO. Pillow's other readers are not tried."""
@@ -106,7 +102,7 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def upright_size(image: Image.Image) -> Size:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) after `upright`; nothing is decoded that can be left."""
     sideways = _orientation(image) >= _SIDEWAYS  # first: a TIFF's size may change with it
     width, height = image.size
