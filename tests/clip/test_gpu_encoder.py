@@ -149,6 +149,7 @@ def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
         return real(images, boxes, index)
 
     real = encoder.preprocess
+    recorded.read = real.read
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     monkeypatch.setattr(torch.cuda, "stream", on_stream)
     encoder.preprocess, encoder.device = recorded, torch.device("cuda")
