@@ -14,14 +14,14 @@ from dpad_fast.train.lock import only_one
 
 
 def finished(
-    path: Path, mark: str, fields: Mapping[str, type | tuple[type, ...]], key: str = "fingerprint"
+    path: Path, mark: str, fields: Mapping[str, type | tuple[type, ...]] | None = None, key: str = "fingerprint"
 ) -> dict[str, Any] | None:
     """What an earlier call left in a file, if it is whole and of the same settings.
 
     Args:
         path: a JSON file that is written when all is done.
         mark: names the settings, such as a configuration's fingerprint.
-        fields: what the file holds besides, with the types; damage costs the work, never the run.
+        fields: what else must be in the file, with the types; damage costs the work, never the run.
         key: the file keeps the mark under it.
 
     Returns:
@@ -30,7 +30,8 @@ def finished(
     there = resume.read_json(path)
     if not isinstance(there, dict) or there.get(key) != mark:
         return None
-    return there if all(name in there and isinstance(there[name], kind) for name, kind in fields.items()) else None
+    wanted = (fields or {}).items()
+    return there if all(name in there and isinstance(there[name], kind) for name, kind in wanted) else None
 
 
 @contextmanager

@@ -118,7 +118,7 @@ HUGE = "1" + "0" * 30
         ("grpo: {learning_rate: -1e-4}", r"^grpo\.learning_rate must be at least 0"),
         ("grpo: {trl: {x: 2020-01-01}}", r"^grpo\.trl must hold texts, numbers, lists and sections"),
         ("rewards: &a {preset: *a}", "^rewards must hold texts, numbers, lists and sections"),
-        ("rewards: {terms: 5}", "^rewards: a setting has a value of the wrong type"),
+        ("rewards: {terms: 5}", "^rewards: terms must be a list of names, got 5"),
         ("device: tpu", "^device is 'tpu'; known: cpu, auto"),
         ('out: "a\\0b"', "^out must be a text without NUL"),
         ('name: "\\ud800"', "^name must be a text without NUL and lone surrogates"),

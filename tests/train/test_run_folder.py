@@ -33,6 +33,13 @@ def test_the_key_of_the_mark(tmp_path):
     assert finished(tmp_path / "before.json", "a") is None
 
 
+@pytest.mark.parametrize(("lost", "found"), [('"steps": 3, "history": []', True), ('"steps": 3', False), (
+    '"steps": 3, "history": {}', False)])  # fmt: skip
+def test_a_file_that_lost_a_field_is_not_finished(tmp_path, lost, found):
+    (tmp_path / "training.json").write_text(f'{{"fingerprint": "a", {lost}}}')
+    assert (finished(tmp_path / "training.json", "a", {"history": list, "steps": int}) is not None) == found
+
+
 def test_another_configuration_is_refused_and_nothing_is_written(tmp_path):
     with claim(tmp_path, from_dict({"name": "one", "steps": 3})):
         pass
