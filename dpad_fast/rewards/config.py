@@ -184,6 +184,10 @@ class RewardConfig:
         plain["model_size"] = None if self.model_size is None else list(self.model_size)
         return plain
 
+    def __hash__(self) -> int:
+        values = (getattr(self, entry.name) for entry in fields(self))
+        return hash(tuple(frozenset(value.items()) if isinstance(value, Mapping) else value for value in values))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RewardConfig:
         """Builds a configuration from plain data; a `preset` key names the preset that the rest overrides.

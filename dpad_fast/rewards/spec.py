@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+import torch
+
+from dpad_fast.checkpoints import shipped
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.scorer import RewardScorer
 
@@ -15,7 +20,8 @@ class ScorerSpec:
     """Names everything that a `RewardScorer` needs. It can be pickled, and scorers built from it can, through it.
 
     Two scorers built from equal specs give equal rewards, bit for bit, on processors of one kind. Folders that exist
-    are made absolute, so that a process that runs elsewhere finds them.
+    are made absolute, so that a process that runs elsewhere finds them; a name that the package ships goes before a
+    folder of the same name, which is `./NAME`. Equal specs hash alike.
 
     Attributes:
         config: which terms, and how.
@@ -51,10 +57,15 @@ class ScorerSpec:
                 wanted = "a name or a folder" if name == "encoder" else "a folder"
                 raise ValueError(f"{name} must be {wanted}, got {type(value).__name__}, which no process can be sent")
             text = os.fspath(value)
-            if name == "cache" or os.path.isdir(text):
+            if not text:
+                raise ValueError(f"{name} is empty; None is for none")
+            if name == "cache" or (shipped(text) is None and os.path.isdir(text)):
                 text = os.path.abspath(text)
             object.__setattr__(self, name, text)
+        if not isinstance(self.device, str | torch.device) or self.device == "":
+            raise ValueError(f"device must be a name such as 'cpu' or 'cuda:1', got {self.device!r:.80}")
         object.__setattr__(self, "device", str(self.device))
+        object.__setattr__(self, "threads", _threads(self.threads))
 
     def build(self) -> RewardScorer:
         """Loads the encoder and makes the scorer.
@@ -78,6 +89,18 @@ class ScorerSpec:
         if encoder is not None:
             scorer.rebuilt_by(partial(_rebuild, self), encoder)
         return scorer
+
+
+def _threads(value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"threads must be a whole number of at least 1, or None, got {value!r:.80}")
+    return number
 
 
 def _rebuild(spec: ScorerSpec, config: RewardConfig) -> RewardScorer:

@@ -156,6 +156,14 @@ def test_scorers_that_travel_and_those_that_do_not(tiny):
         ({"config": CONFIG}, "encoder is missing: the term 'discriminative' needs one"),
         ({"config": CONFIG, "encoder": 5}, "encoder must be a name or a folder, got int"),
         ({"config": CONFIG, "encoder": "shapes", "cache": 5}, "cache must be a folder, got int"),
+        ({"config": CONFIG, "encoder": "shapes", "cache": ""}, "cache is empty"),
+        ({"config": CONFIG, "encoder": ""}, "encoder is empty"),
+        ({"config": CONFIG, "encoder": "shapes", "device": None}, "device must be a name such as 'cpu'.*got None"),
+        ({"config": CONFIG, "encoder": "shapes", "device": ""}, "device must be a name"),
+        *(
+            ({"config": CONFIG, "encoder": "shapes", "threads": value}, f"threads must be .*, got {value!r}$")
+            for value in (0, -1, "2", True, 2.5)
+        ),
     ],
 )
 def test_fields_of_the_wrong_kind(settings, message):
@@ -169,3 +177,27 @@ def test_an_encoder_on_a_gpu_refuses_after_a_fork(tiny, monkeypatch):
     monkeypatch.setattr(encoder, "_process", encoder._process + 1)
     with pytest.raises(RuntimeError, match=r"was made before this process was forked.*ScorerSpec"):
         encoder.embed_texts(["a cat"])
+
+
+def test_equal_specs_hash_alike(tmp_path):
+    def make(**changes):
+        return df.ScorerSpec(df.RewardConfig.preset("dpad", weights={"iou": 2}), **{"encoder": "shapes", **changes})
+
+    assert hash(make()) == hash(make())
+    changed = [make(threads=2), make(cache=tmp_path), make(encoder="x/y"), df.ScorerSpec(CONFIG, "shapes")]
+    assert len({make(), make(), *changed}) == 5
+    orders = ({"iou": 2, "box_l1": 3}, {"box_l1": 3, "iou": 2})
+    first, second = (df.ScorerSpec(CONFIG.replace(weights=weights), "shapes") for weights in orders)
+    assert first == second
+    assert hash(first) == hash(second)
+    for name in ("dpad", "dpad-released", "seg-zero", "vision-reasoner"):
+        assert hash(df.RewardConfig.preset(name)) == hash(df.RewardConfig.preset(name))
+    assert hash(CONFIG.replace(iou_threshold=1)) == hash(CONFIG.replace(iou_threshold=1.0))
+
+
+@pytest.mark.parametrize("name", ["shapes", "clip"])
+def test_a_shipped_name_goes_before_a_folder(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert df.ScorerSpec(CONFIG, name).encoder == name
+    assert df.ScorerSpec(CONFIG, f"./{name}").encoder == str(tmp_path / name)
