@@ -57,3 +57,12 @@ def given_error(entry: object, name: str) -> None:
     if isinstance(entry, ValueError):
         message = str(entry)
         raise ValueError(message if message.startswith(name) else f"{name}: {message}")
+
+
+def no_text(entry: object, name: str) -> ValueError:
+    """What is wrong with an entry that is no string."""
+    try:
+        given_error(entry, name)
+    except ValueError as error:
+        return error
+    return ValueError(f"{name} must be a string, got {type(entry).__name__}")

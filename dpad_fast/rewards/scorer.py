@@ -20,7 +20,7 @@ from dpad_fast.rewards.places import CaptionRow
 from dpad_fast.rewards.reasons import explain_zeros
 from dpad_fast.rewards.spaces import ModelSizes, find_spaces, read_model_sizes, unknown_size
 from dpad_fast.rewards.truth import check_places
-from dpad_fast.row_errors import RowErrors, given_error
+from dpad_fast.row_errors import RowErrors, given_error, no_text
 from dpad_fast.timer import Timer
 from dpad_fast.types import Completion, Point, ScoreBatch, Target
 
@@ -114,9 +114,9 @@ class RewardScorer:
         """Scores N completions. A bad completion gets low scores and a reason; it never raises nor changes another's.
 
         Args:
-            completions: N strings.
-            targets: N ground truths, or solution strings. Here, in `images` and in `model_sizes` an entry may be the
-                `ValueError` of whoever failed to read it: an error of that row.
+            completions: N strings. Here and in the other columns an entry may be the `ValueError` of whoever failed to
+                read it: an error of that row.
+            targets: N ground truths, or solution strings.
             images: N images (PIL, path, bytes, {"bytes", "path"}, array or tensor), each the picture that its target
                 describes, at the target's size or another; None where no term looks at images.
             image_keys: N keys; images of equal keys must be equal, and are embedded once. None entries have no key.
@@ -211,7 +211,7 @@ class RewardScorer:
         parsed = []
         for i, text in enumerate(completions):
             if not isinstance(text, str):
-                errors.add(i, ValueError(f"completions[{i}] must be a string, got {type(text).__name__}"))
+                errors.add(i, no_text(text, f"completions[{i}]"))
                 text = ""
             parsed.append(parse_completion(text, self.config))
         return parsed

@@ -26,7 +26,23 @@ def completion_texts(completions: Sequence[Any]) -> list[str]:
     Raises:
         ValueError: if a completion is neither; names its index.
     """
-    return [_text(completion, f"completions[{index}]") for index, completion in enumerate(completions)]
+    texts = []
+    for text in texts_or_errors(completions):
+        if isinstance(text, ValueError):
+            raise text
+        texts.append(text)
+    return texts
+
+
+def texts_or_errors(completions: Sequence[Any]) -> list[str | ValueError]:
+    """`completion_texts`; the `ValueError` stands for a completion that is neither a string nor a conversation."""
+    texts: list[str | ValueError] = []
+    for index, completion in enumerate(completions):
+        try:
+            texts.append(_text(completion, f"completions[{index}]"))
+        except ValueError as error:
+            texts.append(error)
+    return texts
 
 
 def _text(completion: Any, name: str) -> str:

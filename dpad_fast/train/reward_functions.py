@@ -20,7 +20,7 @@ from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.rewards.spaces import reads_pixels
 from dpad_fast.row_errors import RowErrors
-from dpad_fast.train.columns import completion_texts, frozen, read_columns, read_images, row_key
+from dpad_fast.train.columns import completion_texts, frozen, read_columns, read_images, row_key, texts_or_errors
 from dpad_fast.types import Size, Target
 
 if TYPE_CHECKING:
@@ -142,17 +142,19 @@ class TrlRewards:
             The scores of all N completions.
 
         Raises:
-            ValueError: for a missing column; for a picture or ground truth that cannot be read unless `on_error` is
+            ValueError: for a missing column; for a completion, picture or ground truth that cannot be read unless `on_error` is
                 "row". Names the index.
         """
         started = time.perf_counter()
-        texts = completion_texts(completions)
+        texts: list[Any] = [*(texts_or_errors if self._keep_errors else completion_texts)(completions)]
         needed = ["image", "images", "solution", self._id_column]
         lists = read_columns(columns, len(texts), needed)
         # The ids of the tokens are left out: they spell the texts. Objects such as pictures count as the same while
         # they are the same object, which they are for all functions of a step.
         read = {name: column for name, column in lists.items() if name != "completion_ids"}
-        content = frozen([texts, read])
+        # Errors by what they say: they are made anew for every function of a step.
+        said = [[str(text)] if isinstance(text, ValueError) else text for text in texts]
+        content = frozen([said, read])
         if self._last is not None and self._last[0] is completions and self._last[1] == content:
             return self._last[2]
         if self._target_of is parse_solution and "solution" not in lists:

@@ -185,3 +185,22 @@ def test_a_wrong_box_is_not_malformed():
     batch = TrlRewards(Counting()).score(call["completions"], call)
     assert "wrong-place" in batch.reasons
     assert logged["dpad/malformed"] == batch.reasons.count("no-tags") / 4
+
+
+@pytest.mark.parametrize("bad", [5, None, [], [5], [{"content": 5}], [{"content": [5]}], [{"thinking": 5}]])
+def test_a_completion_that_is_none_is_one_unscored_row(bad):
+    scorer = Counting()
+    rewards = TrlRewards(scorer, on_error="row")
+    call = step()
+    expected = rewards.score(call["completions"], call).total.tolist()
+    call = step()
+    call["completions"][1] = bad
+    columns = [function(**call) for function in rewards.functions()]
+    assert len(scorer.calls) == 2  # one for either step
+    assert [column[1] for column in columns] == [None] * len(TERMS)
+    batch = rewards.score(call["completions"], call)
+    assert batch.reasons[1] == "bad-completion"
+    assert batch.errors[1].startswith("completions[1]")
+    assert [batch.total[i] for i in (0, 2, 3)] == [expected[i] for i in (0, 2, 3)]
+    with pytest.raises(ValueError, match=r"^completions\[1\]"):
+        TrlRewards(scorer).score(call["completions"], call)

@@ -192,3 +192,11 @@ def test_contents_are_compared_once_per_object(encoder, monkeypatch):
     image, copy = shared.picture(), shared.picture()
     module.find_pictures([image, copy] * 8, ["x"] * 16)
     assert len(compared) == 1
+
+
+def test_a_completion_that_nobody_could_read(encoder):
+    scorer = df.RewardScorer(df.RewardConfig(), encoder)
+    rows = [GOOD, ValueError("no conversation")]
+    found = scorer.score(rows, [TARGET] * 2, [shared.picture()] * 2, on_error="row")
+    assert found.reasons == (well(found, 0), "bad-completion")
+    assert found.errors == (None, "completions[1]: no conversation")
