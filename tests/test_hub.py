@@ -95,6 +95,10 @@ def test_what_is_cached_or_reachable_goes_on(monkeypatch, tmp_path):
     [
         ("gpu", "device 'gpu' is none that torch knows"),
         ("cuda:99", "device 'cuda:99' is not there: torch finds .* CUDA device"),
+        ("xla", "device 'xla' is not there: torch has no xla at work here"),
+        ("ipu", "device 'ipu' is not there: torch has no ipu at work here"),
+        ("hpu", "device 'hpu' is not there: torch has no hpu at work here"),
+        ("mtia", "device 'mtia' is not there: torch has no mtia at work here"),
         ("meta", "device 'meta' holds no numbers"),
     ],
 )

@@ -89,6 +89,11 @@ def _device(device: str | torch.device) -> torch.device:
             raise ValueError(f"device {str(device)!r} is not there: torch finds {count or 'no'} CUDA device(s)")
     elif place.type == "meta":
         raise ValueError("device 'meta' holds no numbers: give cpu or cuda")
+    elif place.type != "cpu":
+        try:
+            torch.empty(1, device=place)
+        except (RuntimeError, AssertionError, ImportError, AttributeError):  # each backend fails in its own way
+            raise ValueError(f"device {str(device)!r} is not there: torch has no {place.type} at work here") from None
     return place
 
 
