@@ -18,6 +18,7 @@ Size: TypeAlias = tuple[int, int]
 _WHOLE_PATCHES = re.compile(r"Qwen\d(_\d)?_?VLImageProcessor")
 # These cut a picture into tiles or squash it onto one square: no resized picture has pixels that an answer could be in.
 _KEEP_ORIGINAL = re.compile("InternVL|GotOcr2|Idefics3|SmolVLM|LlavaNext|LlavaOnevision|Gemma3")
+LARGEST_SIDE = (1 << 31) - 1  # what a picture's formats and torch can count
 _LONGEST = 200  # sides per side; the processors refuse thinner pictures
 
 
@@ -90,7 +91,7 @@ def whole_size(size: Any, name: str) -> Size:
     """Reads (width, height) from a pair of whole numbers of any type (Python, NumPy, torch).
 
     Raises:
-        ValueError: anything else, or a side below 1; begins with `name`.
+        ValueError: anything else, or a side below 1 or above `LARGEST_SIDE`; begins with `name`.
     """
     try:
         if isinstance(size, str | bytes | bytearray | memoryview | Mapping | Set):
@@ -100,6 +101,8 @@ def whole_size(size: Any, name: str) -> Size:
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}") from None
     if width < 1 or height < 1:
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}")
+    if max(width, height) > LARGEST_SIDE:
+        raise ValueError(f"{name} must be (width, height) of at most {LARGEST_SIDE} pixels, got {_short(size)}")
     return width, height
 
 
@@ -170,5 +173,8 @@ def _shown(processor: Any) -> str:
 
 
 def _short(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:  # Python spells no number of more than 4300 digits
+        return "a number of thousands of digits"
     return shown if len(shown) <= 80 else shown[:80] + "..."

@@ -12,6 +12,7 @@ import transformers
 from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil
 
 import dpad_fast as df
+from dpad_fast.model_size import whole_size
 
 FAMILIES = [
     {},  # the class's own: Qwen2-VL, Qwen2.5-VL
@@ -143,3 +144,10 @@ def test_needs_no_model_library():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split(") ") == ["(644, 476", "set()\n"]
+
+
+@pytest.mark.parametrize("size", [(10**400, 5), (5, 10**400), (10**5000, 5), (2**31, 5)])
+def test_a_side_that_no_picture_has_is_refused_by_name(size):
+    with pytest.raises(ValueError, match=r"^model_sizes\[0\] must be .* at most 2147483647 pixels"):
+        whole_size(size, "model_sizes[0]")
+    assert whole_size((2**31 - 1, 5), "size") == (2**31 - 1, 5)

@@ -7,6 +7,8 @@ CPU one call of the extension does both.
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 
 from dpad_fast._native import extension
@@ -239,7 +241,14 @@ ratio = register(
 
 def iou_of_counts(counts: Counts, empty: float) -> torch.Tensor:
     """Intersection / union in float64, `empty` where the union is empty."""
-    return ratio(*counts, float(empty))
+    return ratio(*counts, as_number("empty", empty))
+
+
+def as_number(name: str, value: Any) -> float:
+    """A number as a float; a text, None or another object is refused by name."""
+    if not isinstance(value, int | float) and not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be a number, got {value!r:.80}")
+    return float(value)
 
 
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].

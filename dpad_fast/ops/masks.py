@@ -90,7 +90,7 @@ def mask_iou_matrix(
         dense_a, dense_b = as_dense("a", a, threshold), as_dense("b", b, threshold)
         check_one_size(dense_a.shape[1:], dense_b.shape[1:])
         check_one_device("a and b", dense_a, dense_b)
-        return ops.dense_matrix(dense_a, dense_b, float(empty))
+        return ops.dense_matrix(dense_a, dense_b, ops.as_number("empty", empty))
     packed_a, packed_b = as_packed("a", a, threshold), as_packed("b", b, threshold)
     intersection, union = packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:

@@ -147,3 +147,22 @@ def test_wrong_boxes_do_not_reach_memory():
     packed.box = torch.tensor([[0, 0, 5000, 4000]])
     with pytest.raises(ValueError, match=r"box\[0\] does not lie in the mask"):
         packed.intersection(packed)
+
+
+@pytest.mark.parametrize("empty", [None, "x", "0.5", [0.5]])
+def test_the_value_of_an_empty_union_is_a_number(empty):
+    masks = torch.zeros((1, 4, 4), dtype=torch.bool)
+    ring = [[[9.0, 9.0, 12.0, 9.0, 12.0, 12.0]]]
+    packed = PackedMasks.from_dense(masks)
+    calls = (
+        lambda value: mask_iou(masks, masks, empty=value),
+        lambda value: mask_iou(packed, packed, empty=value),
+        lambda value: mask_iou_matrix(masks, masks, empty=value)[0],
+        lambda value: mask_iou_matrix(packed, packed, empty=value)[0],
+        lambda value: polygon_iou(ring, masks, empty=value),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="^empty must be a number, got "):
+            call(empty)
+        for value in (0.25, 1, np.float32(0.5)):
+            assert call(value).tolist() == [float(value)]
