@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import struct
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from urllib.parse import unquote
 
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
@@ -69,6 +71,21 @@ def open_picture(source: str | bytes, name: str) -> Image.Image:
         image.close()
         raise
     return image
+
+
+def data_uri_bytes(text: str, name: str) -> bytes:
+    """The encoded picture that a `data:image/...;base64,...` holds, as content blocks of chat messages do.
+
+    Raises:
+        ValueError: it is no data URI in base64; begins with `name`.
+    """
+    head, comma, body = text.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ValueError(f"{name} is a data URI but not data:image/...;base64,...: {shortened(text)!r}")
+    try:
+        return base64.b64decode("".join(unquote(body).split()), validate=True)
+    except ValueError as error:
+        raise ValueError(f"{name} is a data URI whose base64 cannot be read: {error}") from None
 
 
 def max_pixels() -> int:

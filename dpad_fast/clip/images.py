@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dpad_fast._native.images import as_pixels, content_digest, in_own_mode
-from dpad_fast.pictures import decoding, open_picture, upright, upright_size, what_was_said
+from dpad_fast.pictures import data_uri_bytes, decoding, open_picture, upright, upright_size, what_was_said
 from dpad_fast.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
@@ -136,7 +136,8 @@ def find_pictures(
     """Distinct pictures of N images, and which of them each image is.
 
     Args:
-        images: PIL images, paths, encoded bytes, {"bytes", "path"} dictionaries, arrays or tensors.
+        images: PIL images, paths, data URIs in base64, encoded bytes, {"bytes", "path"} dictionaries, arrays or
+            tensors.
         keys: N keys; images of equal keys must be equal. None entries have no key.
         errors: takes the rows without a picture; their index is -1. None: they raise.
         contents: look whether images of equal keys are equal, once per distinct object; False: whether their sizes are.
@@ -218,7 +219,9 @@ def _source(image: Any, name: str) -> Any:
             raise ValueError(f"{name} is a dictionary with neither bytes nor path")
         image = content if content is not None else path
     if isinstance(image, os.PathLike):
-        return os.fspath(image)
+        image = os.fspath(image)
+    if isinstance(image, str) and image[:5].lower() == "data:":
+        return data_uri_bytes(image, name)
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     if isinstance(image, torch.Tensor) and image.is_meta:

@@ -248,3 +248,39 @@ def test_a_decoded_picture_is_read_once(encoder, monkeypatch, mode, conversions)
     image = shared.picture().convert(mode)
     df.RewardScorer(config, encoder).score([GOOD] * 2, targets, [image] * 2)
     assert calls == ["images[0]"] * conversions
+
+
+def data_uri(content, kind="image/png"):
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@pytest.mark.parametrize("wrap", [str, lambda uri: {"bytes": None, "path": uri}, lambda uri: uri.replace("+", "%2B"),
+    lambda uri: uri.replace("data:", "DATA:"), lambda uri: uri[:90] + "\n" + uri[90:]])  # fmt: skip
+def test_a_data_uri_is_the_picture_that_it_holds(encoder, wrap):
+    content = png()
+    given = wrap(data_uri(content))
+    assert torch.equal(encoder.embed_images([given]), encoder.embed_images([content]))
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("data:image/png;base64," + "x" * 9001, "is a data URI whose base64 cannot be read"),
+        ("data:image/png;base64,!!!!", "is a data URI whose base64 cannot be read"),
+        ("data:image/svg+xml,<svg/>", "is a data URI but not data:image/"),
+        ("data:" + "x" * 9000, "is a data URI but not data:image/"),
+        (Path("data:image/svg+xml,<svg"), "is a data URI but not data:image/"),
+        (data_uri(b"no picture"), "cannot be opened as an image"),
+        (data_uri(b""), "cannot be opened as an image"),
+    ],
+)
+def test_a_broken_data_uri_is_named(encoder, uri, said):
+    with pytest.raises(ValueError, match=rf"^images\[1\] {said}") as told:
+        encoder.embed_images([png(), uri])
+    assert len(str(told.value)) < 250
+
+
+def test_a_data_uri_is_held_to_the_limit_of_pixels(encoder, monkeypatch):
+    monkeypatch.setenv("DPAD_FAST_MAX_PIXELS", "1000")
+    with pytest.raises(ValueError, match=r"^images\[0\] has 96 x 72 pixels, more than the limit of 1000"):
+        encoder.embed_images([data_uri(png())])
