@@ -44,8 +44,8 @@ def rasterize_polygons(
 
     Args:
         polygons: N objects. An object is one ring or a list of rings; a ring is an array or tensor [n, 2] of (x, y), a
-            list of pairs, or a flat x0, y0, x1, y1, ...; coordinates in pixels, inside the image or not. An object
-            without rings is empty.
+            list of pairs, or a flat x0, y0, x1, y1, ...; coordinates in pixels, inside the image or not. On the host
+            an object has at least one ring; an empty list beside tensors that are on a GPU is an empty mask.
         height: rows of the masks.
         width: columns of the masks.
         rule: "coco", "opencv" or "center"; see this module.

@@ -340,3 +340,10 @@ def test_a_huge_image_and_a_far_polygon_cost_little():
     for rule in RULES:
         assert int(rasterize_polygons([far], 6000, 8000, rule=rule).area[0]) == 48_000_000
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("out", ["packed", "dense", "rle"])
+def test_an_object_without_rings_is_refused_on_the_host(out):
+    ring = [1.0, 1.0, 5.0, 1.0, 5.0, 5.0]
+    with pytest.raises(ValueError, match=r"^polygons\[1\]"):
+        rasterize_polygons([[ring], []], 8, 8, out=out)
