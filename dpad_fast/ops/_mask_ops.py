@@ -244,7 +244,7 @@ def iou_of_counts(counts: Counts, empty: float) -> torch.Tensor:
     return ratio(*counts, as_number("empty", empty))
 
 
-def as_number(name: str, value: Any) -> float:
+def as_number(name: str, value: object) -> float:
     """A number as a float; a text, None or another object is refused by name."""
     if not isinstance(value, int | float) and not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number, got {value!r:.80}")

@@ -142,8 +142,8 @@ class TrlRewards:
             The scores of all N completions.
 
         Raises:
-            ValueError: for a missing column; for a completion, picture or ground truth that cannot be read unless `on_error` is
-                "row". Names the index.
+            ValueError: for a missing column; for a completion, picture or ground truth that cannot be read unless
+                `on_error` is "row". Names the index.
         """
         started = time.perf_counter()
         texts: list[Any] = [*(texts_or_errors if self._keep_errors else completion_texts)(completions)]

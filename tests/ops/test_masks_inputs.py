@@ -162,7 +162,7 @@ def test_the_value_of_an_empty_union_is_a_number(empty):
         lambda value: polygon_iou(ring, masks, empty=value),
     )
     for call in calls:
-        with pytest.raises(ValueError, match="^empty must be a number, got "):
+        with pytest.raises(ValueError, match=r"^empty must be a number, got "):
             call(empty)
         for value in (0.25, 1, np.float32(0.5)):
             assert call(value).tolist() == [float(value)]
