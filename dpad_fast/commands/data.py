@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpad_fast.commands import _output
+from dpad_fast.commands import _encoder, _output
 from dpad_fast.terminal import say
 
 _EXPORT: dict[str, Any] = {"out": "shapes-data", "count": 64, "seed": 0}
@@ -104,9 +104,10 @@ def _embed(args: argparse.Namespace) -> int:
     from dpad_fast.clip import EmbeddingCache
     from dpad_fast.rewards.ahead import describe, embed_ahead
 
-    samples = df.data.reasonseg.load(args.data)
-    encoder = df.load_encoder(
+    encoder = _encoder.load(
         args.encoder,
+        df.data.reasonseg.load(args.data),
+        quiet=args.quiet,
         backend=args.backend,
         device=args.device,
         # What guarded scoring looks up first is float32; the precision tells its files from those of other settings.
@@ -114,6 +115,7 @@ def _embed(args: argparse.Namespace) -> int:
         cache=EmbeddingCache(folder=args.cache, folder_bytes=args.cache_bytes),
         threads=args.threads,
     )
-    count = embed_ahead(encoder, samples)
+    # Read anew: whoever looked at the samples for the note has used them up.
+    count = embed_ahead(encoder, df.data.reasonseg.load(args.data))
     say(f"embedded {count} regions of {args.data}: {describe(args.cache)}", quiet=args.quiet)
     return 0

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from PIL import Image
 
 from dpad_fast.cli import main
+from dpad_fast.commands._encoder import SHAPES_NOTE
 from dpad_fast.data import reasonseg
+from dpad_fast.data.shapes import export_reasonseg
 
 
 def test_embeds_a_folder_that_score_then_reads(tmp_path, capsys):
@@ -35,3 +38,30 @@ def test_embeds_a_folder_that_score_then_reads(tmp_path, capsys):
 def test_says_what_is_missing(given, capsys):
     assert main(["data", "embed", *given]) == 2
     assert "is missing: `dpad-fast data embed` needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shapes", "clip"])
+def test_either_name_of_the_built_in_encoder_without_a_bar(name, tmp_path, capsys):
+    folder, cache = export_reasonseg(tmp_path / "data", 0, 2), tmp_path / "cache"
+    command = ["data", "embed", "--data", str(folder), "--cache", str(cache), "--encoder", name]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("embedded 4 regions of ")  # of either scene the picture and the target
+    assert told.err == ""
+    assert main([*command, "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "")
+
+
+def test_photographs_are_noted_and_embedded(tmp_path, capsys):
+    folder = export_reasonseg(tmp_path / "data", 0, 1)
+    (picture,) = folder.glob("*.png")
+    Image.open(picture).resize((200, 112)).save(picture)
+    command = ["data", "embed", "--data", str(folder), "--cache", str(tmp_path / "cache"), "--encoder", "shapes"]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("embedded 2 regions of ")
+    assert told.err == SHAPES_NOTE + "\n"
+    assert main([*command, "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "")

@@ -30,7 +30,7 @@ class TestData:
             calls.append((name, settings))
             return real("shapes", cache=settings["cache"])
 
-        monkeypatch.setattr(df, "load_encoder", record)
+        monkeypatch.setattr("dpad_fast.clip.load_encoder", record)
         base = ("data", "embed", "--data", folder, "--cache", tmp_path / "c", "--cache-bytes", "12345678")
         options = ("--encoder", "a/b", "--backend", "open_clip", "--device", "cuda:3", "--threads", "2")
         assert f"of {folder}: " in run(*base, *options)
