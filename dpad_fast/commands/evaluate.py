@@ -184,9 +184,11 @@ def _zeros(args: argparse.Namespace, absent: list[str]) -> list[Record]:
 
 def _checkpoint(args: argparse.Namespace) -> _Measured:
     from dpad_fast.evaluate.policies import evaluate_policy, judge
-    from dpad_fast.train.config import EvaluationConfig, TrainConfig
+    from dpad_fast.train.config import DataConfig, EvaluationConfig, TrainConfig
     from dpad_fast.train.run import make_encoder
 
+    if args.seed == DataConfig().seed:
+        raise ValueError(f"--seed {args.seed} is the world that policies are trained on; give another")
     evaluation = EvaluationConfig(scenes=args.shapes, seed=args.seed)
     config = TrainConfig(policy=args.subject, encoder=args.encoder or "clip", evaluation=evaluation)
     records = evaluate_policy(config.policy, judge(make_encoder(config)), config)

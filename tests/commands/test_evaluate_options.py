@@ -147,6 +147,10 @@ class TestEvaluate:
         for value in (-1, 1 << 63):
             assert "--seed must be" in refused("evaluate", "policy-e", "--shapes", "3", "--seed", value)
 
+    def test_a_seed_of_the_training_world_is_told_by_its_option(self, refused):
+        said = refused("evaluate", "policy-e", "--shapes", "2", "--seed", "1")
+        assert said == "dpad-fast evaluate: error: --seed 1 is the world that policies are trained on; give another\n"
+
     def test_json_and_quiet(self, world, tmp_path, run, measured):
         folder, _, path = world
         out = tmp_path / "new" / "n.json"
