@@ -12,6 +12,8 @@ from dpad_fast.train import resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.lock import only_one
 
+_WORK = ("before.json", "training.json", "policy", "after.json", "result.json")
+
 
 def finished(
     path: Path, mark: str, fields: Mapping[str, type | tuple[type, ...]] | None = None, key: str = "fingerprint"
@@ -38,7 +40,7 @@ def finished(
 def claim(out: Path, config: TrainConfig) -> Iterator[None]:
     """Hold a run's folder: nobody else writes to it meanwhile, and no other configuration's run is there.
 
-    Writes the configuration to `out/config.json`.
+    Writes the configuration to `out/config.json`, over that of a run that left no measurement, checkpoint or result.
 
     Args:
         out: the run's folder; made if missing.
@@ -60,7 +62,8 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
                 f"{path} is missing or cannot be read, so that nobody knows which configuration the checkpoints beside "
                 "it are of; put it back, give another --out, or delete that folder to start over"
             )
-        if isinstance(there, dict) and there.get("fingerprint") != config.fingerprint():
+        other = isinstance(there, dict) and there.get("fingerprint") != config.fingerprint()
+        if other and ("fingerprint" not in there or _has_work(out)):
             changed = sorted(_differing(there.get("config", {}), config.as_dict()))
             raise ValueError(
                 f"{out} holds a run with another configuration (differs in {', '.join(changed) or 'its version'}); "
@@ -70,6 +73,11 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
         if there != ours:
             resume.write_json(path, ours)
         yield
+
+
+def _has_work(out: Path) -> bool:
+    """Whether anything is there that took time; a configuration alone is left by a run that never began."""
+    return bool(resume.numbered(out)) or any((out / name).exists() for name in _WORK)
 
 
 def _differing(old: Any, new: Any, prefix: str = "") -> list[str]:
