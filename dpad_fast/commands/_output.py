@@ -6,12 +6,16 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from dpad_fast import files
 from dpad_fast.terminal import say
 
 STDOUT = "-"
+_Path: TypeAlias = str | os.PathLike[str]
+_OF_DATA = (".json", ".jpg", ".jpeg", ".png")
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +53,31 @@ def prepare(*paths: str | None) -> None:
             raise ValueError("a file to write has an empty name")
         if path is not None and path != STDOUT:
             files.prepare(path)
+
+
+def spare(outputs: Mapping[str, _Path | None], inputs: Iterable[_Path | None]) -> None:
+    """Refuse results that would be written over what the command reads, through links and `..` too.
+
+    Args:
+        outputs: files to write, by the option that names each; None and "-" are none.
+        inputs: files and data folders to read; None and "-" are none. Of a folder, its annotations and pictures count.
+
+    Raises:
+        ValueError: an output is an input; names both.
+    """
+    for option, output in outputs.items():
+        if output is None or output == STDOUT or not os.path.isfile(output):
+            continue
+        for given in inputs:
+            if given is not None and given != STDOUT and _reads(given, output):
+                raise ValueError(f"{option} {os.fspath(output)} would be written over an input, {os.fspath(given)}")
+
+
+def _reads(given: _Path, output: _Path) -> bool:
+    if os.path.isfile(given):
+        return os.path.samefile(given, output)
+    place = Path(os.path.realpath(output))
+    return place.suffix.lower() in _OF_DATA and os.path.realpath(given) == str(place.parent)
 
 
 def write_json(path: str | None, value: Any, quiet: bool) -> None:

@@ -74,6 +74,22 @@ def _row(place: str, line: str) -> Prediction:
     return Prediction(place, values)
 
 
+def check_plain(rows: list[Prediction]) -> None:
+    """Refuse lines that JSON cannot hold, for they will be written again; Python reads NaN and infinities all the same.
+
+    Raises:
+        ValueError: a field holds such a number; names file, line and field.
+    """
+    for row in rows:
+        for key, value in row.values.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except ValueError:
+                raise ValueError(
+                    f"{row.place}: field {key!r:.80} holds NaN or an infinite number, which JSON has not; write null"
+                ) from None
+
+
 def match(rows: list[Prediction], folder: str) -> list[Sample]:
     """The sample that each prediction answers; only their files are read.
 

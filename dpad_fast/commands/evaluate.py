@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     _settle(args)
+    _output.spare({"--json": args.json}, [args.subject, args.data])
     _output.prepare(args.json)
     measured = _predictions(args) if args.shapes is None else _checkpoint(args)
     from dpad_fast.evaluate.measure import METRICS, summarise, to_rows

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from dpad_fast.evaluate.report import write_report
 
     path = args.result / "result.json" if args.result.is_dir() else args.result
+    out = path.with_name("report.html") if args.out is None else Path(args.out)
+    _output.spare({"--out": out}, [path])
     _output.prepare(args.out)
     try:
         result = json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -45,6 +47,5 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(result, dict):
         raise ValueError(f"{path} does not hold a result of dpad-fast train or dpad-fast demo")
-    out = path.with_name("report.html") if args.out is None else Path(args.out)
     say(f"wrote {write_report(result, out)}", quiet=args.quiet)
     return 0

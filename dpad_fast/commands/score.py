@@ -70,8 +70,11 @@ def run(args: argparse.Namespace) -> int:
     import dpad_fast as df
 
     config = _config(args)
+    _output.spare({"--out": args.out, "--json": args.json}, [args.completions, args.config, args.data])
     _output.prepare(args.out, args.json)
     lines = _predictions.read(args.completions)
+    if args.out is not None:
+        _predictions.check_plain(lines)
     samples = _predictions.match(lines, args.data)
     encoder = _load_encoder(args, config, samples)
     scorer = df.RewardScorer(config, encoder)
@@ -161,7 +164,7 @@ def _summary(batch: ScoreBatch, config: RewardConfig) -> dict[str, Any]:
 
 def _write(args: argparse.Namespace, lines: list[_predictions.Prediction], batch: ScoreBatch) -> None:
     rows = zip(lines, batch.rows(), strict=True)
-    text = "".join(json.dumps({**line.values, **scores}) + "\n" for line, scores in rows)
+    text = "".join(json.dumps({**line.values, **scores}, allow_nan=False) + "\n" for line, scores in rows)
     if args.out == _output.STDOUT:
         sys.stdout.write(text)
         return

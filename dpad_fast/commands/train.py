@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(config.as_dict(), sort_keys=False), end="")
         return 0
+    _output.spare({"config.json of the run,": Path(config.out) / "config.json"}, [args.config])
     from dpad_fast.evaluate.tables import before_after
     from dpad_fast.experiment import run_experiment
 

@@ -72,3 +72,72 @@ def test_a_long_id_is_shortened(given, tmp_path, capsys):
     (tmp_path / "lines.jsonl").write_text(json.dumps({"id": "x" * 100_000, "completion": "x"}) + "\n")
     assert cli.main(given) == 2
     assert len(capsys.readouterr().err) < 600
+
+
+def over(kind, path):
+    """Another way to write a path."""
+    if kind == "link":
+        (path.parent / "link").symlink_to(path)
+        return str(path.parent / "link")
+    if kind == "..":
+        (path.parent / "sub").mkdir()
+        return f"{path.parent}/sub/../{path.name}"
+    return str(path)
+
+
+def check_spared(path, option, output, command, capsys):
+    before = path.read_bytes()
+    assert cli.main([*map(str, command), option, output]) == 2
+    told = capsys.readouterr()
+    assert f"error: {option} {output} would be written over an input, " in told.err
+    assert told.err.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["same", "link", ".."])
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_scores_are_not_written_over_the_answers(given, tmp_path, capsys, kind, option):
+    lines = tmp_path / "lines.jsonl"
+    check_spared(lines, option, over(kind, lines), given, capsys)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".png"])
+def test_scores_are_not_written_over_the_data_or_the_settings(given, tmp_path, capsys, suffix):
+    path = tmp_path / "data" / f"shapes-0-0{suffix}"
+    check_spared(path, "--out", str(path), given, capsys)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("preset: seg-zero\n")
+    check_spared(settings, "--json", str(settings), [*given[:-2], "--config", settings], capsys)
+
+
+@pytest.mark.parametrize("kind", ["same", "link", ".."])
+def test_measurements_and_reports_are_not_written_over_what_they_read(given, tmp_path, capsys, kind):
+    lines = tmp_path / "lines.jsonl"
+    output = over(kind, lines)
+    check_spared(lines, "--json", output, ["evaluate", *given[1:4]], capsys)
+    lines.write_text('{"kind": "run"}')
+    check_spared(lines, "--out", output, ["report", lines], capsys)
+
+
+def test_a_report_of_its_own_name_is_not_written_over(tmp_path, capsys):
+    page = tmp_path / "report.html"
+    page.write_text('{"kind": "run"}')
+    assert cli.main(["report", str(page)]) == 2
+    assert "would be written over an input" in capsys.readouterr().err
+    assert page.read_text() == '{"kind": "run"}'
+
+
+def test_an_output_may_be_written_again(given, tmp_path, capsys):
+    for path in (tmp_path / "out.jsonl", tmp_path / "data" / "out.jsonl"):
+        for _ in range(2):
+            assert cli.main([*given, "--out", str(path), "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '{"a": [1, NaN]}'])
+def test_numbers_that_json_has_not_are_refused_before_they_are_written(given, tmp_path, capsys, value):
+    lines, out = tmp_path / "lines.jsonl", tmp_path / "out.jsonl"
+    lines.write_text(f'{{"id": "shapes-0-0", "completion": "x", "loss": {value}}}\n')
+    assert cli.main([*given, "--out", str(out)]) == 2
+    assert f"{lines}:1: field 'loss' holds NaN or an infinite number" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*given, "--quiet"]) == 0  # a table does not show the field
