@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Display = PlainDisplay | LiveDisplay
 
+_MOST = {"seeds": 1000, "steps": 1_000_000, "scenes": 1_000_000, "workers": 1024}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options.
@@ -49,15 +51,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
     """Changes to every run's configuration."""
-    for name in ("seeds", "steps", "scenes", "workers"):
+    for name, most in _MOST.items():
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+        if value is not None and not 1 <= value <= most:
+            raise ValueError(f"--{name} must be at least 1 and at most {most:,}, got {value}")
     given = {"steps": args.steps, "policy": args.policy, "encoder": args.encoder}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if args.scenes is not None:
         changes["evaluation"] = {"scenes": args.scenes}
     return changes
+
+
+def _check_models(args: argparse.Namespace) -> None:
+    """Refuse a name that leads nowhere here, before a worker is started that would find out."""
+    from dpad_fast import checkpoints, hub
+
+    for name, known in (("policy", checkpoints.POLICIES), ("encoder", (checkpoints.SMALL_CLIP,))):
+        given = getattr(args, name)
+        if given is None or checkpoints.shipped(given) is not None:
+            continue
+        try:
+            if os.path.exists(given):
+                checkpoints.checkpoint(given)
+            hub.only_local(given, known)
+        except ValueError as error:
+            raise ValueError(f"--{name} {given!r:.80} is not to be had: {error}") from None
 
 
 def _slug(name: str) -> str:
@@ -155,6 +173,7 @@ def _run(args: argparse.Namespace) -> int:
     from dpad_fast.train.resume import read_json, write_json
 
     settings, changes = chosen(args.setting), _changes(args)
+    _check_models(args)
     started = time.perf_counter()
     say("\n".join(PREFACE))
     outcomes = []

@@ -1,5 +1,8 @@
 """`dpad-fast train` and `demo`, each option end to end: the printed or written value can only come from that option."""
 
+import json
+
+import pytest
 import yaml
 
 from dpad_fast import cli
@@ -20,6 +23,20 @@ class TestTrain:
             said = refused("train", tmp_path / "a.yaml", "--dry-run", *arguments)
             assert "setting save_model is gone" in said
             assert "always kept in out/policy" in said
+
+    def test_a_policy_that_was_mistyped_blocks_no_folder(self, tmp_path, monkeypatch, run, refused):
+        (tmp_path / "a.yaml").write_text("evaluation: {scenes: 2}\n")
+        base = ("train", tmp_path / "a.yaml", "--out", tmp_path / "o", "--quiet")
+        assert "policy 'policy-x' cannot be loaded" in refused(*base, "--set", "policy=policy-x")
+        monkeypatch.setattr("dpad_fast.experiment._run", lambda config, tell: {"after": {}})
+        run(*base, "--set", "policy=policy-f")
+        assert json.loads((tmp_path / "o" / "config.json").read_text())["config"]["policy"] == "policy-f"
+
+    def test_the_runs_own_file_is_not_written_over_its_input(self, tmp_path, refused):
+        given = tmp_path / "config.json"
+        given.write_text("steps: 3\n")
+        assert "would be written over an input" in refused("train", given, "--out", tmp_path)
+        assert given.read_text() == "steps: 3\n"
 
     def test_quiet_and_the_run(self, tmp_path, monkeypatch, run):
         seen = []
@@ -52,7 +69,7 @@ def test_demo_options_reach_the_jobs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("dpad_fast.demo.jobs.run_jobs", record)
     monkeypatch.setattr("dpad_fast.demo.outcome.audit_table", lambda setting, before: _Titled())
     options = ("--setting", "F", "--seeds", "3", "--steps", "7", "--scenes", "9", "--out", tmp_path / "o")
-    options += ("--workers", "5", "--policy", "my/policy", "--encoder", "my/clip")
+    options += ("--workers", "5", "--policy", "policy-j", "--encoder", "shapes")
     assert cli.main(["demo", *map(str, options)]) == 2
     assert "stopped here" in capsys.readouterr().err
     (first, _), (jobs, workers) = seen
@@ -60,7 +77,7 @@ def test_demo_options_reach_the_jobs(tmp_path, capsys, monkeypatch):
     assert (len(jobs), workers) == (6, 5)
     for _, config in jobs:
         assert (config.steps, config.evaluation.scenes) == (7, 9)
-        assert (config.policy, config.encoder) == ("my/policy", "my/clip")
+        assert (config.policy, config.encoder) == ("policy-j", "shapes")
         assert config.out.startswith(str(tmp_path / "o" / "F"))
     assert {config.seed for _, config in jobs} == {0, 1, 2}
 
@@ -68,3 +85,26 @@ def test_demo_options_reach_the_jobs(tmp_path, capsys, monkeypatch):
 class _Titled:
     def text(self):
         return "audit"
+
+
+@pytest.mark.parametrize(("option", "most"), [("seeds", 1000), ("steps", 10**6), ("scenes", 10**6), ("workers", 1024)])
+def test_demo_numbers_have_limits(tmp_path, capsys, monkeypatch, option, most):
+    began = []
+    monkeypatch.setattr("dpad_fast.demo.jobs.run_jobs", lambda *given: began.append(given))
+    for value in (0, most + 1, 99_999_999):
+        assert cli.main(["demo", "--out", str(tmp_path / "o"), f"--{option}", str(value)]) == 2
+        told = f"--{option} must be at least 1 and at most {most:,}, got {value}"
+        assert capsys.readouterr().err == f"dpad-fast demo: error: {told}\n"
+    assert began == []
+
+
+@pytest.mark.parametrize("option", ["--policy", "--encoder"])
+@pytest.mark.parametrize("value", ["nope", "policy-x", "./nowhere", "{empty}"])
+def test_demo_models_that_are_none_are_refused_before_a_worker(tmp_path, capsys, monkeypatch, option, value):
+    began = []
+    monkeypatch.setattr("dpad_fast.demo.jobs.run_jobs", lambda *given: began.append(given))
+    (tmp_path / "empty").mkdir()
+    value = value.format(empty=tmp_path / "empty")
+    assert cli.main(["demo", "--out", str(tmp_path / "o"), option, value]) == 2
+    assert capsys.readouterr().err.startswith(f"dpad-fast demo: error: {option} {value!r:.80} is not to be had: ")
+    assert began == []
