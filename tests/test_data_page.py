@@ -70,7 +70,9 @@ LABELS = np.eye(3, dtype=np.uint8)
 # What is given to `score` in place of good arguments.
 SCORED = [
     {"images": ["gone.png"]},
-    {"images": ["data:image/png;base64," + "A" * 5000]},
+    {"images": ["A" * 5000]},
+    {"images": ["data:image/png;base64,A"]},
+    {"images": ["data:image/svg+xml,<svg/>"]},
     {"images": ["note.txt"]},
     {"images": ["cut.png"]},
     {"images": ["limit.png"]},
