@@ -263,5 +263,8 @@ def _by(size: Sequence[int]) -> str:
 
 def short(value: object, limit: int = 80) -> str:
     """A value's repr, cut for messages."""
-    shown = repr(value[:limit] if isinstance(value, str) else value)
+    try:
+        shown = repr(value[:limit] if isinstance(value, str) else value)
+    except ValueError:  # Python spells no number of more than 4300 digits
+        return "a number of thousands of digits"
     return shown if len(shown) <= limit + 20 else shown[:limit] + "..."

@@ -310,3 +310,9 @@ def test_rings_of_bfloat16():
 def test_only_image_size_is_said_to_be_width_and_height():
     with pytest.raises(ValueError, match=r"^ignore is 3x4 but mask is 4x3 \(width x height\)$"):
         df.Target(mask=np.zeros((3, 4), bool), ignore=np.zeros((4, 3), bool))
+
+
+@pytest.mark.parametrize(("power", "got"), [(400, r"\(1000+\.\.\."), (5000, "a number of thousands of digits")])
+def test_a_size_of_many_digits_is_refused_by_name(power, got):
+    with pytest.raises(ValueError, match=f"^image_size must hold 2 numbers, got {got}$"):
+        df.Target(box=(1, 1, 2, 2), image_size=(10**power, 5))
