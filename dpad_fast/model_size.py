@@ -96,7 +96,7 @@ def whole_size(size: Any, name: str) -> Size:
     try:
         if isinstance(size, str | bytes | bytearray | memoryview | Mapping | Set):
             raise TypeError("no pair")  # of which characters, bytes or what has no order would be read
-        width, height = map(_whole, size.tolist() if hasattr(size, "tolist") else size)
+        width, height = map(_as_int, size.tolist() if hasattr(size, "tolist") else size)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}") from None
     if width < 1 or height < 1:
@@ -106,7 +106,7 @@ def whole_size(size: Any, name: str) -> Size:
     return width, height
 
 
-def _whole(value: Any) -> int:
+def _as_int(value: Any) -> int:
     if hasattr(value, "item"):  # NumPy's booleans and torch's tensors turn into numbers too willingly
         value = value.item()
     if isinstance(value, bool | str):
@@ -138,7 +138,7 @@ def _rule(settings: Any) -> WholePatches:
 
 def _positive(value: Any, name: str) -> int:
     try:
-        number = _whole(value)
+        number = _as_int(value)
     except (TypeError, ValueError, OverflowError):
         number = 0
     if number < 1:

@@ -2,7 +2,7 @@
 
 A fork copies the caller's thread and nothing else. A lock that another thread held stays held for ever in the child,
 and a parallel loop of torch (OpenMP) waits for threads that are not there. The C++ core looks after its own threads
-(`csrc/core/parallel.cpp`).
+(`csrc/core/base/parallel.cpp`).
 """
 
 from __future__ import annotations

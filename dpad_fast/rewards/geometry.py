@@ -97,7 +97,7 @@ def point_l1_term(
     if points is None or box is None or truth is None:
         return 0.0
     try:
-        first, second = _whole(points[0], scale), _whole(points[1], scale)
+        first, second = _cut_to_int(points[0], scale), _cut_to_int(points[1], scale)
         if not (_inside(first, box) and _inside(second, box)):
             return 0.0
         straight = _distance(first, truth[0]) + _distance(second, truth[1])
@@ -182,7 +182,7 @@ def _digits(pattern: re.Pattern[str], text: str) -> tuple[int, ...] | None:
         return None
 
 
-def _whole(point: Any, scale: Point | None) -> tuple[int, int]:
+def _cut_to_int(point: Any, scale: Point | None) -> tuple[int, int]:
     if scale is None:
         return int(point[0]), int(point[1])
     return int(float(point[0]) * scale[0]), int(float(point[1]) * scale[1])

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from dpad_fast._native import extension as _extension
+from dpad_fast._native.address import address
 from dpad_fast._native.memory import new_output
 from dpad_fast.clip.tower.packing import Paths
 from dpad_fast.clip.tower.weights import Affine, Norm
@@ -110,7 +111,7 @@ class NativeProducts:
         scale = None if self._kind == "float32" else _host((columns + 63) // 64 * 64, torch.float32)
         if digits:
             packed = _host(native.digit_bytes(columns, depth, digits), torch.int8)
-            native.pack_digits(weight.data_ptr(), columns, depth, digits, packed.data_ptr(), _address(scale))
+            native.pack_digits(weight.data_ptr(), columns, depth, digits, packed.data_ptr(), address(scale))
         elif scale is None:
             packed = _host(native.packed_elements(columns, depth, False), torch.float32)
             native.pack32(weight.data_ptr(), columns, depth, packed.data_ptr())
@@ -168,7 +169,7 @@ class NativeProducts:
         return out
 
     def _parts(self, layer: PreparedLinear) -> tuple[str, int, int, int, int, int, int]:
-        places = layer.weight.data_ptr(), _address(layer.scale), _address(layer.bias)
+        places = layer.weight.data_ptr(), address(layer.scale), address(layer.bias)
         return self._kind, layer.digits, layer.columns, layer.depth, *places
 
     def _buffer(self, role: str, count: int) -> Tensor:
@@ -277,10 +278,6 @@ def _products_level() -> str:
 
 def _norm_parts(norm: Norm | None) -> tuple[int, int, float]:
     return (0, 0, 0.0) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps)
-
-
-def _address(values: Tensor | None) -> int:
-    return 0 if values is None else values.data_ptr()
 
 
 def joined(layers: list[Affine]) -> Tensor:
