@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from dpad_fast._version import __version__
-from dpad_fast.terminal import printable, use_utf8
+from dpad_fast.terminal import drop_stdout, printable, use_utf8
 
 
 class Command(NamedTuple):
@@ -114,14 +114,6 @@ def _tell_warning(name: str) -> Callable[..., None]:
     return show
 
 
-def _drop_stdout() -> None:
-    """Where standard output takes nothing any more, let it go nowhere: Python would complain again on exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _refuse_empty(arguments: Sequence[str]) -> None:
     """Refuse "": an unset variable of a shell would be the current folder, or no option at all."""
     for before, argument in zip(("", *arguments), arguments, strict=False):
@@ -146,10 +138,10 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         print(f"\ndpad-fast {name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        _drop_stdout()  # the reader (`| head`) left
+        drop_stdout()  # the reader (`| head`) left
         return 0
     except OSError as error:
-        _drop_stdout()
+        drop_stdout()
         if os.environ.get("DPAD_FAST_TRACEBACK"):
             raise
         # Files are named by whoever writes them (`dpad_fast.files`); what is full without a name is standard output.
@@ -178,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     use_utf8()
+    if sys.stdout is None:
+        return _complain("", "standard output is closed; /dev/null takes what nobody wants")
     top = _top_parser()
     if not arguments:
         top.print_help()

@@ -12,7 +12,7 @@ from typing import Any
 
 from dpad_fast._native import extension
 from dpad_fast._version import __version__
-from dpad_fast.terminal import say, use_utf8
+from dpad_fast.terminal import drop_stdout, say, use_utf8
 
 _PACKAGES = (
     "torch", "triton", "numpy", "pillow", "transformers", "trl", "accelerate", "datasets", "open_clip_torch",
@@ -146,4 +146,11 @@ def _device(properties: Any) -> str:
 
 if __name__ == "__main__":
     use_utf8()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        drop_stdout()  # the reader (`| head`) left
+    except OSError as error:
+        drop_stdout()
+        print(f"dpad_fast.info: error: {error.strerror}: standard output", file=sys.stderr)
+        sys.exit(2)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from dpad_fast import cli
 from dpad_fast.data import shapes
 from dpad_fast.evaluate.tables import Table
-from dpad_fast.terminal import printable, say
+from dpad_fast.terminal import as_utf8, printable, say
 
 LOCALES = [
     {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -98,3 +99,67 @@ def test_bytes_that_are_no_utf8_are_refused_by_line(tmp_path):
     refused = _run(arguments, lines, LOCALES[0])
     assert (refused.returncode, refused.stdout) == (2, b"")
     assert refused.stderr == b"dpad-fast score: error: standard input:2 is not UTF-8 (byte 0xff)\n"
+
+
+def test_names_of_files_are_utf8_whatever_the_locale_says(tmp_path):
+    for name in ("caf\u00e9-\u65e5\u672c", "\udcff", "\ud800"):  # the last two stand for no UTF-8
+        assert printable(as_utf8(name)) == printable(name)
+    assert as_utf8("caf\udcc3\udca9\udcff") == "caf\u00e9\udcff"
+    data = shapes.export_reasonseg(tmp_path / "data\u00e9", seed=3, count=1)
+    for ending in ("json", "png"):
+        (data / f"shapes-3-0.{ending}").rename(data / f"caf\u00e9.{ending}")
+    line = json.dumps({"id": "caf\u00e9", "completion": "x"}, ensure_ascii=False).encode()
+    scored = _run(["score", "-", "--data", str(data), "--preset", "seg-zero", "--out", "-"], line, LOCALES[0])
+    assert (scored.returncode, scored.stderr) == (0, b"")
+    assert json.loads(scored.stdout)["id"] == "caf\u00e9"
+    refused = _run(["score", "-", "--data", str(data)], b'{"id": "no", "completion": ""}', LOCALES[0])
+    assert refused.stderr.decode() == (
+        f"dpad-fast score: error: standard input:1: id 'no' is not in {data}, which holds caf\u00e9\n"
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_that_takes_a_part_is_an_error(tmp_path, unbuffered):
+    data = shapes.export_reasonseg(tmp_path / "data", seed=3, count=1)
+    lines = tmp_path / "p.jsonl"
+    lines.write_text(json.dumps({"id": "shapes-3-0", "completion": "x" * 50_000}) + "\n")
+    with open(tmp_path / "out", "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "dpad_fast.cli", "score", lines, "--data", data, "--preset=seg-zero", "--out", "-"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"dpad-fast score: error: File too large: standard output\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "said"),
+    [
+        ("<&-", 2, "dpad-fast score: error: standard input is closed\n"),
+        (">&-", 2, "dpad-fast: error: standard output is closed; /dev/null takes what nobody wants\n"),
+        ("</dev/null 2>&-", 2, ""),
+    ],
+)
+def test_closed_streams_are_one_line(tmp_path, closed, status, said):
+    data = shapes.export_reasonseg(tmp_path / "data", seed=3, count=1)
+    command = f'"{sys.executable}" -m dpad_fast.cli score - --data "{data}" --preset seg-zero {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+@pytest.mark.parametrize("module", [["dpad_fast.info"], ["dpad_fast.cli", "info"]])
+def test_info_whose_reader_left_says_nothing(module):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", *module], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", *module], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(b"error: No space left on device: standard output\n")
+    assert done.stderr.count(b"\n") == 1

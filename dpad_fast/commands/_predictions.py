@@ -106,6 +106,7 @@ def match(rows: list[Prediction], folder: str) -> list[Sample]:
     found = reasonseg.find(folder, (row.id for row in rows))
     for row in rows:
         if row.id not in found:
-            known = ", ".join(reasonseg.list_ids(folder)[0][:8])
-            raise ValueError(f"{row.place}: id {row.id!r:.80} is not in {folder}, which holds {known} ...")
+            ids = reasonseg.list_ids(folder)[0]
+            known = ", ".join(ids[:8]) + (" ..." if len(ids) > 8 else "")
+            raise ValueError(f"{row.place}: id {row.id!r:.80} is not in {folder}, which holds {known or 'no id'}")
     return [found[row.id] for row in rows]

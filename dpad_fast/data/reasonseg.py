@@ -24,6 +24,7 @@ from dpad_fast.data.geometry import box_of, inscribed_points
 from dpad_fast.data.labelme import Region, Shape
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.pictures import decoding, open_picture, upright_size
+from dpad_fast.terminal import as_utf8
 from dpad_fast.types import Ring, Sample, Size, Target
 
 TARGET, IGNORE = 1, 255
@@ -78,7 +79,7 @@ def find(folder: str | os.PathLike[str], ids: Iterable[str], *, encoding: str | 
     Raises:
         ValueError: as `load`, for the files that the ids refer to.
     """
-    files = {file.stem: file for file in _files(folder, encoding)}
+    files = {as_utf8(file.stem): file for file in _files(folder, encoding)}
     wanted = list(dict.fromkeys(ids))
     found: dict[str, Sample] = {}
     for numbered in (False, True):  # a file of the whole name before the queries of a file of the name in front
@@ -134,7 +135,8 @@ def _queries(file: Path, content: dict[str, Any]) -> list[str]:
 
 
 def _ids(file: Path, queries: list[str]) -> list[str]:
-    return [file.stem] if len(queries) == 1 else [f"{file.stem}-{i}" for i in range(len(queries))]
+    name = as_utf8(file.stem)  # ids in files of predictions are UTF-8, whatever the locale makes of names
+    return [name] if len(queries) == 1 else [f"{name}-{i}" for i in range(len(queries))]
 
 
 def draw(shapes: Sequence[tuple[str, Region]], height: int, width: int) -> NDArray[np.uint8]:
