@@ -68,6 +68,7 @@ class ClipEncoder:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
         self.name, self.precision = name, precision
         self.preprocess, self.tokens = preprocess, tokens
+        tokens.rows = features.token_rows(model)
         self.cache = EmbeddingCache() if cache is None else cache
         self.threads = threads
         self._model = model.eval()

@@ -41,6 +41,17 @@ def usable(model: Any, said: int) -> int:
     return said
 
 
+def token_rows(model: torch.nn.Module) -> int | None:
+    """Rows of the text tower's table of tokens; None where it is not plain which table that is."""
+    found = set()
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        words = "token" in last or "word" in last
+        if isinstance(module, torch.nn.Embedding) and words and "type" not in last and "position" not in last:
+            found.add(module.num_embeddings)
+    return found.pop() if len(found) == 1 else None
+
+
 def open_clip_context(model: Any, tokenizer: Any) -> int:
     """Width of the rows that the tokenizer makes for the model: what it was told, within what the model takes.
 

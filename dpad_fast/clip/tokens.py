@@ -70,6 +70,8 @@ class Tokens:
 
     Attributes:
         width: of a full row: `context`, and what `layout` puts behind every caption.
+        rows: of the model's table of tokens, where known. A tokenizer may know more: added tokens whose table was not
+            resized, or a pair that does not belong together.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Tokens:
         self.context = context
         self.layout = layout
         self.width = context + len(layout.last)
+        self.rows: int | None = None
         self._keep_end = keep_end
         self._limit = context * longest * slack
         empty, letter = encode(["", "a"])
@@ -96,7 +99,10 @@ class Tokens:
             raise ValueError(f"the context of {context} tokens holds nothing but the special tokens {empty}")
 
     def encode(self, texts: Sequence[str]) -> list[Ids | str]:
-        """Per text its ids, or the reason why there are none: "bad-text" (no valid Unicode) or "too-long" (by far)."""
+        """Per text its ids, or the reason why there are none: "too-long" (by far), or "bad-text".
+
+        A bad text is no valid Unicode, or holds a token that the model has no row for.
+        """
         found: list[Ids | str] = ["bad-text"] * len(texts)
         kept, cleaned = [], []
         for i, text in enumerate(texts):
@@ -110,7 +116,8 @@ class Tokens:
             kept.append(i)
             cleaned.append(text)
         for i, ids in zip(kept, self._encode(cleaned) if cleaned else [], strict=True):
-            found[i] = tuple(ids)
+            if self.rows is None or max(ids, default=0) < self.rows:
+                found[i] = tuple(ids)
         return found
 
     def fits(self, ids: Ids) -> bool:

@@ -317,3 +317,19 @@ def test_a_model_that_does_not_say_how_much_it_takes(tiny):
     model.config = SimpleNamespace(model_type="other", text_config=SimpleNamespace())
     with pytest.raises(ValueError, match="the text configuration of Linear has no max_position_embeddings"):
         df.ClipEncoder.from_transformers(model, tiny[1])
+
+
+def test_a_token_that_the_model_has_no_row_for_is_a_bad_text():
+    model, processor = shared.tiny_clip()
+    processor.tokenizer.add_tokens(["zebra"])  # and no model.resize_token_embeddings
+    assert len(processor.tokenizer) > model.config.text_config.vocab_size
+    encoder = df.ClipEncoder.from_transformers(model, processor)
+    with pytest.raises(ValueError, match=r"texts\[1\] cannot be embedded: bad-text"):
+        encoder.embed_texts(["a red cat", "a zebra"])
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), encoder)
+    texts = [shared.completion(caption=caption) for caption in ("a zebra", "a red cat")]
+    targets, pictures = [df.Target.parse(shared.SOLUTION)] * 2, [shared.picture()] * 2
+    batch = scorer.score(texts, targets, pictures)
+    assert (batch.reasons[0], batch.terms["discriminative"][0]) == ("bad-text", 0)
+    alone = scorer.score(texts[1:], targets[1:], pictures[1:])
+    assert torch.equal(batch.total[1:], alone.total)
