@@ -67,6 +67,10 @@ class Contest:
     compare: Callable[[Any, Any], tuple[str, bool]]
     goals: dict[str, float] = field(default_factory=dict)
 
+    def kinds(self) -> dict[str, str]:
+        """By provider "ours", or how a peer has to agree."""
+        return {provider.name: "ours" for provider in self.ours} | {peer.name: peer.agree for peer in self.peers}
+
     def prepare(self, threads: int) -> tuple[dict[str, Callable[[], Any]], dict[str, str], list[str]]:
         """Builds every call and compares its result with ours.
 

@@ -61,7 +61,7 @@ def rows_of(
     first, times = measure(calls, args.runs, CLOCKS[args.clock])
     best = statistics.median(times[contest.ours[0].name])
     goals = " ".join(f"{kind}:{least:g}" for kind, least in contest.goals.items())
-    agree = {provider.name: "ours" for provider in contest.ours} | {p.name: p.agree for p in contest.peers}
+    kinds = contest.kinds()
     rows = []
     for name, values in times.items():
         middle = statistics.median(values)
@@ -71,7 +71,7 @@ def rows_of(
                 "case": contest.case,
                 "threads": threads,
                 "provider": name,
-                "kind": agree[name],
+                "kind": kinds[name],
                 "agreement": agreement[name],
                 "first_ms": round(statistics.median(first[name]), 4),
                 "p20_ms": round(results.percentile(values, 0.2), 4),

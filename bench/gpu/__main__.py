@@ -52,7 +52,7 @@ def rows_of(contest: registry.Contest, runs: int) -> tuple[list[dict[str, Any]],
     if problems:
         return [], problems
     times = measure(calls, runs)
-    agree = {provider.name: "ours" for provider in contest.ours} | {p.name: p.agree for p in contest.peers}
+    kinds = contest.kinds()
     best = statistics.median(times[contest.ours[0].name])
     rows = []
     for name, values in times.items():
@@ -62,7 +62,7 @@ def rows_of(contest: registry.Contest, runs: int) -> tuple[list[dict[str, Any]],
                 "op": contest.op,
                 "case": contest.case,
                 "provider": name,
-                "kind": agree[name],
+                "kind": kinds[name],
                 "agreement": agreement[name],
                 "p20_us": round(results.percentile(values, 0.2), 2),
                 "p50_us": round(middle, 2),
