@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         "bf16": not cpu,
         "dataloader_pin_memory": not cpu,
         "remove_unused_columns": False,
-        "per_device_train_batch_size": grpo.queries * grpo.generations // grpo.accumulate,
+        "per_device_train_batch_size": _per_device(config),
         "gradient_accumulation_steps": grpo.accumulate,
         "num_generations": grpo.generations,
         "max_completion_length": grpo.completion_tokens,
@@ -70,3 +71,15 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         return GRPOConfig(**{**settings, **grpo.trl})
     except TypeError as error:
         raise ValueError(f"grpo.trl holds a value of the wrong type: {error}") from error
+
+
+def _per_device(config: TrainConfig) -> int:
+    """Completions of one backward pass of one process: a step is shared by the processes that a launcher started."""
+    grpo = config.grpo
+    rows, processes = grpo.queries * grpo.generations, int(os.environ.get("WORLD_SIZE", "1"))
+    if rows % (processes * grpo.accumulate):
+        raise ValueError(
+            f"grpo.queries x grpo.generations = {rows} completions a step cannot be shared evenly by {processes} "
+            f"processes with grpo.accumulate {grpo.accumulate}"
+        )
+    return rows // (processes * grpo.accumulate)

@@ -105,6 +105,7 @@ def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> 
         callbacks=callbacks,
         advantage=config.grpo.advantage,
         share_images=config.device == "cpu",
+        paired=config.grpo.paired_sampling,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

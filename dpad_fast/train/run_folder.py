@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpad_fast.train import resume
+from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.lock import only_one
 
@@ -53,26 +52,31 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
         ValueError: if another process is at work there (named), or another configuration's run is there (the settings
             that differ are named).
     """
-    main = os.environ.get("RANK", "0") == "0"  # of the processes of one distributed run, the first holds the folder
-    with only_one(out) if main else nullcontext():
-        path = out / "config.json"
-        there = resume.read_json(path)
-        if not isinstance(there, dict) and resume.numbered(out):
-            raise ValueError(
-                f"{path} is missing or cannot be read, so that nobody knows which configuration the checkpoints beside "
-                "it are of; put it back, give another --out, or delete that folder to start over"
-            )
-        other = isinstance(there, dict) and there.get("fingerprint") != config.fingerprint()
-        if other and ("fingerprint" not in there or _has_work(out)):
-            changed = sorted(_differing(there.get("config", {}), config.as_dict()))
-            raise ValueError(
-                f"{out} holds a run with another configuration (differs in {', '.join(changed) or 'its version'}); "
-                "give another --out, or delete that folder to start over"
-            )
-        ours = {"fingerprint": config.fingerprint(), "config": config.as_dict()}
-        if there != ours:
-            resume.write_json(path, ours)
+    processes.join(cpu=config.device == "cpu")
+    with ExitStack() as held:  # of the processes of one distributed run, the main one holds the folder for all
+        processes.from_main(lambda: _take(held, out, config))
         yield
+
+
+def _take(held: ExitStack, out: Path, config: TrainConfig) -> None:
+    held.enter_context(only_one(out))
+    path = out / "config.json"
+    there = resume.read_json(path)
+    if not isinstance(there, dict) and resume.numbered(out):
+        raise ValueError(
+            f"{path} is missing or cannot be read, so that nobody knows which configuration the checkpoints beside "
+            "it are of; put it back, give another --out, or delete that folder to start over"
+        )
+    other = isinstance(there, dict) and there.get("fingerprint") != config.fingerprint()
+    if other and ("fingerprint" not in there or _has_work(out)):
+        changed = sorted(_differing(there.get("config", {}), config.as_dict()))
+        raise ValueError(
+            f"{out} holds a run with another configuration (differs in {', '.join(changed) or 'its version'}); "
+            "give another --out, or delete that folder to start over"
+        )
+    ours = {"fingerprint": config.fingerprint(), "config": config.as_dict()}
+    if there != ours:
+        resume.write_json(path, ours)
 
 
 def _has_work(out: Path) -> bool:

@@ -71,6 +71,7 @@ class GrpoConfig:
     generations: int = 8  # completions per prompt, G
     completion_tokens: int = 100  # longest completion
     temperature: float = 1.0  # of sampling
+    paired_sampling: bool = False  # the same completions on any number of processes
     learning_rate: float = 1e-4  # of AdamW
     schedule: str = "linear"  # of the learning rate: "linear" to zero, "constant", "cosine"
     warmup_steps: int = 0  # steps of linear warm-up

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dpad_fast.ops.group_advantage import SCALES, group_advantage
+from dpad_fast.train.paired_sampling import PairedNoise, pair_sampling
 from dpad_fast.train.resume import MARKER, damage, last_complete, restore_weights, seal
 from dpad_fast.train.saving import check_finite, prune, writing
 from dpad_fast.train.shared_vision import share_vision
@@ -51,13 +52,16 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
         *args: as for `GRPOTrainer`.
         advantage: `scale` of `group_advantage`. "std", "none", "batch" and "gdpo-batch" give TRL's own values.
         share_images: run the vision tower once per distinct image of a batch (see `share_vision`; on CPU).
+        paired: sample the same completions on any number of processes (see `paired_sampling`).
         **kwargs: as for `GRPOTrainer`.
 
     Raises:
         ValueError: if `advantage` is not a scale of `group_advantage`.
     """
 
-    def __init__(self, *args: Any, advantage: str = "std", share_images: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, advantage: str = "std", share_images: bool = False, paired: bool = False, **kwargs: Any
+    ) -> None:
         if advantage not in SCALES:
             raise ValueError(f"advantage is {advantage!r:.80}; known: {', '.join(SCALES)}")
         super().__init__(*args, **kwargs)
@@ -66,6 +70,17 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
         if share_images:
             for model in (self.model, self.ref_model):
                 share_vision(model)
+        self._sampled = (-1, 0)  # the step that was last sampled for, and how often
+        if paired:
+            pair_sampling(self.model, self._noise)
+
+    def _noise(self, rows: int) -> PairedNoise:
+        """The noise of one call of `generate` for this process's rows."""
+        step = int(self.state.global_step)
+        again = self._sampled[1] + 1 if self._sampled[0] == step else 0
+        self._sampled = (step, again)
+        first, of = self.accelerator.process_index * rows, self.accelerator.num_processes * rows
+        return PairedNoise(self.args.seed, (step, again), first, of, self.args.temperature)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         """Keep the gathered rewards [N, F] that TRL normalises."""
