@@ -18,7 +18,7 @@ from dpad_fast._version import __version__
 from dpad_fast.evaluate.measure import Record, from_rows, summarise, to_rows
 from dpad_fast.evaluate.metrics import plain
 from dpad_fast.evaluate.policies import evaluate_policy, judge
-from dpad_fast.train import resume
+from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
@@ -75,11 +75,11 @@ def measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Re
     Returns:
         The records.
     """
-    there = kept_records(path, mark)
+    there = processes.from_main(lambda: kept_records(path, mark))
     if there is not None:
         return there
     records = make()
-    resume.write_json(path, {"mark": mark, "records": to_rows(records)})
+    processes.from_main(lambda: resume.write_json(path, {"mark": mark, "records": to_rows(records)}))
     return records
 
 
@@ -116,7 +116,7 @@ def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, A
 def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     """`run_experiment` in a folder that is ours."""
     out = Path(config.out)
-    done = kept_result(config)
+    done = processes.from_main(lambda: kept_result(config))
     if done is not None:
         return done
     if config.threads:
@@ -145,7 +145,7 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
             lambda: evaluate_policy(out / "policy", judge(encoder), config, stage("after")),
         )
     result = _result(config, training, before, after, time.perf_counter() - started)
-    resume.write_json(out / "result.json", result)
+    processes.from_main(lambda: resume.write_json(out / "result.json", result))
     return result
 
 

@@ -82,9 +82,11 @@ def run(args: argparse.Namespace) -> int:
     _output.spare({"config.json of the run,": Path(config.out) / "config.json"}, [args.config])
     from dpad_fast.evaluate.tables import before_after
     from dpad_fast.experiment import run_experiment
+    from dpad_fast.train.processes import is_main
 
-    result = run_experiment(config, None if args.quiet else _printer(config.steps))
+    quiet = args.quiet or not is_main()
+    result = run_experiment(config, None if quiet else _printer(config.steps))
     if result["after"]:
-        say(before_after(result, config.name).text(), quiet=args.quiet)
-    say(f"wrote {Path(config.out) / 'result.json'}", quiet=args.quiet)
+        say(before_after(result, config.name).text(), quiet=quiet)
+    say(f"wrote {Path(config.out) / 'result.json'}", quiet=quiet)
     return 0

@@ -11,6 +11,7 @@ from dpad_fast.evaluate.measure import Record, measure
 from dpad_fast.evaluate.sampling import sample_completions
 from dpad_fast.evaluate.segment import from_background
 from dpad_fast.rewards import RewardConfig, RewardScorer
+from dpad_fast.train import processes
 from dpad_fast.train.config import EvaluationConfig, TrainConfig
 from dpad_fast.train.policy import load_policy, quiet
 
@@ -58,10 +59,11 @@ def evaluate_policy(
         progress: called with (completions done, completions in all).
 
     Returns:
-        One record per completion, scenes in order.
+        One record per completion, scenes in order. The processes of a distributed run share the scenes, and all get all
+        records.
     """
     evaluation = config.evaluation
-    items = held_out(evaluation)
+    items = processes.share(held_out(evaluation))
     with quiet():
         model, processor = load_policy(policy)
     texts = sample_completions(
@@ -71,7 +73,7 @@ def evaluate_policy(
         per_item=evaluation.samples,
         max_new_tokens=config.grpo.completion_tokens,
         temperature=config.grpo.temperature,
-        seed=evaluation.seed,  # not the run's: every arm and seed is measured with the same random numbers
+        seed=evaluation.seed + processes.rank(),  # not the run's: every arm and seed is measured with the same random numbers
         progress=progress,
     )
     tokenizer = processor.tokenizer
@@ -80,4 +82,5 @@ def evaluate_policy(
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     rows = [item for item in items for _ in range(evaluation.samples)]
-    return measure([text for group in texts for text in group], rows, scorer, count, from_background)
+    records = measure([text for group in texts for text in group], rows, scorer, count, from_background)
+    return processes.gather(records)

@@ -63,10 +63,10 @@ LEAST: dict[str, float] = {
     "evaluation.samples": 1,
 }
 # Settings that change no result, and those that came later: a run from before has the fingerprint that it had.
-_NO_RESULT = ("out", "name", "save_every", "keep", "log_every", "threads", "tensorboard")
+_NO_RESULT = ("out", "name", "save_every", "keep", "log_every", "threads", "tensorboard", "encoder_cache")
 _LATER = (
     *("dtype", "attention", "epochs", "min_pixels", "max_pixels", "image_processor", "check_coordinates"),
-    *("lora", "vllm", "grpo.vision_tower", "grpo.frozen", "grpo.deepspeed", "grpo.fsdp"),
+    *("lora", "vllm", "grpo.paired_sampling", "grpo.vision_tower", "grpo.frozen", "grpo.deepspeed", "grpo.fsdp"),
     *("data.images", "data.columns", "data.bad_rows", "data.system_prompt"),
     *("evaluation.every", "evaluation.segmenter", "evaluation.data"),
 )
@@ -87,6 +87,7 @@ class TrainConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)  # adapters in place of all weights
     encoder: str = "clip"  # the CLIP of R_dpad: a shipped checkpoint, a folder or a name
     encoder_backend: str = "transformers"  # "transformers" or "open_clip"
+    encoder_cache: str = ""  # folder that keeps embeddings of pictures; out/embeddings where processes share a run
     encoder_precision: str = "float32"  # "float32", "bfloat16" or "guarded"
     steps: int = 60  # optimiser steps
     epochs: float = 0.0  # passes over the data, which then say the steps; 0 for `steps`

@@ -78,6 +78,18 @@ def from_main(make: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
+def share(rows: list[T]) -> list[T]:
+    """This process's share of some rows: neighbours stay together, and `gather` puts all in order again.
+
+    Args:
+        rows: the same on all processes.
+
+    Returns:
+        A slice of them.
+    """
+    return rows[len(rows) * rank() // count() : len(rows) * (rank() + 1) // count()]
+
+
 def gather(rows: list[T]) -> list[T]:
     """The rows of all processes, in the order of their ranks, on all of them.
 

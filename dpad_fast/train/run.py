@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dpad_fast.rewards import RewardScorer
-from dpad_fast.train import resume
+from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.extra_rewards import make_extra_reward
 from dpad_fast.train.families import freeze_vision_tower
@@ -50,10 +50,14 @@ def make_encoder(config: TrainConfig) -> ClipEncoder:
     Raises:
         ValueError: if it cannot be loaded.
     """
-    from dpad_fast.clip import load_encoder
+    from dpad_fast.clip import EmbeddingCache, load_encoder
 
+    folder = config.encoder_cache or (Path(config.out) / "embeddings" if processes.count() > 1 else None)
+    cache = None if folder is None else EmbeddingCache(folder=folder)
     with quiet():
-        return load_encoder(config.encoder, backend=config.encoder_backend, precision=config.encoder_precision)
+        return load_encoder(
+            config.encoder, backend=config.encoder_backend, precision=config.encoder_precision, cache=cache
+        )
 
 
 def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> RewardScorer:
@@ -94,7 +98,7 @@ def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> 
         freeze_vision_tower(model, config.grpo.vision_tower)
     functions, weights = _rewards(config, scorer, processor)
     callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
-    if config.tensorboard:
+    if config.tensorboard and processes.is_main():
         callbacks.append(tensorboard(Path(config.out) / "tensorboard"))
     trainer = DpadTrainer(
         model,
@@ -151,8 +155,8 @@ def train_claimed(config: TrainConfig, scorer: RewardScorer | None, watch: Watch
     mark = config.fingerprint()
     if config.threads:
         torch.set_num_threads(config.threads)
-    done = finished(out / "training.json", mark, _LEFT)
-    if done is not None and policy_is_whole(out / "policy"):
+    done = processes.from_main(lambda: _trained(out, mark))
+    if done is not None:
         return done
     started = time.perf_counter()
     with quiet():
@@ -173,8 +177,14 @@ def train_claimed(config: TrainConfig, scorer: RewardScorer | None, watch: Watch
         "seconds": round(time.perf_counter() - started, 2),
         "history": _curves(history),
     }
-    resume.write_json(out / "training.json", result)
+    processes.from_main(lambda: resume.write_json(out / "training.json", result))
     return result
+
+
+def _trained(out: Path, mark: str) -> dict[str, Any] | None:
+    """What an earlier call left, if it came to its end."""
+    done = finished(out / "training.json", mark, _LEFT)
+    return done if done is not None and policy_is_whole(out / "policy") else None
 
 
 def _restore_last(trainer: Any, final: Path) -> list[dict[str, float]]:

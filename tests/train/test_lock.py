@@ -74,16 +74,6 @@ def test_train_and_experiment_are_refused_before_they_touch_the_folder(tmp_path,
     assert [path.name for path in (tmp_path / "run").iterdir()] == [NAME]
 
 
-def test_of_several_processes_of_one_run_the_first_holds_the_folder(tmp_path, holder, monkeypatch):
-    pytest.importorskip("trl")
-    from dpad_fast.train.config import from_dict
-    from dpad_fast.train.run_folder import claim
-
-    monkeypatch.setenv("RANK", "1")
-    with claim(tmp_path / "run", from_dict({})):
-        pass
-
-
 def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):
     import fcntl
 
