@@ -1,4 +1,4 @@
-"""`python -m dpad_fast` is `dpad-fast`; for launchers that start a module: `accelerate launch -m dpad_fast train ...`."""
+"""`python -m dpad_fast` is `dpad-fast`, for launchers that start a module: `accelerate launch -m dpad_fast train`."""
 
 import sys
 

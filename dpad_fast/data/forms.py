@@ -142,7 +142,7 @@ def _form_of_parquet(file: Path) -> str:
 
 
 def _form_of_json(file: Path) -> str | None:
-    """By the keys that stand in it: a search through the bytes, as parsing would take memory that loading takes again."""
+    """By the keys that stand in it. Searched in the bytes: parsing would take the memory that loading takes again."""
     if not file.stat().st_size:
         return None
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -163,9 +163,7 @@ _KEYS = ("groundings", "img_file_name", "sam_mask", "sentences", "annotations", 
 def _reader(form: str) -> Callable[..., Iterable[Sample]]:
     if form in ("reasonseg", "shapes"):
         return {"reasonseg": _read_reasonseg, "shapes": _read_shapes}[form]
-    reader: Callable[..., Iterable[Sample]] = importlib.import_module(
-        f"dpad_fast.data.{_MODULES.get(form, form)}"
-    ).load
+    reader: Callable[..., Iterable[Sample]] = importlib.import_module(f"dpad_fast.data.{_MODULES.get(form, form)}").load
     return reader
 
 

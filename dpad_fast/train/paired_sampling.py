@@ -1,8 +1,8 @@
 """Sampling whose random numbers belong to the completion, not to the process that makes it.
 
-torch draws the noise of a batch from one stream, so the same prompts on two processes get other completions than on one.
-Here the noise of token t of completion i of a step depends on (seed, step, t, i) alone: a run on any number of processes
-with the same global batch sees the same completions, but for ties within the rounding of the logits.
+torch draws the noise of a batch from one stream, so the same prompts on two processes get other completions than on
+one. Here the noise of token t of completion i of a step depends on (seed, step, t, i) alone: a run on any number of
+processes with the same global batch sees the same completions, but for ties within the rounding of the logits.
 
 Sampling is by the Gumbel-max trick: argmax(logits / temperature + g) with g = -log(-log(u)) is a draw from
 softmax(logits / temperature) (Gumbel 1954; Maddison et al. 2014).
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 
 
 def _mixed(*numbers: int) -> int:

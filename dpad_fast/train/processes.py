@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-_PATIENCE = datetime.timedelta(hours=12)  # a measurement of a large policy takes hours, and nobody hangs without a cause
+_PATIENCE = datetime.timedelta(
+    hours=12
+)  # a measurement of a large policy takes hours, and nobody hangs without a cause
 
 
 def count() -> int:
@@ -76,18 +78,6 @@ def from_main(make: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return value  # type: ignore[return-value]
-
-
-def share(rows: list[T]) -> list[T]:
-    """This process's share of some rows: neighbours stay together, and `gather` puts all in order again.
-
-    Args:
-        rows: the same on all processes.
-
-    Returns:
-        A slice of them.
-    """
-    return rows[len(rows) * rank() // count() : len(rows) * (rank() + 1) // count()]
 
 
 def gather(rows: list[T]) -> list[T]:

@@ -227,3 +227,16 @@ def test_hostile_overrides_are_one_line(tmp_path, value):
     with pytest.raises(ValueError, match=r"--set steps: .* is not valid YAML") as error:
         load(path, [f"steps={value}"])
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grpo": {"paired_sampling": True}, "vllm": {"mode": "colocate"}}, "grpo.paired_sampling is set, but with vllm"),
+        ({"grpo": {"fsdp": "f.yaml"}, "evaluation": {"every": 2}}, "evaluation.every is set with grpo.fsdp"),
+        ({"grpo": {"deepspeed": "d.json"}, "evaluation": {"every": 2}}, "evaluation.every is set with grpo.fsdp"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict(settings)

@@ -26,7 +26,8 @@ def test_shares_of_a_batch_get_what_the_whole_batch_gets(processes):
 
 def test_one_token_is_left_for_each_row():
     out = PairedNoise(0, (0, 0), 0, 3, 1.0)(None, torch.randn(3, 9))
-    assert (out == 0).sum(dim=1).tolist() == [1, 1, 1] and torch.isneginf(out).sum().item() == 24
+    assert (out == 0).sum(dim=1).tolist() == [1, 1, 1]
+    assert torch.isneginf(out).sum().item() == 24
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -36,7 +37,8 @@ def test_choices_are_distributed_as_the_softmax(temperature):
     counts = np.bincount(chosen(PairedNoise(5, (0, 0), 0, rows, temperature), logits.repeat(rows, 1))[0], minlength=4)
     wanted = torch.softmax(logits / temperature, dim=0).numpy()
     error = np.sqrt(wanted * (1 - wanted) / rows)
-    assert counts[3] == 0 and (np.abs(counts / rows - wanted) <= 4 * error).all()
+    assert counts[3] == 0
+    assert (np.abs(counts / rows - wanted) <= 4 * error).all()
 
 
 def test_seeds_steps_calls_and_tokens_are_unrelated():

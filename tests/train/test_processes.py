@@ -86,7 +86,8 @@ def test_two_processes_have_the_losses_of_one(one_and_two):
 
 def test_one_of_them_writes_and_tells(one_and_two):
     _, two, said = one_and_two
-    assert said.count(f"step {STEPS}/{STEPS}") == 1 and said.count("result.json") == 1
+    assert said.count(f"step {STEPS}/{STEPS}") == 1
+    assert said.count("result.json") == 1
     names = {path.name for path in two.iterdir() if not path.name.startswith(".")}
     assert {"config.json", "before.json", "after.json", "training.json", "result.json", "policy"} <= names
     assert not [path for path in two.rglob("*") if path.suffix in {".partial", ".tmp"}]
@@ -100,7 +101,8 @@ def test_they_share_one_file_of_embeddings(one_and_two):
     from dpad_fast.clip import EmbeddingCache, load_encoder
 
     encoder = load_encoder("shapes", cache=EmbeddingCache(folder=two / "embeddings"))
-    assert encoder.cache is not None and any((two / "embeddings").iterdir())
+    assert encoder.cache is not None
+    assert any((two / "embeddings").iterdir())
 
 
 def test_after_one_is_killed_the_same_command_goes_on(one_and_two, tmp_path):
