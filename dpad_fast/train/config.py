@@ -143,6 +143,13 @@ class TrainConfig:
             raise ValueError(
                 f"steps x grpo.queries is {prompts} prompts; the shapes world has {SCENES_PER_SEED} a seed"
             )
+        if self.grpo.paired_sampling and self.vllm.mode != "off":
+            raise ValueError(f"grpo.paired_sampling is set, but with vllm.mode {self.vllm.mode!r} vLLM samples")
+        if self.evaluation.every and (self.grpo.fsdp or self.grpo.deepspeed):
+            raise ValueError(
+                "evaluation.every is set with grpo.fsdp or grpo.deepspeed: a sharded policy cannot be sampled by each "
+                "process for itself; it is measured before and after training"
+            )
         if self.evaluation.every and not self.measures:
             raise ValueError("evaluation.every is set, but there is nothing to measure on: set evaluation.data.path")
         if self.evaluation.every and (self.grpo.deepspeed or self.grpo.fsdp):

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-_PATIENCE = datetime.timedelta(
-    hours=12
-)  # a measurement of a large policy takes hours, and nobody hangs without a cause
+_PATIENCE = datetime.timedelta(hours=12)  # a measurement of a large policy takes hours
 
 
 def count() -> int:

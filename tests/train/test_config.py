@@ -232,9 +232,18 @@ def test_hostile_overrides_are_one_line(tmp_path, value):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"grpo": {"paired_sampling": True}, "vllm": {"mode": "colocate"}}, "grpo.paired_sampling is set, but with vllm"),
-        ({"grpo": {"fsdp": "f.yaml"}, "evaluation": {"every": 2}}, "evaluation.every is set with grpo.fsdp"),
-        ({"grpo": {"deepspeed": "d.json"}, "evaluation": {"every": 2}}, "evaluation.every is set with grpo.fsdp"),
+        (
+            {"device": "auto", "grpo": {"paired_sampling": True}, "vllm": {"mode": "colocate"}},
+            "grpo.paired_sampling is set, but with vllm",
+        ),
+        (
+            {"device": "auto", "grpo": {"fsdp": "f.yaml"}, "evaluation": {"every": 2}},
+            "evaluation.every is set with grpo.fsdp",
+        ),
+        (
+            {"device": "auto", "grpo": {"deepspeed": "d.json"}, "evaluation": {"every": 2}},
+            "evaluation.every is set with grpo.fsdp",
+        ),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(settings, message):
