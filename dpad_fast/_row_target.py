@@ -302,7 +302,7 @@ def _rings(value: Any) -> list[Any]:
         raise ValueError("polygons holds no ring")
     if _is_number(value):
         value = [value]
-    elif isinstance(first := _plain_list(plain(value[0])), list) and len(first) == 2 and _is_number(first):
+    elif isinstance(first := _plain_list(plain(value[0])), list | tuple) and len(first) == 2 and _is_number(first):
         value = [value]  # one ring of (x, y)
     rings = []
     for i, ring in enumerate(value):

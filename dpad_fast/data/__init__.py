@@ -1,12 +1,12 @@
-"""Data sets: ReasonSeg folders and the shapes world, each module loaded when first used."""
+"""Data sets: ReasonSeg folders, rows, the released form and the shapes world, each module loaded when first used."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpad_fast.data import reasonseg, shapes
+    from dpad_fast.data import reasonseg, released, rows, shapes
 
-__all__ = ["reasonseg", "shapes"]
+__all__ = ["reasonseg", "released", "rows", "shapes"]
 
 
 def __getattr__(name: str) -> Any:
