@@ -190,7 +190,7 @@ class _Row:
             if mask is not None:
                 raise ValueError(f"polygons are run lengths, but there is a mask too (column {self._columns.mask!r})")
             polygons, mask = None, polygons
-        read = {"mask": self._mask("mask", mask), "polygons": None}
+        read: dict[str, Any] = {"mask": self._mask("mask", mask), "polygons": None}
         if read["mask"] is not None and self._size is None:
             self._size = (read["mask"].shape[1], read["mask"].shape[0])
         if polygons is not None:

@@ -35,6 +35,7 @@ COLUMNS = (
 
 _CHATS = ("raw_prompt", "prompt", "messages")
 _DEEPEST = 8
+_KINDS = "a PIL image, a path, encoded bytes, a {'bytes', 'path'} dictionary, an array or a tensor"
 _REMOTE = ("http://", "https://", "ftp://", "s3://", "gs://")
 # Where blocks of chats hold a picture: verl and qwen-vl-utils; OpenAI; transformers' chat templates; Anthropic.
 _KEYS = ("image", "image_url", "url", "path", "base64", "source", "data", "bytes")
@@ -117,15 +118,16 @@ def _found(value: Any, where: str, level: int) -> Iterator[ImageLike]:
         yield from _of_mapping(value, where, level)
     elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim in (0, 1, 4)):
         if isinstance(value, np.ndarray) and value.ndim == 0:
-            raise ValueError(f"{where} is no picture: an array without dimensions")
+            raise ValueError(f"{where} must be {_KINDS}, got an array without dimensions")
         for i, item in enumerate(value):
+            inside = where if len(value) == 1 else f"{where}[{i}]"
             if missing(item):
-                raise ValueError(f"{where}[{i}] is None")
-            yield from _found(plain(item), f"{where}[{i}]", level + 1)
+                raise ValueError(f"{inside} is None")
+            yield from _found(plain(item), inside, level + 1)
     elif isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "shape")):
         yield value
     else:
-        raise ValueError(f"{where} is no picture: {type(value).__name__}, {value!r:.60}")
+        raise ValueError(f"{where} must be {_KINDS}, got {type(value).__name__}")
 
 
 def _of_text(text: str, where: str, level: int) -> Iterator[ImageLike]:
@@ -167,14 +169,15 @@ def _of_mapping(value: Mapping[str, Any], where: str, level: int) -> Iterator[Im
     if "bytes" in value or "path" in value:
         content, path = (None if missing(value.get(key)) else plain(value.get(key)) for key in ("bytes", "path"))
         if content is None and path is None:
-            raise ValueError(f"{where} is a dictionary with neither bytes nor path")
+            raise ValueError(f"{where} is a dictionary with neither bytes nor path: both are None")
         if content is not None and not isinstance(content, bytes | bytearray | memoryview):
             raise ValueError(f"{where}.bytes must be bytes, got {type(content).__name__}")
         if path is not None and not isinstance(path, str | os.PathLike):
             raise ValueError(f"{where}.path must be a path, got {path!r:.60}")
         yield {"bytes": content, "path": path}
         return
-    raise ValueError(f"{where} is no picture: a dictionary with the keys {', '.join(map(repr, list(value)[:8]))}"[:300])
+    keys = ", ".join(map(repr, list(value)[:8]))
+    raise ValueError(f"{where} is a dictionary with neither bytes nor path, its keys are: {keys or 'none'}"[:300])
 
 
 def _of_block(block: Mapping[str, Any], where: str, level: int) -> Iterator[ImageLike]:

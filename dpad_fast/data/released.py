@@ -128,8 +128,9 @@ def row_of(sample: Sample) -> dict[str, Any]:
 
 def _name_of(image: Any) -> str | None:
     path = image.get("path") if isinstance(image, Mapping) else image
-    named = isinstance(path, str | os.PathLike) and not str(path).lower().startswith("data:")
-    return Path(path).name if named else None
+    if not isinstance(path, str | os.PathLike) or str(path).lower().startswith("data:"):
+        return None
+    return Path(path).name
 
 
 def solution_of(target: Target) -> str:

@@ -119,10 +119,11 @@ def picture_of(row: Mapping[str, Any], column: str | None, folder: str | os.Path
     found = images_from(row, column)
     if len(found) != 1:
         raise ValueError(f"{column or 'image'} holds {len(found)} pictures, expected exactly one")
-    image = found[0]
+    image: ImageLike = found[0]
     if isinstance(image, Mapping) and image["bytes"] is None:
         image = image["path"]
-    return _beside(image, folder)
+    placed: ImageLike = _beside(image, folder)
+    return placed
 
 
 def said_size(row: Mapping[str, Any], columns: Columns) -> Size | None:
