@@ -177,7 +177,7 @@ def _beside(value: Any, folder: str | os.PathLike[str] | None) -> Any:
     if folder is None or not isinstance(value, str | os.PathLike) or os.path.isabs(value):
         return value
     text = os.fspath(value)
-    return value if text.lower().startswith(_NO_PATH) else os.path.join(folder, text)
+    return value if text.lower().startswith(_NO_PATH) else os.fspath(Path(folder) / text)
 
 
 def write(samples: Iterable[Sample], path: str | os.PathLike[str]) -> int:
