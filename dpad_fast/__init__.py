@@ -11,13 +11,16 @@ from dpad_fast._version import __version__
 
 if TYPE_CHECKING:
     from dpad_fast import clip, coco_mask, data, evaluate, integrations, ops, reference, rewards, train
+    from dpad_fast._row_columns import Columns
     from dpad_fast.clip import ClipEncoder, load_encoder
     from dpad_fast.model_size import model_size_for
     from dpad_fast.rewards import RewardConfig, RewardScorer, ScorerSpec
+    from dpad_fast.row_images import images_from
     from dpad_fast.types import Completion, Sample, ScoreBatch, Target
 
 __all__ = [
     "ClipEncoder",
+    "Columns",
     "Completion",
     "RewardConfig",
     "RewardScorer",
@@ -30,6 +33,7 @@ __all__ = [
     "coco_mask",
     "data",
     "evaluate",
+    "images_from",
     "integrations",
     "load_encoder",
     "model_size_for",
@@ -41,6 +45,7 @@ __all__ = [
 
 _HOME = {
     "ClipEncoder": "dpad_fast.clip",
+    "Columns": "dpad_fast._row_columns",
     "Completion": "dpad_fast.types",
     "RewardConfig": "dpad_fast.rewards",
     "RewardScorer": "dpad_fast.rewards",
@@ -48,6 +53,7 @@ _HOME = {
     "ScoreBatch": "dpad_fast.types",
     "ScorerSpec": "dpad_fast.rewards",
     "Target": "dpad_fast.types",
+    "images_from": "dpad_fast.row_images",
     "load_encoder": "dpad_fast.clip",
     "model_size_for": "dpad_fast.model_size",
 }

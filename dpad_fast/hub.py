@@ -11,13 +11,16 @@ PATIENCE = 4.0
 """Seconds to wait for a hub's answer."""
 
 
-def only_local(name: str, shipped: Sequence[str], files: Sequence[str] = ("config.json",)) -> bool:
-    """Whether a model must be taken from what is on this machine; raises where it is not here and cannot be reached.
+def only_local(
+    name: str, shipped: Sequence[str], files: Sequence[str] = ("config.json",), *, cached: bool | None = None
+) -> bool:
+    """Whether a model or data set must be taken from this machine; raises where it is not here and cannot be reached.
 
     Args:
         name: a folder, a shipped name, or OWNER/NAME on the Hugging Face hub.
         shipped: the names that come with the package.
         files: a model is in the local cache when one of these is.
+        cached: whether it is in a local cache, for what is not a model; None: as `files` say.
 
     Returns:
         True for a folder, and for a cached model while the hub cannot be reached.
@@ -36,7 +39,8 @@ def only_local(name: str, shipped: Sequence[str], files: Sequence[str] = ("confi
         raise ValueError("no such folder")
     from huggingface_hub import constants, try_to_load_from_cache
 
-    cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    if cached is None:
+        cached = any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
     if constants.HF_HUB_OFFLINE:
         trouble: str | None = "HF_HUB_OFFLINE is set"
     else:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from dpad_fast._row_columns import Columns
+
 Box: TypeAlias = tuple[float, float, float, float]
 Point: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
@@ -107,6 +109,32 @@ class Target:
         """
         return cls(**fields.read_solution(text, box_format), image_size=image_size, box_format=box_format)
 
+    @classmethod
+    def from_row(cls, row: Any, columns: Columns | None = None, image_size: Size | None = None) -> Target:
+        """Reads the ground truth of any trainer's or data set's row.
+
+        Args:
+            row: a mapping, a `datasets` row, a data frame's row or a named tuple. Values may be Python's, NumPy's,
+                pandas' or Arrow's, or text of a CSV cell; None, NaN and empty text are missing.
+            columns: what its columns are called. None: told from well-known names (`Columns.guess`).
+            image_size: (width, height) of the image that the coordinates live in. None: the columns width and height,
+                else a PIL image in the row; other pictures are opened where nothing else says it and it is needed.
+
+        Returns:
+            The target, in pixels. Where there is a mask, or else polygons (drawn as COCO draws them), and no list of
+            objects, a missing box and missing points are derived: the mask's box, x2 and y2 one past the last pixel,
+            and the centres of two large inscribed circles; None for an empty mask. `text` is the solution's text where
+            its digits are corners in pixels.
+
+        Raises:
+            ValueError: no ground truth is found (says what was looked for and what the row has), two columns may be
+                meant, columns contradict each other, a size is needed and not known, or a value cannot be read; names
+                the field and the value.
+        """
+        from dpad_fast._row_target import read_row
+
+        return cls(**read_row(row, columns, image_size))
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -114,7 +142,8 @@ class Sample:
 
     Attributes:
         id: unique within its data set.
-        image: anything that `RewardScorer.score` takes as an image; loaders yield a PIL image or a path.
+        image: anything that `RewardScorer.score` takes as an image; loaders yield a PIL image, a path, or the
+            {"bytes", "path"} of `datasets`, undecoded.
         query: the question.
         target: the ground truth, in pixels of `image`.
     """

@@ -14,10 +14,14 @@ ROOT = Path(__file__).parents[1]
 # A module imports from its own row and from rows above it. Rows are files or folders of dpad_fast/.
 LAYERS = (
     ("_version",),
-    ("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal", "row_errors", "timer"),
+    # `Target.from_row` and `images_from` read rows with coco_mask and what else begins with "_" here.
+    (
+        *("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal", "row_errors", "timer"),
+        *("coco_mask", "_coco_runs", "_mask_geometry", "_row_columns", "_row_values", "_row_target", "row_images"),
+    ),
     ("kernels", "reference"),
     ("ops",),
-    ("coco_mask", "_coco_runs", "data", "checkpoints", "clip"),
+    ("data", "checkpoints", "clip"),
     ("rewards",),
     ("train",),
     ("evaluate",),

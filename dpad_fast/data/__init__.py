@@ -4,10 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpad_fast.data import coco, forms, grandf, reasonseg, refcoco, shapes
+    from dpad_fast.data import (
+        coco,
+        forms,
+        grandf,
+        reasonseg,
+        refcoco,
+        released,
+        rows,
+        shapes,
+    )
     from dpad_fast.data.forms import load
 
-__all__ = ["coco", "forms", "grandf", "load", "reasonseg", "refcoco", "shapes"]
+__all__ = ["coco", "forms", "grandf", "load", "reasonseg", "refcoco", "released", "rows", "shapes"]
 
 
 def __getattr__(name: str) -> Any:

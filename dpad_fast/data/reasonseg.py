@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpad_fast.data import labelme
-from dpad_fast.data.geometry import box_of, inscribed_points
+from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.data.labelme import Region, Shape
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.pictures import decoding, open_picture, upright_size

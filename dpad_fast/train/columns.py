@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpad_fast._row_values import missing
+from dpad_fast.row_images import images_from
+
 # Where chat templates and parsers of responses put the chain of thoughts.
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
@@ -121,7 +124,7 @@ def read_images(lists: Mapping[str, list[Any]]) -> list[Any]:
         lists: the columns.
 
     Returns:
-        N entries: what `RewardScorer.score` takes as a picture (a list of one picture counts as the picture), or the
+        N entries: what `RewardScorer.score` takes as a picture (the one that `images_from` finds in the entry), or the
         `ValueError` that says what the row holds instead.
 
     Raises:
@@ -134,13 +137,15 @@ def read_images(lists: Mapping[str, list[Any]]) -> list[Any]:
 
 
 def _one_image(entry: Any, index: int, name: str) -> Any:
-    boxed = isinstance(entry, list | tuple) or (isinstance(entry, np.ndarray) and entry.ndim == 1)
     where = f"images[{index}]" + ("" if name == "images" else f" (column {name})")
-    if boxed:
-        if len(entry) != 1:
-            return ValueError(f"{where} holds {len(entry)} images, expected exactly one")
-        entry = entry[0]
-    return ValueError(f"{where} is None") if entry is None else entry
+    try:
+        found = images_from({where: entry}, where)
+    except ValueError as error:
+        return error
+    if len(found) == 1:
+        return found[0]
+    held = "is None" if missing(entry) else f"holds {len(found)} images, expected exactly one"
+    return ValueError(f"{where} {held}")
 
 
 def row_key(value: Any) -> Hashable:

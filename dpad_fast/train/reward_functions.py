@@ -13,9 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
-from dpad_fast.clip.images import find_pictures
+from dpad_fast._row_columns import Columns
 from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.rewards.spaces import reads_pixels
@@ -33,11 +32,6 @@ RewardFunction = Callable[..., list[float | None]]
 TargetOf = Callable[[Mapping[str, Any]], Target]
 
 
-def _size_of(image: Any) -> Size | None:
-    """Of a decoded picture; with one that is not the scorer takes the picture's own size."""
-    return find_pictures([image], None)[0][0].size if isinstance(image, Image.Image) else None
-
-
 def parse_solution(row: Mapping[str, Any], column: str = "solution") -> Target:
     """The `Target` that a row's solution text describes, in pixels of the row's image.
 
@@ -53,7 +47,7 @@ def parse_solution(row: Mapping[str, Any], column: str = "solution") -> Target:
     """
     if column not in row:
         raise ValueError(f"the data set has no column {column!r:.80}; its columns are {sorted(row)}")
-    return Target.parse(row[column], image_size=_size_of(row.get("image")))
+    return Target.from_row(row, Columns(solution=column, image="image" if "image" in row else None))
 
 
 class TrlRewards:
