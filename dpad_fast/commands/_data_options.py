@@ -12,7 +12,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("DATA of prepare, check and show")
     group.add_argument("--form", choices=FORMS, help="form of the data (default: found out)")
     group.add_argument(
-        "--columns", nargs="+", metavar="KEY=NAME", help="rows: names of columns, such as image=file query=text box=bbox"
+        "--columns",
+        nargs="+",
+        metavar="KEY=NAME",
+        help="rows: names of columns, such as image=file query=text box=bbox",
     )
     group.add_argument("--split", help="the split to read, where there are several")
     group.add_argument("--images", metavar="FOLDER", help="where pictures are, for forms that name them relative to it")
@@ -36,7 +39,9 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Declare what `check` alone takes."""
     group = parser.add_argument_group("check")
-    group.add_argument("--completions", metavar="FILE", help="judge these answers (JSONL, as for score) with --data DATA")
+    group.add_argument(
+        "--completions", metavar="FILE", help="judge these answers (JSONL, as for score) with --data DATA"
+    )
     group.add_argument("--model-size", metavar="WxH", help="the size at which the model saw every picture")
     group.add_argument("--processor", metavar="NAME", help="folder or hub name whose processor resized the pictures")
     group.add_argument("--against", metavar="OTHER", help="another set, which must share no picture with this one")

@@ -4,10 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpad_fast.data import coco, forms, grandf, reasonseg, refcoco, shapes
+    from dpad_fast.data import check, coco, coordinates, forms, grandf, prepare, reasonseg, refcoco, shapes
     from dpad_fast.data.forms import load
 
-__all__ = ["coco", "forms", "grandf", "load", "reasonseg", "refcoco", "shapes"]
+__all__ = ["check", "coco", "coordinates", "forms", "grandf", "load", "prepare", "reasonseg", "refcoco", "shapes"]
 
 
 def __getattr__(name: str) -> Any:

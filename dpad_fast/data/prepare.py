@@ -72,7 +72,7 @@ def prepare(
         data: what `dpad_fast.data.load` reads.
         out: the folder to make. One that holds the same data set, whole or begun, is finished.
         form: of `data`; None: found out.
-        size: "WIDTHxHEIGHT" (the ratio of the sides is not kept), "max-side=N", or "none" or None: pictures as they are.
+        size: "WIDTHxHEIGHT" (the ratio of the sides is not kept), "max-side=N", or "none" or None: as they are.
         columns: see `dpad_fast.data.load`.
         split: see `dpad_fast.data.load`.
         images: see `dpad_fast.data.load`.
@@ -254,8 +254,7 @@ def _told_in_a_line() -> Iterator[None]:
         yield
     except BrokenProcessPool:
         raise OSError(
-            "a worker process was ended from outside (out of memory?); run the same command again, with fewer workers or "
-            "a smaller shard_rows"
+            "a worker process was ended from outside (out of memory?); run the same command again, with fewer workers"
         ) from None
 
 
@@ -302,7 +301,7 @@ def _settle() -> None:
 
 
 def _hidden(index: int) -> str:
-    return f".shard-{index:05d}.parquet"
+    return f".shard-{index:05d}"  # no ending by which a reader would take it for a part of a whole set
 
 
 def _name(index: int, shards: int) -> str:

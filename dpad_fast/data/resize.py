@@ -101,7 +101,7 @@ def store_picture(source: ImageLike, sizing: Sizing, name: str) -> Stored:
     Raises:
         ValueError: it cannot be read or decoded; says which.
     """
-    raw, path = _raw(source, name)
+    raw, path = raw_picture(source, name)
     if raw is None:
         image: Any = source
         stem, called = Path(name).name, name
@@ -125,13 +125,17 @@ def store_picture(source: ImageLike, sizing: Sizing, name: str) -> Stored:
     return Stored(buffer.getvalue(), stem + ".png", large.size, after)
 
 
-def _raw(source: Any, name: str) -> tuple[bytes | None, str | None]:
-    """The encoded bytes and the path of a picture; None for what is decoded already."""
+def raw_picture(source: Any, name: str) -> tuple[bytes | None, str | None]:
+    """The encoded bytes and the path of a picture; (None, None) for what is decoded already.
+
+    Raises:
+        ValueError: the file cannot be read, or a mapping holds neither bytes nor a path.
+    """
     if isinstance(source, Mapping):
         content, path = source.get("bytes"), source.get("path")
         if content is None and path is None:
             raise ValueError(f"{name} holds neither bytes nor a path")
-        return (bytes(content), path) if content is not None else _raw(path, name)
+        return (bytes(content), path) if content is not None else raw_picture(path, name)
     if isinstance(source, bytes | bytearray):
         return bytes(source), None
     if isinstance(source, str) and source[:5].lower() == "data:":
@@ -190,7 +194,9 @@ def resize_target(target: Target, before: Size, after: Size) -> Target:
     box = None if target.box is None else _scaled_box(target.box, factor)
     if mask is not None and (box is None or (target.mask is not None and target.box == box_of(target.mask))):
         box = box_of(mask)
-    points = None if target.points is None else tuple(_moved(p, target.mask, mask, factor, after) for p in target.points)
+    points = (
+        None if target.points is None else tuple(_moved(p, target.mask, mask, factor, after) for p in target.points)
+    )
     if points is None and mask is not None:
         points = inscribed_points(mask)
     return replace(
@@ -226,9 +232,7 @@ def _scaled_box(box: Box, factor: Point) -> Box:
     return box[0] * factor[0], box[1] * factor[1], box[2] * factor[0], box[3] * factor[1]
 
 
-def _moved(
-    point: Point, old: BoolMask | None, new: BoolMask | None, factor: Point, after: Size
-) -> Point:
+def _moved(point: Point, old: BoolMask | None, new: BoolMask | None, factor: Point, after: Size) -> Point:
     if factor == (1, 1):
         return point
     x, y = ((value + 0.5) * scale - 0.5 for value, scale in zip(point, factor, strict=True))
