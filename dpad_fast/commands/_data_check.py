@@ -170,7 +170,7 @@ def _advise(verdict: checks.Verdict, found: Findings, args: argparse.Namespace) 
         "0-1000": "coordinates: norm1000",
         "0-1": "coordinates: norm1",
     }
-    way = ways[verdict.space]
+    way = "; or ".join(ways[space] for space in verdict.same)
     if verdict.order != "xyxy":
         found.declare(
             "order", "error", f"answers give boxes as {verdict.order}", "ask for x1, y1, x2, y2 in the prompt: rewards "

@@ -21,6 +21,7 @@ from dpad_fast.types import Sample, Target
 _T = TypeVar("_T")
 _SIDE = 560  # pixels of a drawn picture's longer side; a page of a hundred stays some ten megabytes
 _STYLE = """
+h1 { overflow-wrap: anywhere; }
 .rows { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
 .rows figure { overflow-wrap: anywhere; } .rows figure img { max-width: 100%; image-rendering: auto; }
 .rows dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 .6rem; margin: .4rem 0 0; font-size: .8rem; }
@@ -94,7 +95,7 @@ def _facts(target: Target) -> dict[str, str]:
     if target.ignore is not None:
         found["ignored"] = f"{int(target.ignore.sum())} pixels, {target.ignore.mean():.1%}"
     if target.polygons is not None:
-        found["polygons"] = f"{len(target.polygons)} rings, {sum(map(len, target.polygons))} vertices"
+        found["polygons"] = f"{len(target.polygons)} with {sum(map(len, target.polygons))} vertices"
     if target.other_boxes:
-        found["others"] = f"{len(target.other_boxes)} boxes"
+        found["other boxes"] = str(len(target.other_boxes))
     return found

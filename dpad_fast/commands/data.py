@@ -7,8 +7,9 @@ answers. Its exit status is 1 where it finds an error. `show DATA --out PAGE` wr
 truth drawn on.
 
 `embed` puts the CLIP embeddings of all pictures and ground-truth regions of a data folder into a file, so that scoring
-and training pay for captions only; give the same folder to `dpad-fast score --cache`, or as `EmbeddingCache(folder=...)`
-to `dpad_fast.load_encoder`. `shapes` writes scenes of the built-in world, or makes its checkpoints again.
+and training pay for captions only; give the same folder to `dpad-fast score --cache`, or as
+`EmbeddingCache(folder=...)` to `dpad_fast.load_encoder`. `shapes` writes scenes of the built-in world, or makes its
+checkpoints again.
 """
 
 from __future__ import annotations

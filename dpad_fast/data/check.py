@@ -1,4 +1,4 @@
-"""What is wrong with a data set, worst first: pictures, boxes, points, masks, ids, queries, and coordinates mixed up."""
+"""What is wrong with a data set, worst first: pictures, boxes, points, masks, ids, queries, coordinates mixed up."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def check(
 
     Args:
         samples: the rows, as `dpad_fast.data.load` yields them.
-        unread: messages of rows that could not be read. The list that a loader's `on_error` appends to while the samples
-            are read will do.
+        unread: messages of rows that could not be read. A list that a loader's `on_error` appends to while the
+            samples are read will do.
         against: `picture_digests` of another set, which must not share a picture.
         words: a query of more is listed.
         resized: a size at which boxes may have been written.

@@ -4,14 +4,15 @@ A reading is a space and an order of the four numbers. Under each reading every 
 picture, and the rules are:
 
 * Against the truth (masks, polygons, boxes). A reading is sure when (1) half of the boxes or more overlap their truth
-  with an IoU of at least 0.5; (2) its median error 1 - IoU is at most half of every other reading's, or every box is
-  right to 1.5 pixels and the other's are not; and (3) it is the closer one so often that a coin would be with a
-  probability of at most 0.001, split over the readings (sign test; rows on which the two agree to an IoU of 0.98 do not
-  count). Readings whose boxes agree to a median IoU of 0.9 and that these rules do not tell apart are told as one: the
-  verdict then names both, and little hangs on which it is.
+  with an IoU of at least 0.5; (2) its median error 1 - IoU is at most half of every other reading's, or 95 % of its
+  boxes are right to 1.5 pixels and less than half of the other's; and (3) it is the closer one so often that a coin
+  would be with a probability of at most 0.001, split over the readings (sign test; rows on which the two agree to an
+  IoU of 0.98 do not count). Two spaces that differ by at most 5 % of the picture on half of the rows are told apart by
+  boxes that are right to the pixel alone, for a model that draws all boxes a little to one side would look like the
+  other one; otherwise the verdict names both.
 * Without truth nothing is sure. A reading is ruled out where boxes would have no area or lie off their picture, in 3
-  rows and a tenth of all rows at least. One is "likely" when at most 2 % of its own boxes are off and either every other
-  reading is ruled out and its boxes reach 0.7 of the picture's width and height, or the others stand but stay within
+  rows and a tenth of all rows at least. One is "likely" when at most 2 % of its own boxes are off and either every
+  other reading is ruled out and its boxes reach 0.7 of the picture's width and height, or the others stand but stay within
   0.75 of the picture while it reaches 0.9.
 
 Less than 8 boxes, or 20 without truth, tell nothing. In all other cases the answer is that it cannot be told.
@@ -37,7 +38,7 @@ ORIGINAL = "original"
 LEAST_ROWS = 8
 _CHANCE = 1e-3  # of a sure verdict for a reading that is no better than the other
 _SAME = 0.98  # IoU at which two readings say the same of a row
-_ALIKE = 0.9  # IoU, at the median, of readings that may be told as one
+_NEAR = 0.05  # of the picture: readings of one order that a model's habit can turn into one another
 _EXACT = 1.5  # pixels
 _LEAST_ALONE = 20  # rows for a verdict without truth
 _Boxes = NDArray[np.float64]
@@ -75,7 +76,7 @@ class Verdict:
         sure: "sure", "likely" or "no".
         chance: an upper bound on the probability of so clear a result from readings that are equally good; None where
             the verdict does not rest on a count of rows against the truth.
-        same: spaces that give the same boxes on this set, so that it cannot tell them apart (the best one's too).
+        same: the best reading's space, and those that nearly give the same boxes, so that this set cannot tell them.
         rows: how many boxes were looked at.
         why: in words.
         readings: every reading that was tried, the best first.
@@ -185,14 +186,16 @@ def _iou(a: _Boxes, b: _Boxes) -> NDArray[np.float64]:
     side = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
     both = side[:, 0] * side[:, 1]
     areas = [np.prod(np.clip(box[:, 2:] - box[:, :2], 0, None), axis=1) for box in (a, b)]
-    return np.divide(both, areas[0] + areas[1] - both, out=np.zeros(len(a)), where=both > 0)
+    shares: NDArray[np.float64] = np.zeros(len(a))
+    return np.divide(both, areas[0] + areas[1] - both, out=shares, where=both > 0)
 
 
 def _off(view: _Boxes, units: _Boxes) -> NDArray[np.bool_]:
     """Boxes without area, or off the picture by more than 2 % of it and 2 pixels."""
     slack = np.maximum(units * 0.02, 2)
     empty = (view[:, :2] >= view[:, 2:]).any(axis=1)
-    return empty | (view[:, :2] < -slack).any(axis=1) | (view[:, 2:] > units + slack).any(axis=1)
+    off: NDArray[np.bool_] = empty | (view[:, :2] < -slack).any(axis=1) | (view[:, 2:] > units + slack).any(axis=1)
+    return off
 
 
 def _readings(views: Mapping[tuple[str, str], _Boxes], units: _Boxes, fits: Mapping[Any, Any]) -> list[Reading]:
@@ -213,10 +216,11 @@ def _against_truth(views: dict[tuple[str, str], _Boxes], truth: _Boxes, units: _
     )
     best, n = order[0], len(truth)
     readings = tuple(sorted(_readings(views, units, fits), key=lambda r: order.index((r.space, r.order))))
-    clear = {name: _clear(fits[best], fits[name], float(near[best]), float(near[name])) for name in order}
+    alike = {name for name in order if name[1] == best[1] and _apart(views[best], views[name], units) <= _NEAR}
     chances = {name: _chance(fits[best], fits[name], views[best], views[name]) * len(views) for name in order}
-    told_apart = {name for name in order if clear[name] and chances[name] <= _CHANCE}
-    alike = {name for name in order if float(np.median(_iou(views[best], views[name]))) >= _ALIKE}
+    exact = {name for name in order if near[best] >= 0.95 and near[name] < 0.5}
+    halved = {name for name in order if 1 - np.median(fits[best]) <= 0.5 * (1 - np.median(fits[name]))}
+    told_apart = {name for name in exact | (halved - alike) if chances[name] <= _CHANCE}
     same = [name for name in order if name in alike - told_apart]
     others = [name for name in order if name not in same]
     share = float((fits[best] >= 0.5).mean())
@@ -231,13 +235,13 @@ def _against_truth(views: dict[tuple[str, str], _Boxes], truth: _Boxes, units: _
     if not told_apart.issuperset(others):
         return Verdict(None, None, "no", chance, spaces, n, f"two readings fit nearly as well; {told}", readings)
     if len(spaces) > 1:
-        told += f"; {', '.join(spaces)} give the same boxes here, so this set cannot tell them apart"
+        told += f"; {', '.join(spaces)} give much the same boxes here, so this set cannot tell them apart"
     return Verdict(best[0], best[1], "sure", chance, spaces, n, told, readings)
 
 
-def _clear(best: _Boxes, other: _Boxes, near: float, other_near: float) -> bool:
-    halved = 1 - float(np.median(best)) <= 0.5 * (1 - float(np.median(other)))
-    return halved or (near >= 0.95 and other_near < 0.5)
+def _apart(a: _Boxes, b: _Boxes, units: _Boxes) -> float:
+    """How far two readings' corners lie apart, as a share of the picture: the median of the rows."""
+    return float(np.median((np.abs(a - b) / np.tile(units, 2)).max(axis=1)))
 
 
 def _chance(best: _Boxes, other: _Boxes, view: _Boxes, other_view: _Boxes) -> float:

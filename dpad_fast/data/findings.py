@@ -24,7 +24,7 @@ _KINDS = {
         "error", "boxes are not in pixels of their pictures", "say how they are written where the data is read: the "
         "columns' `space` and `box_format`, or `data prepare` from the original data",
     ),
-    "unread": _Kind("error", "rows cannot be read", "mend or remove them; `data prepare` leaves them out and lists them"),
+    "unread": _Kind("error", "rows cannot be read", "mend or remove them; `data prepare` leaves them out"),
     "picture-missing": _Kind("error", "pictures are missing", "name the folder they are in (--images), or get them"),
     "picture-broken": _Kind("error", "pictures cannot be decoded", "fetch or save them again"),
     "size": _Kind(
@@ -33,7 +33,7 @@ _KINDS = {
     ),
     "box-area": _Kind("error", "boxes have no area", "x1 < x2 and y1 < y2 is expected; is it xywh or cxcywh?"),
     "box-off": _Kind("error", "boxes lie off their picture", "are they in pixels of this picture? See the coordinates"),
-    "id-twice": _Kind("error", "ids come more than once", "give each row an id of its own: predictions are matched by it"),
+    "id-twice": _Kind("error", "ids come more than once", "give each row its own: predictions are matched by it"),
     "query-empty": _Kind("error", "queries are empty", "remove the rows or fill them in"),
     "shared": _Kind(
         "error", "pictures are in the other set too", "split by picture, or what is measured was seen in training"
@@ -47,7 +47,7 @@ _KINDS = {
     "point-off": _Kind("error", "points lie off their picture", "are they in pixels of this picture?"),
     "no-target": _Kind("warning", "rows have no target", "training cannot reward them; `data prepare` leaves them out"),
     "ignored": _Kind("warning", "more pixels are ignored than count", "look at them: `dpad-fast data show`"),
-    "long": _Kind("warning", "queries are long", "a prompt limit may cut them; --words sets from where on they are listed"),
+    "long": _Kind("warning", "queries are long", "a prompt limit may cut them; --words moves the limit"),
     "row-twice": _Kind("warning", "rows repeat another one's picture and query", "remove one: it weighs twice"),
     "unknown-space": _Kind("note", "the coordinates of the boxes cannot be told", "compare some with `data show`"),
 }  # fmt: skip
