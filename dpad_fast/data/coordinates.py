@@ -12,8 +12,8 @@ picture, and the rules are:
   other one; otherwise the verdict names both.
 * Without truth nothing is sure. A reading is ruled out where boxes would have no area or lie off their picture, in 3
   rows and a tenth of all rows at least. One is "likely" when at most 2 % of its own boxes are off and either every
-  other reading is ruled out and its boxes reach 0.7 of the picture's width and height, or the others stand but stay within
-  0.75 of the picture while it reaches 0.9.
+  other reading is ruled out and its boxes reach 0.7 of the picture's width and height, or the others stand but stay
+  within 0.75 of the picture while it reaches 0.9.
 
 Less than 8 boxes, or 20 without truth, tell nothing. In all other cases the answer is that it cannot be told.
 """
@@ -76,7 +76,8 @@ class Verdict:
         sure: "sure", "likely" or "no".
         chance: an upper bound on the probability of so clear a result from readings that are equally good; None where
             the verdict does not rest on a count of rows against the truth.
-        same: the best reading's space, and those that nearly give the same boxes, so that this set cannot tell them.
+        same: the best reading's space, and those that nearly give the same boxes, so that this set cannot tell
+            them apart.
         rows: how many boxes were looked at.
         why: in words.
         readings: every reading that was tried, the best first.

@@ -194,11 +194,11 @@ def resize_target(target: Target, before: Size, after: Size) -> Target:
     box = None if target.box is None else _scaled_box(target.box, factor)
     if mask is not None and (box is None or (target.mask is not None and target.box == box_of(target.mask))):
         box = box_of(mask)
-    points = (
-        None if target.points is None else tuple(_moved(p, target.mask, mask, factor, after) for p in target.points)
-    )
-    if points is None and mask is not None:
-        points = inscribed_points(mask)
+    if target.points is not None:
+        first, second = (_moved(point, target.mask, mask, factor, after) for point in target.points)
+        points: tuple[Point, Point] | None = (first, second)
+    else:
+        points = None if mask is None else inscribed_points(mask)
     return replace(
         target,
         box=box,

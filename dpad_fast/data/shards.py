@@ -76,8 +76,8 @@ _FIELDS = ("box", "points", "polygons", "objects", "other_boxes", "text")
 def _unpack(packed: Packed) -> Sample:
     sample = packed.sample
     fields = {name: getattr(sample.target, name) for name in (*_FIELDS, "image_size")}
-    masks = {"mask": _decoded(packed.mask), "ignore": _decoded(packed.ignore)}
-    return Sample(sample.id, sample.image, sample.query, Target(**fields, **masks))
+    target = Target(**fields, mask=_decoded(packed.mask), ignore=_decoded(packed.ignore))
+    return Sample(sample.id, sample.image, sample.query, target)
 
 
 def _encoded(mask: BoolMask | None) -> dict[str, Any] | None:
