@@ -69,7 +69,7 @@ class TestCheck:
         assert said.startswith("20 rows: ")
         assert json.loads((tmp_path / "r.json").read_text())["rows"] == 20
         report = json.loads(told(capsys, 0, "data", "check", WORLD, "--words", "2", "--json", "-").out)
-        assert [p["kind"] for p in report["problems"] if p["level"] == "warning"] == ["long"]
+        assert {p["kind"]: p["count"] for p in report["problems"]}["long"] == 6
         report = json.loads(told(capsys, 1, "data", "check", WORLD, "--against", "shapes:3:2", "--json", "-").out)
         assert (report["problems"][0]["kind"], report["problems"][0]["count"]) == ("shared", 2)
 
