@@ -188,15 +188,16 @@ def _iou(a: _Boxes, b: _Boxes) -> NDArray[np.float64]:
     both = side[:, 0] * side[:, 1]
     areas = [np.prod(np.clip(box[:, 2:] - box[:, :2], 0, None), axis=1) for box in (a, b)]
     shares: NDArray[np.float64] = np.zeros(len(a))
-    return np.divide(both, areas[0] + areas[1] - both, out=shares, where=both > 0)
+    np.divide(both, areas[0] + areas[1] - both, out=shares, where=both > 0)
+    return shares
 
 
 def _off(view: _Boxes, units: _Boxes) -> NDArray[np.bool_]:
     """Boxes without area, or off the picture by more than 2 % of it and 2 pixels."""
     slack = np.maximum(units * 0.02, 2)
     empty = (view[:, :2] >= view[:, 2:]).any(axis=1)
-    off: NDArray[np.bool_] = empty | (view[:, :2] < -slack).any(axis=1) | (view[:, 2:] > units + slack).any(axis=1)
-    return off
+    beyond = np.concatenate([view[:, :2] < -slack, view[:, 2:] > units + slack], axis=1)
+    return np.asarray(empty | beyond.any(axis=1))
 
 
 def _readings(views: Mapping[tuple[str, str], _Boxes], units: _Boxes, fits: Mapping[Any, Any]) -> list[Reading]:

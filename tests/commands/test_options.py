@@ -16,7 +16,8 @@ COVERED = {
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",
     "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "
-    "columns split images limit size workers shard_rows max_bad completions model_size processor against words json rows",
+    "columns split images limit size workers shard_rows max_bad completions model_size processor against words json "
+    "rows",
     "bench": "arguments",
     "info": "json",
 }
