@@ -52,8 +52,8 @@ COMMANDS: dict[str, Command] = {
         "dpad-fast bench --help",
     ),
     "data": Command(
-        "write or rebuild data: the shapes world, its checkpoints; embed a data folder ahead",
-        "dpad-fast data shapes --out shapes-data --count 64",
+        "prepare a training set, check or show a data set; embed one ahead; the shapes world and its checkpoints",
+        "dpad-fast data prepare path/to/data --out train-840 --size 840x840",
     ),
     "info": Command(
         "versions, what was built, and what this machine's CPU and GPU offer",

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpad_fast.data import (
+        check,
+        coordinates,
+        prepare,
         coco,
         forms,
         grandf,
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     )
     from dpad_fast.data.forms import load
 
-__all__ = ["coco", "forms", "grandf", "load", "reasonseg", "refcoco", "released", "rows", "shapes"]
+__all__ = ["check", "coco", "coordinates", "forms", "grandf", "load", "prepare", "reasonseg", "refcoco", "released", "rows", "shapes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,11 +7,15 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
+from dpad_fast.data.resize import Sizing, resize_mask, store_picture
 from dpad_fast.pictures import upright
+from dpad_fast.types import ImageLike, Target
 
 TRUTH, ANSWER = (40, 200, 90), (230, 40, 60)
+OTHER, IGNORED = (70, 120, 240), (150, 150, 150)
 ARM_COLOURS = ("#4c72b0", "#c44e52", "#8172b3", "#55a868", "#937860")
 
 
@@ -52,6 +56,46 @@ def as_data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_truth(image: ImageLike, target: Target, longest: int, name: str) -> Image.Image:
+    """The picture with its ground truth: mask tinted, ignored pixels hatched, boxes outlined, points as dots.
+
+    Args:
+        image: anything that `Sample.image` may be.
+        target: in pixels of `image`, or of the picture of its `image_size`.
+        longest: a longer side is brought down to this many pixels.
+        name: what a message calls the picture.
+
+    Returns:
+        A new RGB image.
+
+    Raises:
+        ValueError: the picture cannot be read.
+    """
+    stored = store_picture(image, Sizing(max_side=longest), name)
+    with Image.open(io.BytesIO(stored.content)) as opened:
+        canvas = np.asarray(opened.convert("RGB")).astype(np.float32)
+    size = stored.after
+    if target.mask is not None:
+        canvas[resize_mask(target.mask, size)] *= 0.5
+        canvas[resize_mask(target.mask, size)] += np.array(TRUTH, np.float32) * 0.5
+    if target.ignore is not None:
+        rows, columns = np.indices(size[::-1])
+        canvas[resize_mask(target.ignore, size) & ((rows + columns) % 8 < 3)] = IGNORED
+    drawn = Image.fromarray(canvas.round().astype(np.uint8))
+    pen, before = ImageDraw.Draw(drawn), target.image_size or stored.before
+    scale = np.array(size) / np.array(before)
+    own = [box for box in (target.box, *(box for box, _ in target.objects)) if box is not None]
+    for boxes, colour in ((target.other_boxes, OTHER), (own, TRUTH)):
+        for box in boxes:
+            x1, y1, x2, y2 = (np.clip(np.array(box).reshape(2, 2), -1e4, 1e4) * scale).ravel().tolist()
+            corners = (min(x1, x2), min(y1, y2), max(x1, x2, min(x1, x2) + 1) - 1, max(y1, y2, min(y1, y2) + 1) - 1)
+            pen.rectangle(corners, outline=colour, width=2)
+    for point in (*(target.points or ()), *(point for _, point in target.objects)):
+        x, y = (np.clip(np.array(point) + 0.5, -1e4, 1e4) * scale - 0.5).tolist()
+        pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=TRUTH, outline=(255, 255, 255), width=2)
+    return drawn
 
 
 CURVES = {

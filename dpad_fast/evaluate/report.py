@@ -94,13 +94,23 @@ def _plain(table: Table) -> dict[str, Any]:
     return {"title": table.title, "heading": table.heading, "rows": table.rows, "notes": table.notes}
 
 
-def _page(title: str, parts: Sequence[str]) -> str:
+def page(title: str, parts: Sequence[str], style: str = "") -> str:
+    """A whole page that loads nothing and runs nothing.
+
+    Args:
+        title: text; it is escaped.
+        parts: HTML, in which whatever others wrote is escaped already.
+        style: rules behind the common ones.
+
+    Returns:
+        HTML text.
+    """
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; "
         "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><h1>{escape(title)}</h1>"
         + "".join(parts)
         + "</body></html>\n"
     )
@@ -152,7 +162,7 @@ def _run_page(result: Mapping[str, Any]) -> str:
     if scenes:
         parts.append("<h2>Sampled completions</h2>" + _LEGEND + scenes)
     parts.append(_settings(config, result["versions"]))
-    return _page(f"Training run {name}", parts)
+    return page(f"Training run {name}", parts)
 
 
 _LEGEND = (
@@ -171,7 +181,7 @@ def _demo_page(result: Mapping[str, Any]) -> str:
         parts.append("<h3>Curves</h3>" + curves_svg(setting["histories"]))
         parts.append("<h3>Sampled completions</h3>" + _LEGEND + _scenes(setting["samples"], setting["show"]))
         parts.append(_settings(setting["config"], result["versions"]))
-    return _page(result["title"], parts)
+    return page(result["title"], parts)
 
 
 def _settings(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:

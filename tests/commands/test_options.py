@@ -15,7 +15,9 @@ COVERED = {
     "train": "config out settings quiet dry_run",
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",
-    "data": "world out count seed rebuild data cache cache_bytes encoder backend device threads quiet",
+    "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "
+    "columns split images limit size workers shard_rows max_bad completions model_size processor against words json "
+    "rows",
     "bench": "arguments",
     "info": "json",
 }

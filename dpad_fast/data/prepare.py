@@ -1,0 +1,330 @@
+"""A training set from any form of data: a folder of Parquet files that `datasets`, TRL and verl read as they are.
+
+The work is cut into shards of a fixed number of source rows. Each is written whole under a hidden name, and all are
+named when the last one stands, so that a run that was killed goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpad_fast import files
+from dpad_fast.data import forms
+from dpad_fast.data.resize import Sizing
+from dpad_fast.data.shards import BadRow, Notes, Packed, pack, read_notes, write_shard
+from dpad_fast.types import Sample
+
+SHARD_ROWS = 256
+MOST_WORKERS = 256
+_NOTE, _BAD = "dataset.json", "bad-rows.jsonl"
+_FORMAT = 1  # of the folder; another number is another data set
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made.
+
+    Attributes:
+        folder: where.
+        rows: how many rows the data set has.
+        shards: in how many files.
+        kept: how many of these were there already.
+        bad: the source's rows that were left out, in its order; `bad-rows.jsonl` lists the same.
+    """
+
+    folder: Path
+    rows: int
+    shards: int
+    kept: int
+    bad: tuple[BadRow, ...]
+
+
+def prepare(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    form: str | None = None,
+    size: str | None = None,
+    columns: Any = None,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    limit: int = 0,
+    workers: int = 1,
+    shard_rows: int = SHARD_ROWS,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Builds a training set: pictures resized, boxes, points and masks with them, what is missing derived.
+
+    Args:
+        data: what `dpad_fast.data.load` reads.
+        out: the folder to make. One that holds the same data set, whole or begun, is finished.
+        form: of `data`; None: found out.
+        size: "WIDTHxHEIGHT" (the ratio of the sides is not kept), "max-side=N", or "none" or None: as they are.
+        columns: see `dpad_fast.data.load`.
+        split: see `dpad_fast.data.load`.
+        images: see `dpad_fast.data.load`.
+        limit: the first so many samples; 0: all.
+        workers: processes that make shards; 1: this one.
+        shard_rows: source rows of a file.
+        progress: called with the number of samples that are done, now and then.
+
+    Returns:
+        What was made. Rows that are not as they should be are left out and listed.
+
+    Raises:
+        ValueError: no row is as it should be; an argument is not as above; `out` holds another data set (names the
+            setting that differs).
+        OSError: `out` cannot be written.
+    """
+    for name, value, least, most in (
+        ("workers", workers, 1, MOST_WORKERS), ("shard_rows", shard_rows, 1, 1 << 20), ("limit", limit, 0, 1 << 62),
+    ):  # fmt: skip
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} must be a whole number of {least} to {most}, got {value!r:.80}")
+    sizing, folder = Sizing.parse(size), Path(out)
+    form = forms.detect(data) if form is None else form
+    settings = {
+        "form": form,
+        "source": os.fspath(data),
+        "size": str(sizing),
+        "columns": None if columns is None else repr(columns),
+        "split": split,
+        "images": None if images is None else os.fspath(images),
+        "limit": limit,
+        "shard_rows": shard_rows,
+        "files": _fingerprint(Path(data), folder),
+    }
+    done = _begin(folder, settings)
+    if done is not None:
+        return done
+    stream = _Stream(data, form, columns=columns, split=split, images=images, limit=limit)
+    notes, kept = _make(stream, folder, sizing, workers, shard_rows, progress or (lambda count: None))
+    bad = tuple(sorted([*stream.bad, *(row for note in notes for row in note.bad)]))
+    rows = sum(note.rows for note in notes)
+    _write_bad(folder, bad)
+    if not rows:
+        first = f"; the first: {bad[0].reason}" if bad else ""
+        raise ValueError(f"{os.fspath(data)} gives no row: {len(bad)} are bad{first}")
+    _name_shards(folder, len(notes))
+    counts = {"rows": rows, "bad": len(bad), "shards": len(notes)}
+    files.write_json(folder / _NOTE, {"format": _FORMAT, "complete": True, **_told(settings), "counts": counts})
+    return Prepared(folder, rows, len(notes), kept, bad)
+
+
+def _told(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"form": settings["form"], "size": settings["size"], "source": settings["source"], "settings": settings}
+
+
+def _fingerprint(data: Path, out: Path) -> str:
+    """Names, sizes and times of the source's files: another source must not be joined to shards that stand.
+
+    What lies in `out` does not count, for it may be inside.
+    """
+    digest = hashlib.sha256()
+    if data.is_file():
+        state = data.stat()
+        digest.update(f"{state.st_size} {state.st_mtime_ns}".encode())
+        return digest.hexdigest()[:16]
+    own = os.path.realpath(out)
+    for folder, inner, names in os.walk(data):
+        inner[:] = sorted(name for name in inner if os.path.realpath(os.path.join(folder, name)) != own)
+        for name in sorted(names):
+            state = os.stat(os.path.join(folder, name))
+            line = f"{os.path.relpath(folder, data)}/{name} {state.st_size} {state.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
+    """Leaves the note of a set that is begun; returns the set where it is whole, refuses another one."""
+    place = folder / _NOTE
+    files.prepare(place)
+    if not place.is_file():
+        if any(folder.glob("*.parquet")):
+            raise ValueError(f"{folder} holds Parquet files but no {_NOTE}: it was not made here; name another folder")
+        files.write_json(place, {"format": _FORMAT, "complete": False, **_told(settings)})
+        return None
+    try:
+        held = json.loads(place.read_bytes())
+        before = held["settings"]
+        same = {name: before[name] == value for name, value in settings.items()}
+        version, complete = held["format"], held["complete"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{place} is not what `data prepare` writes; name another folder") from None
+    for name, value in [*settings.items()] if version == _FORMAT else [("format", _FORMAT)]:
+        if name == "format" or not same[name]:
+            was, now = (version, value) if name == "format" else (before[name], value)
+            what = "the files of the source have changed" if name == "files" else f"{name} was {was!r} and is {now!r}"
+            raise ValueError(f"{folder} holds another data set: {what}; name another folder or delete this one")
+    return _whole(folder, held) if complete else None
+
+
+def _whole(folder: Path, held: dict[str, Any]) -> Prepared | None:
+    """The set that the note speaks of, where every file of it stands."""
+    try:
+        shards = int(held["counts"]["shards"])
+        notes = [read_notes(folder / _name(i, shards)) for i in range(shards)]
+        lines = (folder / _BAD).read_text(encoding="utf-8").split("\n")
+        bad = tuple(BadRow(row["row"], row["reason"]) for row in map(json.loads, filter(None, lines)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if None in notes:
+        return None
+    return Prepared(folder, sum(note.rows for note in notes if note), shards, shards, bad)
+
+
+class _Stream:
+    """The source's samples, numbered with its bad rows, which are kept aside."""
+
+    def __init__(self, data: Any, form: str, **settings: Any) -> None:
+        self.bad: list[BadRow] = []
+        self._next = 0
+        self._samples: Iterator[Sample] = forms.load(data, form, **settings, on_error=self._fail)
+
+    def _fail(self, message: str) -> None:
+        self.bad.append(BadRow(self._next, message))
+        self._next += 1
+
+    def shards(self, rows: int) -> Iterator[list[tuple[int, Sample]]]:
+        """Lists of so many (number, sample); the last may be shorter."""
+        found: list[tuple[int, Sample]] = []
+        with warnings.catch_warnings():
+            # Such a row has its line among the bad ones.
+            warnings.filterwarnings("ignore", message=".*no pixel is target")
+            for sample in self._samples:
+                found.append((self._next, sample))
+                self._next += 1
+                if len(found) == rows:
+                    yield found
+                    found = []
+        if found:
+            yield found
+
+
+def _make(
+    stream: _Stream, folder: Path, sizing: Sizing, workers: int, shard_rows: int, progress: Callable[[int], None]
+) -> tuple[list[Notes], int]:
+    """Writes every shard that does not stand yet; returns all notes, and how many shards stood."""
+    notes: dict[int, Notes] = {}
+    running: dict[Future[Notes], tuple[int, int]] = {}
+    kept = done = 0
+    with _Pool(workers) as pool, _told_in_a_line():
+        for index, samples in enumerate(stream.shards(shard_rows)):
+            found = _existing(folder, index)
+            if found is not None:
+                notes[index], kept, done = found, kept + 1, done + len(samples)
+            else:
+                packed = [pack(row, sample) for row, sample in samples]
+                running[pool.submit(folder / _hidden(index), packed, sizing)] = index, len(samples)
+            done += _collect(running, notes, workers)
+            progress(done)
+        while running:
+            done += _collect(running, notes, 0)
+            progress(done)
+    return [notes[index] for index in sorted(notes)], kept
+
+
+def _collect(running: dict[Future[Notes], tuple[int, int]], notes: dict[int, Notes], most: int) -> int:
+    """Takes what is finished, and waits while more than `most` are not; returns how many samples that were."""
+    ended = wait(running, timeout=0).done if len(running) <= most else wait(running, return_when=FIRST_COMPLETED).done
+    count = 0
+    for future in ended:
+        index, samples = running.pop(future)
+        notes[index] = future.result()
+        count += samples
+    return count
+
+
+@contextlib.contextmanager
+def _told_in_a_line() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise OSError(
+            "a worker process was ended from outside (out of memory?); run the same command again, with fewer workers"
+        ) from None
+
+
+class _Pool:
+    """Spawned processes (a fork of one with threads may hang), or none of them; gone with their parent."""
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(workers, context, initializer=_settle) if workers > 1 else None
+        self._before: set[Any] = set()
+
+    def __enter__(self) -> _Pool:
+        self._before = set(multiprocessing.active_children())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._executor is None:
+            return
+        if kind is not None:  # what they are at would be thrown away
+            for child in set(multiprocessing.active_children()) - self._before:
+                child.terminate()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, path: Path, packed: list[Packed], sizing: Sizing) -> Future[Notes]:
+        """Begins a shard; without processes, makes it."""
+        if self._executor is not None:
+            return self._executor.submit(write_shard, path, packed, sizing)
+        future: Future[Notes] = Future()
+        future.set_result(write_shard(path, packed, sizing))
+        return future
+
+
+def _settle() -> None:
+    """In a worker: Ctrl-C is the parent's to answer, and a parent that is killed takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _hidden(index: int) -> str:
+    return f".shard-{index:05d}"  # no ending by which a reader would take it for a part of a whole set
+
+
+def _name(index: int, shards: int) -> str:
+    return f"train-{index:05d}-of-{shards:05d}.parquet"
+
+
+def _existing(folder: Path, index: int) -> Notes | None:
+    """The notes of a shard that stands, under its hidden name or (where a run ended between names) its own."""
+    for place in (folder / _hidden(index), *sorted(folder.glob(f"train-{index:05d}-of-*.parquet"))):
+        notes = read_notes(place)
+        if notes is not None:
+            return notes
+    return None
+
+
+def _name_shards(folder: Path, shards: int) -> None:
+    for index in range(shards):
+        if (folder / _hidden(index)).is_file():
+            os.replace(folder / _hidden(index), folder / _name(index, shards))
+    for left in folder.glob("..shard-*.partial"):  # of runs that were killed while they wrote
+        left.unlink(missing_ok=True)
+
+
+def _write_bad(folder: Path, bad: tuple[BadRow, ...]) -> None:
+    lines = [json.dumps({"row": row.row, "reason": row.reason}) + "\n" for row in bad]
+    files.write_text(folder / _BAD, "".join(lines))
