@@ -20,6 +20,7 @@ from dpad_fast.evaluate.metrics import plain
 from dpad_fast.evaluate.policies import evaluate_policy, judge
 from dpad_fast.train import resume
 from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.extra_rewards import check_extra_rewards
 from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 
@@ -113,6 +114,7 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     done = kept_result(config)
     if done is not None:
         return done
+    check_extra_rewards(config.extra_rewards)
     if config.threads:
         torch.set_num_threads(config.threads)
     started = time.perf_counter()
