@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,7 +62,14 @@ class UnlessItFails(TrainerCallback):  # type: ignore[misc]
     def __init__(self, make: Callable[[], Any], what: str) -> None:
         self._what = what
         self._callback: Any = None
+        self._report = threading.excepthook
+        threading.excepthook = self._thread_failed
         self._callback = self._unless_it_fails(make)
+
+    def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard's writing thread hands its error to the next call here and raises it once more."""
+        if not (type(failed.thread).__module__.startswith("tensorboard.") and isinstance(failed.exc_value, OSError)):
+            self._report(failed)
 
     def _unless_it_fails(self, call: Callable[[], Any]) -> Any:
         try:
@@ -85,6 +93,8 @@ class UnlessItFails(TrainerCallback):  # type: ignore[misc]
         """Called by the trainer after the last step."""
         if self._callback is not None:
             self._unless_it_fails(lambda: self._callback.on_train_end(args, state, control, **others))
+        if threading.excepthook == self._thread_failed:
+            threading.excepthook = self._report
 
 
 class SaveAtEnd(TrainerCallback):  # type: ignore[misc]

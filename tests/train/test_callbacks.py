@@ -14,7 +14,7 @@ from dpad_fast.train.callbacks import tensorboard
 
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # a write beyond it fails, as on a full disk
-args = SimpleNamespace(to_json_string=lambda: "{}", logging_dir=None)
+args = SimpleNamespace(to_json_string=lambda: "{}", output_dir=sys.argv[1])
 state, control = TrainerState(is_world_process_zero=True), TrainerControl()
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
