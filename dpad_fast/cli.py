@@ -65,7 +65,11 @@ _RAW = argparse.RawDescriptionHelpFormatter
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that tells a mistake in one line, like everything else here."""
+    """A parser that tells a mistake in one line, like everything else here, and a full disk under its help too."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            print(message, end="", file=file or sys.stderr, flush=True)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {printable(message)}; try {self.prog} --help\n")
@@ -73,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _top_parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dpad-fast",
         formatter_class=_RAW,
         usage="dpad-fast COMMAND [options]",
@@ -125,17 +129,22 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    """Run one command; a user's mistake becomes one line and exit status 2."""
+    """Run one command."""
+    _refuse_empty(arguments)
+    args = _command_parser(name).parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _tell_warning(name)
+        status = int(args.run(args) or 0)
+    sys.stdout.flush()  # here, where a full disk is still one line
+    return status
+
+
+def _in_one_line(name: str, call: Callable[[], int]) -> int:
+    """What `call` returns; a user's mistake becomes one line and exit status 2."""
     try:
-        _refuse_empty(arguments)
-        args = _command_parser(name).parse_args(arguments)
-        with warnings.catch_warnings():
-            warnings.showwarning = _tell_warning(name)
-            status = int(args.run(args) or 0)
-        sys.stdout.flush()  # here, where a full disk is still one line
-        return status
+        return call()
     except KeyboardInterrupt:
-        print(f"\ndpad-fast {name}: interrupted", file=sys.stderr)
+        print(f"\n{f'dpad-fast {name}'.strip()}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         drop_stdout()  # the reader (`| head`) left
@@ -172,18 +181,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_utf8()
     if sys.stdout is None:
         return _complain("", "standard output is closed; /dev/null takes what nobody wants")
-    top = _top_parser()
-    if not arguments:
-        top.print_help()
-        return 2
-    if arguments[0] in ("-h", "--help", "--version"):
-        top.parse_args(arguments[:1])  # prints and leaves
+    if not arguments or arguments[0] in ("-h", "--help", "--version"):
+        return _in_one_line("", lambda: _help(arguments[:1]))
     if arguments[0].startswith("-"):
         return _complain("", f"unknown option {arguments[0]}; try dpad-fast --help")
     name = arguments[0]
     if name not in COMMANDS:
         return _complain(name, f"no such command; the commands are {', '.join(COMMANDS)}")
-    return _run(name, arguments[1:])
+    return _in_one_line(name, lambda: _run(name, arguments[1:]))
+
+
+def _help(arguments: Sequence[str]) -> int:
+    """The top-level help or version, which leave; help alone where nothing was typed."""
+    top = _top_parser()
+    if arguments:
+        top.parse_args(arguments)
+    top.print_help()
+    return 2
 
 
 if __name__ == "__main__":

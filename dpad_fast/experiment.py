@@ -22,6 +22,7 @@ from dpad_fast.evaluate.policies import evaluate_policy, judge, judge_config
 from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.packages import check_packages
+from dpad_fast.train.extra_rewards import check_extra_rewards
 from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 
@@ -121,6 +122,7 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     done = processes.from_main(lambda: kept_result(config))
     if done is not None:
         return done
+    check_extra_rewards(config.extra_rewards)
     if config.threads:
         torch.set_num_threads(config.threads)
     started = time.perf_counter()

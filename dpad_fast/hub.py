@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE = 4.0
@@ -48,6 +49,20 @@ def only_local(
     if trouble is not None and not cached:
         raise ValueError(f"it is no folder and not in the local Hugging Face cache, and {trouble}")
     return trouble is not None
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without transformers' bars for loading files that are on this machine already."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _unreachable(endpoint: str) -> str | None:

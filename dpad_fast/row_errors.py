@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 ON_ERROR = ("raise", "row")
 # Every message begins with the argument that is wrong.
 _CODES = {
@@ -33,7 +35,8 @@ class RowErrors:
         """Raises the error, or keeps it; the first one of a row counts."""
         if not self.kept:
             raise error
-        self._messages.setdefault(row, str(error))
+        # Rows that share a picture share its error, which names the first of them.
+        self._messages.setdefault(row, re.sub(r"^images\[\d+\]", f"images[{row}]", str(error)))
 
     def __contains__(self, row: int) -> bool:
         return row in self._messages

@@ -151,6 +151,17 @@ def test_closed_streams_are_one_line(tmp_path, closed, status, said):
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["train", "--help"], ["data", "shapes", "-h"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_on_a_full_disk(arguments, unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "dpad_fast.cli", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    name = " ".join(["dpad-fast", *arguments[:1]]) if arguments and arguments[0][0] != "-" else "dpad-fast"
+    assert (done.returncode, done.stderr) == (2, f"{name}: error: No space left on device: standard output\n")
+
+
 @pytest.mark.parametrize("module", [["dpad_fast.info"], ["dpad_fast.cli", "info"]])
 def test_info_whose_reader_left_says_nothing(module):
     reader, writer = os.pipe()

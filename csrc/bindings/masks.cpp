@@ -12,12 +12,13 @@
 
 namespace {
 
-// dense [n, height, width] bytes to words, area and box.
-void pack_masks(Address dense, int64_t n, int64_t height, int64_t width, int threads, Address words, Address area,
+// dense [n, height, width] bytes to words, area and box. Here and below, what reads dense masks returns whether each of
+// their bytes is 0 or 1.
+bool pack_masks(Address dense, int64_t n, int64_t height, int64_t width, int threads, Address words, Address area,
                 Address box) {
-  without_gil([&] {
-    dpad::pack_masks(at<const uint8_t>(dense), n, height, width, threads, at<uint64_t>(words), at<int64_t>(area),
-                     at<dpad::PixelBox>(box));
+  return without_gil([&] {
+    return dpad::pack_masks(at<const uint8_t>(dense), n, height, width, threads, at<uint64_t>(words), at<int64_t>(area),
+                            at<dpad::PixelBox>(box)) <= 1;
   });
 }
 
@@ -35,22 +36,26 @@ void measure_masks(Address words, int64_t n, int64_t height, int64_t width, Addr
 }
 
 // a, b [n, pixels] bytes; ignore 0, or ignore_step bytes from mask to mask.
-void dense_pair_counts(Address a, Address b, Address ignore, int64_t ignore_step, int64_t n, int64_t pixels,
+bool dense_pair_counts(Address a, Address b, Address ignore, int64_t ignore_step, int64_t n, int64_t pixels,
                        int threads, Address intersection, Address uni) {
-  without_gil([&] {
-    dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step, n,
-                            pixels, threads, at<int64_t>(intersection), at<int64_t>(uni));
+  return without_gil([&] {
+    return dpad::dense_pair_counts(at<const uint8_t>(a), at<const uint8_t>(b), at<const uint8_t>(ignore), ignore_step,
+                                   n, pixels, threads, at<int64_t>(intersection), at<int64_t>(uni)) <= 1;
   });
 }
 
-// IoU [n, m] of dense masks a [n, height, width] and b [m, height, width]; packed_b is memory of the caller's for b as
-// bits.
-void dense_matrix_iou(Address a, int64_t n, Address b, const PackedArgs& packed_b, int64_t height, int64_t width,
-                      double empty, int threads, Address out) {
+// Counts [n, m] of dense masks a [n, height, width] and b [m, height, width]; packed_b is memory of the caller's for b
+// as bits.
+bool dense_matrix_counts(Address a, int64_t n, Address b, const PackedArgs& packed_b, int64_t height, int64_t width,
+                         int threads, Address intersection, Address uni) {
   const auto& [words, area, box, m] = packed_b;
   const dpad::PackedView truth{at<uint64_t>(words), at<int64_t>(area), at<dpad::PixelBox>(box), m, height, width};
-  pack_masks(b, m, height, width, threads, words, area, box);
-  without_gil([&] { dpad::dense_matrix_iou(at<const uint8_t>(a), n, truth, empty, threads, at<double>(out)); });
+  const bool zeros_and_ones = pack_masks(b, m, height, width, threads, words, area, box);
+  return without_gil([&] {
+    return dpad::dense_matrix_counts(at<const uint8_t>(a), n, truth, threads, at<int64_t>(intersection),
+                                     at<int64_t>(uni)) <= 1 &&
+           zeros_and_ones;
+  });
 }
 
 using Count = void (*)(const dpad::PackedView&, const dpad::PackedView&, const dpad::PackedView*, int, int64_t*,
@@ -82,7 +87,7 @@ void bind_masks(pybind11::module_& m) {
   m.def("unpack_masks", &unpack_masks);
   m.def("measure_masks", &measure_masks);
   m.def("dense_pair_counts", &dense_pair_counts);
-  m.def("dense_matrix_iou", &dense_matrix_iou);
+  m.def("dense_matrix_counts", &dense_matrix_counts);
   m.def("packed_pair_counts", &packed_counts<&dpad::packed_pair_counts>);
   m.def("packed_matrix_counts", &packed_counts<&dpad::packed_matrix_counts>);
   m.def("iou_ratios", &iou_ratios);

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdint>
 #include <mutex>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -216,41 +215,15 @@ void rle_measure(py::sequence items, int threads, Address area, Address box) {
   });
 }
 
-struct Bits {
-  dpad::CompactMask mask;
-  int64_t height, width;
-};
-
-std::vector<std::optional<Bits>> bits_of(py::sequence items, const std::string& name, int threads) {
-  std::vector<std::optional<Bits>> out(items.size());
-  for_rles(read_all(items, name), name, threads,
-           [&](size_t i, dpad::Rle&& rle) { out[i].emplace(Bits{dpad::CompactMask(rle), rle.height, rle.width}); });
-  return out;
-}
-
-// IoU [m, n] in Fortran order, as pycocotools.mask.iou: a crowd's union is the detection's area, and -1 where masks of
-// different sizes have boxes that meet. Detections are unpacked one at a time, so that only the truths' bits are kept.
+// IoU [m, n] in Fortran order. Detections are unpacked one at a time, so that only the truths' bits are kept.
 void rle_iou(py::sequence detections, py::sequence truths, int threads, Address crowd, Address out) {
   const std::vector<Source> sources = read_all(detections, "dt");
-  const auto gt = bits_of(truths, "gt", threads);
-  const size_t m = sources.size();
-  for_rles(sources, "dt", threads, [&](size_t d, dpad::Rle&& rle) {
-    const dpad::CompactMask mask(rle);
-    for (size_t g = 0; g < gt.size(); ++g) {
-      const Bits& truth = *gt[g];
-      double& cell = at<double>(out)[g * m + d];
-      cell = 0;
-      if (!dpad::boxes_overlap(mask.box, truth.mask.box)) continue;
-      if (rle.height != truth.height || rle.width != truth.width) {
-        cell = -1;
-        continue;
-      }
-      const int64_t both = dpad::intersect(mask.view(), truth.mask.view());
-      const bool alone = at<const uint8_t>(crowd)[g] != 0;
-      if (both > 0)
-        cell = static_cast<double>(both) / static_cast<double>(mask.area + (alone ? 0 : truth.mask.area - both));
-    }
+  std::vector<dpad::RleTruth> gt(truths.size());
+  for_rles(read_all(truths, "gt"), "gt", threads, [&](size_t i, dpad::Rle&& rle) {
+    gt[i] = {dpad::CompactMask(rle), rle.height, rle.width, at<const uint8_t>(crowd)[i] != 0};
   });
+  const auto m = static_cast<int64_t>(sources.size());
+  for_rles(sources, "dt", threads, [&](size_t d, dpad::Rle&& rle) { dpad::rle_iou(rle, gt, m, at<double>(out) + d); });
 }
 
 py::dict rle_merge(py::sequence items, bool intersect, int threads) {

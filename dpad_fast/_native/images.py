@@ -128,12 +128,12 @@ def _from_pil(image: Image.Image, name: str) -> torch.Tensor:
             image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
         if image.mode not in ("RGB", "RGBA"):  # the latter is now opaque
             image = image.convert("RGB")
-        lent = _lent(image)
+        borrowed = _borrowed(image)
         # The fourth byte is padding: a view without it cannot be taken for one with alpha.
-        return torch.from_numpy(np.array(image.convert("RGB")) if lent is None else lent[..., :3])
+        return torch.from_numpy(np.array(image.convert("RGB")) if borrowed is None else borrowed[..., :3])
 
 
-def _lent(image: Image.Image) -> np.ndarray[Any, Any] | None:
+def _borrowed(image: Image.Image) -> np.ndarray[Any, Any] | None:
     """Borrow the 4 bytes that Pillow keeps for each pixel through Arrow's interface: microseconds instead of a copy.
 
     Pillow 11.2 and later lend them where they lie in one piece, which is up to 16 MiB; larger images are copied strip
@@ -143,18 +143,18 @@ def _lent(image: Image.Image) -> np.ndarray[Any, Any] | None:
         return None  # with another alignment rows are padded, which the interface does not say
     rows = max((1 << 24) // (4 * image.width), 1)
     if rows >= image.height:
-        return _lent_piece(image)
+        return _borrowed_strip(image)
     pixels = np.empty((image.height, image.width, 4), np.uint8)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        piece = _lent_piece(image.crop((0, top, image.width, bottom)))
+        piece = _borrowed_strip(image.crop((0, top, image.width, bottom)))
         if piece is None:
             return None
         pixels[top:bottom] = piece
     return pixels
 
 
-def _lent_piece(image: Image.Image) -> np.ndarray[Any, Any] | None:
+def _borrowed_strip(image: Image.Image) -> np.ndarray[Any, Any] | None:
     try:
         _, array = image.__arrow_c_array__()
     except ValueError:

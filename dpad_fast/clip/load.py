@@ -105,7 +105,8 @@ def _transformers(name: str) -> tuple[Any, Any]:
 
     AutoConfig.from_pretrained(name, local_files_only=local)  # one small file first: what is missing is missing at once
     processor = AutoProcessor.from_pretrained(name, local_files_only=local)
-    model = AutoModel.from_pretrained(name, dtype=torch.float32, local_files_only=local)
+    with hub.without_bars():
+        model = AutoModel.from_pretrained(name, dtype=torch.float32, local_files_only=local)
     if not hasattr(model, "get_text_features") or not hasattr(model, "get_image_features"):
         raise ValueError(f"{type(model).__name__} has no text and image towers")
     return model, processor

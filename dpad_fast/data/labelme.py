@@ -39,7 +39,7 @@ _LARGEST = 1 << 17  # Pillow's time grows with the radius, seen or not
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
+class LabelledShape:
     """One labelled shape.
 
     Attributes:
@@ -111,7 +111,7 @@ class Shape:
         return out
 
 
-def read(shape: object, where: str) -> Shape:
+def read(shape: object, where: str) -> LabelledShape:
     """Checks an entry of a file's `shapes`.
 
     Args:
@@ -132,7 +132,7 @@ def read(shape: object, where: str) -> Shape:
     open_ended = kind in ("polygon", "linestrip") and len(points) > count
     if len(points) != count and not open_ended and not (kind == "rectangle" and len(points) == 4):
         raise ValueError(f"{where}.points: a {kind} has {words}, got {len(points)}")
-    return Shape(shape["label"], kind, points, where, _png(shape, where) if kind == "mask" else b"")
+    return LabelledShape(shape["label"], kind, points, where, _png(shape, where) if kind == "mask" else b"")
 
 
 def _points(points: object, where: str) -> Ring:

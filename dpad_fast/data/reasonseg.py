@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dpad_fast.data import labelme
 from dpad_fast._mask_geometry import box_of, inscribed_points
-from dpad_fast.data.labelme import Region, Shape
+from dpad_fast.data.labelme import LabelledShape, Region
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.pictures import decoding, open_picture, upright_size
 from dpad_fast.terminal import as_utf8
@@ -202,7 +202,7 @@ def _samples(file: Path, encoding: str | None) -> Iterator[Sample]:
         yield Sample(name, image, query, target)
 
 
-def _target(file: Path, shapes: list[Shape], size: Size) -> Target:
+def _target(file: Path, shapes: list[LabelledShape], size: Size) -> Target:
     width, height = size
     drawn = draw([(shape.label, shape.region(height, width)) for shape in shapes], height, width)
     mask, ignore = drawn == TARGET, drawn == IGNORE
@@ -282,7 +282,7 @@ def _decoded(file: Path, raw: bytes, encoding: str | None) -> str:
         ) from None
 
 
-def _shapes(file: Path, shapes: object) -> list[Shape]:
+def _shapes(file: Path, shapes: object) -> list[LabelledShape]:
     if not isinstance(shapes, list):
         raise ValueError(f"{file}: shapes must be a list, got {type(shapes).__name__}")
     return [labelme.read(shape, f"{file}: shapes[{i}]") for i, shape in enumerate(shapes)]

@@ -12,7 +12,7 @@ import torch
 
 from dpad_fast._native import extension
 from dpad_fast._native.address import address
-from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts
+from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts, mask_shape
 
 _MaybeTensor = torch.Tensor | None
 
@@ -48,14 +48,14 @@ def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
 
 
 def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
-    """Intersections and unions [N] of dense masks [N, H, W]; `ignore` [H, W] or [N, H, W]."""
+    """Intersections and unions [N] of dense masks [N, H, W]; `ignore` [H, W], [1, H, W] or [N, H, W]."""
     op = "mask_dense_counts"
     _check_one_device(op, a, b, ignore)
     a, b = _bytes(op, "a", a), _bytes(op, "b", b)
     skip = None if ignore is None else _bytes(op, "ignore", ignore)
     intersection, union = empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
-    step = 0 if skip is None or skip.dim() == 2 else pixels
+    step = 0 if skip is None or skip.dim() == 2 or skip.shape[0] == 1 else pixels
     _launchers(op, a.device).cuda_dense_counts(
         a.data_ptr(), b.data_ptr(), address(skip), step, a.shape[0], pixels, intersection.data_ptr(),
         union.data_ptr(), _stream(a.device),
@@ -63,10 +63,10 @@ def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Coun
     return intersection, union
 
 
-def pack(masks: torch.Tensor) -> MaskParts:
-    """Words, areas and boxes of dense masks [N, H, W]."""
-    masks = _bytes("mask_pack", "masks", masks)
-    n, height, width = masks.shape
+def pack(masks: torch.Tensor, name: str) -> MaskParts:
+    """Words, areas and boxes of dense masks [N, H, W], or of one [H, W]."""
+    masks = _bytes("mask_pack", name, masks)
+    n, height, width = mask_shape(masks)
     words, area, box = empty_parts(masks, n, height, width)
     _launchers("mask_pack", masks.device).cuda_pack(
         masks.data_ptr(), n, height, width, words.data_ptr(), area.data_ptr(), box.data_ptr(), _stream(masks.device)
@@ -121,10 +121,10 @@ def packed_counts(
     return intersection, union
 
 
-def dense_matrix(a: torch.Tensor, b: torch.Tensor) -> Counts:
+def dense_matrix_counts(a: torch.Tensor, b: torch.Tensor) -> Counts:
     """Counts [N, M] of all pairs of dense masks: packed first, which costs one read of them."""
-    _check_one_device("mask_dense_matrix", a, b)
-    return packed_counts(list(pack(a)), list(pack(b)), [], a.shape[2], True)
+    _check_one_device("mask_dense_matrix_counts", a, b)
+    return packed_counts(list(pack(a, "a")), list(pack(b, "b")), [], a.shape[2], True)
 
 
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1]. An object with a vertex

@@ -1,8 +1,8 @@
 """Registered ops behind `masks`, `packed_masks` and `polygons`: what they check meets the extension here.
 
 Packed words are int64 because torch has few operations on uint64; only their bits count. CUDA tensors go to
-`_mask_cuda`. Every IoU is made by `iou_of_counts` from intersections and unions; for all pairs of dense masks on the
-CPU one call of the extension does both.
+`_mask_cuda`. Every IoU is made by `iou_of_counts` from intersections and unions. What reads dense masks on the CPU
+says whether every byte is 0 or 1; where not, `check_bytes` looks for the one that is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dpad_fast._native.address import address
 from dpad_fast._native.memory import new_output, new_output_or_zeros
 from dpad_fast.ops import _mask_cuda
 from dpad_fast.ops._library import register
-from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts, words_for
+from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts, mask_shape, words_for
+from dpad_fast.ops._mask_values import check_bytes
 
 _MaybeTensor = torch.Tensor | None
 
@@ -44,7 +45,7 @@ def _new_parts_or_zeros(n: int, height: int, width: int) -> tuple[MaskParts, boo
     return (words, area, box), zeros
 
 
-# Dense pairs: a, b bool or uint8 [N, H, W]; ignore [H, W] or [N, H, W].
+# Dense pairs: a, b bool or bytes [N, H, W]; ignore [H, W], [1, H, W] or [N, H, W].
 
 
 def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
@@ -52,18 +53,12 @@ def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) ->
     skip = None if ignore is None else ignore.contiguous()
     intersection, union = empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
-    step = 0 if skip is None or skip.dim() == 2 else pixels
-    extension.C.dense_pair_counts(
-        a.data_ptr(),
-        b.data_ptr(),
-        address(skip),
-        step,
-        a.shape[0],
-        pixels,
-        torch.get_num_threads(),
-        intersection.data_ptr(),
-        union.data_ptr(),
-    )
+    step = 0 if skip is None or skip.dim() == 2 or skip.shape[0] == 1 else pixels
+    if not extension.C.dense_pair_counts(
+        a.data_ptr(), b.data_ptr(), address(skip), step, a.shape[0], pixels, torch.get_num_threads(),
+        intersection.data_ptr(), union.data_ptr(),
+    ):  # fmt: skip
+        check_bytes(("a", a), ("b", b), ("ignore", skip))
     return intersection, union
 
 
@@ -80,25 +75,31 @@ dense_counts = register(
 )
 
 
-# Packing: masks bool or uint8 [N, H, W] to words [N, H, words], area [N], box [N, 4], and back.
+# Packing: masks bool or bytes [N, H, W], or one [H, W], to words [N, H, words], area [N], box [N, 4], and back. `name`
+# is what messages call them.
 
 
-def _pack_cpu(masks: torch.Tensor) -> MaskParts:
+def _pack_cpu(masks: torch.Tensor, name: str) -> MaskParts:
     masks = masks.contiguous()
-    n, height, width = masks.shape
+    n, height, width = mask_shape(masks)
     words, area, box = new_parts(n, height, width)
-    extension.C.pack_masks(
+    if not extension.C.pack_masks(
         masks.data_ptr(), n, height, width, torch.get_num_threads(), words.data_ptr(), area.data_ptr(), box.data_ptr()
-    )  # fmt: skip
+    ):  # fmt: skip
+        check_bytes((name, masks))
     return words, area, box
 
 
-def _pack_fake(masks: torch.Tensor) -> MaskParts:
-    return empty_parts(masks, *masks.shape)
+def _pack_fake(masks: torch.Tensor, name: str) -> MaskParts:
+    return empty_parts(masks, *mask_shape(masks))
 
 
 pack = register(
-    "mask_pack", "(Tensor masks) -> (Tensor, Tensor, Tensor)", cpu=_pack_cpu, cuda=_mask_cuda.pack, fake=_pack_fake
+    "mask_pack",
+    "(Tensor masks, str name) -> (Tensor, Tensor, Tensor)",
+    cpu=_pack_cpu,
+    cuda=_mask_cuda.pack,
+    fake=_pack_fake,
 )
 
 
@@ -179,35 +180,32 @@ packed_counts = register(
 )
 
 
-# IoU of all pairs of dense masks a [N, H, W] and b [M, H, W]: the bits of `a` are never in memory all at once.
+# All pairs of dense masks a [N, H, W] and b [M, H, W]: the bits of `a` are never in memory all at once.
 
 
-def _dense_matrix_cpu(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
+def _dense_matrix_counts_cpu(a: torch.Tensor, b: torch.Tensor) -> Counts:
     a, b = a.contiguous(), b.contiguous()
     m, height, width = b.shape
-    out = _dense_matrix_fake(a, b, empty)
-    room = new_parts(m, height, width)
-    extension.C.dense_matrix_iou(
-        a.data_ptr(), a.shape[0], b.data_ptr(), _mask_args(*room), height, width, empty, torch.get_num_threads(),
-        out.data_ptr(),
-    )  # fmt: skip
-    return out
+    intersection, union = _dense_matrix_counts_fake(a, b)
+    packed_b = new_parts(m, height, width)
+    if not extension.C.dense_matrix_counts(
+        a.data_ptr(), a.shape[0], b.data_ptr(), _mask_args(*packed_b), height, width, torch.get_num_threads(),
+        intersection.data_ptr(), union.data_ptr(),
+    ):  # fmt: skip
+        check_bytes(("a", a), ("b", b))
+    return intersection, union
 
 
-def _dense_matrix_cuda(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
-    return _ratio_torch(*_mask_cuda.dense_matrix(a, b), empty)
+def _dense_matrix_counts_fake(a: torch.Tensor, b: torch.Tensor) -> Counts:
+    return empty_counts(a, (a.shape[0], b.shape[0]))
 
 
-def _dense_matrix_fake(a: torch.Tensor, b: torch.Tensor, empty: float) -> torch.Tensor:
-    return torch.empty((a.shape[0], b.shape[0]), dtype=torch.float64, device=a.device)
-
-
-dense_matrix = register(
-    "mask_dense_matrix",
-    "(Tensor a, Tensor b, float empty) -> Tensor",
-    cpu=_dense_matrix_cpu,
-    cuda=_dense_matrix_cuda,
-    fake=_dense_matrix_fake,
+dense_matrix_counts = register(
+    "mask_dense_matrix_counts",
+    "(Tensor a, Tensor b) -> (Tensor, Tensor)",
+    cpu=_dense_matrix_counts_cpu,
+    cuda=_mask_cuda.dense_matrix_counts,
+    fake=_dense_matrix_counts_fake,
 )
 
 
@@ -246,6 +244,8 @@ def iou_of_counts(counts: Counts, empty: float) -> torch.Tensor:
 
 def as_number(name: str, value: object) -> float:
     """A number as a float; a text, None or another object is refused by name."""
+    if type(value) is float:
+        return value
     if not isinstance(value, int | float) and not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number, got {value!r:.80}")
     return float(value)

@@ -15,6 +15,12 @@ def words_for(width: int) -> int:
     return (width + 63) // 64
 
 
+def mask_shape(masks: torch.Tensor) -> tuple[int, int, int]:
+    """Number, height and width of dense masks [N, H, W] or of one [H, W]."""
+    height, width = masks.shape[-2:]
+    return masks.shape[0] if masks.dim() == 3 else 1, height, width
+
+
 def empty_parts(like: torch.Tensor, n: int, height: int, width: int) -> MaskParts:
     """Memory for N packed masks, on the device of `like`."""
     shapes = ((n, height, words_for(width)), (n,), (n, 4))

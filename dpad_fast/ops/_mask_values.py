@@ -1,8 +1,9 @@
 """Dense masks as users give them: their sizes, and bool, 0 and 1, or any numbers with a threshold as values.
 
 Logits, probabilities, 255 for "ignored" and NaN all are "not 0", so reading them as masks would give wrong areas
-without a word. bool needs no look; bytes are looked at where they are, other numbers on their way to bool. On a GPU
-values are not looked at, which would make the stream wait: floats need a threshold there, integers are set where not 0.
+without a word. bool needs no look; the ops look at bytes while they read them, and other numbers are looked at on
+their way to bool. On a GPU values are not looked at, which would make the stream wait: floats need a threshold there,
+integers are set where not 0.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _BYTES = (torch.uint8, torch.int8)
 
 
 def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.Tensor:
-    """Bool or byte masks of any shape, of which each byte is 0 or 1 (on a GPU: 0 or not).
+    """Bool or byte masks of any shape. Bytes are as they came: ops on the CPU refuse those that are not 0 or 1.
 
     Args:
         name: what messages call them.
@@ -33,7 +34,8 @@ def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.
         threshold: masks that are not bool are set above it; None: they must hold 0 and 1.
 
     Raises:
-        ValueError: `masks` is of another type or layout, holds something else, or `threshold` does not suit it.
+        ValueError: `masks` is of another type or layout, holds something else (not looked for in bytes), or
+            `threshold` does not suit it.
     """
     if threshold is not None:
         threshold = _as_threshold(threshold)
@@ -48,11 +50,7 @@ def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.
             "first, as masks > 0.5, or give a threshold where the function takes one"
         )
     if threshold is None and values.dtype in _BYTES:
-        if values.device.type == "cuda":
-            return values
-        if type(values) is torch.Tensor and values.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_bytes(name, values)
-            return values
+        return values
     if values.requires_grad:
         values = values.detach()
     if threshold is not None and values.is_floating_point() and values.dtype.itemsize == 1:
@@ -60,24 +58,48 @@ def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.
     return _read(values, threshold, name)
 
 
-def as_dense(name: str, masks: object, threshold: float | None = None) -> torch.Tensor:
-    """Bool or byte masks [N, H, W] from a tensor or array."""
+def as_dense(name: str, masks: object, threshold: float | None = None, *, or_one: bool = False) -> torch.Tensor:
+    """Bool or byte masks [N, H, W], or [H, W] with `or_one`, from a tensor or array."""
     dense = as_bytes(name, masks, threshold)
-    if dense.dim() != 3:
-        raise ValueError(f"{name} must be [N, H, W], got {list(dense.shape)}")
-    check_size(name, dense.shape[1], dense.shape[2])
+    if dense.dim() != 3 and not (or_one and dense.dim() == 2):
+        raise ValueError(f"{name} must be {'[H, W] or ' if or_one else ''}[N, H, W], got {list(dense.shape)}")
+    check_size(name, dense.shape[-2], dense.shape[-1])
     return dense
+
+
+def as_bools(name: str, values: object) -> torch.Tensor:
+    """Bool values of any shape from bool or 0 and 1, looked at here (on a GPU: 0 or not)."""
+    found = as_bytes(name, values)
+    return found if found.dtype == torch.bool else _read(found, None, name)
+
+
+def check_bytes(*named: tuple[str, torch.Tensor | None]) -> None:
+    """Refuses the first byte that is neither 0 nor 1, by name, place and value; bool is not looked at.
+
+    For ops that found such a byte while they read all of these.
+    """
+    for name, values in named:
+        if values is None or values.dtype not in _BYTES or values.numel() == 0:
+            continue
+        if int(values.view(torch.uint8).numpy().max()) > 1:
+            _refuse(name, values, (values == 0) | (values == 1))
 
 
 def check_size(name: str, height: int, width: int) -> None:
     """Refuses by name what the ops refuse without one, which is all that is checked within a compiled graph."""
     if torch.compiler.is_compiling():
         return
+    if type(height) is not int or type(width) is not int or height >> 62 or width >> 62:
+        _check_sides(name, height, width)
+    extension.C.check_mask_size(name, height, width)
+
+
+def _check_sides(name: str, height: Any, width: Any) -> None:
+    """Refuses what the extension, whose integers end at 63 bits, would not take for a size, or would by rounding it."""
     if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
         raise ValueError(f"{name} must be whole numbers, got {height!r:.80} and {width!r:.80}")
-    if any(operator.index(side).bit_length() > 62 for side in (height, width)):  # the extension's integers end there
+    if any(operator.index(side).bit_length() > 62 for side in (height, width)):
         raise ValueError(f"{name} is too large: at most 65535 a side and 2^28 pixels, got {height} x {width}")
-    extension.C.check_mask_size(name, height, width)
 
 
 def check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
@@ -110,7 +132,7 @@ def _as_tensor(name: str, masks: object, threshold: float | None) -> torch.Tenso
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "biuf":
         what = f"an array of {masks.dtype}" if isinstance(masks, np.ndarray) else type(masks).__name__
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {what}")
-    if np.ma.is_masked(masks):
+    if type(masks) is not np.ndarray and np.ma.is_masked(masks):
         raise ValueError(f"{name} is a masked array with entries left out; fill them, as masks.filled(False)")
     # from_numpy warns of arrays that must not be written, and takes neither negative strides nor bytes in another
     # order, numbers of more than 8 bytes, or fields of records; a comparison makes an array that it takes.
@@ -120,12 +142,6 @@ def _as_tensor(name: str, masks: object, threshold: float | None) -> torch.Tenso
     if plain:
         return torch.from_numpy(masks)
     return torch.from_numpy(np.asarray(masks != 0 if masks.dtype == bool else _compared(name, masks, threshold)))
-
-
-def _check_bytes(name: str, values: torch.Tensor) -> None:
-    """By NumPy's largest value, which is found at the speed of memory; torch's takes five times as long."""
-    if values.numel() and int(values.view(torch.uint8).numpy().max()) > 1:
-        _refuse(name, values, (values == 0) | (values == 1))
 
 
 def _compared(name: str, values: Any, threshold: float | None) -> Any:

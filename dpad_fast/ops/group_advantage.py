@@ -16,6 +16,8 @@ from dpad_fast.ops._library import register
 SCALES = ("std", "none", "batch", "rloo", "gdpo", "gdpo-batch")
 SINGLETONS = ("zero", "reward")
 
+_INTEGERS = (int, np.integer)  # a tuple: `int | np.integer` would be made anew by each call
+
 _MASK_KINDS = {
     torch.bool: "bits8",
     torch.uint8: "bits8",
@@ -83,8 +85,9 @@ def group_advantage(
         rewards = rewards.detach()
     n = rewards.shape[0]
     terms = rewards.shape[1] if rewards.dim() == 2 else 1
-    _check_layout(rewards, groups, scale, weights is not None)
-    ids, group_size = _as_ids(groups, n, rewards.device)
+    ids, group_size = _as_ids(groups, rewards)
+    if group_size > 1 and group_size == terms and weights is None:
+        _warn_of_a_table(rewards, scale)
     if weights is not None:
         weights = _as_weights(weights, terms, rewards)
         weights = weights.detach() if weights.requires_grad else weights
@@ -115,25 +118,29 @@ def _check(rewards: torch.Tensor, scale: str, eps: float, singleton: str) -> Non
         raise ValueError(f"eps must be finite and not negative, got {eps}")
 
 
-def _check_layout(rewards: torch.Tensor, groups: Any, scale: str, weighted: bool) -> None:
+def _warn_of_a_table(rewards: torch.Tensor, scale: str) -> None:
     """A table of one group per row passes for as many terms as the group is large, and is rarely meant so."""
-    if rewards.dim() != 2 or not isinstance(groups, int) or isinstance(groups, bool) or rewards.shape[1] != groups:
-        return
+    if not scale.startswith("gdpo") and not torch.compiler.is_compiling():
+        warnings.warn(f"rewards {_layout(rewards)}, and for terms weights, which says so", UserWarning, stacklevel=3)
+
+
+def _layout(rewards: torch.Tensor) -> str:
     n, terms = rewards.shape
-    hint = f"[{n}, {terms}] is read as {n} completions of {terms} terms; "
-    hint += f"for {n} groups of {terms} give rewards.reshape(-1)"
-    if groups > 1 and n % groups != 0:
-        raise ValueError(f"groups is a group size, so it must divide N = {n}, got {groups}: rewards {hint}")
-    if groups > 1 and not weighted and not scale.startswith("gdpo") and not torch.compiler.is_compiling():
-        warnings.warn(f"rewards {hint}, and for terms weights, which says so", UserWarning, stacklevel=3)
+    return (
+        f"[{n}, {terms}] is read as {n} completions of {terms} terms; "
+        f"for {n} groups of {terms} give rewards.reshape(-1)"
+    )
 
 
-def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | None, int]:
-    """Ids [N] on the device, or None and the size of groups of neighbours."""
-    if isinstance(groups, int | np.integer) and not isinstance(groups, bool):
+def _as_ids(groups: Any, rewards: torch.Tensor) -> tuple[torch.Tensor | None, int]:
+    """Ids [N] on the device of the rewards and 0, or None and the size of groups of neighbours."""
+    n = rewards.shape[0]
+    if isinstance(groups, _INTEGERS) and not isinstance(groups, bool):
         groups = int(groups)
         if groups < 1 or n % groups != 0:
-            raise ValueError(f"groups is a group size, so it must be at least 1 and divide N = {n}, got {groups}")
+            table = rewards.dim() == 2 and rewards.shape[1] == groups
+            rule, hint = ("divide", f": rewards {_layout(rewards)}") if table else ("be at least 1 and divide", "")
+            raise ValueError(f"groups is a group size, so it must {rule} N = {n}, got {groups}{hint}")
         return None, groups
     if isinstance(groups, torch.Tensor):
         ids = groups
@@ -147,7 +154,7 @@ def _as_ids(groups: Any, n: int, device: torch.device) -> tuple[torch.Tensor | N
         raise ValueError(f"groups must hold one id for each of the {n} rewards, got shape {list(ids.shape)}")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"groups must hold integer ids, got {ids.dtype}")
-    return ids.to(device=device, dtype=torch.int64), 0
+    return ids.to(device=rewards.device, dtype=torch.int64), 0
 
 
 def _numbered(groups: Sequence[Any] | np.ndarray[Any, Any]) -> list[int]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from dpad_fast.ops import _mask_ops as ops
-from dpad_fast.ops._mask_values import Dense, as_bytes, as_dense, check_one_device, check_one_size
+from dpad_fast.ops._mask_values import Dense, as_bools, as_bytes, as_dense, check_one_device, check_one_size
 from dpad_fast.ops.packed_masks import PackedMasks as PackedMasks
 from dpad_fast.ops.packed_masks import as_packed, packed_counts
 
@@ -54,8 +54,8 @@ def mask_iou(
     skip = None
     if ignore is not None:
         skip = ignore.to_dense() if isinstance(ignore, PackedMasks) else as_bytes("ignore", ignore)
-        skip = skip[0] if skip.dim() == 3 and skip.shape[0] == 1 else skip
-        if skip.shape not in (dense_a.shape, dense_a.shape[1:]):
+        size = dense_a.shape[1:]
+        if skip.shape not in (size, (1, *size), dense_a.shape):
             raise ValueError(f"ignore must be [H, W] or [N, H, W] of a {list(dense_a.shape)}, got {list(skip.shape)}")
         check_one_device("masks and ignore", dense_a, skip)
     return ops.iou_of_counts(ops.dense_counts(dense_a, dense_b, skip), empty)
@@ -90,7 +90,7 @@ def mask_iou_matrix(
         dense_a, dense_b = as_dense("a", a, threshold), as_dense("b", b, threshold)
         check_one_size(dense_a.shape[1:], dense_b.shape[1:])
         check_one_device("a and b", dense_a, dense_b)
-        return ops.dense_matrix(dense_a, dense_b, ops.as_number("empty", empty))
+        return ops.iou_of_counts(ops.dense_matrix_counts(dense_a, dense_b), empty)
     packed_a, packed_b = as_packed("a", a, threshold), as_packed("b", b, threshold)
     intersection, union = packed_counts(packed_a, packed_b, ignore, matrix=True)
     if crowd is not None:
@@ -108,4 +108,4 @@ def _as_crowd(crowd: Any, n: int) -> torch.Tensor:
         raise ValueError(f"crowd must be [M] booleans, got {crowd!r:.80}") from None
     if flags.shape != (n,):
         raise ValueError(f"crowd must be [M] with M = {n}, got {list(flags.shape)}")
-    return as_bytes("crowd", flags).to(torch.bool)
+    return as_bools("crowd", flags)

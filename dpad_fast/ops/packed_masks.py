@@ -73,7 +73,7 @@ class PackedMasks:
         """
         if isinstance(masks, torch.Tensor | np.ndarray):
             dense = as_dense("masks", masks, threshold)
-            return cls._of(ops.pack(dense), dense.shape[2])
+            return cls._of(ops.pack(dense, "masks"), dense.shape[2])
         parts, size = [], None
         for i, mask in enumerate(masks):
             one = as_bytes(f"masks[{i}]", mask, threshold)
@@ -83,7 +83,7 @@ class PackedMasks:
             if size is None:
                 check_size(f"masks[{i}]", *one.shape)
             size = one.shape
-            parts.append(ops.pack(one.unsqueeze(0)))
+            parts.append(ops.pack(one, f"masks[{i}]"))
         if size is None:
             raise ValueError("masks is empty, so the masks' size is unknown; give an array [0, H, W]")
         words, area, box = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -209,7 +209,7 @@ def as_packed(name: str, masks: object, threshold: float | None = None) -> Packe
     if isinstance(masks, PackedMasks):
         return masks
     dense = as_dense(name, masks, threshold)
-    return PackedMasks._of(ops.pack(dense), dense.shape[2])
+    return PackedMasks._of(ops.pack(dense, name), dense.shape[2])
 
 
 def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: str) -> list[torch.Tensor]:
@@ -217,8 +217,8 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
     if ignore is None:
         return []
     if not isinstance(ignore, PackedMasks):
-        dense = as_bytes("ignore", ignore)
-        ignore = as_packed("ignore", dense.unsqueeze(0) if dense.dim() == 2 else dense)
+        dense = as_dense("ignore", ignore, or_one=True)
+        ignore = PackedMasks._of(ops.pack(dense, "ignore"), dense.shape[-1])
     if (ignore.height, ignore.width) != (masks.height, masks.width) or len(ignore) not in (1, len(masks)):
         raise ValueError(
             f"ignore must be one mask or {len(masks)} ({name}) of {masks.height} x {masks.width}, "

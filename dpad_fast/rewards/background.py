@@ -25,16 +25,16 @@ class PendingScore:
 
     def result(self, timeout: float | None = None) -> ScoreBatch:
         """Waits for the scores; after `timeout` seconds a TimeoutError."""
-        return self._here().result(timeout)
+        return self._in_its_process().result(timeout)
 
     def done(self) -> bool:
         """Whether `result` would return at once."""
-        return self._here().done()
+        return self._in_its_process().done()
 
     def __await__(self) -> Generator[Any, None, ScoreBatch]:
-        return asyncio.wrap_future(self._here()).__await__()
+        return asyncio.wrap_future(self._in_its_process()).__await__()
 
-    def _here(self) -> Future[ScoreBatch]:
+    def _in_its_process(self) -> Future[ScoreBatch]:
         if self._process != os.getpid():  # the threads that would finish it are not in this process
             raise RuntimeError("this batch was begun by the process that this one was forked from; score it here")
         return self._future

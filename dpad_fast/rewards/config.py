@@ -32,6 +32,7 @@ TERMS = (
     "non_repeat",
     "discriminative",
 )
+FORMAT_TERMS = ("think_format", "answer_format")
 BOX_TERMS = ("iou", "box_l1", "point_l1")
 MAX_OBJECTS = 1000  # matching two lists of this length takes tens of MB and, where made to be slow, some seconds
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpad_fast.rewards import RewardScorer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Names without a module, where they are found when a run begins; training itself imports none of them.
 SHORT_NAMES = {"names_any_object": "dpad_fast.demo.controls:names_any_object"}
+_NO_MAKER = "extra_rewards: {!r:.80} must be a function that takes the scorer and returns a reward function"
 _PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -48,14 +50,33 @@ def make_extra_reward(name: str, scorer: RewardScorer) -> RewardFunction:
     Raises:
         ValueError: if there is no such module or function, or what it returns cannot be called.
     """
+    reward = _imported(name)(scorer)
+    if not callable(reward):
+        raise ValueError(_NO_MAKER.format(name))
+    made: RewardFunction = reward
+    return made
+
+
+def check_extra_rewards(names: Iterable[str]) -> None:
+    """Import extra rewards before anything slow is done for a run.
+
+    Args:
+        names: as in `extra_rewards`.
+
+    Raises:
+        ValueError: if one of them cannot be imported, or is no function.
+    """
+    for name in names:
+        _imported(name)
+
+
+def _imported(name: str) -> Callable[[RewardScorer], Any]:
     module, _, function = place_of(name).partition(":")
     try:
         make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a user's module may fail in any way while it is imported
         raise ValueError(f"extra_rewards: {name!r:.80} cannot be imported: {error}") from error
-    if not callable(make) or not callable(reward := make(scorer)):
-        raise ValueError(
-            f"extra_rewards: {name!r:.80} must be a function that takes the scorer and returns a reward function"
-        )
-    made: RewardFunction = reward
-    return made
+    if not callable(make):
+        raise ValueError(_NO_MAKER.format(name))
+    found: Callable[[RewardScorer], Any] = make
+    return found

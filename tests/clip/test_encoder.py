@@ -356,3 +356,17 @@ def test_python_without_docstrings_is_refused():
     done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "transformers makes its models with docstrings, which python -OO drops" in done.stderr.splitlines()[-1]
+
+
+def test_loading_shows_no_bar(capfd):
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        df.load_encoder("shapes")
+        assert logging.is_progress_bar_enabled()  # the caller's setting stays
+        assert "Loading" not in capfd.readouterr().err
+    finally:
+        if not shown:
+            logging.disable_progress_bar()

@@ -45,18 +45,18 @@ def test_packing_and_back(size: tuple[int, int]) -> None:
     for by in (0, 1, 8, 13):
         dense = shifted(masks(5, *size), by)
         with poisoned_memory():
-            packed = _mask_cuda.pack(dense)
+            packed = _mask_cuda.pack(dense, "masks")
             back = _mask_cuda.unpack(packed[0], size[1])
             measured = _mask_cuda.measure(packed[0], size[1])
-        same(packed, cpu.pack(dense))
+        same(packed, cpu.pack(dense, "masks"))
         same(measured, packed[1:])
         assert torch.equal(back, dense)
     numbers = torch.randint(0, 4, (2, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8) * 64
-    same(_mask_cuda.pack(numbers), cpu.pack(numbers))
+    same(_mask_cuda.pack(numbers, "masks"), cpu.pack(numbers.bool(), "masks"))
 
 
 def test_words_at_odd_addresses() -> None:
-    words = cpu.pack(masks(3, 5, 65))[0]  # 10 words a mask, so that pairs are aligned in every mask or in none
+    words = cpu.pack(masks(3, 5, 65), "masks")[0]  # 10 words a mask: pairs are aligned in every mask or in none
     odd = shifted(words, 1)
     same(_mask_cuda.measure(odd, 65), cpu.measure(words, 65))
     assert torch.equal(_mask_cuda.unpack(odd, 65), cpu.unpack(words, 65))
@@ -78,8 +78,8 @@ def test_counts_of_pairs(size: tuple[int, int], kind: str) -> None:
         with poisoned_memory():
             got = _mask_cuda.dense_counts(shifted(a, by), shifted(b, 2 * by), moved)
         same(got, cpu.dense_counts(a, b, ignore))
-    left, right = list(cpu.pack(a)), list(cpu.pack(b))
-    skip = [] if ignore is None else list(cpu.pack(ignore.view(-1, *size)))
+    left, right = list(cpu.pack(a, "masks")), list(cpu.pack(b, "masks"))
+    skip = [] if ignore is None else list(cpu.pack(ignore.view(-1, *size), "masks"))
     expected = cpu.packed_counts(left, right, skip, size[1], False)
     for by in (0, 1):
         got = _mask_cuda.packed_counts([shifted(left[0], by), *left[1:]], right, skip, size[1], False)
@@ -91,21 +91,21 @@ def test_counts_of_pairs(size: tuple[int, int], kind: str) -> None:
                                               (2, 3, (96, 640))])  # fmt: skip
 def test_counts_of_all_pairs(n: int, m: int, size: tuple[int, int], kind: str) -> None:
     a, b, ignore = masks(n, *size), masks(m, *size, seed=1), ignores(kind, m, *size)
-    left, right = list(cpu.pack(a)), list(cpu.pack(b))
-    skip = [] if ignore is None else list(cpu.pack(ignore.view(-1, *size)))
+    left, right = list(cpu.pack(a, "masks")), list(cpu.pack(b, "masks"))
+    skip = [] if ignore is None else list(cpu.pack(ignore.view(-1, *size), "masks"))
     with poisoned_memory():
         got = _mask_cuda.packed_counts(left, right, skip, size[1], True)
     same(got, cpu.packed_counts(left, right, skip, size[1], True))
     if kind == "none":
-        same(_mask_cuda.dense_matrix(a, b), got)
+        same(_mask_cuda.dense_matrix_counts(a, b), got)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5), (3, 4, 0)])
 def test_nothing_at_all(shape: tuple[int, int, int]) -> None:
     dense = torch.zeros(shape, dtype=torch.bool)
-    packed = cpu.pack(dense)
+    packed = cpu.pack(dense, "masks")
     with poisoned_memory():
-        same(_mask_cuda.pack(dense), packed)
+        same(_mask_cuda.pack(dense, "masks"), packed)
         assert torch.equal(_mask_cuda.unpack(packed[0], shape[2]), dense)
         same(_mask_cuda.dense_counts(dense, dense, None), cpu.dense_counts(dense, dense, None))
         for matrix in (False, True):
@@ -116,9 +116,9 @@ def test_nothing_at_all(shape: tuple[int, int, int]) -> None:
 def test_layouts_and_bad_dtypes() -> None:
     dense = masks(4, 20, 30)
     turned = dense.permute(1, 2, 0)
-    same(_mask_cuda.pack(turned), cpu.pack(turned))
+    same(_mask_cuda.pack(turned, "masks"), cpu.pack(turned, "masks"))
     same(
         _mask_cuda.dense_counts(turned, turned.flip(0), turned[0]), cpu.dense_counts(turned, turned.flip(0), turned[0])
     )
     with pytest.raises(ValueError, match=r"mask_pack: masks must be bool or of 8-bit integers, got torch\.int64"):
-        _mask_cuda.pack(dense.long())
+        _mask_cuda.pack(dense.long(), "masks")

@@ -151,7 +151,7 @@ def test_bad_tensors_are_named() -> None:
 def test_a_failed_launch_says_what_cuda_says(launchers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_mask_cuda, "_stream", lambda device: (3, 0))
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
-        _mask_cuda.pack(torch.zeros(1, 2, 3, dtype=torch.bool))
+        _mask_cuda.pack(torch.zeros(1, 2, 3, dtype=torch.bool), "masks")
 
 
 @pytest.mark.usefixtures("launchers")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dpad_fast.data.geometry import box_of, inscribed_points
+from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.data.resize import Sizing, resize_mask, resize_target, store_picture
 from dpad_fast.types import Target
 

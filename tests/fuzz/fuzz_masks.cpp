@@ -76,9 +76,12 @@ void check_runs(const dpad::Rle& rle) {
   const dpad::CompactMask compact(rle);
   REQUIRE(dpad::intersect(compact.view(), compact.view()) == area && same(compact.box, box));
   const dpad::PackedView packed{words.data(), &area, &box, 1, rle.height, rle.width};
-  double iou = 0;
-  dpad::dense_matrix_iou(drawn.data(), 1, packed, 0.5, 1, &iou);
-  REQUIRE(iou == (area == 0 ? 0.5 : 1.0));
+  int64_t both = -1, either = -1;
+  REQUIRE(dpad::dense_matrix_counts(drawn.data(), 1, packed, 1, &both, &either) <= 1);
+  REQUIRE(both == area && either == area);
+  double iou = -1;
+  dpad::rle_iou(rle, {{dpad::CompactMask(again), again.height, again.width, false}}, 1, &iou);
+  REQUIRE(iou == (area == 0 ? 0.0 : 1.0));
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, true)) == area);
   REQUIRE(dpad::rle_area(dpad::rle_merge({rle, again}, false)) == area);
 }

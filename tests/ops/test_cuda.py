@@ -98,7 +98,7 @@ def test_an_extension_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(extension, "C", WithoutCuda(), raising=False)
     for call in (
-        lambda: _mask_cuda.pack(inputs("cpu")["a"]),
+        lambda: _mask_cuda.pack(inputs("cpu")["a"], "masks"),
         lambda: _mask_cuda.draw(*gather_on_host(), 8, 8, "coco"),
     ):
         with pytest.raises(RuntimeError, match=r"need CUDA kernels.*built without them.*DPAD_FAST_CUDA=on"):
@@ -178,12 +178,12 @@ def test_gpu_masks_and_polygons_in_every_bit(size: tuple[int, int]) -> None:
     flat = gather([(rng.random((7, 2)) - 0.2) * 1.5 * size[::-1] for _ in range(5)])
     on_gpu = [tensor.cuda() for tensor in (a, b, ignore, *flat)]
     packed = PackedMasks.from_dense(on_gpu[0])
-    same(tuple(packed.parts), ops.pack(a))
+    same(tuple(packed.parts), ops.pack(a, "masks"))
     same(packed.to_dense(), a)
     same(ops.dense_counts(*on_gpu[:3]), ops.dense_counts(a, b, ignore))
     for matrix in (False, True):
-        parts = [list(ops.pack(mask)) for mask in on_gpu[:3]]
-        host = [list(ops.pack(mask)) for mask in (a, b, ignore)]
+        parts = [list(ops.pack(mask, "masks")) for mask in on_gpu[:3]]
+        host = [list(ops.pack(mask, "masks")) for mask in (a, b, ignore)]
         same(ops.packed_counts(*parts, size[1], matrix), ops.packed_counts(*host, size[1], matrix))
     for rule in RULES:
         same(ops.draw(*on_gpu[3:], *size, rule), ops.draw(*flat, *size, rule))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dpad_fast.ops import PackedMasks, _mask_values, mask_iou, mask_iou_matrix, polygon_iou
+from dpad_fast.ops import PackedMasks, _mask_ops, _mask_values, mask_iou, mask_iou_matrix, polygon_iou
 from dpad_fast.reference import masks as reference
 
 RNG = np.random.default_rng(7)
@@ -142,16 +142,57 @@ def test_thresholds_and_flags_that_do_not_suit_are_named(call, message):
 
 def test_bool_masks_are_not_looked_at(monkeypatch):
     """Such masks take the fast path: they are neither compared nor copied."""
-    for name in ("_check_bytes", "_compared", "_read"):
-        monkeypatch.delattr(_mask_values, name)
+    for module, name in ((_mask_ops, "check_bytes"), (_mask_values, "_compared"), (_mask_values, "_read")):
+        monkeypatch.delattr(module, name)
     masks = torch.from_numpy(A)
     assert _mask_values.as_bytes("a", masks) is masks
     assert mask_iou(A, A).tolist() == [1.0] * 4
 
 
-def test_bytes_are_looked_at_where_they_are():
+@pytest.mark.parametrize("front", FRONTS)
+def test_bytes_are_looked_at_while_they_are_read(front, monkeypatch):
+    """Only a byte that is neither 0 nor 1 is looked for a second time."""
+    for module, name in ((_mask_ops, "check_bytes"), (_mask_values, "_compared"), (_mask_values, "_read")):
+        monkeypatch.delattr(module, name)
     masks = torch.from_numpy(A.astype(np.uint8))
     assert _mask_values.as_bytes("a", masks) is masks
+    FRONTS[front][1](masks)
+    with pytest.raises(NameError, match="check_bytes"):
+        FRONTS[front][1](with_value(torch.uint8, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+@pytest.mark.parametrize("size", [(1, 1), (3, 63), (2, 65), (7, 130), (480, 640)])
+def test_a_byte_is_found_wherever_it_stands(size, dtype):
+    height, width = size
+    threads = torch.get_num_threads()
+    for place in {(0, 0, 0), (1, height // 2, width // 3), (2, height - 1, 0), (2, height - 1, width - 1)}:
+        masks = torch.zeros((3, *size), dtype=dtype)
+        masks[place] = -1 if dtype == torch.int8 else 255
+        where = ", ".join(map(str, place))
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            try:
+                for function in (mask_iou, mask_iou_matrix):
+                    with pytest.raises(ValueError, match=rf"^a\[{where}\] is {masks[place]}; expected 0 and 1"):
+                        function(masks, masks)
+            finally:
+                torch.set_num_threads(threads)
+
+
+def test_the_place_in_an_ignored_mask_is_that_of_the_argument():
+    bad = with_value(torch.uint8, 3)[2]
+    for ignore, place in ((bad, r"\[5, 66\]"), (bad[None], r"\[0, 5, 66\]")):
+        for a in (A, PackedMasks.from_dense(A)):
+            with pytest.raises(ValueError, match=rf"^ignore{place} is 3; expected 0 and 1"):
+                mask_iou(a, B, ignore=ignore)
+
+
+def test_other_bytes_of_bool_masks_are_set():
+    """A view as bool may hold them; beside bytes, which are looked at, they are no error either."""
+    odd = torch.from_numpy(A.astype(np.uint8) * 7).view(torch.bool)
+    assert torch.equal(mask_iou(odd, B.astype(np.uint8)), mask_iou(A, B))
+    assert torch.equal(mask_iou_matrix(odd, B.astype(np.uint8)), mask_iou_matrix(A, B))
 
 
 def test_registration():

@@ -217,15 +217,15 @@ def test_each_instruction_set_agrees(level):
         "rng = np.random.default_rng(1)\n"
         "for height, width in ((1, 1), (3, 63), (5, 64), (70, 65), (90, 200), (40, 700), (9, 1100), (300, 20)):\n"
         "    a, b = rng.random((2, 3, height, width)) < 0.5\n"
-        "    on, any_bytes = a.copy(), torch.from_numpy(a * rng.integers(1, 256, a.shape, np.uint8))\n"
+        "    on, any_bytes = a.copy(), torch.from_numpy(a * rng.integers(1, 256, a.shape, np.uint8)).view(torch.bool)\n"
         "    ignore = rng.random(b.shape) < 0.2\n"
         "    assert np.array_equal(mask_iou(a, b, ignore=ignore).numpy(), reference.mask_iou(on, b, ignore))\n"
         "    assert np.array_equal(mask_iou_matrix(a, b, ignore=ignore), reference.mask_iou_matrix(on, b, ignore))\n"
         "    packed = PackedMasks.from_dense(a)\n"
-        "    assert torch.equal(ops.pack(any_bytes)[0], packed.words)\n"
+        "    assert torch.equal(ops.pack(any_bytes, 'a')[0], packed.words)\n"
         "    counts = ops.dense_counts(any_bytes, torch.from_numpy(b), torch.from_numpy(ignore))\n"
         "    assert np.array_equal(ops.ratio(*counts, 0.0), reference.mask_iou(on, b, ignore))\n"
-        "    got = ops.dense_matrix(any_bytes, torch.from_numpy(b), 0.0)\n"
+        "    got = ops.ratio(*ops.dense_matrix_counts(any_bytes, torch.from_numpy(b)), 0.0)\n"
         "    assert np.array_equal(got, reference.mask_iou_matrix(on, b))\n"
         "    assert np.array_equal(packed.to_dense().numpy(), on)\n"
         "    assert np.array_equal(mask_iou_matrix(a, b), reference.mask_iou_matrix(on, b))\n"
@@ -293,9 +293,10 @@ def test_registration():
     left, right = pack(a), pack(b)
     for args in ((a, b, None), (a, b, a), (a, b, a[0]), (a.transpose(1, 2), b.transpose(1, 2), None)):
         torch.library.opcheck(ops.dense_counts, args)
-    torch.library.opcheck(ops.dense_matrix, (a, b[:3], 0.5))
-    torch.library.opcheck(ops.dense_matrix, (a.transpose(1, 2), b.transpose(1, 2), 0.0))
-    torch.library.opcheck(ops.pack, (a,))
+    torch.library.opcheck(ops.dense_matrix_counts, (a, b[:3]))
+    torch.library.opcheck(ops.dense_matrix_counts, (a.transpose(1, 2), b.transpose(1, 2)))
+    torch.library.opcheck(ops.pack, (a, "a"))
+    torch.library.opcheck(ops.pack, (a[0].T, "a"))
     torch.library.opcheck(ops.unpack, (left.words, 70))
     torch.library.opcheck(ops.measure, (left.words, 70))
     torch.library.opcheck(ops.ratio, (*ops.dense_counts(a, b, None), 0.5))

@@ -110,6 +110,21 @@ def test_rows_that_share_a_broken_picture(tiny, tmp_path):
     scorer, given, arguments = score(df.ClipEncoder.from_transformers(*tiny), rows)
     found = scorer.score(*given, **arguments)
     assert found.reasons == ("bad-image", well(found, 1), "bad-image")
+    assert found.errors[0].startswith("images[0] cannot be decoded")
+    assert found.errors[2] == found.errors[0].replace("images[0]", "images[2]")
+
+
+@pytest.mark.parametrize("name", ["missing.png", "empty.png"])
+def test_rows_that_share_a_picture_that_does_not_open(tiny, tmp_path, name):
+    path = str(tmp_path / name)
+    if name == "empty.png":
+        (tmp_path / name).write_bytes(b"")
+    rows = [(TARGET, path, key, None) for key in ("a", "a", None)]
+    scorer, given, arguments = score(df.ClipEncoder.from_transformers(*tiny), rows)
+    found = scorer.score(*given, **arguments)
+    assert [error.partition(" ")[0] for error in found.errors] == ["images[0]", "images[1]", "images[2]"]
+    no_encoder = df.RewardScorer(df.RewardConfig(terms=("iou",))).score(*given, **arguments)
+    assert [error.partition(" ")[0] for error in no_encoder.errors] == ["images[0]", "images[1]", "images[2]"]
 
 
 def test_masks_and_other_boxes(encoder):

@@ -2,9 +2,10 @@
 
 import pytest
 
+from dpad_fast import experiment
 from dpad_fast.rewards import RewardConfig, RewardScorer
 from dpad_fast.train.config import from_dict
-from dpad_fast.train.extra_rewards import make_extra_reward
+from dpad_fast.train.extra_rewards import check_extra_rewards, make_extra_reward
 from dpad_fast.train.run import _rewards
 
 
@@ -54,5 +55,26 @@ def test_what_is_no_place_is_refused_with_the_configuration(name):
 )
 def test_what_is_not_there_is_named(my_rewards, name, reason):
     config = from_dict({"extra_rewards": [name]})
+    if name != "my_rewards:nothing":
+        with pytest.raises(ValueError, match=f"extra_rewards: '{name}' {reason}"):
+            check_extra_rewards([name])
     with pytest.raises(ValueError, match=f"extra_rewards: '{name}' {reason}"):
         make_extra_reward(config.extra_rewards[0], RewardScorer(RewardConfig.preset("seg-zero")))
+
+
+def test_nothing_slow_is_done_for_a_run_whose_reward_is_missing(tmp_path, monkeypatch):
+    def too_late(*arguments, **named):
+        raise AssertionError("the run has begun")
+
+    for name in ("make_encoder", "evaluate_policy", "train_claimed"):
+        monkeypatch.setattr(experiment, name, too_late)
+    config = from_dict({"out": str(tmp_path / "run"), "extra_rewards": ["no_such_module:f"]})
+    with pytest.raises(ValueError, match="extra_rewards: 'no_such_module:f' cannot be imported: No module named"):
+        experiment.run_experiment(config)
+
+
+def test_a_module_that_fails_while_it_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "broken_rewards.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="extra_rewards: 'broken_rewards:f' cannot be imported: division by zero"):
+        check_extra_rewards(["broken_rewards:f"])

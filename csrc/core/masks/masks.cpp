@@ -1,6 +1,7 @@
 #include "core/masks/masks.h"
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -42,30 +43,38 @@ void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area
 
 namespace {
 
-double ratio(int64_t intersection, int64_t uni, double empty) {
-  return uni == 0 ? empty : static_cast<double>(intersection) / static_cast<double>(uni);
-}
+// The OR of the bytes that several threads read.
+class ByteOr {
+ public:
+  void add(uint8_t bytes) { all_.fetch_or(bytes, std::memory_order_relaxed); }
+  uint8_t get() const { return all_.load(std::memory_order_relaxed); }
 
-void pack_mask(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, int64_t* area, PixelBox* box) {
+ private:
+  std::atomic<uint8_t> all_{0};
+};
+
+uint8_t pack_mask(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, int64_t* area, PixelBox* box) {
   const int64_t stride = words_for(width);
   uint64_t columns[words_for(kMaxSide)];
   std::fill_n(columns, stride, uint64_t{0});
   Extent extent{columns};
-  mask_table().pack(dense, height, width, words, extent);
+  const uint8_t bytes = mask_table().pack(dense, height, width, words, extent);
   *area = extent.area;
   *box = box_of(extent, stride);
+  return bytes;
 }
 
 }  // namespace
 
-void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
-                int64_t* area, PixelBox* box) {
+uint8_t pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
+                   int64_t* area, PixelBox* box) {
   const int64_t size = height * words_for(width);
+  ByteOr bytes;
   for_masks(n, height * width, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      pack_mask(dense + i * height * width, height, width, words + i * size, area + i, box + i);
-    }
+    for (int64_t i = begin; i < end; ++i)
+      bytes.add(pack_mask(dense + i * height * width, height, width, words + i * size, area + i, box + i));
   });
+  return bytes.get();
 }
 
 void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, int threads, uint8_t* dense) {
@@ -76,17 +85,20 @@ void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t widt
   });
 }
 
-void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
-                       int64_t pixels, int threads, int64_t* intersection, int64_t* uni) {
+uint8_t dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
+                          int64_t pixels, int threads, int64_t* intersection, int64_t* uni) {
   const MaskTable& table = mask_table();
+  ByteOr bytes;
   for_masks(n, 2 * pixels, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const uint8_t* skip = ignore == nullptr ? nullptr : ignore + i * ignore_step;
       const Counts counts = table.dense_counts(a + i * pixels, b + i * pixels, skip, pixels);
       intersection[i] = counts.intersection;
       uni[i] = counts.uni;
+      bytes.add(counts.bytes);
     }
   });
+  return bytes.get();
 }
 
 int64_t intersect(const MaskView& a, const MaskView& b) {
@@ -105,21 +117,25 @@ int64_t intersect(const MaskView& a, const MaskView& b) {
   return table.and_count(from_a, a.stride, from_b, b.stride, bottom - top, right - left);
 }
 
-void dense_matrix_iou(const uint8_t* a, int64_t n, const PackedView& b, double empty, int threads, double* out) {
+uint8_t dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
+                            int64_t* uni) {
   const int64_t pixels = b.height * b.width;
+  ByteOr bytes;
   for_masks(n, pixels, threads, [&](int64_t begin, int64_t end) {
     std::vector<uint64_t> words(static_cast<size_t>(b.mask_words()));
     int64_t area = 0;
     PixelBox box;
     for (int64_t i = begin; i < end; ++i) {
-      pack_mask(a + i * pixels, b.height, b.width, words.data(), &area, &box);
+      bytes.add(pack_mask(a + i * pixels, b.height, b.width, words.data(), &area, &box));
       const MaskView mask = PackedView{words.data(), &area, &box, 1, b.height, b.width}.view(0);
       for (int64_t j = 0; j < b.n; ++j) {
         const int64_t both = intersect(mask, b.view(j));
-        out[i * b.n + j] = ratio(both, area + b.area[j] - both, empty);
+        intersection[i * b.n + j] = both;
+        uni[i * b.n + j] = area + b.area[j] - both;
       }
     }
   });
+  return bytes.get();
 }
 
 namespace {
@@ -260,7 +276,7 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
 }
 
 void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = ratio(intersection[i], uni[i], empty);
+  for (int64_t i = 0; i < n; ++i) out[i] = iou_ratio(intersection[i], uni[i], empty);
 }
 
 }  // namespace dpad

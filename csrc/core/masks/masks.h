@@ -58,24 +58,26 @@ struct PackedView {
   MaskView view(int64_t i) const;
 };
 
-// dense [n, height, width] bytes, not 0 is set; fills words, area and box.
-void pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
-                int64_t* area, PixelBox* box);
+// dense [n, height, width] bytes, not 0 is set; fills words, area and box. Here and below, what reads dense masks
+// returns the OR of all bytes that it read: 0 or 1 where each of them is.
+uint8_t pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
+                   int64_t* area, PixelBox* box);
 void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, int threads, uint8_t* dense);
 // Area and box of one mask's words.
 void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area, PixelBox* box);
 
 // Paired counts of dense masks [n, pixels]; ignore is null, [pixels] (ignore_step 0) or [n, pixels] (ignore_step
 // pixels).
-void dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
-                       int64_t pixels, int threads, int64_t* intersection, int64_t* uni);
+uint8_t dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
+                          int64_t pixels, int threads, int64_t* intersection, int64_t* uni);
 
 // The pixels that both masks have; nothing is read outside the meeting of their boxes.
 int64_t intersect(const MaskView& a, const MaskView& b);
 
-// IoU [n, b.n] of dense masks a [n, height, width] with packed ones, `empty` where the union is 0: each is packed into
-// a few pages that stay in cache, and met with all of b before the next is read.
-void dense_matrix_iou(const uint8_t* a, int64_t n, const PackedView& b, double empty, int threads, double* out);
+// Counts [n, b.n] of dense masks a [n, height, width] with packed ones: each is packed into a few pages that stay in
+// cache, and met with all of b before the next is read.
+uint8_t dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
+                            int64_t* uni);
 
 // Paired counts of packed masks, n of each. `ignore` may be null, hold one mask, or n.
 void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
@@ -84,7 +86,10 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                           int64_t* intersection, int64_t* uni);
 
-// out[i] = intersection[i] / uni[i], `empty` where the union is 0.
+// The one way from counts to an IoU: `empty` where the union is 0.
+inline double iou_ratio(int64_t intersection, int64_t uni, double empty) {
+  return uni == 0 ? empty : static_cast<double>(intersection) / static_cast<double>(uni);
+}
 void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out);
 
 // Squared Euclidean distance of each set pixel to the nearest one that is not, beyond the image included; 0 elsewhere.

@@ -250,6 +250,22 @@ MaskView CompactMask::view() const {
   return {words.data(), words_for(box.y2) - box.y1 / 64, box.y1 / 64, {box.y1, box.x1, box.y2, box.x2}};
 }
 
+void rle_iou(const Rle& detection, const std::vector<RleTruth>& truths, int64_t step, double* out) {
+  const CompactMask mask(detection);
+  for (const RleTruth& truth : truths) {
+    double& iou = *out;
+    out += step;
+    iou = 0;
+    if (!boxes_overlap(mask.box, truth.mask.box)) continue;
+    if (detection.height != truth.height || detection.width != truth.width) {
+      iou = -1;
+      continue;
+    }
+    const int64_t both = intersect(mask.view(), truth.mask.view());
+    iou = iou_ratio(both, mask.area + (truth.crowd ? 0 : truth.mask.area - both), 0);
+  }
+}
+
 namespace {
 
 // Transposes 64 x 64 bits in place: bit c of word r goes to bit r of word c.

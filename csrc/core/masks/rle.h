@@ -52,9 +52,21 @@ struct CompactMask {
   int64_t area = 0;
   PixelBox box;
 
+  CompactMask() = default;
   explicit CompactMask(const Rle& rle);
   // With x and y exchanged, so that columns are what rows are elsewhere: only to be met with its like.
   MaskView view() const;
 };
+
+// A mask that others are compared with, and whether it is a crowd.
+struct RleTruth {
+  CompactMask mask;
+  int64_t height = 0, width = 0;
+  bool crowd = false;
+};
+
+// IoU of one detection with each truth, as pycocotools.mask.iou: a crowd's union is the detection's area, and the IoU
+// is -1 where masks of different sizes have boxes that overlap. out[i * step] belongs to truths[i].
+void rle_iou(const Rle& detection, const std::vector<RleTruth>& truths, int64_t step, double* out);
 
 }  // namespace dpad

@@ -31,6 +31,12 @@ inline int64_t sum_lanes(__m256i v) {
   return _mm_cvtsi128_si64(pair) + _mm_extract_epi64(pair, 1);
 }
 
+inline uint8_t or_lanes(__m256i v) {
+  uint8_t bytes[32];
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes), v);
+  return or_bytes(bytes, 32);
+}
+
 // Full adder on bits: high and low together are a + b + c.
 inline void add3(__m256i& high, __m256i& low, __m256i a, __m256i b, __m256i c) {
   const __m256i half = _mm256_xor_si256(a, b);
@@ -116,7 +122,7 @@ int64_t count(const uint64_t* a, int64_t words) {
 // 255 steps fill the byte counters, then they are added up; the counters hold pixels that are *not* in the set.
 Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
   const __m256i zero = _mm256_setzero_si256();
-  __m256i missing_inter = zero, missing_union = zero;
+  __m256i missing_inter = zero, missing_union = zero, all = zero;
   const int64_t vectors = n / 32;
   for (int64_t done = 0; done < vectors;) {
     const int64_t stop = vectors - done < 255 ? vectors : done + 255;
@@ -126,11 +132,14 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
         prefetch_ahead(a + 32 * done);
         prefetch_ahead(b + 32 * done);
       }
-      __m256i off_a = _mm256_cmpeq_epi8(load(a + 32 * done), zero);
-      __m256i off_b = _mm256_cmpeq_epi8(load(b + 32 * done), zero);
+      const __m256i va = load(a + 32 * done), vb = load(b + 32 * done);
+      __m256i off_a = _mm256_cmpeq_epi8(va, zero);
+      __m256i off_b = _mm256_cmpeq_epi8(vb, zero);
+      all = _mm256_or_si256(all, _mm256_or_si256(va, vb));
       if (ignore != nullptr) {
-        const __m256i skipped =
-            _mm256_xor_si256(_mm256_cmpeq_epi8(load(ignore + 32 * done), zero), _mm256_set1_epi8(-1));
+        const __m256i vi = load(ignore + 32 * done);
+        all = _mm256_or_si256(all, vi);
+        const __m256i skipped = _mm256_xor_si256(_mm256_cmpeq_epi8(vi, zero), _mm256_set1_epi8(-1));
         off_a = _mm256_or_si256(off_a, skipped);
         off_b = _mm256_or_si256(off_b, skipped);
       }
@@ -144,31 +153,40 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
   Counts counts = dense_counts_tail(a + tail, b + tail, ignore == nullptr ? nullptr : ignore + tail, n - tail);
   counts.intersection += tail - sum_lanes(missing_inter);
   counts.uni += tail - sum_lanes(missing_union);
+  counts.bytes |= or_lanes(all);
   return counts;
 }
 
-inline uint64_t pack32(const uint8_t* bytes) {
-  const __m256i off = _mm256_cmpeq_epi8(load(bytes), _mm256_setzero_si256());
+inline uint64_t pack32(__m256i pixels) {
+  const __m256i off = _mm256_cmpeq_epi8(pixels, _mm256_setzero_si256());
   return static_cast<uint32_t>(~_mm256_movemask_epi8(off));
 }
 
 inline uint64_t pack64(const uint8_t* bytes) {
   prefetch_ahead(bytes);
-  return pack32(bytes) | pack32(bytes + 32) << 32;
+  return pack32(load(bytes)) | pack32(load(bytes + 32)) << 32;
 }
 
 int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {
   return find_changes(bytes, n, last, positions, pack64, pack_bytes);
 }
 
-inline void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
-  int64_t x = 0;
-  for (; x + 64 <= width; x += 64) *words++ = pack64(row + x);
-  if (x < width) *words = pack_bytes(row + x, width - x);
-}
-
-void pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
-  pack_rows(dense, height, width, words, extent, pack_row);
+uint8_t pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
+  __m256i all = _mm256_setzero_si256();
+  uint8_t ends = 0;
+  pack_rows(dense, height, width, words, extent, [&](const uint8_t* row, int64_t n, uint64_t* to) {
+    int64_t x = 0;
+    for (; x + 64 <= n; x += 64) {
+      prefetch_ahead(row + x);
+      const __m256i low = load(row + x), high = load(row + x + 32);
+      all = _mm256_or_si256(all, _mm256_or_si256(low, high));
+      *to++ = pack32(low) | pack32(high) << 32;
+    }
+    if (x == n) return;
+    *to = pack_bytes(row + x, n - x);
+    ends |= or_bytes(row + x, n - x);
+  });
+  return static_cast<uint8_t>(ends | or_lanes(all));
 }
 
 inline void unpack32(uint32_t bits, uint8_t* out) {

@@ -53,16 +53,25 @@ int64_t and_count(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_
 
 int64_t count(const uint64_t* a, int64_t words) { return and_count(a, words, a, words, 1, words); }
 
+inline uint8_t or_lanes(__m512i v) {
+  uint8_t bytes[64];
+  _mm512_storeu_si512(bytes, v);
+  return or_bytes(bytes, 64);
+}
+
 Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
   Counts counts;
+  __m512i all = _mm512_setzero_si512();
   for (int64_t i = 0; i < n; i += 64) {
     prefetch_ahead(a + i);
     prefetch_ahead(b + i);
     const __mmask64 inside = first_bytes(n - i);
     const __m512i va = _mm512_maskz_loadu_epi8(inside, a + i), vb = _mm512_maskz_loadu_epi8(inside, b + i);
     uint64_t on_a = _mm512_test_epi8_mask(va, va), on_b = _mm512_test_epi8_mask(vb, vb);
+    all = _mm512_or_si512(all, _mm512_or_si512(va, vb));
     if (ignore != nullptr) {
       const __m512i vi = _mm512_maskz_loadu_epi8(inside, ignore + i);
+      all = _mm512_or_si512(all, vi);
       const uint64_t kept = _mm512_testn_epi8_mask(vi, vi);
       on_a &= kept;
       on_b &= kept;
@@ -70,6 +79,7 @@ Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, i
     counts.intersection += POPCOUNT(on_a & on_b);
     counts.uni += POPCOUNT(on_a | on_b);
   }
+  counts.bytes = or_lanes(all);
   return counts;
 }
 
@@ -88,14 +98,23 @@ int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions
   return find_changes(bytes, n, last, positions, pack64, pack_few);
 }
 
-inline void pack_row(const uint8_t* row, int64_t width, int64_t y, uint64_t* words, Extent& extent, __m512i& area) {
+// Of all rows of a mask so far.
+struct Packed {
+  __m512i area = _mm512_setzero_si512(), bytes = _mm512_setzero_si512();
+};
+
+inline void pack_row(const uint8_t* row, int64_t width, int64_t y, uint64_t* words, Extent& extent, Packed& packed) {
   uint64_t any = 0;
   int64_t n = 0;
-  for (; 64 * (n + 1) <= width; ++n) any |= words[n] = pack64(row + 64 * n);
-  if (64 * n < width) {
-    any |= words[n] = pack_few(row + 64 * n, width - 64 * n);
-    ++n;
+  const auto pack_pixels = [&](__m512i pixels) {
+    packed.bytes = _mm512_or_si512(packed.bytes, pixels);
+    any |= words[n++] = _mm512_test_epi8_mask(pixels, pixels);
+  };
+  while (64 * (n + 1) <= width) {
+    prefetch_ahead(row + 64 * n);
+    pack_pixels(_mm512_loadu_si512(row + 64 * n));
   }
+  if (64 * n < width) pack_pixels(_mm512_maskz_loadu_epi8(first_bytes(width - 64 * n), row + 64 * n));
   if (any == 0) return;
   if (y < extent.top) extent.top = y;
   if (y > extent.bottom) extent.bottom = y;
@@ -103,21 +122,22 @@ inline void pack_row(const uint8_t* row, int64_t width, int64_t y, uint64_t* wor
     const __mmask8 lanes = first_lanes(n - i);
     const __m512i bits = _mm512_maskz_loadu_epi64(lanes, words + i);
     const __m512i columns = _mm512_maskz_loadu_epi64(lanes, extent.columns + i);
-    area = _mm512_add_epi64(area, _mm512_popcnt_epi64(bits));
+    packed.area = _mm512_add_epi64(packed.area, _mm512_popcnt_epi64(bits));
     _mm512_mask_storeu_epi64(extent.columns + i, lanes, _mm512_or_si512(columns, bits));
   }
 }
 
 // Measures a row while the next ones are on their way from memory, and reads both halves of a mask side by side: one
 // core gets more bytes in a second from two places than from one.
-void pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
+uint8_t pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
   const int64_t half = (height + 1) / 2, stride = words_for(width);
-  __m512i area = _mm512_setzero_si512();
+  Packed packed;
   for (int64_t y = 0, other = half; y < half; ++y, ++other) {
-    pack_row(dense + y * width, width, y, words + y * stride, extent, area);
-    if (other < height) pack_row(dense + other * width, width, other, words + other * stride, extent, area);
+    pack_row(dense + y * width, width, y, words + y * stride, extent, packed);
+    if (other < height) pack_row(dense + other * width, width, other, words + other * stride, extent, packed);
   }
-  extent.area += sum_lanes(area);
+  extent.area += sum_lanes(packed.area);
+  return or_lanes(packed.bytes);
 }
 
 void unpack_row(const uint64_t* words, int64_t width, uint8_t* row) {

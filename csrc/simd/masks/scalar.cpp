@@ -34,8 +34,13 @@ inline void pack_row(const uint8_t* row, int64_t width, uint64_t* words) {
   for (int64_t x = 0; x < width; x += 64) *words++ = pack_bytes(row + x, width - x < 64 ? width - x : 64);
 }
 
-void pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
-  pack_rows(dense, height, width, words, extent, pack_row);
+uint8_t pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
+  uint8_t all = 0;
+  pack_rows(dense, height, width, words, extent, [&](const uint8_t* row, int64_t n, uint64_t* to) {
+    pack_row(row, n, to);
+    all |= or_bytes(row, n);
+  });
+  return all;
 }
 
 int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions) {

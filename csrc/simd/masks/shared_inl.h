@@ -126,6 +126,7 @@ inline void measure_rows(const uint64_t* words, int64_t rows, int64_t stride, Ex
   for (int64_t y = 0; y < rows; ++y) measure_row(words + y * stride, stride, y, extent);
 }
 
+// pack_row(row, width, words) packs one row.
 template <typename PackRow>
 inline void pack_rows(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent,
                       PackRow&& pack_row) {
@@ -292,6 +293,12 @@ inline uint64_t pack_bytes(const uint8_t* bytes, int64_t n) {
   return word;
 }
 
+inline uint8_t or_bytes(const uint8_t* bytes, int64_t n) {
+  uint8_t all = 0;
+  for (int64_t i = 0; i < n; ++i) all |= bytes[i];
+  return all;
+}
+
 inline void unpack_bits(uint64_t word, int64_t n, uint8_t* bytes) {
   for (int64_t i = 0; i < n; ++i) bytes[i] = static_cast<uint8_t>(word >> i & 1);
 }
@@ -302,6 +309,7 @@ inline Counts dense_counts_tail(const uint8_t* a, const uint8_t* b, const uint8_
     const int kept = ignore == nullptr || ignore[i] == 0;
     counts.intersection += kept & (a[i] != 0) & (b[i] != 0);
     counts.uni += kept & ((a[i] | b[i]) != 0);
+    counts.bytes |= static_cast<uint8_t>(a[i] | b[i] | (ignore == nullptr ? 0 : ignore[i]));
   }
   return counts;
 }

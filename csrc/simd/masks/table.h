@@ -13,6 +13,7 @@ constexpr int64_t words_for(int64_t pixels) { return (pixels + 63) / 64; }
 struct Counts {
   int64_t intersection = 0;
   int64_t uni = 0;
+  uint8_t bytes = 0;  // the OR of all that were read
 };
 
 // A window of rows x words that a polygon was marked into, always left zero behind.
@@ -82,8 +83,8 @@ struct MaskTable {
   void (*measure)(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent);
   // n bytes of each; a pixel is set where its byte is not 0; ignore may be null.
   Counts (*dense_counts)(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n);
-  // Bytes that are not 0 to bits, each row from a word of its own on, and what they hold.
-  void (*pack)(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent);
+  // Bytes that are not 0 to bits, each row from a word of its own on, and what they hold. Returns the OR of all bytes.
+  uint8_t (*pack)(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent);
   // The positions among n bytes whose pixel differs from the one before; *last is the pixel before the first. Returns
   // how many there are (n at most) and leaves the last pixel in *last.
   int64_t (*changes)(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions);

@@ -65,6 +65,33 @@ TEST(bytes_become_bits_and_bytes_again) {
   CHECK(area == 2 && measured.x1 == 3 && measured.y2 == 3);
 }
 
+TEST(every_byte_is_looked_at_while_it_is_read) {
+  constexpr int64_t kHeight = 5, kWidth = 131, kPixels = kHeight * kWidth;
+  std::vector<uint8_t> dense(2 * kPixels, 1), ones(2 * kPixels, 1);
+  std::vector<uint64_t> words(2 * kHeight * dpad::words_for(kWidth));
+  int64_t first[4], second[4];
+  dpad::PixelBox box[2];
+  const auto pack = [&](const std::vector<uint8_t>& masks) {
+    return dpad::pack_masks(masks.data(), 2, kHeight, kWidth, 2, words.data(), first, box);
+  };
+  const auto pairs = [&](const uint8_t* a, const uint8_t* b, const uint8_t* ignore) {
+    return dpad::dense_pair_counts(a, b, ignore, kPixels, 2, kPixels, 2, first, second);
+  };
+  CHECK(pack(dense) == 1 && pairs(dense.data(), dense.data(), dense.data()) == 1);
+  CHECK(pack(std::vector<uint8_t>(2 * kPixels)) == 0);
+  for (size_t i = 0; i < dense.size(); ++i) {
+    dense[i] = 4;
+    CHECK(pack(dense) == 5);
+    CHECK(pairs(dense.data(), ones.data(), nullptr) == 5 && pairs(ones.data(), dense.data(), nullptr) == 5);
+    CHECK(pairs(ones.data(), ones.data(), dense.data()) == 5);
+    pack(ones);
+    int64_t both[4], either[4];
+    const dpad::PackedView truth{words.data(), first, box, 2, kHeight, kWidth};
+    CHECK(dpad::dense_matrix_counts(dense.data(), 2, truth, 2, both, either) == 5);
+    dense[i] = 1;
+  }
+}
+
 TEST(an_empty_mask_has_a_box_of_zeros) {
   Masks masks(1, 4, 5, 1);
   std::fill(masks.dense.begin(), masks.dense.end(), uint8_t{0});
@@ -86,7 +113,11 @@ TEST(counts_are_those_of_the_pixels) {
         CHECK(intersection[static_cast<size_t>(3 * i + j)] == expected.intersection);
         CHECK(uni[static_cast<size_t>(3 * i + j)] == expected.uni);
       }
-    std::vector<int64_t> dense_intersection(3), dense_uni(3);
+    std::vector<int64_t> dense_intersection(9), dense_uni(9);
+    if (ignore == nullptr) {
+      dpad::dense_matrix_counts(a.dense.data(), 3, b.view(), 2, dense_intersection.data(), dense_uni.data());
+      CHECK(dense_intersection == intersection && dense_uni == uni);
+    }
     dpad::packed_pair_counts(a.view(), b.view(), skip, 1, intersection.data(), uni.data());
     dpad::dense_pair_counts(a.dense.data(), b.dense.data(), ignore == nullptr ? nullptr : ignore->dense.data(),
                             ignore == &each ? 9 * 130 : 0, 3, 9 * 130, 1, dense_intersection.data(), dense_uni.data());

@@ -53,6 +53,23 @@ TEST(union_and_intersection) {
   CHECK(dpad::rle_merge({}, true).counts.empty());
 }
 
+TEST(iou_with_truths_of_every_kind) {
+  const auto truth = [](const dpad::Rle& rle, bool crowd) {
+    return dpad::RleTruth{dpad::CompactMask(rle), rle.height, rle.width, crowd};
+  };
+  const dpad::Rle detection = from_counts({1, 4, 5}, 5, 2);  // 4 pixels, of which 3 are in the next
+  const dpad::Rle other = from_counts({2, 6, 2}, 5, 2), apart = from_counts({9, 1}, 5, 2),
+                  none = from_counts({10}, 5, 2);
+  const dpad::Rle larger = from_counts({0, 12}, 6, 2);  // of another size
+  const std::vector<dpad::RleTruth> truths{truth(detection, false), truth(other, false), truth(other, true),
+                                           truth(apart, true),      truth(none, true),   truth(larger, false)};
+  std::vector<double> out(12, 7);
+  dpad::rle_iou(detection, truths, 2, out.data());
+  CHECK(out == (std::vector<double>{1, 7, 3.0 / 7, 7, 3.0 / 4, 7, 0, 7, 0, 7, -1, 7}));
+  dpad::rle_iou(none, truths, 2, out.data() + 1);
+  for (size_t i = 1; i < 12; i += 2) CHECK(out[i] == 0);
+}
+
 TEST(bad_runs_are_named) {
   CHECK_INVALID(from_string("231", 7, 1), "rles[3]: counts add up to 6, expected 7 x 1 = 7");
   CHECK_INVALID(from_string("23\x7f", 7, 1), "rles[3]: counts has a character outside '0'..'o' at position 2");

@@ -1,0 +1,96 @@
+"""The scorer's columns as callers give them: their lengths, and each completion, ground truth and picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any
+
+from dpad_fast.clip.images import Picture
+from dpad_fast.rewards import geometry
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.parse import parse_completion
+from dpad_fast.rewards.spaces import ModelSizes
+from dpad_fast.row_errors import RowErrors, given_error, no_text
+from dpad_fast.types import Completion, Target
+
+
+def read_completions(completions: Sequence[str], config: RewardConfig, errors: RowErrors) -> list[Completion]:
+    """N parsed completions; what is no text is a row's error, and empty here."""
+    parsed = []
+    for i, text in enumerate(completions):
+        if not isinstance(text, str):
+            errors.add(i, no_text(text, f"completions[{i}]"))
+            text = ""
+        parsed.append(parse_completion(text, config))
+    return parsed
+
+
+def read_targets(targets: Sequence[Target | str], config: RewardConfig, errors: RowErrors) -> list[Target]:
+    """N ground truths with what the configuration's terms read; a row without it is an error, and empty here."""
+    truths = []
+    for i, target in enumerate(targets):
+        if i in errors:
+            truths.append(Target())
+            continue
+        try:
+            truths.append(_read_target(target, i, config))
+        except ValueError as error:
+            errors.add(i, error)
+            truths.append(Target())
+    return truths
+
+
+def _read_target(target: Target | str, i: int, config: RewardConfig) -> Target:
+    given_error(target, f"targets[{i}]")
+    if isinstance(target, str):
+        if config.answer == "released":
+            # What cannot be read scores 0 there; a space keeps an empty text apart from no text.
+            return Target(text=target or " ")
+        try:
+            target = Target.parse(target)
+        except ValueError as error:
+            raise ValueError(f"targets[{i}]: {error}") from None
+    if not isinstance(target, Target):
+        raise ValueError(f"targets[{i}] must be a Target or a string, got {type(target).__name__}")
+    if config.answer == "objects":
+        if not target.objects:
+            raise ValueError(f"targets[{i}].objects is empty; the multi-object terms need at least one")
+    elif not (config.answer == "released" and target.text):
+        if config.needs_encoder or any(term in config.terms for term in ("iou", "box_l1")):
+            geometry.check_box(target.box, f"targets[{i}].box")
+        if "point_l1" in config.terms and target.points is None:
+            raise ValueError(f"targets[{i}].points is missing; the term 'point_l1' needs it")
+    if config.region == "mask" and config.needs_encoder:
+        geometry.check_mask(target, i)
+    return target
+
+
+def check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: RowErrors) -> None:
+    """A bad image is the caller's mistake whether or not a completion gets to it."""
+    for place, picture in enumerate(pictures):
+        try:
+            picture.check()
+        except ValueError as error:
+            for row in (i for i, found in enumerate(index) if found == place):
+                errors.add(row, error)
+
+
+def snapshot(column: Any) -> Any:
+    """A copy of a column, which its caller may change later; what is no column is refused with the batch."""
+    return list(column) if isinstance(column, Iterable) and not isinstance(column, str) else column
+
+
+def check_lengths(
+    completions: Sequence[str], targets: Sequence[Any], images: Sequence[Any] | None, sizes: ModelSizes | None
+) -> int:
+    """N, which all columns must have."""
+    if isinstance(completions, str):
+        raise ValueError("completions must be a list of strings, got one string")
+    optional = {"images": images, "model_sizes": None if callable(sizes) else sizes}
+    given = {name: column for name, column in optional.items() if column is not None}
+    for name, column in {"completions": completions, "targets": targets, **given}.items():
+        if not isinstance(column, Sized):
+            raise ValueError(f"{name} must be a list with an entry per completion, got {type(column).__name__}")
+        if len(column) != len(completions):
+            raise ValueError(f"{name} has {len(column)} entries for {len(completions)} completions")
+    return len(completions)

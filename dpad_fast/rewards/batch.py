@@ -1,0 +1,77 @@
+"""A batch on its way through the scorer, and what it becomes at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from dpad_fast.clip.images import Picture
+from dpad_fast.rewards.config import FORMAT_TERMS, RewardConfig
+from dpad_fast.rewards.places import CaptionRow
+from dpad_fast.rewards.reasons import explain_zeros
+from dpad_fast.row_errors import RowErrors
+from dpad_fast.types import ScoreBatch
+
+
+@dataclass
+class Batch:
+    """What the stage without the encoder makes, and the stage with it fills in.
+
+    Attributes:
+        count: N.
+        columns: per term N values.
+        reasons: N reason codes.
+        captions: the rows whose captions are to be compared.
+        pictures: the distinct ones.
+        timings: seconds per stage so far.
+        errors: the rows that cannot be scored.
+        similarity: "roi" (S1) and "aoi" (S2), N values each.
+    """
+
+    count: int
+    columns: dict[str, list[float]]
+    reasons: list[str | None]
+    captions: list[CaptionRow]
+    pictures: list[Picture]
+    timings: dict[str, float]
+    errors: RowErrors
+    similarity: dict[str, list[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.similarity = {name: [float("nan")] * self.count for name in ("roi", "aoi")}
+
+
+def fails_gate(columns: dict[str, list[float]], i: int) -> bool:
+    """Whether completion i is malformed, so that with `gate` it gets nothing but what its format is worth."""
+    return any(columns[name][i] < 1.0 for name in FORMAT_TERMS)
+
+
+def combine(batch: Batch, config: RewardConfig) -> ScoreBatch:
+    """The gate, the rows that cannot be scored, the reasons and the weighted sum."""
+    columns, errors = batch.columns, batch.errors
+    if config.gate:
+        for i in range(batch.count):
+            if fails_gate(columns, i):
+                for name in config.terms:
+                    if name not in FORMAT_TERMS:
+                        columns[name][i] = 0.0
+    for i in errors.rows():
+        batch.reasons[i] = errors.code(i)
+        for column in (*columns.values(), *batch.similarity.values()):
+            column[i] = float("nan")
+    explain_zeros(columns, batch.reasons, config.terms)
+    terms = {name: torch.tensor(columns[name], dtype=torch.float32, device="cpu") for name in config.terms}
+    total = torch.zeros(batch.count, dtype=torch.float32, device="cpu")
+    for name, values in terms.items():
+        total += config.weight(name) * values
+    return ScoreBatch(
+        total=total,
+        terms=terms,
+        similarity={
+            name: torch.tensor(found, dtype=torch.float32, device="cpu") for name, found in batch.similarity.items()
+        },
+        reasons=tuple(batch.reasons),
+        timings=batch.timings,
+        errors=errors.messages(batch.count),
+    )
