@@ -81,7 +81,20 @@ def _rewards(config: TrainConfig, scorer: RewardScorer, processor: Any) -> tuple
     return functions, weights
 
 
-def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> Any:
+def make_trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> Any:
+    """The trainer of a run, with its policy, rewards and prompts.
+
+    Args:
+        config: the run.
+        scorer: see `make_scorer`.
+        watch: see `Watch`.
+
+    Returns:
+        A `DpadTrainer`.
+
+    Raises:
+        ValueError: if the configuration cannot be run.
+    """
     from transformers.trainer_callback import PrinterCallback
 
     from dpad_fast.train.callbacks import SaveAtEnd, Watcher, tensorboard
@@ -155,7 +168,7 @@ def train_claimed(config: TrainConfig, scorer: RewardScorer | None, watch: Watch
         return done
     started = time.perf_counter()
     with quiet():
-        trainer = _trainer(config, scorer or make_scorer(config), watch)
+        trainer = make_trainer(config, scorer or make_scorer(config), watch)
         start = trainer.from_main(lambda: resume.last_complete(out))
         if start is not None and watch is not None:
             watch(resume.step_of(start), {})

@@ -1,0 +1,379 @@
+"""A run in small: the configuration, real rows and the policy's true rules, with a tiny random model, on this machine.
+
+Each stage is timed and says what went through it: data, policy, prompt, picture, generation, reward, advantage, update.
+What a run at full size will need is the matter of `plan.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpad_fast import hub
+from dpad_fast.model_size import model_size_for
+from dpad_fast.ops.group_advantage import group_advantage
+from dpad_fast.rewards import RewardScorer
+from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.made_up import with_made_up_data
+from dpad_fast.train.policy import quiet
+from dpad_fast.train.prompts import make_dataset, scene_target
+from dpad_fast.train.reward_functions import parse_solution
+from dpad_fast.train.right_answer import full_marks, right_answer
+from dpad_fast.train.run import make_encoder, make_trainer
+from dpad_fast.train.tiny_policy import write_tiny_policy
+from dpad_fast.types import ScoreBatch, Size, Target
+
+ROWS, QUERIES, GENERATIONS, TOKENS = 8, 2, 2, 24
+# What a CPU cannot do, or what only a run at full size needs; by the configuration's names.
+_LEFT_OUT = ("dtype", "attention", "epochs", "vllm", "grpo.deepspeed", "grpo.fsdp", "grpo.warmup_steps")
+# Fields of `grpo.trl` that say how the computation is spread or which hardware does it.
+_HARDWARE = ("use_vllm", "vllm_", "deepspeed", "fsdp", "bf16", "fp16", "tf32", "optim", "torch_compile", "per_device_")
+_HARDWARE += ("generation_batch_size", "steps_per_generation", "gradient_accumulation", "model_init_kwargs", "use_liger")
+_HARDWARE += ("num_train_epochs", "max_steps", "dataloader_", "eval_", "warmup", "cast_lm_head")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a dry run.
+
+    Attributes:
+        name: what was done.
+        seconds: how long it took here.
+        facts: what went through it, in plain data.
+    """
+
+    name: str
+    seconds: float
+    facts: Mapping[str, Any]
+
+    def line(self) -> str:
+        """As one line of text."""
+        shown = ", ".join(f"{name} {_shown(value)}" for name, value in self.facts.items())
+        return f"{self.name:<13}{self.seconds:6.2f} s  {shown}"
+
+
+Tell = Callable[[Stage], None]
+
+
+def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None = None) -> dict[str, Any]:
+    """Go through one step of a run with a tiny random policy of the same class.
+
+    Args:
+        config: the run.
+        tell: told about every stage as it is done.
+        made_up: (width, height): take made-up pictures of that size in place of the configured data.
+
+    Returns:
+        `{"stages": [...], "rows": [...]}`: each stage with its seconds and facts, and per row read its picture's size
+        and its prompt.
+
+    Raises:
+        ValueError: anything in the configuration or the data that would stop the run, or a right answer that does not
+            get full marks; says what.
+    """
+    stages: list[Stage] = []
+
+    def done(name: str, started: float, **facts: Any) -> None:
+        stages.append(Stage(name, round(time.perf_counter() - started, 3), facts))
+        if tell is not None:
+            tell(stages[-1])
+
+    with tempfile.TemporaryDirectory(prefix="dpad-fast-dry-") as place, quiet():
+        rows = _data(config, made_up, Path(place), done)
+        small = _policy(config, rows.config, Path(place), done)
+        scorer = _scorer(config, small, done)
+        run = _Run(make_trainer(small, scorer, None), scorer)
+        _prompt(run.processor, rows.rows, done)
+        run.step(done)
+        _right_answers(run, rows, config, done)
+    shapes = [{"size": list(row["image"].size), "prompt": row["prompt"]} for row in rows.rows]
+    return {"stages": [asdict(stage) for stage in stages], "rows": shapes, "made_up": made_up is not None}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The first rows of a run's data, and the run that reads just those."""
+
+    config: TrainConfig
+    rows: list[dict[str, Any]]
+
+    def target(self, index: int) -> Target:
+        shapes = self.config.data.kind == "shapes"
+        return (scene_target if shapes else parse_solution)(self.rows[index])
+
+
+def _data(config: TrainConfig, made_up: Size | None, place: Path, done: Callable[..., None]) -> _Rows:
+    started = time.perf_counter()
+    first = config
+    if made_up is not None:
+        first = with_made_up_data(config, made_up, ROWS, place / "data")
+    elif config.data.kind == "shapes":
+        first = replace(config, steps=1, grpo=replace(config.grpo, queries=ROWS, accumulate=1))
+    else:
+        _check_reachable(config)
+        few = min(ROWS, config.data.limit or ROWS)
+        first = replace(config, data=replace(config.data, limit=few))
+    from datasets.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        rows = [dict(row) for row in make_dataset(first)]
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if len(rows) < QUERIES:
+        raise ValueError(f"data.path {config.data.path}: {len(rows)} rows are not enough for a dry run of {QUERIES}")
+    sizes = sorted({f"{row['image'].width}x{row['image'].height}" for row in rows})
+    source = "made up" if made_up is not None else config.data.path or config.data.kind
+    done("data", started, source=source, rows=len(rows), pictures=" ".join(sizes), first=_text_of(rows[0]["prompt"]))
+    return _Rows(first, rows)
+
+
+def _check_reachable(config: TrainConfig) -> None:
+    """A name on the hub that cannot be reached is told in one line, within seconds."""
+    path = config.data.path
+    if Path(path).exists():
+        return
+    from datasets import config as settings
+
+    if (Path(settings.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir():
+        return
+    try:
+        hub.only_local(path, (), ())
+    except ValueError as error:
+        raise ValueError(
+            f"data.path {path!r:.200}: {error}. Give a local folder (--set data.path=FOLDER), or go on without the "
+            "data by --made-up-data WIDTHxHEIGHT"
+        ) from None
+
+
+def _policy(config: TrainConfig, rows: TrainConfig, place: Path, done: Callable[..., None]) -> TrainConfig:
+    started = time.perf_counter()
+    folder = write_tiny_policy(place / "policy", config.policy, config.seed)
+    small = shrink_run(replace(config, data=rows.data), folder, place / "run")
+    left_out = [name for name in _LEFT_OUT if _setting(config, name) != _setting(small, name)]
+    left_out += [f"grpo.trl.{name}" for name in config.grpo.trl if name not in small.grpo.trl]
+    facts = {"in place of": config.policy, **({"left out here": " ".join(left_out)} if left_out else {})}
+    done("policy", started, **facts)
+    return small
+
+
+def shrink_run(config: TrainConfig, policy: Path, out: Path) -> TrainConfig:
+    """The run as one step on a CPU: few queries, short completions, no vLLM, no sharding; all else as it is.
+
+    Args:
+        config: the run.
+        policy: folder of the tiny policy.
+        out: the small run's folder.
+
+    Returns:
+        A new configuration.
+    """
+    trl = {name: value for name, value in config.grpo.trl.items() if not name.startswith(_HARDWARE)}
+    usual = type(config.grpo)()
+    tokens = min(TOKENS, config.grpo.completion_tokens)
+    small: dict[str, Any] = {"queries": QUERIES, "generations": GENERATIONS, "completion_tokens": tokens}
+    small |= {"accumulate": 1, "warmup_steps": 0, "schedule": "constant", "trl": trl}
+    small |= {name: getattr(usual, name) for name in ("deepspeed", "fsdp") if hasattr(usual, name)}
+    plain = type(config)()
+    reset = {name: getattr(plain, name) for name in ("attention", "epochs", "vllm") if hasattr(plain, name)}
+    if hasattr(plain, "dtype"):
+        reset["dtype"] = "float32"
+    evaluation = type(config.evaluation)(scenes=0)
+    return replace(
+        config,
+        policy=str(policy),
+        encoder="clip",
+        encoder_backend="transformers",
+        encoder_precision="float32",
+        steps=1,
+        save_every=1,
+        tensorboard=False,
+        device="cpu",
+        out=str(out),
+        grpo=replace(config.grpo, **small),
+        evaluation=evaluation,
+        **reset,
+    )
+
+
+def _scorer(config: TrainConfig, small: TrainConfig, done: Callable[..., None]) -> _Watched:
+    started = time.perf_counter()
+    rewards = small.reward_config()
+    encoder = make_encoder(small) if rewards.needs_encoder else None
+    scorer = _Watched(rewards, encoder)
+    other = encoder is not None and config.encoder != small.encoder
+    facts = {"in place of": config.encoder, "judges": "nothing on photographs"} if other else {}
+    done("encoder", started, used="clip" if encoder is not None else "none", **facts)
+    return scorer
+
+
+def _prompt(processor: Any, rows: list[dict[str, Any]], done: Callable[..., None]) -> None:
+    """The first row's prompt as the model gets it."""
+    from trl import prepare_multimodal_messages
+
+    started = time.perf_counter()
+    row = rows[0]
+    turns = prepare_multimodal_messages(row["prompt"], images=[row["image"]])
+    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    plain = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    done("prompt", started, text=text, tokens=len(plain))
+    started = time.perf_counter()
+    given = processor(text=[text], images=[row["image"]], return_tensors="pt", add_special_tokens=False)
+    tokens = int(given["input_ids"].shape[1])
+    seen = model_size_for(row["image"].size, processor)
+    patches = given["pixel_values"]
+    facts = {"given": "{}x{}".format(*row["image"].size), "seen": "tiles" if seen is None else "{}x{}".format(*seen)}
+    done("picture", started, **facts, pixel_values=list(patches.shape), tokens_with_picture=tokens)
+
+
+class _Watched(RewardScorer):
+    """A scorer that remembers its last batch and how long it took."""
+
+    last: ScoreBatch | None = None
+    seconds = 0.0
+
+    def score(self, *args: Any, **kwargs: Any) -> ScoreBatch:
+        started = time.perf_counter()
+        self.last = super().score(*args, **kwargs)
+        self.seconds = time.perf_counter() - started
+        return self.last
+
+
+class _Run:
+    """A trainer whose one step is watched from outside."""
+
+    def __init__(self, trainer: Any, scorer: _Watched) -> None:
+        self.trainer, self.scorer, self.processor = trainer, scorer, trainer.processing_class
+        self.seconds: dict[str, float] = {}
+        self.seen: dict[str, Any] = {}
+        self._watch("_generate", lambda args, found: found)
+        self._watch("_calculate_rewards", self._tell_apart)
+        self._watch("_generate_and_score_completions", lambda args, found: found)
+
+    def _watch(self, name: str, after: Callable[[Any, Any], Any]) -> None:
+        plain = getattr(self.trainer, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            found = after(args, plain(*args, **kwargs))
+            self.seconds[name] = time.perf_counter() - started
+            self.seen[name] = (args, found)
+            return found
+
+        setattr(self.trainer, name, watched)
+
+    def _tell_apart(self, args: Any, rewards: torch.Tensor) -> torch.Tensor:
+        """A random policy's answers are all equally bad; without a difference there would be no update to go through."""
+        weighted = torch.nan_to_num(rewards * self.trainer.reward_weights.to(rewards)).sum(dim=1)
+        groups = weighted.view(-1, GENERATIONS)
+        self.seen["equal"] = bool((groups == groups[:, :1]).all())
+        if self.seen["equal"]:
+            rewards = rewards.clone()
+            column = int((self.trainer.reward_weights != 0).nonzero()[0])
+            rewards[::GENERATIONS, column] = torch.nan_to_num(rewards[::GENERATIONS, column]) + 1.0
+            self.trainer._gathered = rewards
+        return rewards
+
+    def step(self, done: Callable[..., None]) -> None:
+        """One optimiser step, told as generation, reward, advantage and update."""
+        before = {name: value.detach().clone() for name, value in self._trained()}
+        started = time.perf_counter()
+        self.trainer.train()
+        whole = time.perf_counter() - started
+        (_, _, completions, ids), rewards = self.seen["_calculate_rewards"]
+        lengths = [len(each) for each in ids]
+        text = completions[0][0]["content"] if isinstance(completions[0], list) else completions[0]
+        now = time.perf_counter()
+        done("generation", now - self.seconds["_generate"], completions=len(ids), tokens=lengths, first=text)
+        self._tell_reward(now, done)
+        again = time.perf_counter()
+        weights = self.trainer.reward_weights
+        expected = group_advantage(rewards, GENERATIONS, scale=self.trainer._advantage, eps=1e-4, weights=weights)
+        found = self.seen["_generate_and_score_completions"][1]["advantages"]
+        if not torch.allclose(expected.to(found), found):
+            raise ValueError(f"the trainer's advantages {found.tolist()} are not those of its rewards {expected.tolist()}")
+        note = {"note": "equal rewards; the first of each group was given 1 more"} if self.seen["equal"] else {}
+        done("advantage", again, values=[round(value, 3) for value in found.tolist()], **note)
+        self._tell_update(now, whole - self.seconds["_generate_and_score_completions"], before, done)
+
+    def _trained(self) -> list[tuple[str, torch.Tensor]]:
+        return [(name, value) for name, value in self.trainer.model.named_parameters() if value.requires_grad]
+
+    def _tell_reward(self, now: float, done: Callable[..., None]) -> None:
+        batch = self.scorer.last
+        if batch is None:
+            raise ValueError("no reward function scored the completions")
+        totals = [round(value, 3) for value in batch.total.tolist()]
+        done("reward", now - self.scorer.seconds, totals=totals, reasons=[str(reason) for reason in batch.reasons])
+
+    def _tell_update(
+        self, now: float, seconds: float, before: Mapping[str, torch.Tensor], done: Callable[..., None]
+    ) -> None:
+        line = next(line for line in self.trainer.state.log_history if "loss" in line or "grad_norm" in line)
+        loss, norm = float(line.get("loss", math.nan)), float(line.get("grad_norm", math.nan))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ValueError(f"the update is no number: loss {loss}, norm of the gradient {norm}")
+        moved = sum(not torch.equal(value, before[name]) for name, value in self._trained())
+        if not moved:
+            raise ValueError("the update changed no weight: see grpo.learning_rate and what is frozen")
+        done("update", now - seconds, loss=loss, gradient=norm, tensors_moved=moved, tensors_trained=len(before))
+
+
+def _right_answers(run: _Run, rows: _Rows, config: TrainConfig, done: Callable[..., None]) -> None:
+    """A right answer, made from the truth, through the reward: format, coordinates and sizes go together."""
+    started = time.perf_counter()
+    rewards = run.scorer.config
+    marks = full_marks(rewards)
+    targets = [rows.target(i) for i in range(QUERIES)]
+    images = [rows.rows[i]["image"] for i in range(QUERIES)]
+    sizes = [model_size_for(image.size, run.processor) for image in images]
+    pixels = rewards.coordinates == "pixel" and rewards.model_size is None
+    seen = sizes if pixels else [rewards.model_size] * QUERIES
+    texts = [right_answer(*row) for row in zip(targets, [rewards] * QUERIES, _sizes(targets, images), seen, strict=True)]
+    batch = run.scorer.score(texts, targets, images, model_sizes=sizes if pixels else None)
+    for i in range(QUERIES):
+        short = {
+            term: float(batch.terms[term][i]) for term, most in marks.items() if float(batch.terms[term][i]) < most - 1e-6
+        }
+        if short:
+            raise ValueError(
+                f"a right answer to row {i} gets {short} where it should get full marks ({batch.reasons[i]}): the "
+                f"data's coordinates, data.prompt and rewards do not go together. The answer: {texts[i]:.400}"
+            )
+    values = {term: float(batch.terms[term][0]) for term in rewards.terms}
+    done("right answer", started, first=texts[0], **values)
+
+
+def _sizes(targets: list[Target], images: list[Any]) -> list[Size]:
+    return [target.image_size or image.size for target, image in zip(targets, images, strict=True)]
+
+
+def _setting(config: TrainConfig, name: str) -> Any:
+    found: Any = config
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _text_of(prompt: Any) -> str:
+    content = prompt[-1]["content"] if isinstance(prompt, list) else prompt
+    if isinstance(content, list):
+        content = " ".join(part.get("text") or "" for part in content).strip()
+    return str(content)
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
