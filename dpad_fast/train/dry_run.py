@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from dpad_fast.ops.group_advantage import group_advantage
 from dpad_fast.rewards import RewardScorer
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.made_up import with_made_up_data
+from dpad_fast.train.known_policies import true_config
 from dpad_fast.train.policy import quiet
+from dpad_fast.train.prompt_sizes import prompt_size, render
 from dpad_fast.train.prompts import make_dataset, scene_target
 from dpad_fast.train.reward_functions import parse_solution
 from dpad_fast.train.right_answer import full_marks, right_answer
@@ -71,8 +74,8 @@ def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None 
         made_up: (width, height): take made-up pictures of that size in place of the configured data.
 
     Returns:
-        `{"stages": [...], "rows": [...]}`: each stage with its seconds and facts, and per row read its picture's size
-        and its prompt.
+        `{"stages", "prompts", "made_up"}`: each stage with its seconds and facts, the `PromptSize` of every row read,
+        and whether the rows were made up.
 
     Raises:
         ValueError: anything in the configuration or the data that would stop the run, or a right answer that does not
@@ -85,7 +88,7 @@ def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None 
         if tell is not None:
             tell(stages[-1])
 
-    with tempfile.TemporaryDirectory(prefix="dpad-fast-dry-") as place, quiet():
+    with tempfile.TemporaryDirectory(prefix="dpad-fast-dry-") as place, quiet(), _no_bars():
         rows = _data(config, made_up, Path(place), done)
         small = _policy(config, rows.config, Path(place), done)
         scorer = _scorer(config, small, done)
@@ -93,8 +96,9 @@ def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None 
         _prompt(run.processor, rows.rows, done)
         run.step(done)
         _right_answers(run, rows, config, done)
-    shapes = [{"size": list(row["image"].size), "prompt": row["prompt"]} for row in rows.rows]
-    return {"stages": [asdict(stage) for stage in stages], "rows": shapes, "made_up": made_up is not None}
+        kind = true_config(config.policy)
+        sizes = [prompt_size(config.policy, kind, run.processor, row["prompt"], row["image"]) for row in rows.rows]
+    return {"stages": [asdict(stage) for stage in stages], "prompts": sizes, "made_up": made_up is not None}
 
 
 @dataclass(frozen=True)
@@ -120,18 +124,10 @@ def _data(config: TrainConfig, made_up: Size | None, place: Path, done: Callable
         _check_reachable(config)
         few = min(ROWS, config.data.limit or ROWS)
         first = replace(config, data=replace(config.data, limit=few))
-    from datasets.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        rows = [dict(row) for row in make_dataset(first)]
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    rows = [dict(row) for row in make_dataset(first)]
     if len(rows) < QUERIES:
         raise ValueError(f"data.path {config.data.path}: {len(rows)} rows are not enough for a dry run of {QUERIES}")
-    sizes = sorted({f"{row['image'].width}x{row['image'].height}" for row in rows})
+    sizes = sorted({_by(row["image"].size) for row in rows})
     source = "made up" if made_up is not None else config.data.path or config.data.kind
     done("data", started, source=source, rows=len(rows), pictures=" ".join(sizes), first=_text_of(rows[0]["prompt"]))
     return _Rows(first, rows)
@@ -153,6 +149,22 @@ def _check_reachable(config: TrainConfig) -> None:
             f"data.path {path!r:.200}: {error}. Give a local folder (--set data.path=FOLDER), or go on without the "
             "data by --made-up-data WIDTHxHEIGHT"
         ) from None
+
+
+def rows_of(config: TrainConfig, made_up: Size | None = None) -> int | None:
+    """Rows of a run's data, counted only where the number of steps follows from it.
+
+    Args:
+        config: the run.
+        made_up: as in `dry_run`; made-up data has no number of its own.
+
+    Returns:
+        The number, or None.
+    """
+    if made_up is not None or not getattr(config, "epochs", 0):
+        return None
+    with _no_bars():
+        return len(make_dataset(config))
 
 
 def _policy(config: TrainConfig, rows: TrainConfig, place: Path, done: Callable[..., None]) -> TrainConfig:
@@ -218,21 +230,17 @@ def _scorer(config: TrainConfig, small: TrainConfig, done: Callable[..., None]) 
 
 def _prompt(processor: Any, rows: list[dict[str, Any]], done: Callable[..., None]) -> None:
     """The first row's prompt as the model gets it."""
-    from trl import prepare_multimodal_messages
-
     started = time.perf_counter()
     row = rows[0]
-    turns = prepare_multimodal_messages(row["prompt"], images=[row["image"]])
-    text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    text = render(processor, row["prompt"], row["image"])
     plain = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     done("prompt", started, text=text, tokens=len(plain))
     started = time.perf_counter()
     given = processor(text=[text], images=[row["image"]], return_tensors="pt", add_special_tokens=False)
     tokens = int(given["input_ids"].shape[1])
     seen = model_size_for(row["image"].size, processor)
-    patches = given["pixel_values"]
-    facts = {"given": "{}x{}".format(*row["image"].size), "seen": "tiles" if seen is None else "{}x{}".format(*seen)}
-    done("picture", started, **facts, pixel_values=list(patches.shape), tokens_with_picture=tokens)
+    facts = {"given": _by(row["image"].size), "seen": "tiles" if seen is None else _by(seen)}
+    done("picture", started, **facts, pixel_values=list(given["pixel_values"].shape), tokens_with_picture=tokens)
 
 
 class _Watched(RewardScorer):
@@ -362,6 +370,25 @@ def _setting(config: TrainConfig, name: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part, None)
     return found
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the bars of `datasets` for a few rows."""
+    from datasets import disable_progress_bars, enable_progress_bars
+    from datasets.utils.tqdm import are_progress_bars_disabled
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
+
+
+def _by(size: Any) -> str:
+    return "{}x{}".format(*size)
 
 
 def _text_of(prompt: Any) -> str:

@@ -9,9 +9,9 @@ from dpad_fast import cli
 
 
 class TestTrain:
-    def test_config_settings_out_and_dry_run(self, tmp_path, run):
+    def test_config_settings_out_and_print_config(self, tmp_path, run):
         (tmp_path / "a.yaml").write_text("steps: 3\nname: mine\n")
-        base = ("train", tmp_path / "a.yaml", "--dry-run")
+        base = ("train", tmp_path / "a.yaml", "--print-config")
         shown = yaml.safe_load(run(*base, "--set", "grpo.queries=2", "--set", "seed=5", "--out", "there"))
         assert (shown["steps"], shown["name"], shown["grpo"]["queries"]) == (3, "mine", 2)
         assert (shown["seed"], shown["out"]) == (5, "there")
@@ -20,7 +20,7 @@ class TestTrain:
     def test_what_was_removed_is_told(self, tmp_path, refused):
         (tmp_path / "a.yaml").write_text("save_model: false\n")
         for arguments in ((), ("--set", "save_model=true")):
-            said = refused("train", tmp_path / "a.yaml", "--dry-run", *arguments)
+            said = refused("train", tmp_path / "a.yaml", "--print-config", *arguments)
             assert "setting save_model is gone" in said
             assert "always kept in out/policy" in said
 
