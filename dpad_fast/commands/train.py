@@ -105,7 +105,7 @@ def _size(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 6 for part in parts):
         raise ValueError(f"--made-up-data must be WIDTHxHEIGHT such as 840x840, got {text!r:.80}")
     width, height = map(int, parts)
-    if not (16 <= min(width, height) and max(width, height) <= 8192):
+    if not (min(width, height) >= 16 and max(width, height) <= 8192):
         raise ValueError(f"--made-up-data must have sides of 16 to 8192 pixels, got {text!r:.80}")
     return width, height
 

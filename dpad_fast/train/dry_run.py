@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,13 +21,13 @@ from dpad_fast import hub
 from dpad_fast.model_size import model_size_for
 from dpad_fast.ops.group_advantage import group_advantage
 from dpad_fast.rewards import RewardScorer
+from dpad_fast.rewards.spaces import ModelSizes
 from dpad_fast.train.config import TrainConfig
-from dpad_fast.train.made_up import with_made_up_data
 from dpad_fast.train.known_policies import true_config
+from dpad_fast.train.made_up import with_made_up_data
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.prompt_sizes import prompt_size, render
-from dpad_fast.train.prompts import make_dataset, scene_target
-from dpad_fast.train.reward_functions import parse_solution
+from dpad_fast.train.prompts import make_dataset
 from dpad_fast.train.right_answer import full_marks, right_answer
 from dpad_fast.train.run import make_encoder, make_trainer
 from dpad_fast.train.tiny_policy import write_tiny_policy
@@ -38,7 +38,13 @@ ROWS, QUERIES, GENERATIONS, TOKENS = 8, 2, 2, 24
 _LEFT_OUT = ("dtype", "attention", "epochs", "vllm", "grpo.deepspeed", "grpo.fsdp", "grpo.warmup_steps")
 # Fields of `grpo.trl` that say how the computation is spread or which hardware does it.
 _HARDWARE = ("use_vllm", "vllm_", "deepspeed", "fsdp", "bf16", "fp16", "tf32", "optim", "torch_compile", "per_device_")
-_HARDWARE += ("generation_batch_size", "steps_per_generation", "gradient_accumulation", "model_init_kwargs", "use_liger")
+_HARDWARE += (
+    "generation_batch_size",
+    "steps_per_generation",
+    "gradient_accumulation",
+    "model_init_kwargs",
+    "use_liger",
+)
 _HARDWARE += ("num_train_epochs", "max_steps", "dataloader_", "eval_", "warmup", "cast_lm_head")
 
 
@@ -95,7 +101,7 @@ def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None 
         run = _Run(make_trainer(small, scorer, None), scorer)
         _prompt(run.processor, rows.rows, done)
         run.step(done)
-        _right_answers(run, rows, config, done)
+        _right_answers(scorer, done)
         kind = true_config(config.policy)
         sizes = [prompt_size(config.policy, kind, run.processor, row["prompt"], row["image"]) for row in rows.rows]
     return {"stages": [asdict(stage) for stage in stages], "prompts": sizes, "made_up": made_up is not None}
@@ -107,10 +113,6 @@ class _Rows:
 
     config: TrainConfig
     rows: list[dict[str, Any]]
-
-    def target(self, index: int) -> Target:
-        shapes = self.config.data.kind == "shapes"
-        return (scene_target if shapes else parse_solution)(self.rows[index])
 
 
 def _data(config: TrainConfig, made_up: Size | None, place: Path, done: Callable[..., None]) -> _Rows:
@@ -247,11 +249,21 @@ class _Watched(RewardScorer):
     """A scorer that remembers its last batch and how long it took."""
 
     last: ScoreBatch | None = None
+    given: tuple[list[Any], list[Any], Any] = ([], [], None)
     seconds = 0.0
 
-    def score(self, *args: Any, **kwargs: Any) -> ScoreBatch:
+    def score(
+        self,
+        completions: Sequence[str],
+        targets: Sequence[Target | str],
+        images: Sequence[Any] | None = None,
+        image_keys: Sequence[Hashable] | None = None,
+        model_sizes: ModelSizes | None = None,
+        on_error: str = "raise",
+    ) -> ScoreBatch:
         started = time.perf_counter()
-        self.last = super().score(*args, **kwargs)
+        self.given = (list(targets), list(images or ()), model_sizes)
+        self.last = super().score(completions, targets, images, image_keys, model_sizes, on_error)
         self.seconds = time.perf_counter() - started
         return self.last
 
@@ -280,7 +292,7 @@ class _Run:
         setattr(self.trainer, name, watched)
 
     def _tell_apart(self, args: Any, rewards: torch.Tensor) -> torch.Tensor:
-        """A random policy's answers are all equally bad; without a difference there would be no update to go through."""
+        """A random policy's answers are equally bad: without a difference there is no update to go through."""
         weighted = torch.nan_to_num(rewards * self.trainer.reward_weights.to(rewards)).sum(dim=1)
         groups = weighted.view(-1, GENERATIONS)
         self.seen["equal"] = bool((groups == groups[:, :1]).all())
@@ -308,7 +320,9 @@ class _Run:
         expected = group_advantage(rewards, GENERATIONS, scale=self.trainer._advantage, eps=1e-4, weights=weights)
         found = self.seen["_generate_and_score_completions"][1]["advantages"]
         if not torch.allclose(expected.to(found), found):
-            raise ValueError(f"the trainer's advantages {found.tolist()} are not those of its rewards {expected.tolist()}")
+            raise ValueError(
+                f"the trainer's advantages {found.tolist()} are not those of its rewards {expected.tolist()}"
+            )
         note = {"note": "equal rewards; the first of each group was given 1 more"} if self.seen["equal"] else {}
         done("advantage", again, values=[round(value, 3) for value in found.tolist()], **note)
         self._tell_update(now, whole - self.seconds["_generate_and_score_completions"], before, done)
@@ -336,33 +350,26 @@ class _Run:
         done("update", now - seconds, loss=loss, gradient=norm, tensors_moved=moved, tensors_trained=len(before))
 
 
-def _right_answers(run: _Run, rows: _Rows, config: TrainConfig, done: Callable[..., None]) -> None:
+def _right_answers(scorer: _Watched, done: Callable[..., None]) -> None:
     """A right answer, made from the truth, through the reward: format, coordinates and sizes go together."""
     started = time.perf_counter()
-    rewards = run.scorer.config
-    marks = full_marks(rewards)
-    targets = [rows.target(i) for i in range(QUERIES)]
-    images = [rows.rows[i]["image"] for i in range(QUERIES)]
-    sizes = [model_size_for(image.size, run.processor) for image in images]
-    pixels = rewards.coordinates == "pixel" and rewards.model_size is None
-    seen = sizes if pixels else [rewards.model_size] * QUERIES
-    texts = [right_answer(*row) for row in zip(targets, [rewards] * QUERIES, _sizes(targets, images), seen, strict=True)]
-    batch = run.scorer.score(texts, targets, images, model_sizes=sizes if pixels else None)
-    for i in range(QUERIES):
-        short = {
-            term: float(batch.terms[term][i]) for term, most in marks.items() if float(batch.terms[term][i]) < most - 1e-6
-        }
+    config, marks = scorer.config, full_marks(scorer.config)
+    targets, images, sizes = (scorer.given[0][::GENERATIONS], scorer.given[1][::GENERATIONS], scorer.given[2])
+    texts = []
+    for target, image in zip(targets, images, strict=True):
+        size = target.image_size or image.size
+        seen = sizes(image.size) if callable(sizes) else config.model_size
+        texts.append(right_answer(target, config, size, seen))
+    batch = scorer.score(texts, targets, images, model_sizes=sizes)
+    for i, text in enumerate(texts):
+        got = {term: float(batch.terms[term][i]) for term in marks}
+        short = {term: value for term, value in got.items() if value < marks[term] - 1e-6}
         if short:
             raise ValueError(
                 f"a right answer to row {i} gets {short} where it should get full marks ({batch.reasons[i]}): the "
-                f"data's coordinates, data.prompt and rewards do not go together. The answer: {texts[i]:.400}"
+                f"data's coordinates, data.prompt and rewards do not go together. The answer: {text:.400}"
             )
-    values = {term: float(batch.terms[term][0]) for term in rewards.terms}
-    done("right answer", started, first=texts[0], **values)
-
-
-def _sizes(targets: list[Target], images: list[Any]) -> list[Size]:
-    return [target.image_size or image.size for target, image in zip(targets, images, strict=True)]
+    done("right answer", started, first=texts[0], **{term: float(batch.terms[term][0]) for term in config.terms})
 
 
 def _setting(config: TrainConfig, name: str) -> Any:
@@ -402,5 +409,3 @@ def _shown(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = " ".join(text.split())
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-

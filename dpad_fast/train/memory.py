@@ -1,8 +1,8 @@
 """Formulas of what a training step holds in memory, from the sizes of an architecture.
 
-Bytes that follow from a count (weights, gradients, optimiser) are exact. Activations are the tensors that autograd keeps
-for the backward pass under transformers' code and torch's scaled-dot-product attention; see docs/dry-run.md for how
-close each is to what was measured. The allocator's blocks, kernels' buffers and the CUDA context come on top.
+Activations are the tensors that autograd keeps for the backward pass under transformers' code and torch's attention
+(docs/dry-run.md says how close the formulas are to what was measured). The allocator's blocks, kernels' buffers and the
+CUDA context come on top.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Vision:
-    """Sizes of a vision tower: layers, width w, heads, width m of the MLP, numbers of a patch, and its family's ways."""
+    """Sizes of a vision tower: layers, width w, heads, width m of the MLP, numbers of a patch, its family."""
 
     kind: str
     layers: int
@@ -109,7 +109,7 @@ class Vision:
         """Bytes that one layer keeps per patch, in numbers of `size` bytes."""
         if self.kind == "qwen2_5_vl":
             return 2 * (self.width * (4 + 2 * size) + 4) + (7 * self.width + 4 * self.mlp) * size + 4 * self.heads
-        # Layer norms keep what comes in and goes out; Qwen's towers cut keys and values out of one product.
+        # Layer norms keep what comes in and goes out; Qwen's towers cut keys and values out of one.
         widths = {"qwen2_vl": 11, "qwen3_vl": 11, "internvl": 10}.get(self.kind, 8)
         mlps = 3 if self.kind == "qwen2_vl" else 2
         return (widths * self.width + mlps * self.mlp) * size + 16 + 4 * self.heads
@@ -123,7 +123,15 @@ class Vision:
 
 
 def activations(
-    text: Text, vision: Vision | None, rows: int, tokens: int, patches: int, size: int, *, checkpointing: bool, flash: bool
+    text: Text,
+    vision: Vision | None,
+    rows: int,
+    tokens: int,
+    patches: int,
+    size: int,
+    *,
+    checkpointing: bool,
+    flash: bool,
 ) -> Amount:
     """What a forward pass keeps for the backward pass.
 
@@ -191,4 +199,6 @@ def logits(text: Text, rows: int, completion: int, size: int) -> Amount:
     count = min(rows * completion, TILE_TOKENS)
     words = min(text.vocabulary, TILE_WORDS)
     whole = count * words * size + text.vocabulary * text.width * 4
-    return Amount(whole, f"tile {count} x {words} x {size} B + float32 gradient of the head {text.vocabulary} x h x 4 B")
+    return Amount(
+        whole, f"tile {count} x {words} x {size} B + float32 gradient of the head {text.vocabulary} x h x 4 B"
+    )

@@ -89,7 +89,7 @@ def _freeze(model: Any, config: TrainConfig) -> None:
 
 
 def _adapters(model: Any, lora: Any) -> int:
-    """r x (in + out) for every linear layer that gets an adapter; the head gets none unless it is named."""
+    """For every linear layer of the trained parts that is named, r x (in + out); the head gets none."""
     import torch
 
     count = 0
@@ -97,7 +97,9 @@ def _adapters(model: Any, lora: Any) -> int:
         if not isinstance(module, torch.nn.Linear):
             continue
         last = name.rsplit(".", 1)[-1]
-        named = last in lora.target_modules if lora.target_modules else last != "lm_head" and module.weight.requires_grad
+        named = (
+            last in lora.target_modules if lora.target_modules else last != "lm_head" and module.weight.requires_grad
+        )
         if named:
             count += int(lora.r) * (module.in_features + module.out_features)
     return count
@@ -222,7 +224,11 @@ def steps_of(config: TrainConfig, rows: int | None) -> int | None:
 
 
 def plan(
-    config: TrainConfig, prompts: Sequence[PromptSize], cards: int = 1, gib: Sequence[float] = (24, 80), rows: int | None = None
+    config: TrainConfig,
+    prompts: Sequence[PromptSize],
+    cards: int = 1,
+    gib: Sequence[float] = (24, 80),
+    rows: int | None = None,
 ) -> dict[str, Any]:
     """The plan of a run, in plain data.
 
@@ -254,10 +260,18 @@ def plan(
     per_step = config.grpo.queries * config.grpo.generations
     run = {"steps": steps, "rollouts a step": per_step, "rollouts": None if steps is None else steps * per_step}
     run |= {"completion tokens at most": None if steps is None else steps * per_step * config.grpo.completion_tokens}
-    moments = 12 if configured.startswith("zero") and size == 2 else 8 if counts.adapters or configured == "fsdp" else 2 * size
+    moments = (
+        12
+        if configured.startswith("zero") and size == 2
+        else 8
+        if counts.adapters or configured == "fsdp"
+        else 2 * size
+    )
     each = saved + counts.trained * moments
     run |= {"checkpoint bytes": each, "kept": config.keep, "checkpoints bytes": each * (config.keep + 1)}
-    run |= {"checkpoint formula": f"weights {saved:,} B + optimiser {counts.trained:,} x {moments} B; one more while saving"}
+    run |= {
+        "checkpoint formula": f"weights {saved:,} B + optimiser {counts.trained:,} x {moments} B; one more while saving"
+    }
     tokens = {"prompts": [asdict(prompt) for prompt in prompts], "longest": longest.tokens}
     tokens["completion"] = config.grpo.completion_tokens
     return {"tokens": tokens, "parameters": asdict(counts), "cards": cards, "memory": memory, "run": run}
@@ -273,11 +287,12 @@ def text_of(found: Mapping[str, Any]) -> str:
         Several lines.
     """
     first, counts, run = found["tokens"]["prompts"][0], found["parameters"], found["run"]
+    frozen = counts["total"] - counts["trained"]
     lines = [
         f"tokens        first prompt {first['tokens']} = text {first['text']} ({first['text_by']}) + picture "
         f"{first['picture']} ({first['picture_by']}); longest prompt {found['tokens']['longest']}, completion up to "
         f"{found['tokens']['completion']}",
-        f"parameters    {counts['total']:,}, trained {counts['trained']:,}, frozen {counts['total'] - counts['trained']:,}"
+        f"parameters    {counts['total']:,}, trained {counts['trained']:,}, frozen {frozen:,}"
         + (f", adapters {counts['adapters']:,}" if counts["adapters"] else ""),
     ]
     for entry in found["memory"]:
@@ -297,5 +312,3 @@ def text_of(found: Mapping[str, Any]) -> str:
         f"{run['checkpoints bytes'] / GIB:.2f} GiB with {run['kept']} kept"
     )
     return "\n".join(lines)
-
-
