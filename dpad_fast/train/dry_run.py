@@ -6,34 +6,28 @@ What a run at full size will need is the matter of `plan.py`.
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dpad_fast import hub
 from dpad_fast.model_size import model_size_for
-from dpad_fast.ops.group_advantage import group_advantage
-from dpad_fast.rewards import RewardScorer
-from dpad_fast.rewards.spaces import ModelSizes
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.known_policies import true_config
 from dpad_fast.train.made_up import with_made_up_data
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.prompt_sizes import prompt_size, render
 from dpad_fast.train.prompts import make_dataset
-from dpad_fast.train.right_answer import full_marks, right_answer
 from dpad_fast.train.run import make_encoder, make_trainer
 from dpad_fast.train.tiny_policy import write_tiny_policy
-from dpad_fast.types import ScoreBatch, Size, Target
+from dpad_fast.train.watched_step import GENERATIONS, WatchedScorer, WatchedStep, check_right_answers
+from dpad_fast.types import Size
 
-ROWS, QUERIES, GENERATIONS, TOKENS = 8, 2, 2, 24
+ROWS, QUERIES, TOKENS = 8, 2, 24
 # What a CPU cannot do, or what only a run at full size needs; by the configuration's names.
 _LEFT_OUT = ("dtype", "attention", "epochs", "vllm", "grpo.deepspeed", "grpo.fsdp", "grpo.warmup_steps")
 # Fields of `grpo.trl` that say how the computation is spread or which hardware does it.
@@ -98,10 +92,10 @@ def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None 
         rows = _data(config, made_up, Path(place), done)
         small = _policy(config, rows.config, Path(place), done)
         scorer = _scorer(config, small, done)
-        run = _Run(make_trainer(small, scorer, None), scorer)
+        run = WatchedStep(make_trainer(small, scorer), scorer)
         _prompt(run.processor, rows.rows, done)
         run.step(done)
-        _right_answers(scorer, done)
+        check_right_answers(scorer, done)
         kind = true_config(config.policy)
         sizes = [prompt_size(config.policy, kind, run.processor, row["prompt"], row["image"]) for row in rows.rows]
     return {"stages": [asdict(stage) for stage in stages], "prompts": sizes, "made_up": made_up is not None}
@@ -163,7 +157,7 @@ def rows_of(config: TrainConfig, made_up: Size | None = None) -> int | None:
     Returns:
         The number, or None.
     """
-    if made_up is not None or not getattr(config, "epochs", 0):
+    if made_up is not None or not config.epochs:
         return None
     with _no_bars():
         return len(make_dataset(config))
@@ -219,11 +213,11 @@ def shrink_run(config: TrainConfig, policy: Path, out: Path) -> TrainConfig:
     )
 
 
-def _scorer(config: TrainConfig, small: TrainConfig, done: Callable[..., None]) -> _Watched:
+def _scorer(config: TrainConfig, small: TrainConfig, done: Callable[..., None]) -> WatchedScorer:
     started = time.perf_counter()
     rewards = small.reward_config()
     encoder = make_encoder(small) if rewards.needs_encoder else None
-    scorer = _Watched(rewards, encoder)
+    scorer = WatchedScorer(rewards, encoder)
     other = encoder is not None and config.encoder != small.encoder
     facts = {"in place of": config.encoder, "judges": "nothing on photographs"} if other else {}
     done("encoder", started, used="clip" if encoder is not None else "none", **facts)
@@ -243,133 +237,6 @@ def _prompt(processor: Any, rows: list[dict[str, Any]], done: Callable[..., None
     seen = model_size_for(row["image"].size, processor)
     facts = {"given": _by(row["image"].size), "seen": "tiles" if seen is None else _by(seen)}
     done("picture", started, **facts, pixel_values=list(given["pixel_values"].shape), tokens_with_picture=tokens)
-
-
-class _Watched(RewardScorer):
-    """A scorer that remembers its last batch and how long it took."""
-
-    last: ScoreBatch | None = None
-    given: tuple[list[Any], list[Any], Any] = ([], [], None)
-    seconds = 0.0
-
-    def score(
-        self,
-        completions: Sequence[str],
-        targets: Sequence[Target | str],
-        images: Sequence[Any] | None = None,
-        image_keys: Sequence[Hashable] | None = None,
-        model_sizes: ModelSizes | None = None,
-        on_error: str = "raise",
-    ) -> ScoreBatch:
-        started = time.perf_counter()
-        self.given = (list(targets), list(images or ()), model_sizes)
-        self.last = super().score(completions, targets, images, image_keys, model_sizes, on_error)
-        self.seconds = time.perf_counter() - started
-        return self.last
-
-
-class _Run:
-    """A trainer whose one step is watched from outside."""
-
-    def __init__(self, trainer: Any, scorer: _Watched) -> None:
-        self.trainer, self.scorer, self.processor = trainer, scorer, trainer.processing_class
-        self.seconds: dict[str, float] = {}
-        self.seen: dict[str, Any] = {}
-        self._watch("_generate", lambda args, found: found)
-        self._watch("_calculate_rewards", self._tell_apart)
-        self._watch("_generate_and_score_completions", lambda args, found: found)
-
-    def _watch(self, name: str, after: Callable[[Any, Any], Any]) -> None:
-        plain = getattr(self.trainer, name)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            found = after(args, plain(*args, **kwargs))
-            self.seconds[name] = time.perf_counter() - started
-            self.seen[name] = (args, found)
-            return found
-
-        setattr(self.trainer, name, watched)
-
-    def _tell_apart(self, args: Any, rewards: torch.Tensor) -> torch.Tensor:
-        """A random policy's answers are equally bad: without a difference there is no update to go through."""
-        weighted = torch.nan_to_num(rewards * self.trainer.reward_weights.to(rewards)).sum(dim=1)
-        groups = weighted.view(-1, GENERATIONS)
-        self.seen["equal"] = bool((groups == groups[:, :1]).all())
-        if self.seen["equal"]:
-            rewards = rewards.clone()
-            column = int((self.trainer.reward_weights != 0).nonzero()[0])
-            rewards[::GENERATIONS, column] = torch.nan_to_num(rewards[::GENERATIONS, column]) + 1.0
-            self.trainer._gathered = rewards
-        return rewards
-
-    def step(self, done: Callable[..., None]) -> None:
-        """One optimiser step, told as generation, reward, advantage and update."""
-        before = {name: value.detach().clone() for name, value in self._trained()}
-        started = time.perf_counter()
-        self.trainer.train()
-        whole = time.perf_counter() - started
-        (_, _, completions, ids), rewards = self.seen["_calculate_rewards"]
-        lengths = [len(each) for each in ids]
-        text = completions[0][0]["content"] if isinstance(completions[0], list) else completions[0]
-        now = time.perf_counter()
-        done("generation", now - self.seconds["_generate"], completions=len(ids), tokens=lengths, first=text)
-        self._tell_reward(now, done)
-        again = time.perf_counter()
-        weights = self.trainer.reward_weights
-        expected = group_advantage(rewards, GENERATIONS, scale=self.trainer._advantage, eps=1e-4, weights=weights)
-        found = self.seen["_generate_and_score_completions"][1]["advantages"]
-        if not torch.allclose(expected.to(found), found):
-            raise ValueError(
-                f"the trainer's advantages {found.tolist()} are not those of its rewards {expected.tolist()}"
-            )
-        note = {"note": "equal rewards; the first of each group was given 1 more"} if self.seen["equal"] else {}
-        done("advantage", again, values=[round(value, 3) for value in found.tolist()], **note)
-        self._tell_update(now, whole - self.seconds["_generate_and_score_completions"], before, done)
-
-    def _trained(self) -> list[tuple[str, torch.Tensor]]:
-        return [(name, value) for name, value in self.trainer.model.named_parameters() if value.requires_grad]
-
-    def _tell_reward(self, now: float, done: Callable[..., None]) -> None:
-        batch = self.scorer.last
-        if batch is None:
-            raise ValueError("no reward function scored the completions")
-        totals = [round(value, 3) for value in batch.total.tolist()]
-        done("reward", now - self.scorer.seconds, totals=totals, reasons=[str(reason) for reason in batch.reasons])
-
-    def _tell_update(
-        self, now: float, seconds: float, before: Mapping[str, torch.Tensor], done: Callable[..., None]
-    ) -> None:
-        line = next(line for line in self.trainer.state.log_history if "loss" in line or "grad_norm" in line)
-        loss, norm = float(line.get("loss", math.nan)), float(line.get("grad_norm", math.nan))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ValueError(f"the update is no number: loss {loss}, norm of the gradient {norm}")
-        moved = sum(not torch.equal(value, before[name]) for name, value in self._trained())
-        if not moved:
-            raise ValueError("the update changed no weight: see grpo.learning_rate and what is frozen")
-        done("update", now - seconds, loss=loss, gradient=norm, tensors_moved=moved, tensors_trained=len(before))
-
-
-def _right_answers(scorer: _Watched, done: Callable[..., None]) -> None:
-    """A right answer, made from the truth, through the reward: format, coordinates and sizes go together."""
-    started = time.perf_counter()
-    config, marks = scorer.config, full_marks(scorer.config)
-    targets, images, sizes = (scorer.given[0][::GENERATIONS], scorer.given[1][::GENERATIONS], scorer.given[2])
-    texts = []
-    for target, image in zip(targets, images, strict=True):
-        size = target.image_size or image.size
-        seen = sizes(image.size) if callable(sizes) else config.model_size
-        texts.append(right_answer(target, config, size, seen))
-    batch = scorer.score(texts, targets, images, model_sizes=sizes)
-    for i, text in enumerate(texts):
-        got = {term: float(batch.terms[term][i]) for term in marks}
-        short = {term: value for term, value in got.items() if value < marks[term] - 1e-6}
-        if short:
-            raise ValueError(
-                f"a right answer to row {i} gets {short} where it should get full marks ({batch.reasons[i]}): the "
-                f"data's coordinates, data.prompt and rewards do not go together. The answer: {text:.400}"
-            )
-    done("right answer", started, first=texts[0], **{term: float(batch.terms[term][0]) for term in config.terms})
 
 
 def _setting(config: TrainConfig, name: str) -> Any:

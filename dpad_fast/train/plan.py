@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dpad_fast.train.config import TrainConfig
-from dpad_fast.train.families import freeze_vision_tower
+from dpad_fast.train.families import freeze_parts, names_of_parts
 from dpad_fast.train.known_policies import meta_model, true_config
+from dpad_fast.train.lora import trained_layers
 from dpad_fast.train.memory import Amount, Text, Vision, activations, kv_cache, logits
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.prompt_sizes import PromptSize
@@ -66,43 +67,12 @@ def parameters(config: TrainConfig) -> Parameters:
     with quiet():
         model = meta_model(true_config(config.policy))
     total = sum(parameter.numel() for parameter in model.parameters())
-    _freeze(model, config)
-    lora = getattr(config, "lora", None)
-    if lora is not None and lora.r:
-        adapters = _adapters(model, lora)
+    if config.lora.r:
+        frozen = names_of_parts(model, config.grpo.frozen_parts, config.grpo.vision_tower)
+        layers = [model.get_submodule(name) for name in trained_layers(model, frozen, config.lora.target_modules)]
+        adapters = sum(config.lora.r * (layer.in_features + layer.out_features) for layer in layers)
         return Parameters(total + adapters, adapters, adapters)
-    return Parameters(total, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad))
-
-
-def _freeze(model: Any, config: TrainConfig) -> None:
-    if config.grpo.freeze_vision:
-        freeze_vision_tower(model, config.grpo.vision_tower)
-    inner = getattr(model, "model", model)
-    for part in getattr(config.grpo, "frozen", ()):
-        names = {"language": ("language_model", "text_model"), "projector": ("connector", "multi_modal_projector")}
-        for name in names.get(part, ()):
-            module = getattr(inner, name, None)
-            if module is not None:
-                module.requires_grad_(False)
-        if part == "language":
-            model.lm_head.requires_grad_(False)
-
-
-def _adapters(model: Any, lora: Any) -> int:
-    """For every linear layer of the trained parts that is named, r x (in + out); the head gets none."""
-    import torch
-
-    count = 0
-    for name, module in model.named_modules():
-        if not isinstance(module, torch.nn.Linear):
-            continue
-        last = name.rsplit(".", 1)[-1]
-        named = (
-            last in lora.target_modules if lora.target_modules else last != "lm_head" and module.weight.requires_grad
-        )
-        if named:
-            count += int(lora.r) * (module.in_features + module.out_features)
-    return count
+    return Parameters(total, total - freeze_parts(model, config.grpo.frozen_parts, config.grpo.vision_tower))
 
 
 def strategy_of(config: TrainConfig) -> str:
@@ -117,9 +87,9 @@ def strategy_of(config: TrainConfig) -> str:
     Raises:
         ValueError: a file that cannot be read.
     """
-    if getattr(config.grpo, "fsdp", ""):
+    if config.grpo.fsdp:
         return "fsdp"
-    file = getattr(config.grpo, "deepspeed", "")
+    file = config.grpo.deepspeed
     if not file:
         return "single"
     try:
@@ -161,7 +131,7 @@ def card(config: TrainConfig, counts: Parameters, prompt: PromptSize, strategy: 
     items["logits"] = logits(text, trained, config.grpo.completion_tokens, size)
     held = sum(amount.bytes for name, amount in items.items() if name not in ("gradients", "activations", "logits"))
     update = held + sum(items[name].bytes for name in ("gradients", "activations", "logits"))
-    vllm = getattr(getattr(config, "vllm", None), "mode", "off")
+    vllm = config.vllm.mode
     if vllm == "off":
         items["kv cache"] = kv_cache(text, sampled, whole, size)
     elif vllm == "colocate":
@@ -174,14 +144,12 @@ def card(config: TrainConfig, counts: Parameters, prompt: PromptSize, strategy: 
 
 def number_size(config: TrainConfig) -> int:
     """Bytes of a weight: 4 on a CPU or with dtype float32, else 2."""
-    dtype = getattr(config, "dtype", "auto")
-    return 4 if dtype == "float32" or (dtype == "auto" and config.device == "cpu") else 2
+    return 4 if config.dtype == "float32" or (config.dtype == "auto" and config.device == "cpu") else 2
 
 
 def config_flash(config: TrainConfig) -> bool:
     """Whether the run's attention is a flash attention (flash-attn 2 or 3, or kernels of the hub)."""
-    attention = getattr(config, "attention", "")
-    return attention not in ("", "sdpa", "eager")
+    return config.attention not in ("", "sdpa", "eager")
 
 
 def _states(config: TrainConfig, counts: Parameters, strategy: str, cards: int, size: int) -> dict[str, Amount]:
@@ -217,10 +185,10 @@ def _states(config: TrainConfig, counts: Parameters, strategy: str, cards: int, 
 
 def steps_of(config: TrainConfig, rows: int | None) -> int | None:
     """Optimiser steps of a run; of `epochs` over data whose rows are not counted, None."""
-    epochs = float(getattr(config, "epochs", 0.0))
+    epochs = config.epochs
     if not epochs:
         return config.steps
-    return None if rows is None else math.ceil(epochs * math.ceil(rows / config.grpo.queries))
+    return None if rows is None else max(1, round(epochs * (rows // config.grpo.queries)))
 
 
 def plan(

@@ -10,7 +10,8 @@ from dpad_fast.train import config as configuration
 from dpad_fast.train.dry_run import ROWS, dry_run
 from dpad_fast.train.plan import plan, text_of
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "fsdp")  # which is one of accelerate's
 STAGES = [
     "data",
     "policy",
@@ -74,9 +75,7 @@ def test_a_right_answer_is_in_the_models_own_space(space, policy):
     """400 x 300 made up, a rectangle from (100, 75) to (300, 225); Qwen2.5-VL sees 392 x 308, Qwen3-VL 384 x 288."""
     settings = {"preset": "seg-zero", "coordinates": space}
     config = shape_run(policy=policy, rewards=settings)
-    if hasattr(config, "check_coordinates"):
-        config = replace(config, check_coordinates=False)
-    found = dry_run(config, made_up=(400, 300))
+    found = dry_run(replace(config, check_coordinates=False), made_up=(400, 300))
     boxes = {
         ("pixel", "Qwen/Qwen2.5-VL-3B-Instruct"): "[98, 77, 294, 231]",
         ("pixel", "Qwen/Qwen3-VL-4B-Instruct"): "[96, 72, 288, 216]",
@@ -95,7 +94,7 @@ def test_truth_in_other_pixels_than_the_pictures_is_found(tmp_path):
     solution = "<box>(250,250),(750,750)</box><points>(400,400),(500,500)</points>"
     Dataset.from_list([{"problem": "it", "solution": solution, "image": picture}] * 4).save_to_disk(tmp_path / "data")
     config = shape_run(policy="Qwen/Qwen2.5-VL-3B-Instruct", data={"kind": "dataset", "path": str(tmp_path / "data")})
-    with pytest.raises(ValueError, match="outside|beyond|not lie|picture"):
+    with pytest.raises(ValueError, match=r"picture|lie"):
         dry_run(config)
 
 
@@ -121,14 +120,8 @@ def test_made_up_rows_are_of_the_presets_form(preset):
 
 def test_real_rows_of_a_folder(tmp_path):
     """ReasonSeg's form, where the run's prompts can read it."""
-    from dpad_fast.train import prompts
-
     folder = shapes.export_reasonseg(tmp_path / "data", seed=3, count=4)
-    try:
-        config = shape_run(data={"kind": "reasonseg", "path": str(folder)})
-        prompts.make_dataset(config)
-    except (ValueError, FileNotFoundError):
-        pytest.skip("prompts of this form are not made yet")
+    config = shape_run(data={"kind": "reasonseg", "path": str(folder)})
     found = dry_run(config)
     queries = {sample.query for sample in reasonseg.load(folder)}
     assert facts(found, "data")["first"] in queries
