@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -156,16 +158,17 @@ def _from_form(config: TrainConfig) -> Dataset:
             yield {"prompt": turns(sample.query, config), "image": image, "id": sample.id, COLUMN: text}
 
     # Rows go to a file as they come, so that a large data set takes no memory; the file goes when the run ends.
-    folder = tempfile.TemporaryDirectory(prefix="dpad-fast-prompts-")
+    folder = tempfile.mkdtemp(prefix="dpad-fast-prompts-")
     try:
         with _no_bars():
-            made = Dataset.from_generator(rows, features=Features(columns), cache_dir=folder.name)
+            made = Dataset.from_generator(rows, features=Features(columns), cache_dir=folder)
     except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
         cause = error.__cause__  # `datasets` wraps what a generator raises
         if isinstance(cause, ValueError):
             raise ValueError(f"data: {cause}") from cause
         raise
-    made.folder_of_rows = folder
+    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
     return made
 
 

@@ -1,4 +1,4 @@
-"""The configurations that come with the package: each is read, says what was not run, and a baseline changes one thing."""
+"""The configurations of the package: each is read and says what was not run; a baseline changes one thing."""
 
 import json
 import re

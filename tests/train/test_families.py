@@ -9,7 +9,7 @@ from trl import GRPOConfig
 
 from dpad_fast.data import shapes
 from dpad_fast.train.config import from_dict
-from dpad_fast.train.families import find_vision_tower, freeze_vision_tower
+from dpad_fast.train.families import FAMILIES, family_of, find_vision_tower, freeze_vision_tower, names_of_parts
 from dpad_fast.train.trainer import DpadTrainer
 
 
@@ -102,3 +102,26 @@ def test_one_step_of_qwen3_vl(tiny_policy, qwen3_vl_processor, tmp_path, frozen)
     assert changed - tower
     assert bool(changed & tower) is not frozen
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+KINDS = [(family, kind) for family in FAMILIES for kind in family.model_types if kind != "aya_vision"]
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS, ids=[kind for _, kind in KINDS])
+def test_the_table_of_families_names_what_transformers_builds(family, kind):
+    """Aya Vision's default configuration cannot be built; its layout is LLaVA's."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(kind))
+    assert family_of(model) is family
+    for part in ("vision", "projector", "language"):
+        assert set(family.part(part)) - {"lm_head"} <= set(names_of_parts(model, (part,)))
+
+
+def test_an_unknown_family_is_one_line_about_what_to_set():
+    class Config:
+        model_type = "oddvl"
+
+    with pytest.raises(ValueError, match=r"'oddvl' is of no family .*rewards\.coordinates.*check_coordinates.*vision"):
+        family_of(Config())

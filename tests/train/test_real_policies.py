@@ -22,9 +22,7 @@ def noise(scorer):
         return [float(index % 2) for index in range(len(completions))]
     return noise
 """
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 PIXELS = 28 * 28 * 16
 NAMES = {
     "qwen2.5-vl": "Qwen/Qwen2.5-VL-3B-Instruct",
