@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.config import DataConfig, TrainConfig
 from dpad_fast.types import Size
 
 
@@ -44,6 +44,5 @@ def with_made_up_data(config: TrainConfig, size: Size, count: int, folder: Path)
         rows.append({"id": f"made-up-{i}", "problem": "the red rectangle", "solution": solution, "image": picture})
         rows[-1] |= {"img_height": height, "img_width": width}
     Dataset.from_list(rows).save_to_disk(folder)
-    plain = type(config.data)(kind="dataset", path=str(folder), prompt=config.data.prompt)
-    system = getattr(config.data, "system_prompt", "")
-    return replace(config, data=replace(plain, **({"system_prompt": system} if system else {})))
+    data = DataConfig("dataset", path=str(folder), prompt=config.data.prompt, system_prompt=config.data.system_prompt)
+    return replace(config, data=data)

@@ -226,7 +226,11 @@ def plan(
     saved = counts.adapters * 4 if counts.adapters else counts.total * size
     steps = steps_of(config, rows)
     per_step = config.grpo.queries * config.grpo.generations
-    run = {"steps": steps, "rollouts a step": per_step, "rollouts": None if steps is None else steps * per_step}
+    run: dict[str, Any] = {
+        "steps": steps,
+        "rollouts a step": per_step,
+        "rollouts": None if steps is None else steps * per_step,
+    }
     run |= {"completion tokens at most": None if steps is None else steps * per_step * config.grpo.completion_tokens}
     moments = (
         12

@@ -110,5 +110,5 @@ def count_patches(pixels: Any, side: int) -> int:
     """
     if pixels.dim() == 2:
         return int(pixels.shape[0])
-    height, width = pixels.shape[-2:]
+    height, width = (int(value) for value in pixels.shape[-2:])
     return int(pixels.numel() // (3 * height * width)) * (height // side) * (width // side)
