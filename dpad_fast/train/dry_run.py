@@ -31,11 +31,12 @@ ROWS, QUERIES, TOKENS = 8, 2, 24
 # What a CPU cannot do, or what only a run at full size needs; by the configuration's names.
 _LEFT_OUT = ("dtype", "attention", "epochs", "vllm", "grpo.deepspeed", "grpo.fsdp", "grpo.warmup_steps")
 # Fields of `grpo.trl` that say how the computation is spread or which hardware does it.
-_HARDWARE = tuple(
-    "use_vllm vllm_ deepspeed fsdp bf16 fp16 tf32 optim "
-    "torch_compile per_device_ generation_batch_size steps_per_generation gradient_accumulation "
-    "model_init_kwargs use_liger num_train_epochs max_steps dataloader_ eval_ warmup cast_lm_head".split()
-)
+_HARDWARE = (
+    "use_vllm", "vllm_", "deepspeed", "fsdp", "bf16", "fp16",
+    "tf32", "optim", "torch_compile", "per_device_", "generation_batch_size", "steps_per_generation",
+    "gradient_accumulation", "model_init_kwargs", "use_liger", "num_train_epochs", "max_steps", "dataloader_",
+    "eval_", "warmup", "cast_lm_head",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
