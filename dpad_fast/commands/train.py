@@ -10,9 +10,13 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpad_fast.commands import _output
 from dpad_fast.terminal import say
+
+if TYPE_CHECKING:
+    from dpad_fast.train.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change one setting, e.g. rewards.shape=margin or grpo.queries=4; may be given several times",
     )
     _output.add_quiet(parser)
-    parser.add_argument("--dry-run", action="store_true", help="check the configuration, print it as YAML, and stop")
+    parser.add_argument("--print-config", action="store_true", help="check the configuration, print it as YAML, stop")
+    dry = parser.add_argument_group("dry run", "one step in small on this machine, then the plan; see docs/dry-run.md")
+    dry.add_argument("--dry-run", action="store_true", help="go through one step with a tiny random policy, and stop")
+    dry.add_argument(
+        "--made-up-data",
+        metavar="WIDTHxHEIGHT",
+        help="made-up pictures of this size in place of data that is not here",
+    )
+    dry.add_argument("--cards", type=int, default=1, help="cards that the plan is for (default: 1)")
+    dry.add_argument(
+        "--card-gb", type=float, action="append", metavar="GB", help="memory of a card, several times; default 24, 80"
+    )
+    _output.add_json(dry, "stages and plan")
 
 
 def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]:
@@ -60,6 +76,40 @@ def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]
     return tell
 
 
+def _dry_run(config: TrainConfig, args: argparse.Namespace) -> int:
+    from dpad_fast.train import dry_run
+    from dpad_fast.train.plan import plan, text_of
+
+    made_up = None if args.made_up_data is None else _size(args.made_up_data)
+    if not 1 <= args.cards <= 4096:
+        raise ValueError(f"--cards must be at least 1 and at most 4096, got {args.cards}")
+    for value in args.card_gb or ():
+        if not 1 <= value <= 1e6:
+            raise ValueError(f"--card-gb must be at least 1 and at most 1,000,000, got {value:g}")
+    _output.prepare(args.json)
+    _output.spare({"--json": args.json}, [args.config])
+    quiet = args.quiet or args.json == _output.STDOUT
+    tell = None if quiet else (lambda stage: say(stage.line()))
+    found = dry_run.dry_run(config, tell, made_up)
+    planned = plan(config, found["prompts"], args.cards, args.card_gb or (24, 80), dry_run.rows_of(config, made_up))
+    say(text_of(planned), quiet=quiet)
+    if made_up is not None:
+        say("note: the data was made up; the real data was not read", quiet=quiet)
+    value = {"kind": "dry run", "config": config.as_dict(), "made_up": found["made_up"], "stages": found["stages"]}
+    _output.write_json(args.json, {**value, "plan": planned}, args.quiet)
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 6 for part in parts):
+        raise ValueError(f"--made-up-data must be WIDTHxHEIGHT such as 840x840, got {text!r:.80}")
+    width, height = map(int, parts)
+    if not (min(width, height) >= 16 and max(width, height) <= 8192):
+        raise ValueError(f"--made-up-data must have sides of 16 to 8192 pixels, got {text!r:.80}")
+    return width, height
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, or go on, or say that all is done.
 
@@ -75,6 +125,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         config = replace(config, out=args.out)
     if args.dry_run:
+        return _dry_run(config, args)
+    for option in ("made_up_data", "card_gb", "json"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} is for --dry-run")
+    if args.print_config:
         import yaml
 
         print(yaml.safe_dump(config.as_dict(), sort_keys=False), end="")

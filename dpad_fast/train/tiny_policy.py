@@ -80,6 +80,19 @@ def write_tiny_policy(folder: str | Path, name: str | Path, seed: int = 0) -> Pa
     return Path(folder)
 
 
+def has_tokenizer(name_or_path: str | Path) -> bool:
+    """Whether the policy's own tokenizer can be read on this machine, and so is the tiny one's.
+
+    Args:
+        name_or_path: see `tiny_policy`.
+
+    Returns:
+        True for a folder with a tokenizer and for shipped policies.
+    """
+    folder = local_folder(name_or_path)
+    return folder is not None and any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
 def shrink(config: PreTrainedConfig, tokenizer: Any) -> PreTrainedConfig:
     """The same configuration with few and narrow layers. Patch, merge, window and tile sizes stay.
 
@@ -153,7 +166,7 @@ def _set_generation(model: Any, tokenizer: Any) -> None:
 
 
 def _processor(folder: Path | None, config: Any, known: KnownPolicy | None) -> Any:
-    if folder is not None and any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if folder is not None and has_tokenizer(folder):
         from transformers import AutoProcessor
 
         try:

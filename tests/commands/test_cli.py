@@ -64,14 +64,14 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("dpad-fast ")
 
 
-def test_train_dry_run_prints_the_configuration(tmp_path, capsys):
+def test_train_print_config_prints_the_configuration(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("steps: 3\n")
-    assert cli.main(["train", str(tmp_path / "a.yaml"), "--dry-run", "--set", "grpo.queries=2", "--out", "x"]) == 0
+    assert cli.main(["train", str(tmp_path / "a.yaml"), "--print-config", "--set", "grpo.queries=2", "--out", "x"]) == 0
     import yaml
 
     shown = yaml.safe_load(capsys.readouterr().out)
     assert (shown["steps"], shown["grpo"]["queries"], shown["out"]) == (3, 2, "x")
-    assert cli.main(["train", str(tmp_path / "a.yaml"), "--dry-run", "--set", "grpo.querys=2"]) == 2
+    assert cli.main(["train", str(tmp_path / "a.yaml"), "--print-config", "--set", "grpo.querys=2"]) == 2
     assert "did you mean grpo.queries" in capsys.readouterr().err
 
 

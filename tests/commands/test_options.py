@@ -12,7 +12,7 @@ from dpad_fast import cli
 COVERED = {
     "score": "completions data out preset config set encoder backend precision device cache json quiet",
     "evaluate": "subject data shapes seed mask ignore missing encoder json quiet",
-    "train": "config out settings quiet dry_run",
+    "train": "config out settings quiet print_config dry_run made_up_data cards card_gb json",
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",
     "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "

@@ -9,18 +9,48 @@ from dpad_fast import cli
 
 
 class TestTrain:
-    def test_config_settings_out_and_dry_run(self, tmp_path, run):
+    def test_config_settings_out_and_print_config(self, tmp_path, run):
         (tmp_path / "a.yaml").write_text("steps: 3\nname: mine\n")
-        base = ("train", tmp_path / "a.yaml", "--dry-run")
+        base = ("train", tmp_path / "a.yaml", "--print-config")
         shown = yaml.safe_load(run(*base, "--set", "grpo.queries=2", "--set", "seed=5", "--out", "there"))
         assert (shown["steps"], shown["name"], shown["grpo"]["queries"]) == (3, "mine", 2)
         assert (shown["seed"], shown["out"]) == (5, "there")
         assert not (tmp_path / "there").exists()
 
+    def test_dry_run_made_up_data_cards_card_gb_and_json(self, tmp_path, run):
+        (tmp_path / "a.yaml").write_text("steps: 3\nevaluation: {scenes: 0}\n")
+        options = ("--made-up-data", "140x84", "--cards", "4", "--card-gb", "11", "--json", tmp_path / "o.json")
+        said = run("train", tmp_path / "a.yaml", "--dry-run", "--out", tmp_path / "out", *options)
+        assert "pictures 140x84" in said
+        assert "zero-3, 4 card(s)" in said
+        assert "fits 11 GB" in said
+        assert "the data was made up" in said
+        found = json.loads((tmp_path / "o.json").read_text())
+        assert (found["kind"], found["made_up"], found["config"]["steps"]) == ("dry run", True, 3)
+        assert found["plan"]["cards"] == 4
+        assert [list(entry["fits"]) for entry in found["plan"]["memory"]] == [["11"]] * 4
+        assert {stage["name"] for stage in found["stages"]} >= {"picture", "reward", "update"}
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            (("--dry-run", "--made-up-data", "840"), "--made-up-data must be WIDTHxHEIGHT such as 840x840, got '840'"),
+            (("--dry-run", "--made-up-data", "8x9000"), "--made-up-data must have sides of 16 to 8192 pixels"),
+            (("--dry-run", "--cards", "0"), "--cards must be at least 1 and at most 4096, got 0"),
+            (("--dry-run", "--card-gb", "nan"), "--card-gb must be at least 1 and at most 1,000,000, got nan"),
+            (("--made-up-data", "84x84"), "--made-up-data is for --dry-run"),
+            (("--json", "x.json"), "--json is for --dry-run"),
+        ],
+    )
+    def test_dry_run_options_that_are_none(self, tmp_path, refused, options, complaint):
+        (tmp_path / "a.yaml").write_text("steps: 3\n")
+        assert complaint in refused("train", tmp_path / "a.yaml", *options)
+
     def test_what_was_removed_is_told(self, tmp_path, refused):
         (tmp_path / "a.yaml").write_text("save_model: false\n")
         for arguments in ((), ("--set", "save_model=true")):
-            said = refused("train", tmp_path / "a.yaml", "--dry-run", *arguments)
+            said = refused("train", tmp_path / "a.yaml", "--print-config", *arguments)
             assert "setting save_model is gone" in said
             assert "always kept in out/policy" in said
 
