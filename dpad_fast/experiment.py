@@ -21,8 +21,8 @@ from dpad_fast.evaluate.metrics import plain
 from dpad_fast.evaluate.policies import evaluate_policy, judge, judge_config
 from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
-from dpad_fast.train.packages import check_packages
 from dpad_fast.train.extra_rewards import check_extra_rewards
+from dpad_fast.train.packages import check_packages
 from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 

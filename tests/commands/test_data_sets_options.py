@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dpad_fast import cli
+from dpad_fast._mask_geometry import box_of
 from dpad_fast.commands._data_source import columns_of
 from dpad_fast.data import forms, shapes
-from dpad_fast._mask_geometry import box_of
 from dpad_fast.model_size import WholePatches
 
 WORLD = "shapes:3:6"

@@ -13,8 +13,8 @@ from PIL import Image
 
 import dpad_fast as df
 from dpad_fast import coco_mask
-from dpad_fast.data import reasonseg, shapes
 from dpad_fast._mask_geometry import box_of
+from dpad_fast.data import reasonseg, shapes
 from dpad_fast.data.prepare import prepare
 
 WORLD = "shapes:3:10"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.clip.images import Picture
 from dpad_fast.data import reasonseg
-from dpad_fast._mask_geometry import box_of, inscribed_points
 
 MINI = Path(__file__).parents[2].parent / "shared" / "data" / "reasonseg-mini"
 
