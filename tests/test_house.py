@@ -17,7 +17,7 @@ LAYERS = (
     ("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal", "row_errors", "timer"),
     ("kernels", "reference"),
     ("ops",),
-    ("coco_mask", "_coco_runs", "data", "checkpoints", "clip"),
+    ("coco_mask", "_coco_runs", "data", "checkpoints", "clip", "segmenters"),
     ("rewards",),
     ("train",),
     ("evaluate",),
