@@ -19,8 +19,16 @@ def small_sam2(seed: int = 0) -> tuple[Any, Any]:
     Returns:
         The model, in evaluation mode, and the processor.
     """
-    from transformers import Sam2Config, Sam2HieraDetConfig, Sam2ImageProcessor, Sam2Model, Sam2Processor
-    from transformers import Sam2MaskDecoderConfig, Sam2PromptEncoderConfig, Sam2VisionConfig
+    from transformers import (
+        Sam2Config,
+        Sam2HieraDetConfig,
+        Sam2ImageProcessor,
+        Sam2MaskDecoderConfig,
+        Sam2Model,
+        Sam2Processor,
+        Sam2PromptEncoderConfig,
+        Sam2VisionConfig,
+    )
 
     backbone = Sam2HieraDetConfig(
         hidden_size=8,
@@ -45,8 +53,14 @@ def small_sam2(seed: int = 0) -> tuple[Any, Any]:
 
 def small_sam3(seed: int = 0) -> tuple[Any, Any]:
     """A `Sam3TrackerModel` of 64 x 64 pixels and its processor; arguments and results as `small_sam2`."""
-    from transformers import Sam3ImageProcessor, Sam3TrackerConfig, Sam3TrackerModel, Sam3TrackerProcessor
-    from transformers import Sam3ViTConfig, Sam3VisionConfig
+    from transformers import (
+        Sam3ImageProcessor,
+        Sam3TrackerConfig,
+        Sam3TrackerModel,
+        Sam3TrackerProcessor,
+        Sam3VisionConfig,
+        Sam3ViTConfig,
+    )
     from transformers.models.sam3_tracker.configuration_sam3_tracker import (
         Sam3TrackerMaskDecoderConfig,
         Sam3TrackerPromptEncoderConfig,
