@@ -18,6 +18,7 @@ from dpad_fast.rewards.format import answer_format, non_repeat, think_format
 from dpad_fast.rewards.parse import parse_completion
 from dpad_fast.rewards.places import CaptionRow
 from dpad_fast.rewards.reasons import explain_zeros
+from dpad_fast.rewards.segmented import segmented_ious, segmenter_of
 from dpad_fast.rewards.spaces import ModelSizes, find_spaces, read_model_sizes, unknown_size
 from dpad_fast.rewards.truth import check_places
 from dpad_fast.row_errors import RowErrors, given_error, no_text
@@ -26,6 +27,7 @@ from dpad_fast.types import Completion, Point, ScoreBatch, Target
 
 if TYPE_CHECKING:
     from dpad_fast.clip.encoder import ClipEncoder
+    from dpad_fast.segmenters.prompts import Segmenter
 
 _STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 _FORMAT = ("think_format", "answer_format")
@@ -65,6 +67,7 @@ class RewardScorer:
     Args:
         config: which terms, and how.
         encoder: the frozen CLIP-like model; needed where the terms include "discriminative".
+        segmenter: the one that `config.segmenter` names; None: it is made, on the CPU.
 
     Attributes:
         compared: completions compared under the encoder's precision "guarded" so far.
@@ -74,14 +77,16 @@ class RewardScorer:
         ValueError: the configuration needs an encoder and there is none.
     """
 
-    def __init__(self, config: RewardConfig, encoder: ClipEncoder | None = None) -> None:
+    def __init__(
+        self, config: RewardConfig, encoder: ClipEncoder | None = None, segmenter: Segmenter | None = None
+    ) -> None:
         if config.needs_encoder and encoder is None:
             raise ValueError(
                 "encoder is missing: the term 'discriminative' needs one (dpad_fast.load_encoder), "
                 "or leave the term out of RewardConfig.terms"
             )
         self.config = config
-        self.encoder = encoder
+        self.encoder, self.segmenter = encoder, segmenter_of(config, segmenter)
         self.compared = self.recomputed = 0
         self._background = Background()
         self._rebuild: tuple[Callable[[RewardConfig], RewardScorer], ClipEncoder] | None = None
@@ -94,7 +99,7 @@ class RewardScorer:
     def __reduce__(self) -> Any:
         """Through the `ScorerSpec` that this was built from; one without an encoder needs none."""
         if self.encoder is None:
-            return type(self), (self.config,)
+            return type(self), (self.config, None, self.segmenter)
         if self._rebuild is None or self._rebuild[1] is not self.encoder:
             raise TypeError(
                 "this RewardScorer cannot be pickled, for its encoder holds a model. Build it from a spec, which can: "
@@ -177,7 +182,7 @@ class RewardScorer:
         truths = self._targets(targets, errors)
         parsed = self._parse(completions, errors)
         timer.lap("parse")
-        if encoded:
+        if encoded or self.segmenter is not None:
             _check_pictures(pictures, index, errors)
         shown = None if images is None else [pictures[place] if place >= 0 else None for place in index]
         sizes = read_model_sizes(self.config, model_sizes, shown, count, errors)
@@ -187,6 +192,10 @@ class RewardScorer:
             self._warn(unknown_size(self.config, shown, sizes, errors))
         columns = self._columns(parsed, truths, scales, errors)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
+        if self.segmenter is not None:
+            rows = [i for i in range(count) if not (self.config.gate and self._fails_gate(columns, i))]
+            given = (self.segmenter, self.config, rows, parsed, truths, scales)
+            columns["mask_iou"] = segmented_ious(*given, images, reasons, errors)
         captions: list[CaptionRow] = []
         if encoded and count:
             captions = self._captions(parsed, truths, scales, columns, index if images is not None else None, errors)
@@ -279,7 +288,7 @@ class RewardScorer:
             values["box_l1"] = geometry.box_l1_term(box, truth, config.box_l1_threshold)
             limit = config.point_threshold
             values["point_l1"] = geometry.point_l1_term(completion.points, box, points, limit, scale)
-        if "mask_iou" in config.terms:
+        if "mask_iou" in config.terms and self.segmenter is None:
             values["mask_iou"] = geometry.mask_term(completion, target, i, config, scale)
         if "accuracy" in config.terms:
             values["accuracy"] = matching.accuracy_term(completion, target, config, scale)
@@ -307,7 +316,7 @@ class RewardScorer:
             truth, _ = geometry.read_truth(targets[i], self.config)
             box = None
             if self.config.region == "predicted" and completion.box is not None:
-                box = _numbers(geometry.scale_box(completion.box, scales[i]))
+                box = geometry.numbers(geometry.scale_box(completion.box, scales[i]))
             assert completion.caption is not None
             rows.append(CaptionRow(i, completion.caption, targets[i], truth, box, index[i]))
         return rows
@@ -388,10 +397,3 @@ def _check_lengths(
         if len(column) != len(completions):
             raise ValueError(f"{name} has {len(column)} entries for {len(completions)} completions")
     return len(completions)
-
-
-def _numbers(box: Sequence[Any] | None) -> list[float] | None:
-    """The box as floats with area, or None: under `answer="released"` its entries may be anything."""
-    if box is None or any(type(value) not in (int, float) or not abs(value) < 1e9 for value in box):
-        return None
-    return [float(value) for value in box]
