@@ -87,7 +87,13 @@ def before_mark(config: TrainConfig) -> str:
     """Names what the measurement before training depends on, so that all runs from one policy can share it."""
     evaluation = config.evaluation
     grpo = config.grpo
-    return f"{config.policy} {config.encoder} {evaluation} {grpo.completion_tokens} {grpo.temperature}"
+    if not config.measures_scenes:
+        how = (config.data.prompt, config.data.system_prompt, config.min_pixels, config.max_pixels)
+        how += (config.dtype, str(config.image_processor), str(config.rewards))
+        return f"{config.policy} {config.encoder} {evaluation} {how} {grpo.completion_tokens} {grpo.temperature}"
+    # As runs from before there was other held-out data have it.
+    scenes = ", ".join(f"{name}={getattr(evaluation, name)}" for name in ("scenes", "samples", "seed", "show"))
+    return f"{config.policy} {config.encoder} EvaluationConfig({scenes}) {grpo.completion_tokens} {grpo.temperature}"
 
 
 def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, Any]:

@@ -61,3 +61,9 @@ def test_a_result_that_lost_a_part_is_made_again(tmp_path):
             (tmp_path / "result.json").write_text(json.dumps(damaged))
             assert kept_result(config) is None
             assert not job.finished
+
+
+def test_the_mark_of_a_measurement_stays_what_it_was():
+    config = from_dict({"evaluation": {"scenes": 3}})
+    scenes = "EvaluationConfig(scenes=3, samples=1, seed=9000, show=8)"
+    assert before_mark(config) == f"policy-e clip {scenes} 100 1.0"

@@ -3,15 +3,28 @@
 import dataclasses
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 from dpad_fast.train import config as configuration
-from dpad_fast.train.config import DataConfig, EvaluationConfig, GrpoConfig, TrainConfig, from_dict, load
+from dpad_fast.train.config import (
+    DataConfig,
+    EvaluationConfig,
+    GrpoConfig,
+    HeldOutConfig,
+    LoraConfig,
+    TrainConfig,
+    VllmConfig,
+    from_dict,
+    load,
+)
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_every_field_has_a_line_of_documentation():
-    for cls in (TrainConfig, DataConfig, GrpoConfig, EvaluationConfig):
+    for cls in (TrainConfig, DataConfig, GrpoConfig, LoraConfig, VllmConfig, EvaluationConfig, HeldOutConfig):
         lines = inspect.getsource(cls).splitlines()
         for field in dataclasses.fields(cls):
             (line,) = [line for line in lines if re.match(rf"    {field.name}: ", line)]
@@ -32,12 +45,56 @@ def test_every_field_has_a_line_of_documentation():
         ({"grpo": {"learning_rate": "fast"}}, r"grpo\.learning_rate must be a number"),
         ({"grpo": {"generations": 1}}, "at least 2"),
         ({"grpo": {"accumulate": 3}}, "does not divide"),
-        ({"data": {"kind": "csv"}}, r"data\.kind is 'csv'; known: shapes, dataset"),
+        (
+            {"data": {"kind": "csv"}},
+            r"data\.kind is 'csv'; known: shapes, dataset, reasonseg, refcoco, coco, grandf, released",
+        ),
         ({"data": {"kind": "dataset"}}, r"data\.path is empty"),
         ({"extra_rewards": ["x"]}, "extra_rewards is 'x'"),
         ({"extra_rewards": "names_any_object"}, "extra_rewards must be a list"),
         ({"extra_rewards": ["names_any_object"], "extra_weights": [1, 2]}, "2 entries for 1"),
         ({"evaluation": {"seed": 1}}, "it would test on what it trains on"),
+        ({"dtype": "half"}, "dtype is 'half'; known: auto, float32, bfloat16, float16"),
+        ({"attention": "flash"}, "attention is 'flash'; known: sdpa, eager, flash_attention_2, flash_attention_3, or"),
+        ({"attention": "flash_attention_2"}, "attention 'flash_attention_2' needs a GPU, but device is cpu"),
+        ({"attention": "flash_attention_2", "device": "auto", "dtype": "float32"}, "needs dtype bfloat16 or float16"),
+        ({"min_pixels": 9, "max_pixels": 4}, "min_pixels is 9, above max_pixels 4"),
+        ({"max_pixels": -1}, "max_pixels must be at least 0, got -1"),
+        ({"epochs": 1}, "epochs is set, but the shapes world has no end: set steps"),
+        ({"lora": {"alpha": 16}}, r"lora has settings but lora\.r is 0"),
+        ({"lora": {"r": 8, "dropout": 1}}, r"lora\.dropout must be below 1"),
+        ({"lora": {"rank": 8}}, r"unknown setting lora\.rank"),
+        ({"lora": {"r": 8}, "grpo": {"frozen": ["language"]}}, r"lora\.r is set and grpo\.frozen names language"),
+        ({"grpo": {"frozen": ["eyes"]}}, r"grpo\.frozen is 'eyes'; known: vision, projector, language"),
+        (
+            {"grpo": {"frozen": ["vision"], "freeze_vision": False}},
+            r"grpo\.frozen names vision, but grpo\.freeze_vision",
+        ),
+        ({"grpo": {"frozen": ["projector", "language"]}}, r"grpo\.frozen leaves nothing to train"),
+        ({"grpo": {"deepspeed": "a", "fsdp": "b"}}, r"grpo\.deepspeed and grpo\.fsdp are both set"),
+        ({"grpo": {"deepspeed": "a.json"}}, r"grpo\.deepspeed is set, but device is cpu"),
+        ({"vllm": {"mode": "on"}}, r"vllm\.mode is 'on'; known: off, colocate, server"),
+        ({"vllm": {"mode": "colocate"}}, r"vllm\.mode is set, but device is cpu"),
+        ({"vllm": {"server_port": 1}}, r"vllm\.server_port is set, but vllm\.mode 'off' does not"),
+        (
+            {"vllm": {"mode": "server", "tensor_parallel_size": 2}},
+            r"vllm\.tensor_parallel_size is set, but vllm\.mode 's",
+        ),
+        (
+            {"vllm": {"mode": "colocate", "gpu_memory_utilization": 2}},
+            r"vllm\.gpu_memory_utilization must be in \(0, 1\]",
+        ),
+        ({"data": {"kind": "reasonseg"}}, r"data\.path is empty: data\.kind 'reasonseg'"),
+        ({"data": {"columns": {"query": "q"}}}, r"data\.columns is for data\.kind 'rows', not 'shapes'"),
+        (
+            {"data": {"prompt": "dpadd"}},
+            r"data\.prompt is 'dpadd': neither a template \(dpad, seg-zero, vision-reasoner\)",
+        ),
+        ({"data": {"bad_rows": "drop"}}, r"data\.bad_rows is 'drop'; known: stop, skip"),
+        ({"evaluation": {"data": {"limit": 3}}}, r"evaluation\.data has settings but evaluation\.data\.path is empty"),
+        ({"evaluation": {"data": {"path": "x", "kind": "shapes"}}}, r"evaluation\.data\.kind is 'shapes'; known: data"),
+        ({"evaluation": {"segmenter": "eye"}}, r"evaluation\.segmenter is 'eye'; known: box, polygon, background"),
+        ({"evaluation": {"every": 5, "scenes": 0}}, r"evaluation\.every is set, but there is nothing to measure on"),
     ],
 )
 def test_mistakes_are_named(values, complaint):
@@ -56,6 +113,36 @@ def test_fingerprint_follows_what_changes_the_result_only():
     assert dataclasses.replace(plain, out="elsewhere", log_every=5, threads=2).fingerprint() == plain.fingerprint()
     assert dataclasses.replace(plain, seed=1).fingerprint() != plain.fingerprint()
     assert from_dict({"rewards": {"preset": "dpad", "shape": "margin"}}).fingerprint() != plain.fingerprint()
+
+
+# What the configurations had before the settings for other policies than the shapes world's were there.
+FINGERPRINTS = {
+    "shapes-e": "35f618dd0016e31e",
+    "shapes-e-geometry": "ed5954c6ec20142f",
+    "shapes-f": "4142dbd26875b8b3",
+    "shapes-f-geometry": "0ef45f791e6982dd",
+    "shapes-j": "2d033d31d451c709",
+    "shapes-j-any-object": "a5b43aa640f1c7fc",
+    "shapes-j-geometry": "98c3bc9d462fae1b",
+}
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_new_settings_leave_the_runs_of_before_theirs(name):
+    assert load(CONFIGS / f"{name}.yaml").fingerprint() == FINGERPRINTS[name]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"dtype": "float32"}, {"attention": "eager"}, {"max_pixels": 50176}, {"image_processor": {"a": 1}}),
+        *({"lora": {"r": 8}}, {"grpo": {"frozen": ["projector"]}}, {"data": {"system_prompt": "x"}}),
+        *({"evaluation": {"every": 2}}, {"evaluation": {"data": {"path": "x"}}}, {"check_coordinates": False}),
+    ],
+    ids=str,
+)
+def test_every_new_setting_that_is_used_changes_the_fingerprint(values):
+    assert from_dict(values).fingerprint() != TrainConfig().fingerprint()
 
 
 def test_base_files_and_overrides(tmp_path):
