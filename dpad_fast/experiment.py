@@ -15,16 +15,18 @@ from typing import Any
 import torch
 
 from dpad_fast._version import __version__
+from dpad_fast.evaluate.during import Measuring, read_during
 from dpad_fast.evaluate.measure import Record, from_rows, summarise, to_rows
 from dpad_fast.evaluate.metrics import plain
-from dpad_fast.evaluate.policies import evaluate_policy, judge
+from dpad_fast.evaluate.policies import evaluate_policy, judge, judge_config
 from dpad_fast.train import resume
 from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.packages import check_packages
 from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 
 Tell = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (stage, done, of, metrics); stages are "before", "train" and "after"."""
+"""Called with (stage, done, of, metrics); stages are "before", "train", "during" and "after"."""
 
 
 _RESULT: dict[str, type | tuple[type, ...]] = {
@@ -88,8 +90,8 @@ def before_mark(config: TrainConfig) -> str:
     evaluation = config.evaluation
     grpo = config.grpo
     if not config.measures_scenes:
-        how = (config.data.prompt, config.data.system_prompt, config.min_pixels, config.max_pixels)
-        how += (config.dtype, str(config.image_processor), str(config.rewards))
+        seen = (config.min_pixels, config.max_pixels, dict(config.image_processor), config.dtype)
+        how = (config.data.prompt, config.data.system_prompt, *seen, dict(config.rewards))
         return f"{config.policy} {config.encoder} {evaluation} {how} {grpo.completion_tokens} {grpo.temperature}"
     # As runs from before there was other held-out data have it.
     scenes = ", ".join(f"{name}={getattr(evaluation, name)}" for name in ("scenes", "samples", "seed", "show"))
@@ -122,8 +124,10 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     started = time.perf_counter()
-    measuring = config.evaluation.scenes > 0 and config.data.kind == "shapes"
-    encoder = make_encoder(config) if measuring or config.reward_config().needs_encoder else None
+    check_packages(config)
+    measuring = config.measures
+    judging = measuring and judge_config(config).needs_encoder
+    encoder = make_encoder(config) if judging or config.reward_config().needs_encoder else None
 
     def stage(name: str) -> Callable[[int, int], None]:
         return lambda done, of: tell(name, done, of, {}) if tell is not None else None
@@ -134,15 +138,18 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
         before = measured(
             out / "before.json",
             before_mark(config),
-            lambda: evaluate_policy(config.policy, judge(encoder), config, stage("before")),
+            lambda: evaluate_policy(config.policy, judge(encoder, config), config, stage("before")),
         )
     watch = None if tell is None else lambda step, metrics: tell("train", step, config.steps, metrics)
-    training = train_claimed(config, make_scorer(config, encoder), watch)
+    during: list[Any] = []
+    if config.evaluation.every:
+        during = [Measuring(config, judge(encoder, config), stage("during"))]
+    training = train_claimed(config, make_scorer(config, encoder), watch, during=during)
     if measuring:
         after = measured(
             out / "after.json",
             config.fingerprint(),
-            lambda: evaluate_policy(out / "policy", judge(encoder), config, stage("after")),
+            lambda: evaluate_policy(out / "policy", judge(encoder, config), config, stage("after")),
         )
     result = _result(config, training, before, after, time.perf_counter() - started)
     resume.write_json(out / "result.json", result)
@@ -163,6 +170,7 @@ def _result(
         "before": plain(summarise(before)),
         "after": plain(summarise(after)),
         "records": {"before": to_rows(before), "after": to_rows(after)},
+        "during": read_during(Path(config.out)) if config.evaluation.every else [],
         "history": training["history"],
         "resumed_at": training["resumed_at"],
         "seconds": {"this_call": round(seconds, 2), "training": training["seconds"]},

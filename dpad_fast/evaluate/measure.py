@@ -17,7 +17,7 @@ from dpad_fast.evaluate.metrics import Estimate, overlap, ratio_estimate
 from dpad_fast.evaluate.segment import Segmenter, from_box, from_rings
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.parse import find_between
-from dpad_fast.types import Completion, Sample
+from dpad_fast.types import Completion, Sample, Size
 
 MISSING = "missing"
 """The reason code of a sample that nobody answered, where such samples count as 0."""
@@ -133,6 +133,7 @@ def measure(
     count_tokens: Callable[[str], int],
     segmenter: Segmenter,
     ignore_as: str = "drop",
+    model_sizes: Sequence[Size | None] | None = None,
 ) -> list[Record]:
     """Measure N completions.
 
@@ -143,6 +144,7 @@ def measure(
         count_tokens: number of tokens of a text.
         segmenter: makes the predicted mask from the answer.
         ignore_as: "drop" or "target", what ignored pixels of the ground truth are.
+        model_sizes: N sizes of the pictures that the answers' pixels are of; those of the ground truth when None.
 
     Returns:
         N records.
@@ -155,8 +157,10 @@ def measure(
     if not texts:
         return []
     targets, images, keys = [i.target for i in items], [i.image for i in items], [i.id for i in items]
-    # Masks are made from answers in pixels of the ground truth's picture, so similarities are too.
-    sizes = None if scorer.config.model_size is not None else [target.image_size for target in targets]
+    sizes = model_sizes
+    if sizes is None and scorer.config.model_size is None:
+        # Masks are made from answers in pixels of the ground truth's picture, so similarities are too.
+        sizes = [target.image_size for target in targets]
     batch = scorer.score(list(texts), targets, images, image_keys=keys, model_sizes=sizes)
     rows = list(batch.rows())
     records = []

@@ -1,78 +1,150 @@
-"""A policy measured by sampling on held-out scenes of the shapes world."""
+"""A policy measured by sampling on what was held out: scenes of the shapes world, or samples of a form of data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from dpad_fast.data import shapes
+import torch
+
+from dpad_fast.evaluate.answers import make_segmenter
+from dpad_fast.evaluate.held_out import held_out
 from dpad_fast.evaluate.measure import Record, measure
 from dpad_fast.evaluate.sampling import sample_completions
-from dpad_fast.evaluate.segment import from_background
+from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards import RewardConfig, RewardScorer
-from dpad_fast.train.config import EvaluationConfig, TrainConfig
-from dpad_fast.train.policy import load_policy, quiet
+from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.policy import quiet
+from dpad_fast.train.prompts import turns, with_picture
+from dpad_fast.train.run import load_run_policy
+from dpad_fast.types import Sample, Size
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from dpad_fast.clip import ClipEncoder
-    from dpad_fast.data.shapes import ShapesSample
+
+_AT_ONCE = 64  # small pictures generated for at a time; of real ones, fewer
+_AT_ONCE_LARGE = 16
+Progress = Callable[[int, int], None]
+
+__all__ = ["evaluate_policy", "held_out", "judge", "judge_config", "measure_policy"]
 
 
-def held_out(evaluation: EvaluationConfig) -> list[ShapesSample]:
-    """The scenes that policies are measured on.
+def judge_config(config: TrainConfig | None = None) -> RewardConfig:
+    """What measures every arm of a comparison alike: the `dpad` preset, whatever the arm trains on.
 
     Args:
-        evaluation: seed and number.
+        config: the run. Its answers are read in its own coordinates; where they have no caption, as Seg-Zero's, or are
+            lists of objects, as VisionReasoner's, by its own rewards.
 
     Returns:
-        The scenes.
+        The configuration of the judge.
     """
-    return [shapes.sample(evaluation.seed, index) for index in range(evaluation.scenes)]
+    if config is None or config.measures_scenes:
+        return RewardConfig.preset("dpad")
+    mine = config.reward_config()
+    if "caption" not in mine.tags or mine.answer == "objects":
+        return mine
+    return RewardConfig.preset("dpad", coordinates=mine.coordinates, geometry=mine.geometry, model_size=mine.model_size)
 
 
-def judge(encoder: ClipEncoder | None) -> RewardScorer:
-    """The scorer that measures every arm alike: the `dpad` preset, whatever the arm trains on.
+def judge(encoder: ClipEncoder | None, config: TrainConfig | None = None) -> RewardScorer:
+    """The scorer that measures; see `judge_config`.
 
     Args:
         encoder: the run's CLIP.
+        config: the run.
 
     Returns:
         A scorer.
     """
-    return RewardScorer(RewardConfig.preset("dpad"), encoder=encoder)
+    return RewardScorer(judge_config(config), encoder=encoder)
 
 
 def evaluate_policy(
     policy: str | Path,
     scorer: RewardScorer,
     config: TrainConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Record]:
-    """Sample a policy on the held-out scenes and measure every completion.
+    """Load a policy, sample it on what was held out and measure every completion.
 
     Args:
         policy: a shipped checkpoint, a folder or a name.
         scorer: see `judge`.
-        config: its `evaluation`, completion length, temperature and seed are used.
+        config: the run.
         progress: called with (completions done, completions in all).
 
     Returns:
-        One record per completion, scenes in order.
+        One record per completion, samples in order.
+
+    Raises:
+        ValueError: if the policy or a sample cannot be read.
+    """
+    with quiet():
+        model, processor = load_run_policy(config, policy)
+    if config.device != "cpu" and torch.cuda.is_available():
+        model.to("cuda")
+    return measure_policy(model, processor, scorer, config, progress)
+
+
+def measure_policy(
+    model: Any, processor: Any, scorer: RewardScorer, config: TrainConfig, progress: Progress | None = None
+) -> list[Record]:
+    """Sample a policy on what was held out and measure every completion, so many samples at a time.
+
+    Args:
+        model: the policy.
+        processor: its processor.
+        scorer: see `judge`.
+        config: its `evaluation`, prompt, completion length and temperature are used.
+        progress: called with (completions done, completions in all); of how many is known at the end of data.
+
+    Returns:
+        One record per completion, samples in order.
+
+    Raises:
+        ValueError: if a sample cannot be read.
     """
     evaluation = config.evaluation
-    items = held_out(evaluation)
-    with quiet():
-        model, processor = load_policy(policy)
+    # All scenes at once, as ever: how many are generated together decides the random numbers.
+    at_once = max(1, evaluation.scenes) if config.measures_scenes else _AT_ONCE_LARGE
+    records: list[Record] = []
+    for chunk in _chunks(held_out(config), at_once):
+        first = len(records) // evaluation.samples
+        told = progress if config.measures_scenes else None
+        records += _measured(model, processor, scorer, config, chunk, first, told)
+        if progress is not None and not config.measures_scenes:
+            progress(len(records), evaluation.data.limit * evaluation.samples or len(records) + 1)
+    if progress is not None and not config.measures_scenes:
+        progress(len(records), len(records))
+    return records
+
+
+def _measured(
+    model: Any,
+    processor: Any,
+    scorer: RewardScorer,
+    config: TrainConfig,
+    items: Sequence[Sample],
+    first: int,
+    progress: Progress | None,
+) -> list[Record]:
+    evaluation = config.evaluation
     texts = sample_completions(
         model,
         processor,
         items,
         per_item=evaluation.samples,
+        batch=_AT_ONCE if config.measures_scenes else _AT_ONCE_LARGE,
         max_new_tokens=config.grpo.completion_tokens,
         temperature=config.grpo.temperature,
-        seed=evaluation.seed,  # not the run's: every arm and seed is measured with the same random numbers
+        seed=evaluation.seed + first,  # not the run's: every arm and seed is measured with the same random numbers
         progress=progress,
+        ask=lambda query: with_picture(turns(query, config)),
     )
     tokenizer = processor.tokenizer
 
@@ -80,4 +152,22 @@ def evaluate_policy(
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     rows = [item for item in items for _ in range(evaluation.samples)]
-    return measure([text for group in texts for text in group], rows, scorer, count, from_background)
+    coordinates = scorer.config.coordinates
+    by_form = "background" if config.measures_scenes else "polygon" if scorer.config.geometry == "mask" else "box"
+    segmenter = make_segmenter(evaluation.segmenter or by_form, coordinates, processor)
+    sizes = _sizes(rows, scorer.config, processor)
+    return measure([text for group in texts for text in group], rows, scorer, count, segmenter, model_sizes=sizes)
+
+
+def _sizes(rows: Sequence[Sample], config: RewardConfig, processor: Any) -> list[Size | None] | None:
+    """At which sizes the policy saw the pictures, where its answers are in their pixels."""
+    if config.coordinates != "pixel" or config.model_size is not None:
+        return None
+    shown: list[Size] = [cast("Image.Image", row.image).size for row in rows]  # `held_out` has decoded them
+    return [model_size_for(size, processor) or size for size in shown]
+
+
+def _chunks(items: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

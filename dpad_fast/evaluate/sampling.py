@@ -28,6 +28,7 @@ def sample_completions(
     temperature: float = 1.0,
     seed: int = 0,
     progress: Progress | None = None,
+    ask: Callable[[str], list[dict[str, Any]]] | None = None,
 ) -> list[list[str]]:
     """Sample `per_item` completions for every item.
 
@@ -41,6 +42,7 @@ def sample_completions(
         temperature: of sampling.
         seed: of sampling; the caller's random state is left as it was.
         progress: called with (completions done, completions in all).
+        ask: the messages of a query, content as blocks with one of the picture; the query alone when None.
 
     Returns:
         One list of `per_item` texts per item.
@@ -64,7 +66,8 @@ def sample_completions(
             torch.manual_seed(seed)
             for start in range(0, len(rows), batch):
                 part = rows[start : start + batch]
-                texts += _generate(model, processor, part, max_new_tokens, temperature)
+                messages = [(ask or _plainly)(item.query) for item in part]
+                texts += _generate(model, processor, part, messages, max_new_tokens, temperature)
                 if progress is not None:
                     progress(len(texts), len(rows))
     finally:
@@ -72,10 +75,16 @@ def sample_completions(
     return [texts[i : i + per_item] for i in range(0, len(texts), per_item)]
 
 
-def _generate(model: Any, processor: Any, items: Sequence[Sample], tokens: int, temperature: float) -> list[str]:
-    turns = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": item.query}]}] for item in items]
+def _plainly(query: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
+
+
+def _generate(
+    model: Any, processor: Any, items: Sequence[Sample], turns: Sequence[Any], tokens: int, temperature: float
+) -> list[str]:
     prompts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
     images = [[item.image] for item in items]
+    never = {model.config.image_token_id, *(model.generation_config.suppress_tokens or ())}
     inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
     inputs = inputs.to(model.device)
     tokenizer = processor.tokenizer
@@ -88,7 +97,7 @@ def _generate(model: Any, processor: Any, items: Sequence[Sample], tokens: int, 
         top_p=1.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        suppress_tokens=[model.config.image_token_id],
+        suppress_tokens=sorted(never),
     )
     answers = output[:, inputs["input_ids"].shape[1] :]
     decoded: list[str] = processor.batch_decode(answers, skip_special_tokens=True)

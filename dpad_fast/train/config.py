@@ -67,7 +67,7 @@ _NO_RESULT = ("out", "name", "save_every", "keep", "log_every", "threads", "tens
 _LATER = (
     *("dtype", "attention", "epochs", "min_pixels", "max_pixels", "image_processor", "check_coordinates"),
     *("lora", "vllm", "grpo.vision_tower", "grpo.frozen", "grpo.deepspeed", "grpo.fsdp"),
-    *("data.images", "data.columns", "data.bad_rows", "data.system_prompt"),
+    *("data.images", "data.columns", "data.bad_rows", "data.system_prompt", "data.shuffle"),
     *("evaluation.every", "evaluation.segmenter", "evaluation.data"),
 )
 
@@ -144,6 +144,8 @@ class TrainConfig:
             )
         if self.evaluation.every and not self.measures:
             raise ValueError("evaluation.every is set, but there is nothing to measure on: set evaluation.data.path")
+        if self.evaluation.every and (self.grpo.deepspeed or self.grpo.fsdp):
+            raise ValueError("evaluation.every is set, but a sharded policy cannot be sampled between its steps")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels is {self.min_pixels}, above max_pixels {self.max_pixels}")
         if self.device == "cpu":
@@ -186,7 +188,10 @@ class TrainConfig:
 
     def fingerprint(self) -> str:
         """Changes with every setting that changes the result; `out`, logging and saving do not."""
-        plain, usual = self.as_dict(), _usual()
+        plain, usual = self.as_dict(), TrainConfig().as_dict()
+        plain["data"]["split"] = plain["data"]["split"] or "train"  # as it was called before it could be empty
+        if self.epochs:  # the data says the steps
+            del plain["steps"]
         for name in _NO_RESULT:
             del plain[name]
         for name in _LATER:
@@ -195,11 +200,6 @@ class TrainConfig:
             if inside[last] == default[last]:
                 del inside[last]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _usual() -> dict[str, Any]:
-    """Every setting as it is when nothing is said."""
-    return TrainConfig().as_dict()
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:

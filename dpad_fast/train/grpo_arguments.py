@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from dpad_fast.train.config import TrainConfig
 
@@ -22,7 +26,8 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         The arguments.
 
     Raises:
-        ValueError: for an entry of `grpo.trl` that TRL does not have, or of the wrong type.
+        ValueError: for an entry of `grpo.trl` that TRL does not have, or of the wrong type; for a step that the
+            processes of the run cannot share evenly.
     """
     from trl import GRPOConfig
 
@@ -33,10 +38,11 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
     settings: dict[str, Any] = {
         "output_dir": config.out,
         "use_cpu": cpu,
-        "bf16": not cpu,
+        "bf16": not cpu and config.dtype in ("auto", "bfloat16"),
+        "fp16": not cpu and config.dtype == "float16",
         "dataloader_pin_memory": not cpu,
         "remove_unused_columns": False,
-        "per_device_train_batch_size": grpo.queries * grpo.generations // grpo.accumulate,
+        "per_device_train_batch_size": _per_device(config),
         "gradient_accumulation_steps": grpo.accumulate,
         "num_generations": grpo.generations,
         "max_completion_length": grpo.completion_tokens,
@@ -50,7 +56,7 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         "loss_type": grpo.loss,
         "gradient_checkpointing": grpo.gradient_checkpointing,
         "reward_weights": list(weights),
-        "shuffle_dataset": False,
+        "shuffle_dataset": config.data.shuffle,
         "max_steps": config.steps,
         "seed": config.seed,
         "save_strategy": "steps",
@@ -61,6 +67,8 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         "disable_tqdm": True,
         "log_level": "error",
         **TRL_SETTINGS[grpo.advantage],
+        **config.vllm.arguments(),
+        **_sharding(config),
     }
     known = GRPOConfig.__dataclass_fields__
     for name in grpo.trl:
@@ -70,3 +78,30 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         return GRPOConfig(**{**settings, **grpo.trl})
     except TypeError as error:
         raise ValueError(f"grpo.trl holds a value of the wrong type: {error}") from error
+
+
+def _per_device(config: TrainConfig) -> int:
+    """Completions of one backward pass of one process: a step is shared by the processes that a launcher started."""
+    grpo = config.grpo
+    rows, processes = grpo.queries * grpo.generations, int(os.environ.get("WORLD_SIZE", "1"))
+    if rows % (processes * grpo.accumulate):
+        raise ValueError(
+            f"grpo.queries x grpo.generations = {rows} completions a step cannot be shared evenly by {processes} "
+            f"processes with grpo.accumulate {grpo.accumulate}"
+        )
+    return rows // (processes * grpo.accumulate)
+
+
+def _sharding(config: TrainConfig) -> dict[str, Any]:
+    grpo = config.grpo
+    if grpo.deepspeed:
+        return {"deepspeed": grpo.deepspeed}
+    if not grpo.fsdp:
+        return {}
+    try:
+        settings = yaml.safe_load(Path(grpo.fsdp).read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"grpo.fsdp: {grpo.fsdp} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"grpo.fsdp: {grpo.fsdp} must hold a mapping of settings, got {type(settings).__name__}")
+    return {"fsdp": True, "fsdp_config": settings}

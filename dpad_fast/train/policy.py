@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from dpad_fast import hub
 from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data.shapes import SIDE
 from dpad_fast.data.shapes_text import policy_tokenizer
+from dpad_fast.model_size import model_size_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -48,36 +50,126 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_policy(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_policy(
+    name_or_path: str | Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    attention: str = "",
+    min_pixels: int = 0,
+    max_pixels: int = 0,
+    image_processor: Mapping[str, Any] | None = None,
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a policy and its processor.
 
     Args:
-        name_or_path: a shipped name, a folder, or a name that transformers can resolve.
+        name_or_path: a shipped name, a folder, or a name that transformers can resolve. A folder with a LoRA adapter
+            gives the policy that it was trained on with the adapter merged in.
         dtype: of the weights in memory; shipped checkpoints are stored in half precision.
+        attention: transformers' `attn_implementation`; the model's own choice when empty.
+        min_pixels: smallest area of a picture; 0 for the processor's own.
+        max_pixels: largest area; 0 for the processor's own.
+        image_processor: further settings of the processor of pictures, by their names there.
+
+    Returns:
+        The model and the processor.
 
     Raises:
-        ValueError: if nothing is found under the name.
+        ValueError: if nothing is found under the name, or a setting of pictures that the processor does not have.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    try:
-        source = str(checkpoint(name_or_path))
-    except ValueError:
-        source = str(name_or_path)
-        if source in POLICIES or Path(source).exists():
-            raise
+    adapter = Path(name_or_path)
+    base = _base_of(adapter)
+    source = base or _source(name_or_path)
+    more = {"attn_implementation": attention} if attention else {}
     try:
         local = hub.only_local(source, POLICIES)
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local)
-        return model, AutoProcessor.from_pretrained(source, local_files_only=local)
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local, **more)
+        processor = AutoProcessor.from_pretrained(source if base is None else adapter, local_files_only=local)
+        if base is not None:
+            model = _merged(model, adapter)
     except (
+        ImportError,  # of an attention whose package is not here
         OSError,
         ValueError,
         RuntimeError,
         SafetensorError,
     ) as error:  # weights that are cut off or of another shape
         raise ValueError(f"policy {str(name_or_path)!r} cannot be loaded: {error}") from error
+    set_pixels(processor, min_pixels, max_pixels, image_processor or {})
+    return model, processor
+
+
+def _source(name_or_path: str | Path) -> str:
+    try:
+        return str(checkpoint(name_or_path))
+    except ValueError:
+        if str(name_or_path) in POLICIES or Path(name_or_path).exists():
+            raise
+        return str(name_or_path)
+
+
+def _base_of(adapter: Path) -> str | None:
+    """What a folder's LoRA adapter was trained on; None where the folder holds no adapter."""
+    path = adapter / "adapter_config.json"
+    if not path.is_file():
+        return None
+    try:
+        base = json.loads(path.read_bytes())["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise ValueError(f"policy {str(adapter)!r} cannot be loaded: {path} names no base_model_name_or_path")
+    return _source(base)
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ValueError("its LoRA adapter needs the package peft: pip install 'dpad-fast[lora]'") from None
+    return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).merge_and_unload()
+
+
+def set_pixels(processor: Any, min_pixels: int, max_pixels: int, others: Mapping[str, Any]) -> None:
+    """Limit the areas of pictures, and change other settings of their processor.
+
+    Args:
+        processor: changed in place; saved with it, so that evaluation sees pictures as training did.
+        min_pixels: smallest area; 0 for its own.
+        max_pixels: largest area; 0 for its own.
+        others: settings by name.
+
+    Raises:
+        ValueError: for a setting that it does not have; names those that it has.
+    """
+    images = processor.image_processor
+    size: Any = getattr(images, "size", None)
+    limits = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    if min_pixels or max_pixels:
+        # Only where the size is an area; for SmolVLM a longest_edge is a side, for InternVL there is neither.
+        if model_size_for((112, 112), processor) is None:
+            raise ValueError(
+                f"min_pixels and max_pixels are no settings of {type(images).__name__}: set image_processor to some "
+                f"of {_settings_of(images)}"
+            )
+        images.size = type(size)(**{**dict(size), **{edge: value for edge, value in limits.items() if value}})
+        if images.size["shortest_edge"] > images.size["longest_edge"]:
+            raise ValueError(
+                f"min_pixels is {images.size['shortest_edge']}, above max_pixels {images.size['longest_edge']}; one of "
+                "them is the processor's own"
+            )
+    for name, value in others.items():
+        if not hasattr(images, name) or callable(getattr(images, name)):
+            raise ValueError(
+                f"image_processor.{name} is no setting of {type(images).__name__}, which has {_settings_of(images)}"
+            )
+        setattr(images, name, type(size)(**value) if name == "size" and isinstance(value, Mapping) else value)
+
+
+def _settings_of(images: Any) -> str:
+    return ", ".join(sorted(name for name in images.to_dict() if not name.startswith("_")))
 
 
 def build_policy(seed: int) -> Qwen2_5_VLForConditionalGeneration:

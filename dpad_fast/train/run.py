@@ -18,13 +18,16 @@ from dpad_fast.rewards import RewardScorer
 from dpad_fast.train import resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.extra_rewards import make_extra_reward
-from dpad_fast.train.families import freeze_vision_tower
+from dpad_fast.train.families import check_coordinates, freeze_parts
 from dpad_fast.train.grpo_arguments import grpo_arguments
+from dpad_fast.train.lora import adapters
+from dpad_fast.train.packages import check_packages
 from dpad_fast.train.policy import load_policy, quiet
-from dpad_fast.train.prompts import make_dataset, scene_target
-from dpad_fast.train.reward_functions import RewardFunction, TrlRewards
+from dpad_fast.train.prompts import make_dataset, scene_target, with_steps
+from dpad_fast.train.reward_functions import RewardFunction, TargetOf, TrlRewards
 from dpad_fast.train.run_folder import claim, finished
 from dpad_fast.train.saving import keep_policy, policy_is_whole
+from dpad_fast.train.targets import target_of_row
 
 if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
@@ -80,38 +83,98 @@ def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> Rewa
     return RewardScorer(rewards, encoder, segmenter)
 
 
+def load_run_policy(config: TrainConfig, policy: str | Path | None = None) -> tuple[Any, Any]:
+    """The policy of a run with its processor, in the run's dtype and attention and with its limits for pictures.
+
+    Args:
+        config: the run.
+        policy: another than the run's, such as the trained one.
+
+    Returns:
+        The model and the processor.
+
+    Raises:
+        ValueError: if it cannot be loaded, or the run's rewards read answers in another space than its family's.
+    """
+    cpu = config.device == "cpu"
+    dtype = getattr(torch, {"auto": "float32" if cpu else "bfloat16"}.get(config.dtype, config.dtype))
+    model, processor = load_policy(
+        config.policy if policy is None else policy,
+        dtype,
+        attention=config.attention,
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
+        image_processor=config.image_processor,
+    )
+    if config.check_coordinates:
+        check_coordinates(model, config.reward_config().coordinates)
+    return model, processor
+
+
+def _target_of(config: TrainConfig) -> TargetOf | None:
+    return {"shapes": scene_target, "dataset": None}.get(config.data.kind, target_of_row)
+
+
 def _rewards(config: TrainConfig, scorer: RewardScorer, processor: Any) -> tuple[list[RewardFunction], list[float]]:
     """Reward functions and their weights: the scorer's terms, then the extra ones."""
-    shared = TrlRewards(scorer, scene_target if config.data.kind == "shapes" else None, processor=processor)
+    shared = TrlRewards(scorer, _target_of(config), processor=processor)
     functions = shared.functions() + [make_extra_reward(name, scorer) for name in config.extra_rewards]
     weights = shared.weights() + list(config.extra_weights or [1.0] * len(config.extra_rewards))
     return functions, weights
 
 
-def _trainer(config: TrainConfig, scorer: RewardScorer, watch: Watch | None) -> Any:
+def make_trainer(
+    config: TrainConfig,
+    scorer: RewardScorer,
+    rows: Any = None,
+    watch: Watch | None = None,
+    during: Sequence[Any] = (),
+) -> Any:
+    """The trainer of a run, ready to train.
+
+    Args:
+        config: the run.
+        scorer: of its rewards.
+        rows: its prompts; made from the configuration when None (see `make_dataset`).
+        watch: see `Watch`.
+        during: further callbacks of transformers' Trainer.
+
+    Returns:
+        A `DpadTrainer`.
+
+    Raises:
+        ValueError: if the configuration cannot be run.
+    """
     from transformers.trainer_callback import PrinterCallback
 
     from dpad_fast.train.callbacks import SaveAtEnd, Watcher, tensorboard
     from dpad_fast.train.trainer import DpadTrainer
 
-    model, processor = load_policy(config.policy, torch.float32 if config.device == "cpu" else torch.bfloat16)
+    if (Path(config.policy) / "adapter_config.json").is_file():
+        # The reference and the saved adapter would be of the policy below it.
+        raise ValueError(
+            f"policy {config.policy!r} is a LoRA adapter, and training goes on from whole weights: write them with "
+            "load_policy(FOLDER), and save_pretrained of the model and the processor"
+        )
+    model, processor = load_run_policy(config)
     # TRL prepends nothing itself: it takes the padding side from the processor, and completions follow prompts.
     processor.tokenizer.padding_side = "left"
-    if config.grpo.freeze_vision:
-        freeze_vision_tower(model, config.grpo.vision_tower)
+    freeze_parts(model, config.grpo.frozen_parts, config.grpo.vision_tower)
     functions, weights = _rewards(config, scorer, processor)
-    callbacks: list[Any] = [Watcher(watch), SaveAtEnd()]
+    callbacks: list[Any] = [Watcher(watch), SaveAtEnd(), *during]
     if config.tensorboard:
         callbacks.append(tensorboard(Path(config.out) / "tensorboard"))
+    lora = adapters(model, config)
     trainer = DpadTrainer(
         model,
         functions,
         grpo_arguments(config, weights),
-        train_dataset=make_dataset(config),
+        train_dataset=make_dataset(config) if rows is None else rows,
         processing_class=processor,
         callbacks=callbacks,
         advantage=config.grpo.advantage,
         share_images=config.device == "cpu",
+        **({} if lora is None else {"peft_config": lora}),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -138,13 +201,21 @@ def train(config: TrainConfig, scorer: RewardScorer | None = None, watch: Watch 
         return train_claimed(config, scorer, watch)
 
 
-def train_claimed(config: TrainConfig, scorer: RewardScorer | None, watch: Watch | None) -> dict[str, Any]:
+def train_claimed(
+    config: TrainConfig,
+    scorer: RewardScorer | None,
+    watch: Watch | None,
+    rows: Any = None,
+    during: Sequence[Any] = (),
+) -> dict[str, Any]:
     """`train` in a folder that the caller has claimed.
 
     Args:
         config: the run.
         scorer: made from the configuration when None.
         watch: see `Watch`.
+        rows: its prompts; made from the configuration when None.
+        during: see `make_trainer`.
 
     Returns:
         As `train`.
@@ -160,9 +231,12 @@ def train_claimed(config: TrainConfig, scorer: RewardScorer | None, watch: Watch
     done = finished(out / "training.json", mark, _LEFT)
     if done is not None and policy_is_whole(out / "policy"):
         return done
+    check_packages(config)
     started = time.perf_counter()
     with quiet():
-        trainer = _trainer(config, scorer or make_scorer(config), watch)
+        rows = make_dataset(config) if rows is None else rows
+        config = with_steps(config, rows)
+        trainer = make_trainer(config, scorer or make_scorer(config), rows, watch, during)
         start = trainer.from_main(lambda: resume.last_complete(out))
         if start is not None and watch is not None:
             watch(resume.step_of(start), {})
@@ -185,7 +259,7 @@ def train_claimed(config: TrainConfig, scorer: RewardScorer | None, watch: Watch
 
 def _restore_last(trainer: Any, final: Path) -> list[dict[str, float]]:
     """Load the weights of a run that was killed after its last step, and return its log."""
-    resume.restore_weights(trainer.model, final)
+    trainer._load_from_checkpoint(str(final))
     state = resume.read_json(final / resume.STATE)
     history: list[dict[str, float]] = state["log_history"]
     return history

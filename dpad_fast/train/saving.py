@@ -99,7 +99,7 @@ def policy_is_whole(policy: Path) -> bool:
     Returns:
         Whether the run need not be finished again.
     """
-    if not (policy / "config.json").is_file():
+    if not any((policy / name).is_file() for name in ("config.json", "adapter_config.json")):
         return False
     wrong = damage(policy) if (policy / MARKER).exists() else None
     if wrong is not None:

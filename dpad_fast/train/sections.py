@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-# Forms of `dpad_fast.data.forms`, the shapes world, and the older name of "released".
-DATA_KINDS = ("shapes", "dataset", "reasonseg", "refcoco", "coco", "grandf", "released", "multi-object", "rows")
+from dpad_fast.data.forms import FORMS
+
+# "dataset" is what the `datasets` library loads, by name or from a folder, with columns of any names.
+DATA_KINDS = ("shapes", "dataset", *(form for form in FORMS if form != "shapes"))
 BAD_ROWS = ("stop", "skip")
 PARTS = ("vision", "projector", "language")
 VLLM_MODES = ("off", "colocate", "server")
@@ -35,18 +37,19 @@ class DataConfig:
 
     kind: str = "shapes"  # "shapes" (made on the fly) or a form of data: "reasonseg", "refcoco", "released", "rows" ...
     seed: int = 1  # the shapes world to train on; held-out scenes come from another one
-    path: str = ""  # the folder or file of the form; for "released" also a name that `load_dataset` takes
-    split: str = "train"  # which split, where the form has several
+    path: str = ""  # the folder or file of the form; for "dataset" also a name that `load_dataset` takes
+    split: str = ""  # which split, where the form has several; for "dataset" it is train when empty
     images: str = ""  # folder of the pictures, where the annotation file names them relative to another place
     columns: Mapping[str, Any] = field(default_factory=dict)  # for "rows": which column holds what (`df.Columns`)
     bad_rows: str = "stop"  # "stop" at a row that cannot be read, or "skip" it with a warning
-    question: str = "problem"  # for "released": column with the question
-    solution: str = "solution"  # for "released": column with the ground truth text
-    image: str = "image"  # for "released": column with the image
-    id: str = "id"  # for "released": column that identifies the image; rows are numbered where it is missing
+    question: str = "problem"  # for "dataset": column with the question
+    solution: str = "solution"  # for "dataset": column with the ground truth text
+    image: str = "image"  # for "dataset": column with the image
+    id: str = "id"  # for "dataset": column that identifies the image; rows are numbered where it is missing
     prompt: str = "{question}"  # the user's turn: "dpad", "seg-zero", "vision-reasoner", or a text with {question}
     system_prompt: str = ""  # the system's turn before it; none when empty
     limit: int = 0  # use only so many rows; 0 for all
+    shuffle: bool = False  # take the rows in another order in every pass, by the seed
 
     def check(self) -> None:
         """Refuse what is wrong or does not go together; see `TrainConfig`."""
@@ -118,7 +121,7 @@ class LoraConfig:
     """Low-rank adapters (peft) in place of training all weights."""
 
     r: int = 0  # rank of the adapters; 0 for none: all weights that are not frozen are trained
-    alpha: float = 32.0  # adapters are scaled by alpha / r
+    alpha: int = 32  # adapters are scaled by alpha / r
     dropout: float = 0.0  # of the adapters' inputs
     target_modules: tuple[str, ...] = ()  # names of the layers that get one; all linear layers of the trained parts
 

@@ -330,13 +330,13 @@ def test_older_checkpoints_go_and_those_that_are_not_complete_go_first(tmp_path,
 
 def test_a_script_of_ones_own_resumes_by_the_same_rule(random_policy, killed):
     """`trainer.train(resume_from_checkpoint=...)`: True passes damage over, a folder by name is refused."""
-    from dpad_fast.train.run import _trainer, make_scorer
+    from dpad_fast.train.run import make_scorer, make_trainer
 
     (killed / "checkpoint-3" / "optimizer.pt").unlink()
     config = tiny(random_policy, killed)
     with pytest.raises(ValueError, match=r"checkpoint-3 cannot be resumed: optimizer\.pt is missing"):
-        _trainer(config, make_scorer(config), None).train(resume_from_checkpoint=str(killed / "checkpoint-3"))
-    trainer = _trainer(config, make_scorer(config), None)
+        make_trainer(config, make_scorer(config)).train(resume_from_checkpoint=str(killed / "checkpoint-3"))
+    trainer = make_trainer(config, make_scorer(config))
     with pytest.warns(RuntimeWarning, match="checkpoint-3 is not used"):
         trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 3
