@@ -175,7 +175,7 @@ def _draw(image: Any, answer: Inference, place: Path) -> None:
     from dpad_fast.evaluate.drawing import draw_overlay
     from dpad_fast.pictures import open_picture
 
-    text = answer.answer.caption or answer.query
+    text = f"{answer.query}\n{answer.answer.caption or ''}"
     if not isinstance(image, str):
         draw_overlay(image, answer.mask, answer.prompts, text).save(place)
         return

@@ -65,7 +65,7 @@ def draw_overlay(
         image: the picture; it is turned as its EXIF says.
         mask: bool [H, W] of the turned picture's size, or None.
         prompts: boxes and points, in its pixels; a point that is not on the object is a ring instead of a dot.
-        text: goes into a band below the picture.
+        text: lines that go into a band below the picture, wrapped.
 
     Returns:
         A new RGB image; small pictures are enlarged so that their longer side has at least 448 pixels.
@@ -80,8 +80,10 @@ def draw_overlay(
     for prompt in prompts:
         if prompt.box is not None:
             x1, y1, x2, y2 = (_near(value * scale) for value in prompt.box)
-            corners = (min(x1, x2), min(y1, y2), max(x1, x2) - 1, max(y1, y2) - 1)
-            pen.rectangle((*corners[:2], max(corners[0], corners[2]), max(corners[1], corners[3])), None, ANSWER, width)
+            left, top = min(x1, x2), min(y1, y2)
+            corners = (left, top, max(left, max(x1, x2) - 1), max(top, max(y1, y2) - 1))
+            for colour, thick in (((255, 255, 255), width + 2), (ANSWER, width)):
+                pen.rectangle(corners, None, colour, thick)
         for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
             centre, radius = (_near(x * scale), _near(y * scale)), 2 * width + 1
             pen.circle(
@@ -103,7 +105,7 @@ def _tinted(image: Image.Image, mask: BoolMask) -> Image.Image:
     inner[:-1] &= mask[1:]
     inner[:, 1:] &= mask[:, :-1]
     inner[:, :-1] &= mask[:, 1:]
-    shown[mask & ~inner] = MASK
+    shown[mask & ~inner] = (255, 255, 255)  # seen on any colour, the tint's own too
     return Image.fromarray(shown.round().astype(np.uint8))
 
 
@@ -111,13 +113,15 @@ def _with_band(image: Image.Image, text: str) -> Image.Image:
     size = max(12, max(image.size) // 32)
     font = ImageFont.load_default(size)
     measure = ImageDraw.Draw(image)
-    lines: list[str] = [""]
-    for word in printable(text)[:_LONGEST_TEXT].split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and measure.textlength(longer, font) > image.width - size:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    lines: list[str] = []
+    for paragraph in text[:_LONGEST_TEXT].splitlines():
+        lines.append("")
+        for word in printable(paragraph).split():
+            longer = f"{lines[-1]} {word}".strip()
+            if lines[-1] and measure.textlength(longer, font) > image.width - size:
+                lines.append(word)
+            else:
+                lines[-1] = longer
     step = round(1.35 * size)
     whole = Image.new("RGB", (image.width, image.height + step * len(lines) + size), (24, 24, 28))
     whole.paste(image)
