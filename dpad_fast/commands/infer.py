@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from dpad_fast.terminal import printable, say
 if TYPE_CHECKING:
     from dpad_fast.evaluate.infer import Inference
 
+_IMAGE = re.compile(r"^images\[(\d+)\]")
 DEFAULT_POLICY = "policy-e"
 _NOTE = "note: the built-in policy knows pictures of the shapes world only (--shapes 3); --policy names another"
 
@@ -81,12 +83,15 @@ def run(args: argparse.Namespace) -> int:
     if args.samples > 1 and args.temperature == 0:
         raise ValueError(f"--samples {args.samples} needs --temperature: greedy answers are all the same")
     out = Path(args.out)
+    endings = [f"-{number}" for number in range(args.samples)] if args.samples > 1 else [""]
+    places = [[out / f"{name}{ending}.png" for ending in endings] for name in names]
+    for place in (place for several in places for place in several):
+        _output.spare({"--out": place}, [path for path in images if isinstance(path, str)])
     out.mkdir(parents=True, exist_ok=True)
     found = _ask(args, images, queries)
     rows = []
-    for name, image, answers in zip(names, images, found, strict=True):
-        for number, answer in enumerate(answers):
-            place = out / f"{name}{f'-{number}' if args.samples > 1 else ''}.png"
+    for name, image, answers, several in zip(names, images, found, places, strict=True):
+        for answer, place in zip(answers, several, strict=False):
             _draw(image, answer, place)
             say(_shown(name, answer, place), quiet=args.quiet or args.json == _output.STDOUT)
             source = image if isinstance(image, str) else name
@@ -154,21 +159,19 @@ def _ask(args: argparse.Namespace, images: Sequence[Any], queries: Sequence[str]
     model.to(device)
     space = args.coordinates or coordinates_of(model)
     template = args.prompt_template or ("{question}" if built_in else "dpad")
-    return infer(
-        model,
-        processor,
-        images,
-        queries,
-        per_image=args.samples,
-        batch=args.batch,
-        temperature=args.temperature,
-        seed=args.seed,
-        max_new_tokens=args.tokens,
-        coordinates=space,
-        ask=ask_as(template, args.system, space),
-        segmenter=segmenter,
-        encoder=encoder,
-    )
+    settings = {
+        "per_image": args.samples,
+        "batch": args.batch,
+        "temperature": args.temperature,
+        "seed": args.seed,
+        "max_new_tokens": args.tokens,
+        "coordinates": space,
+        "ask": ask_as(template, args.system, space),
+    }
+    try:
+        return infer(model, processor, images, queries, segmenter=segmenter, encoder=encoder, **settings)
+    except ValueError as error:
+        raise ValueError(_IMAGE.sub(lambda place: str(images[int(place[1])]), str(error))) from error
 
 
 def _draw(image: Any, answer: Inference, place: Path) -> None:

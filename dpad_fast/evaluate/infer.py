@@ -22,6 +22,7 @@ from dpad_fast.rewards.parse import find_between, load_json
 from dpad_fast.rewards.spaces import in_pixels
 from dpad_fast.segmenters import Prompt, Segmenter, prompts_of
 from dpad_fast.train.families import SPACES, family_of
+from dpad_fast.train.sections import TEMPLATES
 from dpad_fast.train.templates import prompt_text
 from dpad_fast.types import BoolMask, Completion, Sample, Size, Target
 
@@ -89,7 +90,14 @@ def ask_as(prompt: str, system: str = "", coordinates: str = "pixel") -> Callabl
 
     Returns:
         A function of the question, for `infer` and `sample_completions`.
+
+    Raises:
+        ValueError: a text without {question}.
     """
+    if prompt not in TEMPLATES and "{question}" not in prompt:
+        raise ValueError(
+            f"prompt template is {prompt!r:.80}: neither one of {', '.join(TEMPLATES)} nor a text with {{question}}"
+        )
 
     def ask(query: str) -> Messages:
         text = {"type": "text", "text": prompt_text(prompt, query, coordinates)}

@@ -61,7 +61,8 @@ def test_shapes_seed_encoder_out_and_words(run, here):
         "  description  a yellow plain square\n  S1 0.7559, S2 0.4615\n  mask         1,225 of 12,544 pixels\n" in said
     )
     assert sorted(path.name for path in (here / "pictures").iterdir()) == ["scene-0.png", "scene-1.png"]
-    assert Image.open("pictures/scene-0.png").width == 448
+    with Image.open("pictures/scene-0.png") as overlay:
+        assert overlay.width == 448
 
 
 def test_a_picture_question_segmenter_and_json(answers, run, capsys):
