@@ -82,6 +82,13 @@ def _points(given: Sequence[Any]) -> tuple[Point, ...]:
 def _numbers(values: Any, count: int) -> Any:
     if not isinstance(values, list | tuple) or len(values) != count:
         return None
-    if not all(isinstance(value, Real) and not isinstance(value, bool) and abs(value) < math.inf for value in values):
+    if not all(_is_number(value) for value in values):
         return None
-    return tuple(float(max(-_FAR, min(_FAR, value))) for value in values)
+    return tuple(-_FAR if value < -_FAR else _FAR if value > _FAR else float(value) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    number: Any = value
+    return bool(-math.inf < number < math.inf)

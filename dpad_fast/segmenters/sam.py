@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -151,7 +151,7 @@ class SamSegmenter:
             known.update(self.cache.get_stored(rest, self._digest))  # type: ignore[arg-type]
         new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if new:
-            fresh = dict(zip(new, self._embed(list(new.values())), strict=True))
+            fresh: dict[Hashable, torch.Tensor] = dict(zip(new, self._embed(list(new.values())), strict=True))
             for key, value in fresh.items():
                 self.cache.put(key, value)
             self.cache.put_stored(fresh, self._digest if self.cache.store is not None else b"")
@@ -169,7 +169,7 @@ class SamSegmenter:
     def _maps(self, row: torch.Tensor) -> list[torch.Tensor]:
         if not self._shapes:  # everything came from the disk: one small picture says the shapes
             self._embed([Picture(Image.new("RGB", (8, 8)), "a picture")])
-        parts = row.to(self.device, self.model.dtype).split([shape.numel() for shape in self._shapes])
+        parts = torch.split(row.to(self.device, self.model.dtype), [shape.numel() for shape in self._shapes])
         return [part.reshape(1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _decode(

@@ -93,7 +93,7 @@ def test_temperature_samples_seed_and_batch(answers, here):
 
 
 def test_options_that_reach_the_work(asked, run):
-    run("infer", "scene.png", "scene.png", "Where?", "--prompt-template", "Look for: {question}", "--system", "You see.",
+    run("infer", "scene.png", "scene.png", "Where?", "--prompt-template", "Find {question}", "--system", "You see.",
         "--coordinates", "norm1000", "--batch", 3, "--tokens", 17, "--temperature", 0.5, "--samples", 2, "--seed", 5,
         "--device", "cpu", "--quiet")  # fmt: skip
     (seen,) = asked
@@ -102,7 +102,7 @@ def test_options_that_reach_the_work(asked, run):
     assert [seen[name] for name in names] == ["norm1000", 3, 17, 0.5, 2, 5]
     system, user = seen["ask"]("Where?")
     assert system == {"role": "system", "content": [{"type": "text", "text": "You see."}]}
-    assert user["content"][1] == {"type": "text", "text": "Look for: Where?"}
+    assert user["content"][1] == {"type": "text", "text": "Find Where?"}
 
 
 def test_another_policy_is_asked_in_full(asked, run):

@@ -12,8 +12,8 @@ from dpad_fast import cli
 COVERED = {
     "score": "completions data out preset config set encoder backend precision device cache json quiet",
     "evaluate": "subject data shapes seed mask ignore missing encoder json quiet",
-    "infer": "subjects shapes policy segmenter encoder out system prompt_template coordinates batch temperature samples "
-    "seed tokens device json quiet",
+    "infer": "subjects shapes policy segmenter encoder out system prompt_template coordinates batch temperature "
+    "samples seed tokens device json quiet",
     "train": "config out settings quiet dry_run",
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",
