@@ -140,15 +140,15 @@ class SamSegmenter:
 
     def _embeddings(self, pictures: Sequence[Picture]) -> list[list[torch.Tensor]]:
         """Per picture its feature maps, each [1, C, h, w]; known ones are not made again."""
-        keys = [("sam", self._dtype_name, picture.key) for picture in pictures]
-        known: dict[Any, torch.Tensor] = {}
+        keys: list[Hashable] = [("sam", self._dtype_name, picture.key) for picture in pictures]
+        known: dict[Hashable, torch.Tensor] = {}
         for key in dict.fromkeys(keys):
             value = self.cache.get(key)
             if value is not None:
                 known[key] = value
         if self.cache.store is not None:
             rest = [key for key in dict.fromkeys(keys) if key not in known]
-            known.update(self.cache.get_stored(rest, self._digest))  # type: ignore[arg-type]
+            known.update(self.cache.get_stored(rest, self._digest))
         new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if new:
             fresh: dict[Hashable, torch.Tensor] = dict(zip(new, self._embed(list(new.values())), strict=True))
