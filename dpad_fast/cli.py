@@ -1,4 +1,4 @@
-"""The command line: `dpad-fast demo | train | score | evaluate | report | bench | data | info`.
+"""The command line: `dpad-fast demo | train | score | evaluate | infer | report | bench | data | info`.
 
 Each command is a module of `dpad_fast.commands` with `add_arguments(parser)` and `run(args) -> int`. Only the module of
 the command that was typed is imported, so that `dpad-fast --help` and a typing error answer at once.
@@ -42,6 +42,10 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "gIoU, cIoU, chain length, S1 against S2 and format rate of predictions or of a checkpoint",
         "dpad-fast evaluate predictions.jsonl --data path/to/reasonseg",
+    ),
+    "infer": Command(
+        "ask a policy about pictures: chain, location, description, mask, and a picture of each answer",
+        'dpad-fast infer photo.jpg "the cup nearest to the edge" --policy path/to/policy --segmenter sam2',
     ),
     "report": Command(
         "turn a result.json into one self-contained HTML page",

@@ -162,23 +162,25 @@ class Completion:
         text: the completion as given.
         tags_ok: the tags stand as the preset asks.
         box: the answer's box, or None.
-        points: the answer's two points, or None.
+        points: the answer's points, two where the form asks for them, or None.
         rings: the answer's polygon rings, each float [n, 2], or None.
         objects: ((box or None, point or None), ...) of the multi-object form, or None where there is no list.
         caption: the description, stripped, or None where there is no caption.
         fields_ok: every required field is there in the required form.
         reasons: reason codes in the order found; empty where all is well.
+        labels: one per point, 1 on the object and 0 off it, where the form has such; None: all are on it.
     """
 
     text: str
     tags_ok: bool = False
     box: tuple[Any, ...] | None = None
-    points: tuple[Any, Any] | None = None
+    points: tuple[Any, ...] | None = None
     rings: tuple[Ring, ...] | None = None
     objects: tuple[tuple[tuple[Any, ...] | None, tuple[Any, ...] | None], ...] | None = None
     caption: str | None = None
     fields_ok: bool = False
     reasons: tuple[str, ...] = ()
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ LAYERS = (
     ),
     ("kernels", "reference"),
     ("ops",),
-    ("data", "checkpoints", "clip"),
+    ("data", "checkpoints", "clip", "segmenters"),
     ("rewards",),
     ("train",),
     ("evaluate",),

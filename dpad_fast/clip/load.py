@@ -44,7 +44,7 @@ def load_encoder(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r:.80}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
-    place = _device(device)
+    place = find_device(device)
     name = os.fspath(name_or_path)
     if checkpoints.is_small_clip(name):
         if backend != "transformers":
@@ -77,7 +77,7 @@ def load_encoder(
         ) from error
 
 
-def _device(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
     """The device, if it is there; its faults are told as its own, not as the encoder's."""
     try:
         place = torch.device(device)

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from dpad_fast.data.resize import Sizing, resize_mask, store_picture
 from dpad_fast.pictures import upright
-from dpad_fast.types import ImageLike, Target
+from dpad_fast.segmenters.prompts import Prompt
+from dpad_fast.terminal import printable
+from dpad_fast.types import BoolMask, ImageLike, Target
 
-TRUTH, ANSWER = (40, 200, 90), (230, 40, 60)
+TRUTH, ANSWER, MASK = (40, 200, 90), (230, 40, 60), (30, 120, 255)
 OTHER, IGNORED = (70, 120, 240), (150, 150, 150)
+_READABLE = 448  # pixels of the longer side of an overlay, at least
+_LONGEST_TEXT = 1000  # characters
 ARM_COLOURS = ("#4c72b0", "#c44e52", "#8172b3", "#55a868", "#937860")
 
 
@@ -49,6 +53,84 @@ def draw_answer(
         centre_x, centre_y = (max(-1e4, min(1e4, float(value))) * scale for value in (x, y))
         pen.ellipse((centre_x - 3, centre_y - 3, centre_x + 3, centre_y + 3), fill=ANSWER, outline=(255, 255, 255))
     return large
+
+
+def draw_overlay(
+    image: Image.Image,
+    mask: BoolMask | None = None,
+    prompts: Sequence[Prompt] = (),
+    text: str = "",
+) -> Image.Image:
+    """The image with an answer on it: the mask as a tint with its border, boxes, points, and the description below.
+
+    Args:
+        image: the picture; it is turned as its EXIF says.
+        mask: bool [H, W] of the turned picture's size, or None.
+        prompts: boxes and points, in its pixels; a point that is not on the object is a ring instead of a dot.
+        text: lines that go into a band below the picture, wrapped.
+
+    Returns:
+        A new RGB image; small pictures are enlarged so that their longer side has at least 448 pixels.
+    """
+    image = upright(image).convert("RGB")
+    scale = max(1, -(-_READABLE // max(image.size)))
+    large = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    if mask is not None:
+        large = _tinted(large, mask.repeat(scale, axis=0).repeat(scale, axis=1))
+    pen = ImageDraw.Draw(large)
+    width = max(2, max(large.size) // 300)
+    for prompt in prompts:
+        if prompt.box is not None:
+            x1, y1, x2, y2 = (_near(value * scale) for value in prompt.box)
+            left, top = min(x1, x2), min(y1, y2)
+            corners = (left, top, max(left, max(x1, x2) - 1), max(top, max(y1, y2) - 1))
+            for colour, thick in (((255, 255, 255), width + 2), (ANSWER, width)):
+                pen.rectangle(corners, None, colour, thick)
+        for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
+            centre, radius = (_near(x * scale), _near(y * scale)), 2 * width + 1
+            pen.circle(
+                centre, radius, fill=ANSWER if label else None, outline=(255, 255, 255), width=max(1, width // 2)
+            )
+    return _with_band(large, text) if text else large
+
+
+def _near(value: float) -> float:
+    return max(-1e5, min(1e5, value))
+
+
+def _tinted(image: Image.Image, mask: BoolMask) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float32)
+    tint = np.array(MASK, dtype=np.float32)
+    shown = np.where(mask[..., None], 0.55 * pixels + 0.45 * tint, pixels)
+    inner = mask.copy()  # what remains of the mask where each of its four neighbours is in it
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    shown[mask & ~inner] = (255, 255, 255)  # seen on any colour, the tint's own too
+    return Image.fromarray(shown.round().astype(np.uint8))
+
+
+def _with_band(image: Image.Image, text: str) -> Image.Image:
+    size = max(12, max(image.size) // 32)
+    font = ImageFont.load_default(size)
+    measure = ImageDraw.Draw(image)
+    lines: list[str] = []
+    for paragraph in text[:_LONGEST_TEXT].splitlines():
+        lines.append("")
+        for word in printable(paragraph).split():
+            longer = f"{lines[-1]} {word}".strip()
+            if lines[-1] and measure.textlength(longer, font) > image.width - size:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    step = round(1.35 * size)
+    whole = Image.new("RGB", (image.width, image.height + step * len(lines) + size), (24, 24, 28))
+    whole.paste(image)
+    pen = ImageDraw.Draw(whole)
+    for number, line in enumerate(lines):
+        pen.text((size // 2, image.height + size // 2 + step * number), line, (240, 240, 240), font)
+    return whole
 
 
 def as_data_uri(image: Image.Image) -> str:

@@ -6,6 +6,7 @@ hides how often it does something else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def sample_completions(
         per_item: completions per item.
         batch: completions generated at a time.
         max_new_tokens: longest completion.
-        temperature: of sampling.
+        temperature: of sampling; 0 takes the most probable token each time.
         seed: of sampling; the caller's random state is left as it was.
         progress: called with (completions done, completions in all).
         ask: the messages of a query, content as blocks with one of the picture; the query alone when None.
@@ -48,13 +49,13 @@ def sample_completions(
         One list of `per_item` texts per item.
 
     Raises:
-        ValueError: if a count or the temperature is not positive.
+        ValueError: if a count is not positive, or the temperature is below 0 or no number.
     """
     for name, value in {"per_item": per_item, "batch": batch, "max_new_tokens": max_new_tokens}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be 0 (greedy) or more, got {temperature}")
     if model.device.type == "cpu":
         share_vision(model)
     rows = [item for item in items for _ in range(per_item)]
@@ -88,13 +89,14 @@ def _generate(
     inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
     inputs = inputs.to(model.device)
     tokenizer = processor.tokenizer
+    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    # None: a policy's own settings for sampling would be warned about.
+    greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    chosen: dict[str, Any] = sampled if temperature > 0 else greedy
     output = model.generate(
         **inputs,
         max_new_tokens=tokens,
-        do_sample=True,
-        temperature=temperature,
-        top_k=0,
-        top_p=1.0,
+        **chosen,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         suppress_tokens=sorted(never),

@@ -1,117 +1,20 @@
-"""From an answer to a mask: what a box, two points or a polygon select in the image."""
+"""The drawn segmenters, one answer at a time, for `evaluate.measure`; they live in `dpad_fast.segmenters`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dpad_fast.segmenters.drawn import Draw as Segmenter
+from dpad_fast.segmenters.drawn import box_mask, from_background, from_box, from_polygon, from_rings
+from dpad_fast.types import BoolMask
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dpad_fast.types import Completion, Size
-
-BoolMask = NDArray[np.bool_]
-Segmenter = Callable[[Completion, Any, Size], "BoolMask | None"]
-"""Takes the parsed completion, the image, and its (width, height); returns bool [H, W], or None for no answer."""
-
-_DRAWN_AT_ONCE = 1 << 26  # pixels: an answer may hold thousands of rings, on a large picture
-
-
-def box_mask(box: tuple[float, ...], size: Size) -> BoolMask:
-    """The pixels whose centre lies in a box.
-
-    Args:
-        box: (x1, y1, x2, y2) in pixels; parts outside the image are cut.
-        size: (width, height).
-
-    Returns:
-        bool [height, width].
-    """
-    width, height = size
-    x1, y1, x2, y2 = box
-    xs, ys = np.arange(width) + 0.5, np.arange(height) + 0.5
-    rows, columns = (ys >= y1) & (ys < y2), (xs >= x1) & (xs < x2)
-    return np.asarray(rows[:, None] & columns[None, :], dtype=np.bool_)
-
-
-def from_box(answer: Completion, image: Any, size: Size) -> BoolMask | None:
-    """The answer's box as a mask.
-
-    Args:
-        answer: the parsed completion.
-        image: not looked at.
-        size: (width, height).
-
-    Returns:
-        bool [H, W], or None where the answer has no usable box.
-    """
-    return None if answer.box is None else box_mask(answer.box, size)
-
-
-def from_rings(answer: Completion, image: Any, size: Size) -> BoolMask | None:
-    """The answer's polygon rings, drawn as ReasonSeg's masks are.
-
-    That is `cv2.fillPoly`, each ring by itself and all of them together, so that the data set's own polygons give the
-    data set's own mask to the pixel. The reward `mask_iou` draws by COCO's rule, which treats borders otherwise.
-
-    Args:
-        answer: the parsed completion.
-        image: not looked at.
-        size: (width, height).
-
-    Returns:
-        bool [H, W], or None where the answer has no usable polygon.
-    """
-    if not answer.rings:
-        return None
-    from dpad_fast.ops.polygons import rasterize_polygons
-
-    # Every ring is an object of its own: as rings of one object, two that overlap would cut a hole.
-    whole = np.zeros((size[1], size[0]), dtype=np.bool_)
-    at_once = max(1, _DRAWN_AT_ONCE // whole.size)
-    for first in range(0, len(answer.rings), at_once):
-        rings = list(answer.rings[first : first + at_once])
-        whole |= rasterize_polygons(rings, size[1], size[0], rule="opencv", out="dense").numpy().any(axis=0)
-    return whole
-
-
-def from_polygon(answer: Completion, image: Any, size: Size) -> BoolMask | None:
-    """`from_rings`; the answer's box where it has no polygon.
-
-    Args:
-        answer: the parsed completion.
-        image: not looked at.
-        size: (width, height).
-
-    Returns:
-        bool [H, W], or None where the answer has neither.
-    """
-    return from_rings(answer, image, size) if answer.rings else from_box(answer, image, size)
-
-
-def from_background(answer: Completion, image: Any, size: Size) -> BoolMask | None:
-    """The shapes world's stand-in for a promptable segmenter: what is not background inside the box.
-
-    The background of that world is a known ramp of colours, so no model is needed. Like a real segmenter it sees the
-    image and the answer only, and like one it is led astray by a box over the wrong place.
-
-    Args:
-        answer: the parsed completion.
-        image: a PIL image of the shapes world.
-        size: (width, height).
-
-    Returns:
-        bool [H, W], or None where the answer has no usable box.
-    """
-    if answer.box is None:
-        return None
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float64)
-    height, width = pixels.shape[:2]
-    expected = np.full_like(pixels, 40.0)
-    expected[:, :, 0] += np.arange(width) * (100.0 / (width - 1))
-    expected[:, :, 2] += (np.arange(height) * (100.0 / (height - 1)))[:, None]
-    differs = np.abs(pixels - expected).max(axis=2) > 12.0  # three times the noise
-    return np.asarray(differs & box_mask(answer.box, size), dtype=np.bool_)
-
+__all__ = [
+    "SEGMENTERS",
+    "BoolMask",
+    "Segmenter",
+    "box_mask",
+    "from_background",
+    "from_box",
+    "from_polygon",
+    "from_rings",
+]
 
 SEGMENTERS: dict[str, Segmenter] = {"box": from_box, "polygon": from_polygon, "background": from_background}

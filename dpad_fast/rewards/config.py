@@ -75,6 +75,8 @@ class RewardConfig:
         coordinates: space of the answer's coordinates: pixels of the image that the model saw, or 0..1000, or 0..1.
         model_size: (width, height) of the image that the model saw, for `coordinates="pixel"`, when it is the same for
             every sample; `RewardScorer.score(model_sizes=...)` gives one per sample.
+        segmenter: makes `mask_iou` of the mask that the answer's box and points lead it to, instead of a polygon: a
+            name of `dpad_fast.segmenters`, such as "sam2:FOLDER".
     """
 
     name: str = "dpad"
@@ -98,6 +100,7 @@ class RewardConfig:
     long_caption: str = "zero"
     coordinates: str = "pixel"
     model_size: tuple[int, int] | None = None
+    segmenter: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -153,13 +156,25 @@ class RewardConfig:
             object.__setattr__(self, "terms", _swap_in_mask_term(self.terms))
             kept = {name: weight for name, weight in self.weights.items() if name in self.terms}
             object.__setattr__(self, "weights", kept)
-        if self.geometry == "box" and "mask_iou" in self.terms:
-            raise ValueError("terms name mask_iou, which needs geometry='mask'")
+        self._check_segmenter()
         objects_only = [term for term in self.terms if term == "accuracy"]
         if (self.answer == "objects") != bool(objects_only) and (objects_only or self._uses_single_object()):
             raise ValueError(
                 f"answer={self.answer!r} does not go with terms {list(self.terms)}: 'accuracy' reads a list of objects "
                 "(answer='objects'), the other geometry terms and 'discriminative' with region='predicted' read one"
+            )
+
+    def _check_segmenter(self) -> None:
+        if self.segmenter is None:
+            if self.geometry == "box" and "mask_iou" in self.terms:
+                raise ValueError("terms name mask_iou, which needs geometry='mask' (polygons) or a segmenter")
+            return
+        if not isinstance(self.segmenter, str) or not self.segmenter:
+            raise ValueError(f"segmenter must be the name of one, or None, got {self.segmenter!r:.80}")
+        if self.geometry == "mask" or "mask_iou" not in self.terms:
+            raise ValueError(
+                f"segmenter is {self.segmenter!r:.80}, which needs the term 'mask_iou' and geometry='box': "
+                f"got terms {list(self.terms)} and geometry={self.geometry!r}"
             )
 
     def _uses_single_object(self) -> bool:

@@ -154,6 +154,13 @@ def _as_mask(mask: Any) -> torch.Tensor:
     return torch.as_tensor(mask, dtype=torch.bool, device="cpu")[None]
 
 
+def numbers(box: Sequence[Any] | None) -> list[float] | None:
+    """The box as floats with area, or None: under `answer="released"` its entries may be anything."""
+    if box is None or any(type(value) not in (int, float) or not abs(value) < 1e9 for value in box):
+        return None
+    return [float(value) for value in box]
+
+
 def check_mask(target: Target, index: int) -> None:
     """Raises a `ValueError` naming the index where a target has no mask and cannot be drawn."""
     if target.mask is not None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from dpad_fast.clip.images import find_pictures
 from dpad_fast.rewards import arguments
 from dpad_fast.rewards.background import Background, PendingScore
-from dpad_fast.rewards.batch import Batch, combine
+from dpad_fast.rewards.batch import Batch, combine, fails_gate
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.discriminative import Discriminator
 from dpad_fast.rewards.places import CaptionRow
+from dpad_fast.rewards.segmented import segmented_ious, segmenter_of
 from dpad_fast.rewards.spaces import ModelSizes, find_spaces, read_model_sizes, unknown_size
 from dpad_fast.rewards.terms import caption_rows, term_columns
 from dpad_fast.rewards.truth import check_places
@@ -22,6 +23,7 @@ from dpad_fast.types import ScoreBatch, Target
 
 if TYPE_CHECKING:
     from dpad_fast.clip.encoder import ClipEncoder
+    from dpad_fast.segmenters.prompts import Segmenter
 
 _STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 
@@ -32,6 +34,7 @@ class RewardScorer:
     Args:
         config: which terms, and how.
         encoder: the frozen CLIP-like model; needed where the terms include "discriminative".
+        segmenter: the one that `config.segmenter` names; None: it is made, on the CPU.
 
     Attributes:
         compared: completions compared under the encoder's precision "guarded" so far.
@@ -41,14 +44,16 @@ class RewardScorer:
         ValueError: the configuration needs an encoder and there is none.
     """
 
-    def __init__(self, config: RewardConfig, encoder: ClipEncoder | None = None) -> None:
+    def __init__(
+        self, config: RewardConfig, encoder: ClipEncoder | None = None, segmenter: Segmenter | None = None
+    ) -> None:
         if config.needs_encoder and encoder is None:
             raise ValueError(
                 "encoder is missing: the term 'discriminative' needs one (dpad_fast.load_encoder), "
                 "or leave the term out of RewardConfig.terms"
             )
         self.config = config
-        self.encoder = encoder
+        self.encoder, self.segmenter = encoder, segmenter_of(config, segmenter)
         self.compared = self.recomputed = 0
         self._background = Background()
         self._rebuild: tuple[Callable[[RewardConfig], RewardScorer], ClipEncoder] | None = None
@@ -61,7 +66,7 @@ class RewardScorer:
     def __reduce__(self) -> Any:
         """Through the `ScorerSpec` that this was built from; one without an encoder needs none."""
         if self.encoder is None:
-            return type(self), (self.config,)
+            return type(self), (self.config, None, self.segmenter)
         if self._rebuild is None or self._rebuild[1] is not self.encoder:
             raise TypeError(
                 "this RewardScorer cannot be pickled, for its encoder holds a model. Build it from a spec, which can: "
@@ -146,7 +151,7 @@ class RewardScorer:
         truths = arguments.read_targets(targets, self.config, errors)
         parsed = arguments.read_completions(completions, self.config, errors)
         timer.lap("parse")
-        if encoded:
+        if encoded or self.segmenter is not None:
             arguments.check_pictures(pictures, index, errors)
         shown = None if images is None else [pictures[place] if place >= 0 else None for place in index]
         sizes = read_model_sizes(self.config, model_sizes, shown, count, errors)
@@ -156,6 +161,10 @@ class RewardScorer:
             self._warn(unknown_size(self.config, shown, sizes, errors))
         columns = term_columns(self.config, parsed, truths, scales, errors)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
+        if self.segmenter is not None:
+            rows = [i for i in range(count) if not (self.config.gate and fails_gate(columns, i))]
+            given = (self.segmenter, self.config, rows, parsed, truths, scales)
+            columns["mask_iou"] = segmented_ious(*given, images, reasons, errors)
         captions: list[CaptionRow] = []
         if encoded and count:
             shown_as = index if images is not None else None

@@ -6,19 +6,49 @@ Boxes in the wrong image's pixels are the users' most reported mistake, so nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from dpad_fast.clip.images import Picture
 from dpad_fast.model_size import WholePatches, whole_size
 from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
 from dpad_fast.row_errors import RowErrors, given_error
-from dpad_fast.types import Point, Size, Target
+from dpad_fast.types import Completion, Point, Size, Target
 
 ModelSizes: TypeAlias = Sequence[Any] | Callable[[Size], Size | None]
 """N sizes of the pictures that the model saw (a size is a pair of whole numbers of any type, or None), or a function
 from the (width, height) of a picture to the size at which the model saw it, or None where it saw the picture itself."""
 
 _UNITS = {"norm1000": 1000.0, "norm1": 1.0}
+
+
+def in_pixels(answer: Completion, scale: Point | None) -> Completion:
+    """An answer in pixels of the ground truth's picture.
+
+    Args:
+        answer: the parsed completion, in its own space.
+        scale: the factors (x, y) of `find_spaces`; None where both spaces are one.
+
+    Returns:
+        The completion with box, points, objects and rings multiplied; what is no number in it becomes None.
+    """
+    if scale is None:
+        return answer
+    objects = answer.objects
+    return replace(
+        answer,
+        box=_scaled(answer.box, scale),
+        points=None if answer.points is None else tuple(_scaled(point, scale) for point in answer.points),
+        rings=None if answer.rings is None else tuple(ring * scale for ring in answer.rings),
+        objects=None if objects is None else tuple((_scaled(b, scale), _scaled(p, scale)) for b, p in objects),
+    )
+
+
+def _scaled(values: Any, scale: Point) -> tuple[float, ...] | None:
+    try:
+        return None if values is None else tuple(float(value) * scale[i % 2] for i, value in enumerate(values))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def read_model_sizes(

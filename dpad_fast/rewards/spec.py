@@ -13,6 +13,7 @@ import torch
 from dpad_fast.checkpoints import shipped
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.scorer import RewardScorer
+from dpad_fast.segmenters.choose import absolute, make_segmenter
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ScorerSpec:
         config: which terms, and how.
         encoder: a name or folder for `load_encoder`; None where no term needs an encoder.
         backend: "transformers" or "open_clip".
-        device: where the encoder runs, such as "cpu" or "cuda:1".
+        device: where the encoder and the configuration's segmenter run, such as "cpu" or "cuda:1".
         precision: "float32", "bfloat16" or "guarded".
         threads: CPU threads; None: as many as torch uses when called.
         cache: a folder that keeps embeddings of images; None: memory only.
@@ -66,6 +67,8 @@ class ScorerSpec:
             raise ValueError(f"device must be a name such as 'cpu' or 'cuda:1', got {self.device!r:.80}")
         object.__setattr__(self, "device", str(self.device))
         object.__setattr__(self, "threads", _threads(self.threads))
+        if self.config.segmenter is not None:
+            object.__setattr__(self, "config", self.config.replace(segmenter=absolute(self.config.segmenter)))
 
     def build(self) -> RewardScorer:
         """Loads the encoder and makes the scorer.
@@ -85,7 +88,10 @@ class ScorerSpec:
                 threads=self.threads,
                 cache=None if self.cache is None else EmbeddingCache(folder=self.cache),
             )
-        scorer = RewardScorer(self.config, encoder)
+        segmenter = None
+        if self.config.segmenter is not None:
+            segmenter = make_segmenter(self.config.segmenter, device=self.device)
+        scorer = RewardScorer(self.config, encoder, segmenter)
         if encoder is not None:
             scorer.rebuilt_by(partial(_rebuild, self), encoder)
         return scorer

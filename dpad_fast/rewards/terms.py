@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from dpad_fast.rewards import geometry, matching
 from dpad_fast.rewards.batch import fails_gate
 from dpad_fast.rewards.config import BOX_TERMS, FORMAT_TERMS, RewardConfig
@@ -43,7 +40,7 @@ def _values(
         values["box_l1"] = geometry.box_l1_term(box, truth, config.box_l1_threshold)
         limit = config.point_threshold
         values["point_l1"] = geometry.point_l1_term(completion.points, box, points, limit, scale)
-    if "mask_iou" in config.terms:
+    if "mask_iou" in config.terms and config.segmenter is None:
         values["mask_iou"] = geometry.mask_term(completion, target, i, config, scale)
     if "accuracy" in config.terms:
         values["accuracy"] = matching.accuracy_term(completion, target, config, scale)
@@ -73,14 +70,7 @@ def caption_rows(
         truth, _ = geometry.read_truth(targets[i], config)
         box = None
         if config.region == "predicted" and completion.box is not None:
-            box = _numbers(geometry.scale_box(completion.box, scales[i]))
+            box = geometry.numbers(geometry.scale_box(completion.box, scales[i]))
         assert completion.caption is not None
         rows.append(CaptionRow(i, completion.caption, targets[i], truth, box, index[i]))
     return rows
-
-
-def _numbers(box: Sequence[Any] | None) -> list[float] | None:
-    """The box as floats with area, or None: under `answer="released"` its entries may be anything."""
-    if box is None or any(type(value) not in (int, float) or not abs(value) < 1e9 for value in box):
-        return None
-    return [float(value) for value in box]

@@ -77,7 +77,14 @@ def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> Rewa
         ValueError: if the encoder cannot be loaded.
     """
     rewards = config.reward_config()
-    return RewardScorer(rewards, encoder=encoder or (make_encoder(config) if rewards.needs_encoder else None))
+    encoder = encoder or (make_encoder(config) if rewards.needs_encoder else None)
+    segmenter = None
+    if rewards.segmenter is not None:
+        from dpad_fast.segmenters import make_segmenter
+
+        there = config.device != "cpu" and torch.cuda.is_available()
+        segmenter = make_segmenter(rewards.segmenter, device="cuda" if there else "cpu")
+    return RewardScorer(rewards, encoder, segmenter)
 
 
 def load_run_policy(config: TrainConfig, policy: str | Path | None = None) -> tuple[Any, Any]:

@@ -13,6 +13,8 @@ COVERED = {
     "score": "completions data out preset config set encoder backend precision device cache json quiet",
     "evaluate": "subject data shapes seed mask ignore missing encoder json quiet",
     "train": "config out settings quiet print_config dry_run made_up_data cards card_gb json",
+    "infer": "subjects shapes policy segmenter encoder out system prompt_template coordinates batch temperature "
+    "samples seed tokens device json quiet",
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",
     "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "

@@ -131,7 +131,7 @@ def test_mistakes_are_named():
 def test_rings_are_drawn_as_opencv_draws_the_data_set(monkeypatch):
     """Each ring is drawn by `cv2.fillPoly` with vertices cut to integers; their union has no hole where two overlap."""
     cv2 = pytest.importorskip("cv2")
-    monkeypatch.setattr("dpad_fast.evaluate.segment._DRAWN_AT_ONCE", 3 * 50 * 60)  # several goes
+    monkeypatch.setattr("dpad_fast.segmenters.drawn._DRAWN_AT_ONCE", 3 * 50 * 60)  # several goes
     rng = np.random.default_rng(0)
     for count in (1, 2, 7):
         rings = tuple(rng.uniform(-10, 65, (int(rng.integers(3, 9)), 2)) for _ in range(count))

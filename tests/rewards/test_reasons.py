@@ -117,6 +117,7 @@ def test_objects_and_repeats(encoder):
 
 def test_every_term_and_code_has_its_place():
     from dpad_fast.rewards.reasons import _ZEROS
+    from dpad_fast.rewards.segmented import NO_MASK
     from dpad_fast.row_errors import _CODES
 
     explained = {name for names in _ZEROS.values() for name in names}
@@ -127,5 +128,5 @@ def test_every_term_and_code_has_its_place():
         code for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for code in re.findall("`(.*?)`", row)
     }
     unscored = set(_CODES.values()) | {"bad-row"}
-    assert listed - unscored == MALFORMED | set(_ZEROS) | {"empty-region", "no-truth"}
+    assert listed - unscored == MALFORMED | set(_ZEROS) | {"empty-region", "no-truth", NO_MASK}
     assert unscored - listed <= {"bad-row"}

@@ -1,0 +1,53 @@
+"""`make_segmenter`: a segmenter by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from dpad_fast.segmenters.drawn import Drawn, from_background, from_box, from_polygon
+from dpad_fast.segmenters.plugin import Plugin
+from dpad_fast.segmenters.prompts import Segmenter
+
+_DRAWN = {"box": from_box, "polygon": from_polygon, "background": from_background}
+_SAM = {"sam2": "facebook/sam2-hiera-large", "sam3": "facebook/sam3"}
+SEGMENTERS = (*_DRAWN, *_SAM)
+"""The names; `sam2:` and `sam3:` may be followed by a name on the hub or a folder, and MODULE:FUNCTION is one's own."""
+
+_PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def make_segmenter(name: str, **settings: Any) -> Segmenter:
+    """A segmenter by its name.
+
+    Args:
+        name: "box", "polygon" (a box where there is none), "background" (pictures of the shapes world), "sam2" or
+            "sam3" (`facebook/sam2-hiera-large`, `facebook/sam3`), "sam2:NAME_OR_FOLDER" for any SAM 2, SAM 2.1 or
+            SAM 3 in transformers' form, or MODULE:FUNCTION.
+        settings: of `SamSegmenter.load` (device, dtype, batch, cache), which the others do not look at.
+
+    Raises:
+        ValueError: no such segmenter, a model that cannot be loaded, or a function that cannot be imported.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"segmenter must be a name, got {type(name).__name__}")
+    kind, colon, rest = name.partition(":")
+    if name in _DRAWN:
+        return Drawn(_DRAWN[name])
+    if kind in _SAM:
+        if colon and not rest:
+            raise ValueError(f"segmenter is {name!r}: a name or a folder is missing behind the colon")
+        from dpad_fast.segmenters.sam import SamSegmenter
+
+        return SamSegmenter.load(rest or _SAM[kind], **settings)
+    if _PLACE.fullmatch(name):
+        return Plugin(name)
+    known = ", ".join(SEGMENTERS)
+    raise ValueError(f"segmenter is {name!r:.80}; known: {known}, sam2:NAME_OR_FOLDER, or your own MODULE:FUNCTION")
+
+
+def absolute(name: str) -> str:
+    """The same segmenter for a process that runs elsewhere: a folder that exists is made absolute."""
+    kind, _, rest = name.partition(":")
+    return f"{kind}:{os.path.abspath(rest)}" if kind in _SAM and rest and os.path.isdir(rest) else name
