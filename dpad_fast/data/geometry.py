@@ -27,9 +27,12 @@ def inscribed_points(mask: NDArray[np.bool_]) -> tuple[Point, Point] | None:
     ys, xs = np.nonzero(mask)
     if not len(xs):
         return None
-    pixels, squared = np.ascontiguousarray(mask, np.bool_), np.empty(mask.shape, np.int64)
-    extension.C.distance_squared(pixels.ctypes.data, *mask.shape, squared.ctypes.data)
-    depth = squared[ys, xs]
+    # Beyond its box nothing is the mask's, as beyond the picture, so the box's pixels say it all.
+    top, left = int(ys[0]), int(xs.min())
+    pixels = np.ascontiguousarray(mask[top : ys[-1] + 1, left : xs.max() + 1], np.bool_)
+    squared = np.empty(pixels.shape, np.int64)
+    extension.C.distance_squared(pixels.ctypes.data, *pixels.shape, squared.ctypes.data)
+    depth = squared[ys - top, xs - left]
     first = int(np.argmax(depth))
     away = (xs - xs[first]) ** 2 + (ys - ys[first]) ** 2
     far = np.sqrt(away) > np.median(np.sqrt(away))

@@ -12,7 +12,7 @@ import codecs
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,17 @@ _MARKS = (
 _PUNCTUATION = frozenset(b"\x85\x91\x92\x93\x94\x95\x96\x97\xa0")
 
 
-def load(folder: str | os.PathLike[str], *, encoding: str | None = None) -> Iterator[Sample]:
+def load(
+    folder: str | os.PathLike[str], *, encoding: str | None = None, on_error: Callable[[str], None] | None = None
+) -> Iterator[Sample]:
     """Reads a ReasonSeg folder, one sample per query, in the order of the file names.
 
     Args:
         folder: holds NAME.json beside NAME.jpg (or .jpeg, .png).
         encoding: of the JSON files, by Python's name. None: as the byte order mark says, else UTF-8; a file that is no
             UTF-8 is read as cp1252 (as some of the published ones are) where nothing but punctuation depends on it.
+        on_error: called with one message for every file that is not as it should be, which is then left out; None: the
+            first one raises.
 
     Returns:
         An iterator of samples. `image` is the picture's path; sizes and polygons are those of the picture turned as
@@ -62,7 +66,7 @@ def load(folder: str | os.PathLike[str], *, encoding: str | None = None) -> Iter
             it should be: not to be decoded, a shape that labelme does not draw, `imageWidth` and `imageHeight` that
             are not the picture's; the message names the file and the field.
     """
-    return (sample for file in _files(folder, encoding) for sample in _samples(file, encoding))
+    return _each(_files(folder, encoding), encoding, on_error)
 
 
 def find(folder: str | os.PathLike[str], ids: Iterable[str], *, encoding: str | None = None) -> dict[str, Sample]:
@@ -111,6 +115,16 @@ def list_ids(folder: str | os.PathLike[str], *, encoding: str | None = None) -> 
         except (ValueError, OSError) as error:
             broken.append(str(error))
     return names, broken
+
+
+def _each(files: list[Path], encoding: str | None, on_error: Callable[[str], None] | None) -> Iterator[Sample]:
+    for file in files:
+        try:
+            yield from _samples(file, encoding)
+        except (ValueError, OSError) as error:
+            if on_error is None:
+                raise
+            on_error(str(error))
 
 
 def _files(folder: str | os.PathLike[str], encoding: str | None) -> list[Path]:
