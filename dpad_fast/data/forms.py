@@ -163,9 +163,7 @@ _KEYS = ("groundings", "img_file_name", "sam_mask", "sentences", "annotations", 
 def _reader(form: str) -> Callable[..., Iterable[Sample]]:
     if form in ("reasonseg", "shapes"):
         return {"reasonseg": _read_reasonseg, "shapes": _read_shapes}[form]
-    reader: Callable[..., Iterable[Sample]] = importlib.import_module(
-        f"dpad_fast.data.{_MODULES.get(form, form)}"
-    ).load
+    reader: Callable[..., Iterable[Sample]] = importlib.import_module(f"dpad_fast.data.{_MODULES.get(form, form)}").load
     return reader
 
 
