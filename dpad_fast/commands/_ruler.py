@@ -198,9 +198,7 @@ def _records(side: IO[str]) -> Iterator[dict[str, Any]]:
     return records_of(side)
 
 
-def _head(
-    args: argparse.Namespace, settings: Settings, sums: Sums, found: Found, met: Coverage
-) -> dict[str, Any]:
+def _head(args: argparse.Namespace, settings: Settings, sums: Sums, found: Found, met: Coverage) -> dict[str, Any]:
     """Everything of the JSON but the records."""
     from dpad_fast.evaluate import summary
 
@@ -261,10 +259,15 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     form = readers.FORMATS[settings.format]
     space = settings.model_size or settings.processor or form.space
     words = "x".join(map(str, space)) if isinstance(space, tuple) else space
-    words = "picture (the format's are those of the model; --model-size or --processor says them)" if (
-        words == readers.MODEL) else words
+    words = (
+        "picture (the format's are those of the model; --model-size or --processor says them)"
+        if (words == readers.MODEL)
+        else words
+    )
     notes.append(f"Format {form.name}, coordinates: {words}. Masks: {settings.segmenter}.")
-    notes.append(f"Chain length is in {settings.tokenizer if settings.tokenizer == 'words' else 'tokens of ' + settings.tokenizer}.")
+    notes.append(
+        f"Chain length is in {settings.tokenizer if settings.tokenizer == 'words' else 'tokens of ' + settings.tokenizer}."
+    )
     if sums.reasons:
         notes.append(f"Reasons: {by_reason(sums.reasons)}.")
     return notes
@@ -282,8 +285,15 @@ def _tables(
         own = found.get(name, {})
         cells = [_shown(own[column.key], column.percent) if column.key in own else "-" for column in columns]
         differs = head["protocols"][name]["differs"]
-        rows.append((name, *cells, str(head["protocols"][name]["n"]), str(sums.dropped[name]),
-                     "-" if differs is None else str(differs)))
+        rows.append(
+            (
+                name,
+                *cells,
+                str(head["protocols"][name]["n"]),
+                str(sums.dropped[name]),
+                "-" if differs is None else str(differs),
+            )
+        )
     heading = ("protocol", *(column.label for column in columns), "n", "dropped", "not as strict")
     tables = [Table(args.predictions, heading, tuple(rows))]
     general = [
@@ -339,7 +349,9 @@ def _comparison_table(args: argparse.Namespace, comparison: Mapping[str, Any]) -
         for key, value in own.items():
             low, high = value["low"], value["high"]
             span = "-" if low is None else f"{low:+.4f} to {high:+.4f}"
-            rows.append((f"{name}: {key}", f"{value['value']:+.4f}", span, "-" if "p" not in value else f"{value['p']:.3f}"))
+            rows.append(
+                (f"{name}: {key}", f"{value['value']:+.4f}", span, "-" if "p" not in value else f"{value['p']:.3f}")
+            )
     title = f"{args.predictions} minus {args.compare}, on {comparison['n']} samples"
     return Table(title, ("metric", "difference", "95 % interval", "p"), tuple(rows))
 
@@ -356,8 +368,9 @@ def _write(path: str | None, head: Mapping[str, Any], side: IO[str]) -> None:
             _stream(device, head, side)
         return
     place = Path(os.path.realpath(path))
-    with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=f".{place.name}.", delete=False,
-                                     encoding="utf-8", newline="\n") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8", newline="\n"
+    ) as file:
         try:
             _stream(file, head, side)
             file.flush()

@@ -43,12 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the parser of `dpad-fast evaluate`.
     """
-    parser.add_argument("subject", nargs="?", help="predictions, or a checkpoint (shipped name or folder) with --shapes")
+    parser.add_argument(
+        "subject", nargs="?", help="predictions, or a checkpoint (shipped name or folder) with --shapes"
+    )
     parser.add_argument("--predictions", metavar="FILE", help="the same, by name (- reads standard input)")
     parser.add_argument("--data", help="data that the predictions answer: a file or folder of any form")
     parser.add_argument("--form", help="form of --data: reasonseg, refcoco, coco, rows, ... (default: found out)")
     parser.add_argument(
-        "--format", help="how answers are written: dpad, vlm-r1, qwen3-vl, ... (default: dpad's, in the picture's pixels)"
+        "--format",
+        help="how answers are written: dpad, vlm-r1, qwen3-vl, ... (default: dpad's, in the picture's pixels)",
     )
     parser.add_argument("--model-size", metavar="WxH", help="pixels that answers refer to (default: the format's)")
     parser.add_argument("--processor", metavar="FOLDER", help="the processor that says what pixels answers refer to")
@@ -64,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unknown", choices=["error", "skip"], help="ids that --data has not (default: error)")
     parser.add_argument("--resize", action="store_const", const=True, help="bring masks to the truth's size")
     parser.add_argument("--tokenizer", help="of chain length: words, open_clip, NAME or FOLDER (default: words)")
-    parser.add_argument("--compare", metavar="FILE", help="other predictions, or a JSON of evaluate: paired differences")
+    parser.add_argument(
+        "--compare", metavar="FILE", help="other predictions, or a JSON of evaluate: paired differences"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
     parser.add_argument("--table", choices=["text", "markdown", "latex"], help="how tables are printed (default: text)")
     parser.add_argument("--shapes", type=int, metavar="SCENES", help="sample the checkpoint on so many held-out scenes")

@@ -31,7 +31,9 @@ def from_value(value: Any, place: str, folder: Path) -> BoolMask:
     size = value.get("size") if isinstance(value, dict) else None
     whole = isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 1 << 15 for side in size)
     if not whole or not isinstance(size, list) or not isinstance(value.get("counts"), str | list):
-        raise ValueError(f'{place}: mask must be {{"size": [height, width], "counts": ...}} or a path, got {value!r:.80}')
+        raise ValueError(
+            f'{place}: mask must be {{"size": [height, width], "counts": ...}} or a path, got {value!r:.80}'
+        )
     try:
         rle = coco_mask.frPyObjects(value, *size) if isinstance(value["counts"], list) else value
         mask = coco_mask.decode(rle)
@@ -149,4 +151,7 @@ def rle_of(mask: BoolMask | None) -> dict[str, Any] | None:
         return None
     found = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     counts = found["counts"]
-    return {"size": [int(side) for side in found["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}
+    return {
+        "size": [int(side) for side in found["size"]],
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }

@@ -217,9 +217,7 @@ def _is_later(name: str, names: set[str], data: str) -> bool:
     return numbered and not (Path(data) / f"{name}.json").is_file()
 
 
-def _settle_unknown(
-    predictions: Predictions, data: str, known: set[str], skip: bool, met: Coverage
-) -> None:
+def _settle_unknown(predictions: Predictions, data: str, known: set[str], skip: bool, met: Coverage) -> None:
     met.unknown[:] = [name for name in predictions.ids if name not in known]
     if met.unknown and not skip:
         some = ", ".join(sorted(known)[:8]) + (" ..." if len(known) > 8 else "")

@@ -159,8 +159,14 @@ def areas(predicted: BoolMask | None, target: BoolMask, ignore: BoolMask | None 
 
 
 def judge(
-    protocol: Protocol, found: Areas, *, readable: bool = True, later: bool = False, missing: bool = False,
-    says_none: bool = False, fits: bool = True,
+    protocol: Protocol,
+    found: Areas,
+    *,
+    readable: bool = True,
+    later: bool = False,
+    missing: bool = False,
+    says_none: bool = False,
+    fits: bool = True,
 ) -> Verdict | None:
     """One sample under one protocol.
 

@@ -140,8 +140,10 @@ class Ruler:
                 raise ValueError(f"{item.sample.id} has no ground-truth mask")
         pairs: list[tuple[Item, Line | None]] = [(item, line) for item in items for line in item.lines or (None,)]
         readings = [None if line is None or line.text is None else self._read(line.text) for _, line in pairs]
-        scale = [self._factors(item.sample) if reading is not None else (1.0, 1.0) for (item, _), reading in
-                 zip(pairs, readings, strict=True)]
+        scale = [
+            self._factors(item.sample) if reading is not None else (1.0, 1.0)
+            for (item, _), reading in zip(pairs, readings, strict=True)
+        ]
         answers = [None if r is None else readers.scaled(r.answer, f) for r, f in zip(readings, scale, strict=True)]
         masks = self._masks(pairs, readings, answers)
         theirs = {p.reading: self._own_masks(p.reading, pairs, scale) for p in self.protocols if p.reading is not None}
@@ -227,8 +229,13 @@ class Ruler:
         return None, False
 
     def _record(
-        self, item: Item, line: Line | None, reading: Reading | None, answer: Completion | None,
-        mask: BoolMask | None, own: dict[str, tuple[bool, BoolMask | None]],
+        self,
+        item: Item,
+        line: Line | None,
+        reading: Reading | None,
+        answer: Completion | None,
+        mask: BoolMask | None,
+        own: dict[str, tuple[bool, BoolMask | None]],
     ) -> dict[str, Any]:
         sample, target = item.sample, item.sample.target
         assert target.mask is not None
@@ -258,8 +265,11 @@ class Ruler:
     def _similarities(self, records: list[dict[str, Any]], pairs: list[tuple[Item, Line | None]]) -> None:
         if self.scorer is None:
             return
-        some = [i for i, (item, line) in enumerate(pairs)
-                if line is not None and line.text is not None and item.sample.target.box is not None]
+        some = [
+            i
+            for i, (item, line) in enumerate(pairs)
+            if line is not None and line.text is not None and item.sample.target.box is not None
+        ]
         if not some:
             return
         samples = [pairs[i][0].sample for i in some]
@@ -280,9 +290,7 @@ class Ruler:
 def _as_list(
     protocol: Any, found: Areas, readable: bool, later: bool, missing: bool, says_none: bool, fits: bool
 ) -> list[float] | None:
-    verdict = judge(
-        protocol, found, readable=readable, later=later, missing=missing, says_none=says_none, fits=fits
-    )
+    verdict = judge(protocol, found, readable=readable, later=later, missing=missing, says_none=says_none, fits=fits)
     return None if verdict is None else [verdict.intersection, verdict.union, verdict.iou]
 
 
@@ -303,7 +311,9 @@ def _described(
         "points": None if answer is None or answer.points is None else [list(point) for point in answer.points],
         "s1": None,
         "s2": None,
-        "terms": {} if answer is None else {"think_format": float(answer.tags_ok), "answer_format": float(answer.fields_ok)},
+        "terms": {}
+        if answer is None
+        else {"think_format": float(answer.tags_ok), "answer_format": float(answer.fields_ok)},
         "reason": MISSING if line is None else None if reading is None else reading.reason,
         "format_ok": None if line is not None and reading is None else reading is not None and reading.format_ok,
         "lenient_ok": None if line is not None and reading is None else reading is not None and reading.lenient_ok,
@@ -313,8 +323,9 @@ def _described(
     if sample.target.objects:
         parts = [] if answer is None else [part.box for part in _parts(answer)]
         scores = reading.scores if reading is not None and len(reading.scores) == len(parts) else (None,) * len(parts)
-        record["boxes"] = [[*box, 1.0 if score is None else score] for box, score in zip(parts, scores, strict=True)
-                           if box is not None]
+        record["boxes"] = [
+            [*box, 1.0 if score is None else score] for box, score in zip(parts, scores, strict=True) if box is not None
+        ]
         record["truth_boxes"] = [list(box) for box, _ in sample.target.objects]
     return record
 
@@ -332,8 +343,10 @@ def _parts(answer: Completion) -> list[Completion]:
     """One answer per object: a list of boxes is drawn box by box, as VisionReasoner does."""
     if answer.objects is None or answer.box is not None:
         return [answer] if answer.box is not None or answer.rings else []
-    return [replace(answer, box=box, points=None if point is None else (point,), objects=None)  # type: ignore[arg-type]
-            for box, point in answer.objects]
+    return [
+        replace(answer, box=box, points=None if point is None else (point,), objects=None)  # type: ignore[arg-type]
+        for box, point in answer.objects
+    ]
 
 
 def _size(sample: Sample) -> Size:

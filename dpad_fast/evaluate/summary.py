@@ -200,8 +200,9 @@ def count(records: Iterable[Record], protocols: tuple[str, ...]) -> Sums:
 
 def _ratios(sums: Sums, totals: NDArray[np.float64]) -> NDArray[np.float64]:
     """[..., columns, 2] -> [..., columns]; cIoU is 1 where no pixel was in any union, as every sample's IoU is."""
-    extra = np.array([PROTOCOLS[name].total_epsilon if name and column.key == "cIoU" else 0.0
-                      for name, column in sums.columns])
+    extra = np.array(
+        [PROTOCOLS[name].total_epsilon if name and column.key == "cIoU" else 0.0 for name, column in sums.columns]
+    )
     tops, bottoms = totals[..., 0], totals[..., 1] + extra
     return np.divide(tops, bottoms, out=np.full(tops.shape, np.nan), where=bottoms > 0)
 
@@ -261,8 +262,12 @@ def compare(mine: Sums, other: Sums, draws: int = DRAWS, seed: int = 0) -> dict[
 
 
 def _intervals(
-    sums: Sums, shape: NDArray[np.float64], tables: list[NDArray[np.float64]], values: NDArray[np.float64],
-    draws: int, seed: int,
+    sums: Sums,
+    shape: NDArray[np.float64],
+    tables: list[NDArray[np.float64]],
+    values: NDArray[np.float64],
+    draws: int,
+    seed: int,
 ) -> dict[str | None, dict[str, Interval]]:
     units = len(shape)
     resampled = _drawn(sums, tables, draws, seed) if units > 1 else [np.full((1, len(values)), np.nan)] * len(tables)
@@ -283,9 +288,7 @@ def _intervals(
         if len(tables) > 1 and enough:
             p = min(1.0, 2 * float(min((kept <= 0).mean(), (kept >= 0).mean())))
         used = int(np.count_nonzero(shape[:, i, 1]))
-        found.setdefault(name, {})[column.key] = Interval(
-            float(values[i]), error, float(low), float(high), used, p
-        )
+        found.setdefault(name, {})[column.key] = Interval(float(values[i]), error, float(low), float(high), used, p)
     return found
 
 

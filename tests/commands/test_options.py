@@ -11,7 +11,8 @@ from dpad_fast import cli
 # What the tests of this folder cover; an option that is added without a test fails the first of them.
 COVERED = {
     "score": "completions data out preset config set encoder backend precision device cache json quiet",
-    "evaluate": "subject data shapes seed mask ignore missing encoder json quiet",
+    "evaluate": "subject predictions data form format model_size processor segmenter protocol missing unknown resize "
+    "tokenizer compare workers table shapes seed encoder json quiet",
     "train": "config out settings quiet dry_run",
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",

@@ -175,7 +175,9 @@ def _as_completion(text: str, found: Found, tags_ok: bool, fields_ok: bool) -> C
         box, _, point = found.objects[0]
         points: Any = found.points or (None if point is None else (point,))
         return replace(base, box=box, points=points)
-    return replace(base, objects=tuple((box, point) for box, _, point in found.objects) if found.reason is None else None)
+    return replace(
+        base, objects=tuple((box, point) for box, _, point in found.objects) if found.reason is None else None
+    )
 
 
 def _chain(text: str) -> str:

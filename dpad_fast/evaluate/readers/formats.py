@@ -85,7 +85,9 @@ def _from_json(value: Any, keys: tuple[str, ...], bare: bool) -> Found:
         box = scan.box_of(row[key])
         if box is None:
             return Found([], reason="bad-box")
-        score = next((row[name] for name in ("Confidence", "confidence", "score") if scan.is_number(row.get(name))), None)
+        score = next(
+            (row[name] for name in ("Confidence", "confidence", "score") if scan.is_number(row.get(name))), None
+        )
         objects.append((box, None if score is None else float(score), scan.point_of(row.get("point_2d"))))
     return Found(objects)
 
