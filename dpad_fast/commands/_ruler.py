@@ -175,7 +175,7 @@ def _measured(
         "predictions": _digest(source),
     }
     side, written = chunks.open_side(path, asked)
-    with side:
+    with side, contextlib.closing(predictions):
         if written:
             say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
         chunks.measure_into(side, chunks.chunked(met_items), settings, args.workers, written)
@@ -265,9 +265,8 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
         else words
     )
     notes.append(f"Format {form.name}, coordinates: {words}. Masks: {settings.segmenter}.")
-    notes.append(
-        f"Chain length is in {settings.tokenizer if settings.tokenizer == 'words' else 'tokens of ' + settings.tokenizer}."
-    )
+    unit = "words" if settings.tokenizer == "words" else f"tokens of {settings.tokenizer}"
+    notes.append(f"Chain length is in {unit}.")
     if sums.reasons:
         notes.append(f"Reasons: {by_reason(sums.reasons)}.")
     return notes

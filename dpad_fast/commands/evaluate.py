@@ -1,7 +1,7 @@
 """Measure predictions or a checkpoint: gIoU, cIoU, chain length, S1 against S2 and format rate, by named protocols.
 
-Predictions are a JSONL of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a folder of ID.png,
-an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are file names without
+Predictions are a JSONL of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a folder of
+ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are file names without
 their ending, with -0, -1, ... for pictures with several queries. A checkpoint is measured on held-out scenes of the
 shapes world, by sampling. Protocols and formats: docs/evaluation.md.
 """
@@ -135,8 +135,9 @@ def _settle(args: argparse.Namespace) -> None:
     mine, other = (_OF_PREDICTIONS, _OF_CHECKPOINTS) if args.shapes is None else (_OF_CHECKPOINTS, _OF_PREDICTIONS)
     for name in other:
         if getattr(args, name) is not None:
+            option = "--" + name.replace("_", "-")
             raise ValueError(
-                f"--{name.replace('_', '-')} goes with {'--shapes SCENES, for a checkpoint' if args.shapes is None else 'predictions'}, "
+                f"{option} goes with {'--shapes SCENES, for a checkpoint' if args.shapes is None else 'predictions'}, "
                 f"not with {'predictions' if args.shapes is None else '--shapes'}"
             )
     for name, default in mine.items():

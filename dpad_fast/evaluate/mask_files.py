@@ -16,7 +16,8 @@ def from_value(value: Any, place: str, folder: Path) -> BoolMask:
     """A mask as a line of predictions has it.
 
     Args:
-        value: COCO run lengths ({"size": [H, W], "counts"}, compressed or a list), or the path of a picture or NumPy file.
+        value: COCO run lengths ({"size": [H, W], "counts"}, compressed or a list), or the path of a picture
+            or NumPy file.
         place: "FILE:NUMBER", for messages.
         folder: that relative paths start from.
 

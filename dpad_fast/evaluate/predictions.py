@@ -18,7 +18,6 @@ from typing import IO, Any
 from dpad_fast.evaluate import mask_files
 from dpad_fast.evaluate.ruler import Item, Line
 from dpad_fast.terminal import read_stdin
-from dpad_fast.types import Sample
 
 _AT_ONCE = 32  # samples of a ReasonSeg folder that are looked up together
 
@@ -52,11 +51,22 @@ class Predictions:
         self._file = io.BytesIO(read_stdin()) if source == "-" else Path(source).open("rb")  # noqa: SIM115
         if source.endswith(".json") or self._file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             self._file.seek(0)
-            self._hold_released(self._file.read())
+            raw = self._file.read()
+            self._file.close()
             self._file = None
+            self._hold_released(raw)
             return
         self._file.seek(0)
-        self._index(self._file)
+        try:
+            self._index(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
     @property
     def ids(self) -> Iterable[str]:

@@ -16,6 +16,7 @@ from dpad_fast.evaluate import mask_files, readers
 from dpad_fast.evaluate.protocols import PROTOCOLS, Areas, areas, judge
 from dpad_fast.evaluate.readers import Reading, released
 from dpad_fast.evaluate.segment import SEGMENTERS
+from dpad_fast.evaluate.tokenizers import tokenizer
 from dpad_fast.model_size import model_size_for
 from dpad_fast.types import BoolMask, Completion, Point, Sample, Size
 
@@ -371,31 +372,3 @@ def _segmenter(name: str) -> Draw:
         return [one(answer, image, size) for answer, image, size in zip(answers, images, sizes, strict=True)]
 
     return draw
-
-
-def tokenizer(name: str) -> Callable[[str], int]:
-    """What counts a chain's length.
-
-    Args:
-        name: "words" (split at white space), "open_clip" (its BPE, without start and end), or a name or folder.
-
-    Returns:
-        Text -> number of tokens.
-
-    Raises:
-        ValueError: transformers cannot load it.
-    """
-    if name == "words":
-        return lambda text: len(text.split())
-    if name == "open_clip":
-        import open_clip
-
-        bpe = open_clip.SimpleTokenizer()
-        return lambda text: len(bpe.encode(text))
-    from transformers import AutoTokenizer
-
-    try:
-        found = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--tokenizer {name!r:.80} cannot be loaded: {error}") from None
-    return lambda text: len(found(text, add_special_tokens=False)["input_ids"])

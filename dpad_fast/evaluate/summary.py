@@ -1,4 +1,4 @@
-"""From records to numbers: every metric under every protocol, with bootstrap intervals, alone or against another run."""
+"""From records to numbers: every metric by every protocol, with bootstrap intervals, alone or against another run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """`dpad-fast evaluate` as the ruler: protocols, formats, masks from files, processes and resuming, end to end."""
 
+import contextlib
 import json
 
 import cv2
@@ -202,7 +203,7 @@ def test_unknown_and_form(world, tmp_path, measured, refused, shared):
 
 
 def test_tokenizer_and_table(world, run, measured, tmp_path, shared, refused):
-    folder, samples, path = world
+    folder, _, path = world
     assert measured(path, "--data", folder)[1]["chain_tokens"] == 3
     said = run("evaluate", path, "--data", folder, "--tokenizer", "words", "--table", "markdown")
     assert "| strict |" in said
@@ -259,10 +260,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(mini, tmp_path, run, 
     from dpad_fast import cli
 
     arguments = ["evaluate", str(path), "--data", str(folder), "--protocol", "all", "--json", str(cut)]
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         cli.main(arguments)
-    except KeyboardInterrupt:
-        pass
     side = tmp_path / "cut.json.part"
     with side.open("a") as file:
         file.write('[{"id": "half of a li')  # what a kill in the middle of writing leaves

@@ -18,12 +18,12 @@ def restated(text, truth, x_factor, y_factor, needs_thinking):
     """The evaluation's loop body: (intersection, union), or None where it skips the sample; box drawn as the mask."""
     try:
         data = json.loads(re.search(r"{[^}]+}", text).group(0))
-        box_key = next((key for key in data.keys() if "bbox" in key.lower()), None)
+        box_key = next((key for key in data if "bbox" in key.lower()), None)
         if box_key and len(data[box_key]) == 4:
             b = data[box_key]
             box = [round(int(b[0]) * x_factor), round(int(b[1]) * y_factor),
                    round(int(b[2]) * x_factor), round(int(b[3]) * y_factor)]  # fmt: skip
-        keys = [key for key in data.keys() if "points" in key.lower()][:2]
+        keys = [key for key in data if "points" in key.lower()][:2]
         if len(keys) == 2:
             points = [[round(int(data[k][0]) * x_factor), round(int(data[k][1]) * y_factor)] for k in keys]
         if needs_thinking:
@@ -41,18 +41,12 @@ def restated(text, truth, x_factor, y_factor, needs_thinking):
 
 def outputs(count, seed):
     draw = random.Random(seed)
-    number = lambda: draw.choice(
-        [
-            draw.randint(-50, 900),
-            draw.uniform(0, 840),
-            str(draw.randint(0, 800)),
-            True,
-            None,
-            "x",
-            1e999,
-            10 ** draw.randint(0, 400),
-        ][: draw.choice([1, 2, 3, 8])]
-    )  # noqa: E731
+
+    def number():
+        wild = [draw.randint(-50, 900), draw.uniform(0, 840), str(draw.randint(0, 800)), True, None, "x", 1e999]
+        wild.append(10 ** draw.randint(0, 400))
+        return draw.choice(wild[: draw.choice([1, 2, 3, 8])])
+
     for _ in range(count):
         low = [draw.randint(0, 700), draw.randint(0, 700)]
         box = [*low, low[0] + draw.randint(0, 139), low[1] + draw.randint(0, 139)]

@@ -65,8 +65,9 @@ def test_tolerant_form(name):
 
 @pytest.mark.parametrize("name", STRICT)
 @pytest.mark.parametrize(
-    "text", ["", "?", "<think>t</think><answer>{}</answer>", "[1, 2, 1e999, 4]", "(30,40),(1,2)", "[[[[1,2", "[30,40,1,2]",
-             '{"bbox": [1, 2, NaN, 4], "points_1": [1, 2], "points_2": [1, 2]}']
+    "text",
+    ["", "?", "<think>t</think><answer>{}</answer>", "[1, 2, 1e999, 4]", "(30,40),(1,2)", "[[[[1,2", "[30,40,1,2]",
+     '{"bbox": [1, 2, NaN, 4], "points_1": [1, 2], "points_2": [1, 2]}']
 )  # fmt: skip
 def test_what_is_no_box_is_not_readable(name, text):
     reading = readers.read(readers.FORMATS[name], text)

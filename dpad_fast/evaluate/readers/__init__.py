@@ -99,7 +99,8 @@ FORMATS: dict[str, Format] = {
             "rex-thinker",
             MODEL,
             reader=formats.rex_thinker,
-            source="IDEA-Research/Rex-Thinker 5038b47: rexthinker/scripts/reward_func.py:7-50, evaluation/eval.py:84-123",
+            source="IDEA-Research/Rex-Thinker 5038b47: rexthinker/scripts/reward_func.py:7-50, "
+            "evaluation/eval.py:84-123",
         ),
         Format(
             "qwen3-vl",
