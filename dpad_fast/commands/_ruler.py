@@ -14,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dpad_fast.commands import _output
+from dpad_fast.commands import _encoder, _output
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
     from dpad_fast.evaluate.predictions import Coverage
-    from dpad_fast.evaluate.ruler import Settings
+    from dpad_fast.evaluate.ruler import Item, Settings
     from dpad_fast.evaluate.summary import Interval, Sums
 
     Found = Mapping[str | None, Mapping[str, Interval]]
@@ -178,8 +178,19 @@ def _measured(
     with side, contextlib.closing(predictions):
         if written:
             say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
+        if settings.encoder is not None:
+            met_items = _warned(settings.encoder, met_items, args.quiet)
         chunks.measure_into(side, chunks.chunked(met_items), settings, args.workers, written)
         yield side, met
+
+
+def _warned(encoder: str, met: Iterator[Item], quiet: bool) -> Iterator[Item]:
+    """The same items; a word where the encoder cannot judge the first one's picture."""
+    first = next(met, None)
+    if first is not None:
+        _encoder.warn(encoder, [first.sample], quiet=quiet)
+        yield first
+    yield from met
 
 
 def _digest(source: str) -> str:

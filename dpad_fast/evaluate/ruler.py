@@ -106,10 +106,13 @@ class Ruler:
         from dpad_fast.checkpoints import SMALL_CLIP, is_small_clip
         from dpad_fast.clip import load_encoder
         from dpad_fast.rewards import RewardConfig, RewardScorer
+        from dpad_fast.train.policy import quiet as without_bars
 
         name = self.settings.encoder
         config = replace(RewardConfig.preset("dpad"), terms=("think_format", "answer_format", "discriminative"))
-        return RewardScorer(config, encoder=load_encoder(SMALL_CLIP if is_small_clip(name) else name))
+        with without_bars():
+            encoder = load_encoder(SMALL_CLIP if is_small_clip(name) else name)
+        return RewardScorer(config, encoder=encoder)
 
     @cached_property
     def processor(self) -> Any:

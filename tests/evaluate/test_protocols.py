@@ -52,6 +52,8 @@ def outputs(count, seed):
         box = [*low, low[0] + draw.randint(0, 139), low[1] + draw.randint(0, 139)]
         box = box if draw.random() < 0.6 else [number() for _ in range(draw.choice([4, 4, 4, 3, 5]))]
         answer = {draw.choice(["bbox", "bbox", "BBox_2d", "box"]): box}
+        if draw.random() < 0.05:
+            answer = {"bbox": [5, 5, 5, 5]}  # covers no pixel
         for name in draw.choice([("points_1", "points_2"), ("Points", "my_points", "points_3"), ("points_1",), ()]):
             answer[name] = [number(), number()] if draw.random() < 0.3 else [5, 6]
         body = json.dumps(answer)
