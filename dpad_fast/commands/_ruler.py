@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dpad_fast.commands import _encoder, _output
+from dpad_fast.commands import _encoder, _output, _ruler_tables
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         head = _head(args, settings, sums, found, met)
         if args.compare is not None:
             head["comparison"] = _compared(args, settings, sums)
-        tables = _tables(args, settings, sums, head, found)
+        tables = _ruler_tables.tables(args, settings, sums, head, found)
         for table in tables:
             say(getattr(table, args.table)(), quiet=args.quiet or args.json == _output.STDOUT)
         _write(args.json, head, side)
@@ -75,7 +75,7 @@ def run_stored(args: argparse.Namespace) -> int:
     rows = tuple((key, f"{value:.4f}") for key, value in values.items())
     table = Table(args.predictions, ("metric", "released"), rows, (note,))
     say(getattr(table, args.table)(), quiet=args.quiet or args.json == _output.STDOUT)
-    content = {"n": len(pairs), "missing": None, "format_rate": None, "notes": [note], "records": []}
+    content: dict[str, Any] = {"n": len(pairs), "missing": None, "format_rate": None, "notes": [note], "records": []}
     content["protocols"] = {"released": {**values, "n": len(pairs)}}
     _output.write_json(args.json, content, args.quiet)
     return 0
@@ -283,47 +283,6 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     return notes
 
 
-def _tables(
-    args: argparse.Namespace, settings: Settings, sums: Sums, head: Mapping[str, Any], found: Found
-) -> list[Any]:
-    from dpad_fast.evaluate import summary
-    from dpad_fast.evaluate.tables import Table
-
-    columns = summary.of_protocol(settings.protocols[0])
-    rows = []
-    for name in settings.protocols:
-        own = found.get(name, {})
-        cells = [_shown(own[column.key], column.percent) if column.key in own else "-" for column in columns]
-        differs = head["protocols"][name]["differs"]
-        rows.append(
-            (
-                name,
-                *cells,
-                str(head["protocols"][name]["n"]),
-                str(sums.dropped[name]),
-                "-" if differs is None else str(differs),
-            )
-        )
-    heading = ("protocol", *(column.label for column in columns), "n", "dropped", "not as strict")
-    tables = [Table(args.predictions, heading, tuple(rows))]
-    general = [
-        (column.label, _shown(found[None][column.key], column.percent))
-        for column in summary.GENERAL
-        if column.key in head["metrics"]
-    ]
-    general += [(f"box {name}", f"{value:.3f}") for name, value in head["box_ap"].items()]
-    tables.append(Table("every protocol", ("metric", "value"), tuple(general), tuple(head["notes"])))
-    if "comparison" in head:
-        tables.append(_comparison_table(args, head["comparison"]))
-    return tables
-
-
-def _shown(interval: Interval, percent: bool) -> str:
-    factor, digits = (100.0, 1) if percent else (1.0, 3)
-    spread = "" if interval.error != interval.error else f" ± {factor * interval.error:.{digits}f}"
-    return f"{factor * interval.value:.{digits}f}{spread}{' %' if percent else ''}"
-
-
 def _compared(args: argparse.Namespace, settings: Settings, mine: Sums) -> dict[str, Any]:
     """Differences to another run, on the samples that both have."""
     from dpad_fast.evaluate import summary
@@ -349,21 +308,6 @@ def _compared(args: argparse.Namespace, settings: Settings, mine: Sums) -> dict[
             name or "every protocol": {key: value.plain() for key, value in own.items()} for name, own in found.items()
         },
     }
-
-
-def _comparison_table(args: argparse.Namespace, comparison: Mapping[str, Any]) -> Any:
-    from dpad_fast.evaluate.tables import Table
-
-    rows = []
-    for name, own in comparison["differences"].items():
-        for key, value in own.items():
-            low, high = value["low"], value["high"]
-            span = "-" if low is None else f"{low:+.4f} to {high:+.4f}"
-            rows.append(
-                (f"{name}: {key}", f"{value['value']:+.4f}", span, "-" if "p" not in value else f"{value['p']:.3f}")
-            )
-    title = f"{args.predictions} minus {args.compare}, on {comparison['n']} samples"
-    return Table(title, ("metric", "difference", "95 % interval", "p"), tuple(rows))
 
 
 def _write(path: str | None, head: Mapping[str, Any], side: IO[str]) -> None:

@@ -59,7 +59,8 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     shared = np.prod(np.maximum(high - low, 0), axis=2)
     area_a, area_b = (np.prod(x[:, 2:] - x[:, :2], axis=1) for x in (a, b))
     union = area_a[:, None] + area_b[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    out: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return out
 
 
 def _area(hit: NDArray[np.bool_], total: int) -> float:

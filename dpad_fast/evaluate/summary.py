@@ -204,7 +204,8 @@ def _ratios(sums: Sums, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         [PROTOCOLS[name].total_epsilon if name and column.key == "cIoU" else 0.0 for name, column in sums.columns]
     )
     tops, bottoms = totals[..., 0], totals[..., 1] + extra
-    return np.divide(tops, bottoms, out=np.full(tops.shape, np.nan), where=bottoms > 0)
+    out: NDArray[np.float64] = np.divide(tops, bottoms, out=np.full(tops.shape, np.nan), where=bottoms > 0)
+    return out
 
 
 def _drawn(sums: Sums, tables: Sequence[NDArray[np.float64]], draws: int, seed: int) -> list[NDArray[np.float64]]:
