@@ -150,7 +150,7 @@ def rle_of(mask: BoolMask | None) -> dict[str, Any] | None:
     """
     if mask is None:
         return None
-    found = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    found = coco_mask.encode(mask.view(np.uint8))
     counts = found["counts"]
     return {
         "size": [int(side) for side in found["size"]],

@@ -216,7 +216,7 @@ def _of_reasonseg(
     met.missing = len(known) - met.answered
     asked = [name for name in known if zero_missing or name in predictions]
     for first in range(0, len(asked), _AT_ONCE):
-        for name, sample in reasonseg.find(data, asked[first : first + _AT_ONCE]).items():
+        for name, sample in reasonseg.find(data, asked[first : first + _AT_ONCE], points=False).items():
             yield Item(sample, predictions.lines(name), _is_later(name, names, data))
 
 
