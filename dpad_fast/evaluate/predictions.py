@@ -49,7 +49,7 @@ class Predictions:
                 self._hold(name, Line(f"{source}: {name}", mask=mask))
             return
         self._file = io.BytesIO(read_stdin()) if source == "-" else Path(source).open("rb")  # noqa: SIM115
-        if source.endswith(".json") or self._file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        if source.endswith(".json") and self._file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             self._file.seek(0)
             raw = self._file.read()
             self._file.close()
