@@ -40,9 +40,22 @@ def load(name: str, samples: Iterable[Sample], *, quiet: bool, **settings: Any) 
     built_in = is_small_clip(name)
     with without_bars():
         encoder = load_encoder(SMALL_CLIP if built_in else name, **settings)
-    if built_in and _photographs(samples):
-        say(SHAPES_NOTE, quiet=quiet, file=sys.stderr)
+    warn(name, samples, quiet=quiet)
     return encoder
+
+
+def warn(name: str, samples: Iterable[Sample], *, quiet: bool) -> None:
+    """Say so where the built-in encoder is to judge photographs.
+
+    Args:
+        name: as `load` takes it.
+        samples: what it will see.
+        quiet: say nothing.
+    """
+    from dpad_fast.checkpoints import is_small_clip
+
+    if is_small_clip(name) and _photographs(samples):
+        say(SHAPES_NOTE, quiet=quiet, file=sys.stderr)
 
 
 def _photographs(samples: Iterable[Sample]) -> bool:

@@ -1,15 +1,15 @@
-"""Measure predictions or a checkpoint: gIoU, cIoU, chain length, S1 against S2 and format rate.
+"""Measure predictions or a checkpoint: gIoU, cIoU, chain length, S1 against S2 and format rate, by named protocols.
 
-Predictions are a JSONL of {"id": ..., "completion": ...} against a ReasonSeg folder; ids are file names without their
-ending, with -0, -1, ... for pictures with several queries. A checkpoint is measured on held-out scenes of the shapes
-world, by sampling. An answer that cannot be read counts 0, with the target's area in the union. Ignored pixels are left
-out of both sides (LISA's evaluation), or counted as target with --ignore target (the released conversion of the data).
+Predictions are a JSONL of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a folder of
+ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are file names
+without their ending, with -0, -1, ... for pictures with several queries. A checkpoint is measured on held-out scenes of
+the shapes world, by sampling. Protocols and formats: docs/evaluation.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dpad_fast.commands import _output
@@ -18,9 +18,23 @@ from dpad_fast.terminal import say
 if TYPE_CHECKING:
     from dpad_fast.evaluate.measure import Record
 
-_OF_PREDICTIONS = {"data": None, "mask": "polygon", "ignore": "drop", "missing": "skip"}
+_OF_PREDICTIONS: dict[str, Any] = {
+    "data": None,
+    "form": None,
+    "format": "picture",
+    "segmenter": "polygon",
+    "protocol": "strict",
+    "missing": "skip",
+    "unknown": "error",
+    "model_size": None,
+    "processor": None,
+    "resize": False,
+    "tokenizer": "words",
+    "compare": None,
+    "workers": 1,
+    "table": "text",
+}
 _OF_CHECKPOINTS = {"seed": 9000}
-_AT_ONCE = 64  # samples that nobody answered whose masks are held in memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,23 +44,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the parser of `dpad-fast evaluate`.
     """
     parser.add_argument(
-        "subject",
-        help="a JSONL of predictions (- reads standard input), or a checkpoint (shipped name or folder) with --shapes",
+        "subject", nargs="?", help="predictions, or a checkpoint (shipped name or folder) with --shapes"
     )
-    parser.add_argument("--data", help="ReasonSeg folder that the predictions answer")
-    parser.add_argument("--shapes", type=int, metavar="SCENES", help="sample the checkpoint on so many held-out scenes")
-    parser.add_argument("--seed", type=int, help="with --shapes: world of the held-out scenes (default: 9000)")
+    parser.add_argument("--predictions", metavar="FILE", help="the same, by name (- reads standard input)")
+    parser.add_argument("--data", help="data that the predictions answer: a file or folder of any form")
+    parser.add_argument("--form", help="form of --data: reasonseg, refcoco, coco, rows, ... (default: found out)")
     parser.add_argument(
-        "--mask",
-        choices=["box", "polygon"],
-        help="mask of a prediction: its polygon where it has one, or always its box (default: polygon)",
+        "--format",
+        help="how answers are written: dpad, vlm-r1, qwen3-vl, ... (default: dpad's, in the picture's pixels)",
     )
-    parser.add_argument("--ignore", choices=["drop", "target"], help="what ignored pixels are (default: drop)")
+    parser.add_argument("--model-size", metavar="WxH", help="pixels that answers refer to (default: the format's)")
+    parser.add_argument("--processor", metavar="FOLDER", help="the processor that says what pixels answers refer to")
+    parser.add_argument(
+        "--segmenter", help="mask of an answer: polygon (its box without one), box, background, MODULE:FUNCTION"
+    )
+    parser.add_argument("--protocol", help="strict, lisa, released, lens, ..., or all side by side (default: strict)")
     parser.add_argument(
         "--missing",
         choices=["count-zero", "skip"],
         help="samples of --data without a prediction: counted as 0, or left out and named (default: skip)",
     )
+    parser.add_argument("--unknown", choices=["error", "skip"], help="ids that --data has not (default: error)")
+    parser.add_argument("--resize", action="store_const", const=True, help="bring masks to the truth's size")
+    parser.add_argument("--tokenizer", help="of chain length: words, open_clip, NAME or FOLDER (default: words)")
+    parser.add_argument(
+        "--compare", metavar="FILE", help="other predictions, or a JSON of evaluate: paired differences"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--table", choices=["text", "markdown", "latex"], help="how tables are printed (default: text)")
+    parser.add_argument("--shapes", type=int, metavar="SCENES", help="sample the checkpoint on so many held-out scenes")
+    parser.add_argument("--seed", type=int, help="with --shapes: world of the held-out scenes (default: 9000)")
     parser.add_argument(
         "--encoder", help="CLIP for S1 and S2 (shipped name, folder or hub name); with --data none by default"
     )
@@ -60,8 +87,6 @@ class _Measured:
 
     records: list[Record]
     samples: int
-    missing: int
-    with_s1: bool
     notes: tuple[str, ...]
 
 
@@ -75,22 +100,24 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     _settle(args)
-    _output.spare({"--json": args.json}, [args.subject, args.data])
+    _output.spare({"--json": args.json}, [args.predictions, args.data, args.compare])
     _output.prepare(args.json)
-    measured = _predictions(args) if args.shapes is None else _checkpoint(args)
+    if args.shapes is None:
+        from dpad_fast.commands import _ruler
+
+        return _ruler.run(args) if args.data is not None else _ruler.run_stored(args)
+    measured = _checkpoint(args)
     from dpad_fast.evaluate.measure import METRICS, summarise, to_rows
     from dpad_fast.evaluate.metrics import plain
     from dpad_fast.evaluate.tables import Table, shown
 
     found = summarise(measured.records)
-    if not measured.with_s1:
-        del found["s1_wins"]
     rows = tuple((METRICS[key].label, shown(key, value)) for key, value in found.items())
-    table = Table(args.subject, ("metric", "value"), rows, measured.notes)
+    table = Table(args.predictions, ("metric", "value"), rows, measured.notes)
     say(table.text(), quiet=args.quiet or args.json == _output.STDOUT)
     content: dict[str, Any] = {
         "n": measured.samples,
-        "missing": measured.missing,
+        "missing": 0,
         "format_rate": found["format"].value,
         "metrics": plain(found),
         "notes": list(measured.notes),
@@ -102,17 +129,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _settle(args: argparse.Namespace) -> None:
     """Fill in defaults; an option that the chosen kind of subject does not look at is refused."""
+    if (args.subject is None) == (args.predictions is None):
+        raise ValueError("--predictions FILE is missing" if args.subject is None else "two predictions are named")
+    args.predictions = args.predictions if args.subject is None else args.subject
     mine, other = (_OF_PREDICTIONS, _OF_CHECKPOINTS) if args.shapes is None else (_OF_CHECKPOINTS, _OF_PREDICTIONS)
     for name in other:
         if getattr(args, name) is not None:
+            option = "--" + name.replace("_", "-")
             raise ValueError(
-                f"--{name} goes with {'--shapes SCENES, for a checkpoint' if args.shapes is None else 'predictions'}, "
+                f"{option} goes with {'--shapes SCENES, for a checkpoint' if args.shapes is None else 'predictions'}, "
                 f"not with {'predictions' if args.shapes is None else '--shapes'}"
             )
     for name, default in mine.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
-    if args.shapes is None and args.data is None:
+    if args.shapes is None and args.data is None and not _stored(args):
         raise ValueError("--data FOLDER is missing (or --shapes SCENES, for a checkpoint)")
     if args.shapes is not None and not 1 <= args.shapes <= 1_000_000:
         raise ValueError(f"--shapes must be at least 1 and at most 1,000,000, got {args.shapes}")
@@ -120,67 +151,11 @@ def _settle(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed must be at least 0 and below 2^63, got {args.seed}")
 
 
-def _predictions(args: argparse.Namespace) -> _Measured:
-    from dpad_fast.commands import _encoder, _predictions
-    from dpad_fast.evaluate.measure import measure, measure_by_geometry
-    from dpad_fast.evaluate.segment import from_box
-    from dpad_fast.rewards import RewardConfig, RewardScorer
+def _stored(args: argparse.Namespace) -> bool:
+    """Whether the file holds areas, as the released evaluation writes them without completions."""
+    from dpad_fast.evaluate.predictions import stored
 
-    lines = _predictions.read(args.subject)
-    items = _predictions.match(lines, args.data)
-    config = RewardConfig.preset("dpad")
-    encoder = None
-    if args.encoder is None:
-        config = replace(config, terms=("think_format", "answer_format"))
-    else:
-        encoder = _encoder.load(args.encoder, items, quiet=args.quiet)
-    scorer = RewardScorer(config, encoder=encoder)
-    texts = [line.text for line in lines]
-    if args.mask == "box":
-        records = measure(texts, items, scorer, _words, from_box, args.ignore)
-    else:
-        records = measure_by_geometry(texts, items, scorer, _words, args.ignore)
-    answered = {item.id for item in items}
-    absent, uncovered = _absent(args, answered)
-    notes = (
-        f"{len(lines)} completions of {len(answered)} samples; ± is the bootstrap standard error.",
-        *uncovered,
-        f"Chain length is in words. Masks: from the {args.mask}. Ignored pixels: {args.ignore}.",
-    )
-    samples = len(answered) + (len(absent) if args.missing == "count-zero" else 0)
-    return _Measured([*records, *_zeros(args, absent)], samples, len(absent), encoder is not None, notes)
-
-
-def _words(text: str) -> int:
-    return len(text.split())
-
-
-def _absent(args: argparse.Namespace, answered: set[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The ids that nobody answered, and the notes on them."""
-    from dpad_fast.data import reasonseg
-
-    known, broken = reasonseg.list_ids(args.data)
-    if broken and args.missing == "count-zero":
-        raise ValueError(broken[0])
-    absent = [name for name in known if name not in answered]
-    notes = []
-    if absent:
-        done = "count as 0" if args.missing == "count-zero" else "are left out (--missing count-zero counts them as 0)"
-        notes.append(f"{len(absent)} of {len(absent) + len(answered)} samples have no prediction and {done}.")
-    if broken:
-        notes.append(f"{len(broken)} files of the data cannot be read and are not among them, the first: {broken[0]}")
-    return absent, tuple(notes)
-
-
-def _zeros(args: argparse.Namespace, absent: list[str]) -> list[Record]:
-    from dpad_fast.data import reasonseg
-    from dpad_fast.evaluate.measure import missing_record
-
-    if args.missing == "skip":
-        return []
-    parts = [absent[first : first + _AT_ONCE] for first in range(0, len(absent), _AT_ONCE)]
-    found = (item for part in parts for item in reasonseg.find(args.data, part).values())
-    return [missing_record(item, args.ignore) for item in found]
+    return stored(args.predictions) is not None
 
 
 def _checkpoint(args: argparse.Namespace) -> _Measured:
@@ -191,10 +166,10 @@ def _checkpoint(args: argparse.Namespace) -> _Measured:
     if args.seed == DataConfig().seed:
         raise ValueError(f"--seed {args.seed} is the world that policies are trained on; give another")
     evaluation = EvaluationConfig(scenes=args.shapes, seed=args.seed)
-    config = TrainConfig(policy=args.subject, encoder=args.encoder or "clip", evaluation=evaluation)
+    config = TrainConfig(policy=args.predictions, encoder=args.encoder or "clip", evaluation=evaluation)
     records = evaluate_policy(config.policy, judge(make_encoder(config)), config)
     notes = (
         f"{len(records)} completions of {args.shapes} samples; ± is the bootstrap standard error.",
         "Chain length is in tokens of the policy. Masks: what is not background in the box.",
     )
-    return _Measured(records, args.shapes, 0, True, notes)
+    return _Measured(records, args.shapes, notes)

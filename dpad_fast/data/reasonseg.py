@@ -69,13 +69,16 @@ def load(
     return _each(_files(folder, encoding), encoding, on_error)
 
 
-def find(folder: str | os.PathLike[str], ids: Iterable[str], *, encoding: str | None = None) -> dict[str, Sample]:
+def find(
+    folder: str | os.PathLike[str], ids: Iterable[str], *, encoding: str | None = None, points: bool = True
+) -> dict[str, Sample]:
     """The samples of some ids, as `load` yields them; files that no id refers to are not read.
 
     Args:
         folder: see `load`.
         ids: NAME, or NAME-0, NAME-1, ... for pictures with several queries.
         encoding: see `load`.
+        points: False leaves the targets' two points out, which take most of the time of reading.
 
     Returns:
         Samples by id, in the order of `ids`; ids that the folder does not hold are left out.
@@ -90,7 +93,7 @@ def find(folder: str | os.PathLike[str], ids: Iterable[str], *, encoding: str | 
         left = [name for name in wanted if name not in found]
         stems = [name.rpartition("-")[0] if numbered else name for name in left]
         for stem in dict.fromkeys(stem for stem in stems if stem in files):
-            found |= {sample.id: sample for sample in _samples(files[stem], encoding) if sample.id in left}
+            found |= {sample.id: sample for sample in _samples(files[stem], encoding, points) if sample.id in left}
     return {name: found[name] for name in wanted if name in found}
 
 
@@ -191,18 +194,18 @@ def _is_ignored(label: str) -> bool:
     return "ignore" in label.lower()
 
 
-def _samples(file: Path, encoding: str | None) -> Iterator[Sample]:
+def _samples(file: Path, encoding: str | None, points: bool = True) -> Iterator[Sample]:
     content = _read(file, encoding)
     queries = _queries(file, content)
     shapes = _shapes(file, content.get("shapes"))
     image, size = _picture(file)
     _check_size(file, content, size)
-    target = _target(file, shapes, size)
+    target = _target(file, shapes, size, points)
     for name, query in zip(_ids(file, queries), queries, strict=True):
         yield Sample(name, image, query, target)
 
 
-def _target(file: Path, shapes: list[LabelledShape], size: Size) -> Target:
+def _target(file: Path, shapes: list[LabelledShape], size: Size, points: bool) -> Target:
     width, height = size
     drawn = draw([(shape.label, shape.region(height, width)) for shape in shapes], height, width)
     mask, ignore = drawn == TARGET, drawn == IGNORE
@@ -218,7 +221,7 @@ def _target(file: Path, shapes: list[LabelledShape], size: Size) -> Target:
     try:
         return Target(
             box=box,
-            points=inscribed_points(mask),
+            points=inscribed_points(mask) if points else None,
             image_size=size,
             mask=mask,
             polygons=tuple(found) if box is not None and len(found) == len(rings) else None,

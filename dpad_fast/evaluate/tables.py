@@ -44,6 +44,35 @@ class Table:
         notes = "\n".join(f"- {note}" for note in self.notes)
         return f"**{self.title}**\n\n{body}\n\n{notes}\n"
 
+    def latex(self) -> str:
+        """The table for a paper: a tabular environment with booktabs' rules; notes are comments."""
+        body = [" & ".join(map(_tex, line)) + r" \\" for line in (self.heading, *self.rows)]
+        lines = [
+            *(f"% {printable(line)}" for line in (self.title, *self.notes)),
+            r"\begin{tabular}{l" + "r" * (len(self.heading) - 1) + "}",
+            r"\toprule",
+            body[0],
+            r"\midrule",
+            *body[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines)
+
+
+_TEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    ">": "$>$",
+    "<": "$<$",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in printable(text))
+
 
 def shown(key: str, estimate: Estimate, signed: bool = False) -> str:
     """An estimate with its standard error, in the metric's own unit.

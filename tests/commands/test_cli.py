@@ -91,7 +91,7 @@ def test_evaluate_predictions(tmp_path, capsys):
     lines = "\n".join(json.dumps(row) for row in answers)
     (tmp_path / "p.jsonl").write_text(lines + "\n")
     out = tmp_path / "numbers.json"
-    arguments = ["evaluate", str(tmp_path / "p.jsonl"), "--data", str(tmp_path / "data"), "--mask", "box"]
+    arguments = ["evaluate", str(tmp_path / "p.jsonl"), "--data", str(tmp_path / "data"), "--segmenter", "box"]
     assert cli.main([*arguments, "--json", str(out)]) == 0
     assert "gIoU" in capsys.readouterr().out
     found = json.loads(out.read_text())

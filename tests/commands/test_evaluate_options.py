@@ -18,16 +18,16 @@ class TestEvaluate:
         assert (found["n"], found["missing"], found["format_rate"]) == (6, 0, 1.0)
         assert (values["giou"], values["ciou"]) == (1.0, 1.0)
 
-    def test_mask(self, world, measured, shared):
+    def test_segmenter(self, world, measured, shared):
         folder, samples, path = world
         shared.write(path, shared.polygons_as_answers(samples[:1], (0, 0, 1, 1)))
-        assert measured(path, "--data", folder, "--mask", "polygon")[1]["giou"] > 0.9
-        assert measured(path, "--data", folder, "--mask", "box")[1]["giou"] == 0
+        assert measured(path, "--data", folder, "--segmenter", "polygon")[1]["giou"] > 0.9
+        assert measured(path, "--data", folder, "--segmenter", "box")[1]["giou"] == 0
         broken = {"polygon": [[1, 2]], **shared.box_answer(samples[0].target.box)}
         shared.write(path, [(samples[0].id, shared.completion(broken))])
         found, values = measured(path, "--data", folder)
         assert (values["giou"], found["format_rate"], found["records"][0]["reason"]) == (0, 0, "bad-polygon")
-        assert measured(path, "--data", folder, "--mask", "box")[1]["giou"] > 0.3
+        assert measured(path, "--data", folder, "--segmenter", "box")[1]["giou"] > 0.3
 
     def test_boxes_and_polygons_in_one_file(self, world, measured, shared):
         folder, samples, path = world
@@ -50,7 +50,7 @@ class TestEvaluate:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
         assert measured("-", "--data", folder)[0]["records"][0]["id"] == samples[1].id
 
-    def test_ignore(self, tmp_path, measured, shared):
+    def test_protocol(self, tmp_path, measured, shared):
         folder = tmp_path / "data"
         shapes.export_reasonseg(folder, seed=3, count=1)
         (file,) = folder.glob("*.json")
@@ -62,8 +62,8 @@ class TestEvaluate:
         ]
         file.write_text(json.dumps(content))
         path = shared.write(tmp_path / "p.jsonl", [(file.stem, shared.completion(shared.box_answer((50, 50, 60, 60))))])
-        assert measured(path, "--data", folder, "--ignore", "drop")[1]["giou"] == 1
-        assert measured(path, "--data", folder, "--ignore", "target")[1]["giou"] == 0.5
+        assert measured(path, "--data", folder, "--protocol", "strict")[1]["giou"] == 1
+        assert measured(path, "--data", folder, "--protocol", "vision-reasoner")[1]["giou"] == 0.5
 
     def test_missing(self, tmp_path, run, measured, shared):
         folder = shared.shared_data()
@@ -135,7 +135,8 @@ class TestEvaluate:
         assert seen == [("policy-f", 5, 77, "my/clip")]
 
     @pytest.mark.parametrize(
-        "option", [("--data", "x"), ("--mask", "box"), ("--ignore", "drop"), ("--missing", "skip")]
+        "option",
+        [("--data", "x"), ("--segmenter", "box"), ("--protocol", "all"), ("--missing", "skip"), ("--workers", 2)],
     )
     def test_options_that_a_checkpoint_does_not_look_at(self, option, refused):
         said = refused("evaluate", "policy-e", "--shapes", "8", *option)

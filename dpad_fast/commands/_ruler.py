@@ -1,0 +1,350 @@
+"""`dpad-fast evaluate --predictions`: measure, summarise, print, write."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from dpad_fast.commands import _encoder, _output, _ruler_tables
+from dpad_fast.terminal import say
+
+if TYPE_CHECKING:
+    from dpad_fast.evaluate.predictions import Coverage
+    from dpad_fast.evaluate.ruler import Item, Settings
+    from dpad_fast.evaluate.summary import Interval, Sums
+
+    Found = Mapping[str | None, Mapping[str, Interval]]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure predictions and print tables.
+
+    Args:
+        args: the parsed arguments, with defaults filled in.
+
+    Returns:
+        The exit status.
+    """
+    from dpad_fast.evaluate import summary
+
+    settings = settings_of(args)
+    with _side(args.json) as side_path, _measured(args, args.predictions, settings, side_path) as (side, met):
+        sums = summary.count(_records(side), settings.protocols)
+        if not sums.records:
+            raise ValueError(f"no sample of {args.data} is left to measure")
+        found = summary.estimates(sums)
+        head = _head(args, settings, sums, found, met)
+        if args.compare is not None:
+            head["comparison"] = _compared(args, settings, sums)
+        tables = _ruler_tables.tables(args, settings, sums, head, found)
+        for table in tables:
+            say(getattr(table, args.table)(), quiet=args.quiet or args.json == _output.STDOUT)
+        _write(args.json, head, side)
+    if args.json not in (None, _output.STDOUT):
+        say(f"wrote {args.json}", quiet=args.quiet)
+    return 0
+
+
+def run_stored(args: argparse.Namespace) -> int:
+    """Print what an output file of the released evaluation amounts to: it holds areas, so no data is needed.
+
+    Args:
+        args: the parsed arguments, without data.
+
+    Returns:
+        The exit status.
+    """
+    from dpad_fast.evaluate.predictions import stored
+    from dpad_fast.evaluate.tables import Table
+
+    pairs = stored(args.predictions) or []
+    ious = [shared / union if union else 0.0 for shared, union in pairs]
+    total = sum(union for _, union in pairs)
+    values = {"gIoU": sum(ious) / len(ious), "cIoU": sum(shared for shared, _ in pairs) / total if total else 0.0}
+    values |= {f"P@{least}": sum(iou >= least for iou in ious) / len(ious) for least in (0.5, 0.7, 0.9)}
+    note = f"{len(pairs)} samples as the file has them; those that its evaluation dropped are not in it."
+    rows = tuple((key, f"{value:.4f}") for key, value in values.items())
+    table = Table(args.predictions, ("metric", "released"), rows, (note,))
+    say(getattr(table, args.table)(), quiet=args.quiet or args.json == _output.STDOUT)
+    content: dict[str, Any] = {"n": len(pairs), "missing": None, "format_rate": None, "notes": [note], "records": []}
+    content["protocols"] = {"released": {**values, "n": len(pairs)}}
+    _output.write_json(args.json, content, args.quiet)
+    return 0
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """What the options ask for.
+
+    Args:
+        args: the parsed arguments.
+
+    Returns:
+        Settings of the ruler.
+
+    Raises:
+        ValueError: an option's value is unknown; names it.
+    """
+    from dpad_fast.evaluate.protocols import PROTOCOLS
+    from dpad_fast.evaluate.readers import FORMATS
+    from dpad_fast.evaluate.ruler import Settings
+
+    if args.format not in FORMATS:
+        raise ValueError(f"--format {args.format!r:.80} is unknown; known: {', '.join(FORMATS)}")
+    if args.protocol != "all" and args.protocol not in PROTOCOLS:
+        raise ValueError(f"--protocol {args.protocol!r:.80} is unknown; known: {', '.join(PROTOCOLS)}, all")
+    if args.model_size is not None and args.processor is not None:
+        raise ValueError("--model-size and --processor both say what the model saw; give one")
+    if not 1 <= args.workers <= 256:
+        raise ValueError(f"--workers must be at least 1 and at most 256, got {args.workers}")
+    source = args.predictions
+    return Settings(
+        format=args.format,
+        segmenter=args.segmenter,
+        protocols=tuple(PROTOCOLS) if args.protocol == "all" else (args.protocol,),
+        model_size=None if args.model_size is None else _size(args.model_size),
+        processor=args.processor,
+        resize=args.resize,
+        encoder=args.encoder,
+        tokenizer=args.tokenizer,
+        folder="." if source == "-" else os.path.abspath(os.path.dirname(source)),
+        archive=os.path.abspath(source) if source.endswith(".npz") else None,
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, x, height = text.partition("x")
+    if not x or not all(side.isascii() and side.isdigit() and 0 < int(side) < 1 << 20 for side in (width, height)):
+        raise ValueError(f"--model-size must be WIDTHxHEIGHT in pixels, got {text!r:.80}")
+    return int(width), int(height)
+
+
+@contextlib.contextmanager
+def _side(path: str | None) -> Iterator[Path]:
+    """Where finished chunks are kept: beside FILE until the result stands there, else in a place that goes away."""
+    if path is None or path == _output.STDOUT or _is_special(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "chunks"
+        return
+    side = Path(f"{path}.part")
+    try:
+        yield side
+    except BaseException:
+        if side.is_file() and not _has_chunks(side):
+            side.unlink()  # nothing to go on with
+        raise
+    side.unlink()
+
+
+def _has_chunks(side: Path) -> bool:
+    with side.open("rb") as file:
+        return bool(file.readline() and file.readline())
+
+
+def _is_special(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+@contextlib.contextmanager
+def _measured(
+    args: argparse.Namespace, source: str, settings: Settings, path: Path
+) -> Iterator[tuple[IO[str], Coverage]]:
+    from dpad_fast.evaluate import chunks
+    from dpad_fast.evaluate.predictions import Coverage, Predictions, items
+
+    predictions = Predictions(source)
+    met = Coverage()
+    zero = args.missing == "count-zero"
+    met_items = items(
+        predictions, args.data, args.form, zero_missing=zero, skip_unknown=args.unknown == "skip", met=met
+    )
+    asked = {
+        "settings": asdict(settings),
+        "data": os.path.abspath(args.data),
+        "form": args.form,
+        "missing": args.missing,
+        "unknown": args.unknown,
+        "predictions": _digest(source),
+    }
+    side, written = chunks.open_side(path, asked)
+    with side, contextlib.closing(predictions):
+        if written:
+            say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
+        if settings.encoder is not None:
+            met_items = _warned(settings.encoder, met_items, args.quiet)
+        chunks.measure_into(side, chunks.chunked(met_items), settings, args.workers, written)
+        yield side, met
+
+
+def _warned(encoder: str, met: Iterator[Item], quiet: bool) -> Iterator[Item]:
+    """The same items; a word where the encoder cannot judge the first one's picture."""
+    first = next(met, None)
+    if first is not None:
+        _encoder.warn(encoder, [first.sample], quiet=quiet)
+        yield first
+    yield from met
+
+
+def _digest(source: str) -> str:
+    if source == "-" or not os.path.isfile(source):
+        return source
+    with open(source, "rb") as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _records(side: IO[str]) -> Iterator[dict[str, Any]]:
+    from dpad_fast.evaluate.chunks import records_of
+
+    return records_of(side)
+
+
+def _head(args: argparse.Namespace, settings: Settings, sums: Sums, found: Found, met: Coverage) -> dict[str, Any]:
+    """Everything of the JSON but the records."""
+    from dpad_fast.evaluate import summary
+
+    protocols: dict[str, dict[str, Any]] = {}
+    for name in settings.protocols:
+        own = found.get(name, {})
+        protocols[name] = {key: value.value for key, value in own.items()}
+        protocols[name] |= {
+            "n": sums.records - sums.dropped[name],
+            "dropped": sums.dropped[name],
+            "differs": sums.differing[name] if "strict" in settings.protocols else None,
+            "intervals": {key: [value.plain()["low"], value.plain()["high"]] for key, value in own.items()},
+        }
+    first = found.get(settings.protocols[0], {})
+    metrics = {_SHORT.get(key, key): value.plain() for key, value in first.items()}
+    general = dict(found.get(None, {}))
+    if settings.encoder is None:
+        general.pop("s1_wins", None)
+    metrics |= {key: value.plain() for key, value in general.items()}
+    rates = {key: metrics[key]["value"] if key in metrics else None for key in ("format", "format_tolerant")}
+    return {
+        "n": met.answered + (met.missing if args.missing == "count-zero" else 0),
+        "missing": met.missing,
+        "unknown": len(met.unknown),
+        "completions": summary.answered(sums),
+        "format_rate": rates["format"],
+        "format_rate_tolerant": rates["format_tolerant"],
+        "settings": {**asdict(settings), "missing": args.missing},
+        "protocols": protocols,
+        "metrics": metrics,
+        "box_ap": summary.box_ap(sums),
+        "reasons": dict(sorted(sums.reasons.items(), key=lambda pair: (-pair[1], pair[0]))),
+        "notes": _notes(args, settings, sums, met),
+    }
+
+
+_SHORT = {"gIoU": "giou", "cIoU": "ciou", "P@0.5": "p50", "P@0.7": "p70", "P@0.9": "p90"}
+
+
+def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Coverage) -> list[str]:
+    from dpad_fast.evaluate import readers, summary
+    from dpad_fast.evaluate.predictions import by_reason
+
+    all_ = met.answered + met.missing
+    notes = [
+        f"{summary.answered(sums)} predictions of {met.answered} of {all_} samples; "
+        f"{met.missing} missing, {len(met.unknown)} unknown ids; ± is the bootstrap standard error."
+    ]
+    if met.missing:
+        done = {"count-zero": "count as 0", "skip": "are left out (--missing count-zero counts them as 0)"}
+        notes.append(f"{met.missing} of {all_} samples have no prediction and {done[args.missing]}.")
+    if met.unknown:
+        notes.append(f"{len(met.unknown)} ids are not in the data and are left out, the first: {met.unknown[0]}")
+    if met.broken:
+        notes.append(
+            f"{len(met.broken)} files of the data cannot be read and are not among them, the first: {met.broken[0]}"
+        )
+    form = readers.FORMATS[settings.format]
+    space = settings.model_size or settings.processor or form.space
+    words = "x".join(map(str, space)) if isinstance(space, tuple) else space
+    words = (
+        "picture (the format's are those of the model; --model-size or --processor says them)"
+        if (words == readers.MODEL)
+        else words
+    )
+    notes.append(f"Format {form.name}, coordinates: {words}. Masks: {settings.segmenter}.")
+    unit = "words" if settings.tokenizer == "words" else f"tokens of {settings.tokenizer}"
+    notes.append(f"Chain length is in {unit}.")
+    if sums.reasons:
+        notes.append(f"Reasons: {by_reason(sums.reasons)}.")
+    return notes
+
+
+def _compared(args: argparse.Namespace, settings: Settings, mine: Sums) -> dict[str, Any]:
+    """Differences to another run, on the samples that both have."""
+    from dpad_fast.evaluate import summary
+
+    if str(args.compare).endswith(".json"):
+        with open(args.compare, encoding="utf-8") as file:
+            content = json.load(file)
+        rows = content.get("records") if isinstance(content, dict) else None
+        if not isinstance(rows, list) or any(set(settings.protocols) - set(row.get("protocols", {})) for row in rows):
+            raise ValueError(f"--compare {args.compare} is no JSON of evaluate with {', '.join(settings.protocols)}")
+        other = summary.count(rows, settings.protocols)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "chunks"
+            with _measured(args, args.compare, settings, path) as (side, _):
+                other = summary.count(_records(side), settings.protocols)
+    found = summary.compare(mine, other)
+    both = len([name for name in mine.ids if name in other.ids])
+    return {
+        "other": args.compare,
+        "n": both,
+        "differences": {
+            name or "every protocol": {key: value.plain() for key, value in own.items()} for name, own in found.items()
+        },
+    }
+
+
+def _write(path: str | None, head: Mapping[str, Any], side: IO[str]) -> None:
+    """The JSON, a record at a time, so that no file is too large for the memory; whole or absent."""
+    if path is None:
+        return
+    if path == _output.STDOUT:
+        _stream(sys.stdout, head, side)
+        return
+    if _is_special(path):
+        with open(path, "w", encoding="utf-8") as device:
+            _stream(device, head, side)
+        return
+    place = Path(os.path.realpath(path))
+    with tempfile.NamedTemporaryFile(
+        "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8", newline="\n"
+    ) as file:
+        try:
+            _stream(file, head, side)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o666 & ~_umask())
+            os.replace(file.name, place)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _stream(file: IO[str], head: Mapping[str, Any], side: IO[str]) -> None:
+    text = json.dumps(head, indent=1, allow_nan=False)
+    file.write(text[:-2] + ',\n "records": [')
+    for i, record in enumerate(_records(side)):
+        file.write(("\n  " if i == 0 else ",\n  ") + json.dumps(record, allow_nan=False))
+    file.write("\n ]\n}\n")

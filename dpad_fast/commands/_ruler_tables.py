@@ -1,0 +1,82 @@
+"""The tables that `dpad-fast evaluate` prints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpad_fast.evaluate.ruler import Settings
+    from dpad_fast.evaluate.summary import Interval, Sums
+    from dpad_fast.evaluate.tables import Table
+
+    Found = Mapping[str | None, Mapping[str, Interval]]
+
+
+def tables(
+    args: argparse.Namespace, settings: Settings, sums: Sums, head: Mapping[str, Any], found: Found
+) -> list[Table]:
+    """The tables of a run: protocols side by side, what no protocol changes, and the comparison.
+
+    Args:
+        args: the parsed arguments.
+        settings: of the ruler.
+        sums: of the run.
+        head: everything of the JSON but the records.
+        found: intervals by protocol and key.
+
+    Returns:
+        Tables.
+    """
+    from dpad_fast.evaluate import summary
+    from dpad_fast.evaluate.tables import Table
+
+    columns = summary.of_protocol(settings.protocols[0])
+    rows = []
+    for name in settings.protocols:
+        own = found.get(name, {})
+        cells = [_shown(own[column.key], column.percent) if column.key in own else "-" for column in columns]
+        differs = head["protocols"][name]["differs"]
+        rows.append(
+            (
+                name,
+                *cells,
+                str(head["protocols"][name]["n"]),
+                str(sums.dropped[name]),
+                "-" if differs is None else str(differs),
+            )
+        )
+    heading = ("protocol", *(column.label for column in columns), "n", "dropped", "not as strict")
+    tables = [Table(args.predictions, heading, tuple(rows))]
+    general = [
+        (column.label, _shown(found[None][column.key], column.percent))
+        for column in summary.GENERAL
+        if column.key in head["metrics"]
+    ]
+    general += [(f"box {name}", f"{value:.3f}") for name, value in head["box_ap"].items()]
+    tables.append(Table("every protocol", ("metric", "value"), tuple(general), tuple(head["notes"])))
+    if "comparison" in head:
+        tables.append(_comparison_table(args, head["comparison"]))
+    return tables
+
+
+def _shown(interval: Interval, percent: bool) -> str:
+    factor, digits = (100.0, 1) if percent else (1.0, 3)
+    spread = "" if interval.error != interval.error else f" ± {factor * interval.error:.{digits}f}"
+    return f"{factor * interval.value:.{digits}f}{spread}{' %' if percent else ''}"
+
+
+def _comparison_table(args: argparse.Namespace, comparison: Mapping[str, Any]) -> Table:
+    from dpad_fast.evaluate.tables import Table
+
+    rows = []
+    for name, own in comparison["differences"].items():
+        for key, value in own.items():
+            low, high = value["low"], value["high"]
+            span = "-" if low is None else f"{low:+.4f} to {high:+.4f}"
+            rows.append(
+                (f"{name}: {key}", f"{value['value']:+.4f}", span, "-" if "p" not in value else f"{value['p']:.3f}")
+            )
+    title = f"{args.predictions} minus {args.compare}, on {comparison['n']} samples"
+    return Table(title, ("metric", "difference", "95 % interval", "p"), tuple(rows))
