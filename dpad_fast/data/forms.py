@@ -131,7 +131,7 @@ def _form_of_file(file: Path) -> str | None:
 
 def _form_of_parquet(file: Path) -> str:
     try:
-        from pyarrow import parquet
+        from pyarrow import parquet  # type: ignore[import-untyped]
     except ImportError:
         return "released"  # whose reader says what to install
     try:
@@ -142,7 +142,7 @@ def _form_of_parquet(file: Path) -> str:
 
 
 def _form_of_json(file: Path) -> str | None:
-    """By the keys that stand in it: a search through the bytes, as parsing would take memory that loading takes again."""
+    """By the keys that stand in it: parsing would take the time and memory that loading takes again."""
     if not file.stat().st_size:
         return None
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
