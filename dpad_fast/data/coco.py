@@ -13,8 +13,9 @@ from typing import Any
 
 from dpad_fast import files
 from dpad_fast._target import short
-from dpad_fast.data.coco_file import Annotation, CocoFile, OnError, attempt, read_json, refuse
+from dpad_fast.data.coco_file import Annotation, CocoFile, OnError, attempt, refuse
 from dpad_fast.data.coco_writing import CocoWriter
+from dpad_fast.data.segmentations import read_json
 from dpad_fast.types import Sample
 
 EXPRESSIONS_FILE = "expressions.json"
@@ -124,11 +125,7 @@ def _samples(file: Path, expressions: Any, split: str | None, images: Any, on_er
         if not _is_of_split(annotation, coco, split):
             continue
         of_split = True
-        found: list[Sample] = []
-        attempt(
-            lambda annotation=annotation, found=found: found.extend(_of_annotation(coco, annotation, texts, on_error)),
-            on_error,
-        )
+        found = attempt(on_error, _of_annotation, coco, annotation, texts, on_error) or []
         described = described or bool(found) or any(key in annotation.entry for key in _KEYS)
         yield from found
     if split is not None and not of_split:
@@ -160,31 +157,31 @@ class _Mapped:
 def _is_of_split(annotation: Annotation, coco: CocoFile, split: str | None) -> bool:
     if split is None:
         return True
-    return annotation.entry.get("split", coco.pictures[annotation.picture].split) == split
+    return bool(annotation.entry.get("split", coco.pictures[annotation.picture].split) == split)
 
 
-def _of_annotation(
-    coco: CocoFile, annotation: Annotation, texts: _Mapped | None, on_error: OnError
-) -> Iterator[Sample]:
+def _of_annotation(coco: CocoFile, annotation: Annotation, texts: _Mapped | None, on_error: OnError) -> list[Sample]:
     if annotation.ignored:
-        return
+        return []
     where, given = annotation.where, next((annotation.entry[key] for key in _KEYS if key in annotation.entry), None)
     if texts is not None and (mapped := texts.get(annotation)) is not None:
         where, given = f"{texts.name}: id {annotation.id}", mapped
     if given is None:
-        return
+        return []
     queries = [given] if isinstance(given, str) else given
     if not isinstance(queries, list):
         raise ValueError(f"{where}: expressions must be a text or a list of texts, got {short(given)}")
     if not queries:
-        return
+        return []
     target = coco.target([annotation], annotation.picture)
     path = coco.picture(annotation.picture)[0]
     names = annotation.entry.get(_ID_KEY)
     if not isinstance(names, list) or len(names) != len(queries):
         names = [annotation.id] if len(queries) == 1 else [f"{annotation.id}-{i}" for i in range(len(queries))]
+    samples = []
     for i, (name, query) in enumerate(zip(names, queries, strict=True)):
         if isinstance(query, str) and query.strip():
-            yield Sample(str(name), path, query, target)
-            continue
-        refuse(f"{where}: expressions[{i}] must be text, got {short(query)}", on_error)
+            samples.append(Sample(str(name), path, query, target))
+        else:
+            refuse(f"{where}: expressions[{i}] must be text, got {short(query)}", on_error)
+    return samples

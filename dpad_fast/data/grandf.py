@@ -4,7 +4,7 @@ GLaMM's own code (mbzuai-oryx/groundingLMM, `dataset/gcg_datasets/GranDf_gcg_ds.
 
 * OpenPsgGCG and GranDf_HA: a list of {file_name, caption, groundings: {phrase: {token_positives, rle_masks: [RLE]}}};
 * RefCOCOg_GCG: a list of {key: {img_file_name, caption, refs: [{sentence, segmentation: [polygons]}]}};
-* flickr_mergedGT_GCG: COCO's {images: [{..., caption}], annotations: [{tokens_positive: [[start, end]], sam_mask, bbox}]}.
+* flickr_mergedGT_GCG: COCO's {images: [{..., caption}], annotations: [{tokens_positive: [[start, end]], sam_mask}]}.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from dpad_fast.data.coco_file import (
     OnError,
     attempt,
     corners_of,
-    mask_of,
     points_of,
-    read_json,
-    union_of,
 )
 from dpad_fast.data.coco_writing import mask_to_write, rle_of, xywh
 from dpad_fast.data.geometry import box_of, inscribed_points
 from dpad_fast.data.picture_files import PictureFolder, PictureStore
+from dpad_fast.data.segmentations import mask_of, read_json, union_of
 from dpad_fast.types import BoolMask, Box, Sample, Size, Target
 
 _NAMES = ("file_name", "img_file_name")
@@ -149,15 +147,10 @@ def _samples(file: Path, folder: PictureFolder, images: Any, on_error: OnError) 
     if not isinstance(content, list):
         raise ValueError(f"{file}: expected a list of captions, or COCO's object, got {type(content).__name__}")
     for i, row in enumerate(content):
-        found: list[Sample] = []
-        attempt(
-            lambda i=i, row=row, found=found: found.extend(_of_row(row, i, f"{file}: row {i}", folder, on_error)),
-            on_error,
-        )
-        yield from found
+        yield from attempt(on_error, _of_row, row, i, f"{file}: row {i}", folder, on_error) or ()
 
 
-def _of_row(row: Any, number: int, where: str, folder: PictureFolder, on_error: OnError) -> Iterator[Sample]:
+def _of_row(row: Any, number: int, where: str, folder: PictureFolder, on_error: OnError) -> list[Sample]:
     name: Any = number
     if isinstance(row, dict) and len(row) == 1 and isinstance(inner := next(iter(row.values())), dict):
         name, row = next(iter(row)), inner  # RefCOCOg's
@@ -166,7 +159,7 @@ def _of_row(row: Any, number: int, where: str, folder: PictureFolder, on_error: 
         raise ValueError(f"{where} must be an object, got {short(row)}")
     phrases = _phrases(row, where)
     path = _picture(row, where, folder)
-    yield from _of_phrases(phrases, str(name), path, folder.size(path), on_error)
+    return _of_phrases(phrases, str(name), path, folder.size(path), on_error)
 
 
 def _phrases(row: dict[str, Any], where: str) -> list[_Phrase]:
@@ -203,26 +196,18 @@ def _picture(row: dict[str, Any], where: str, folder: PictureFolder) -> str:
     return folder.find(names[-1], where)
 
 
-def _of_phrases(phrases: list[_Phrase], name: str, path: str, size: Size, on_error: OnError) -> Iterator[Sample]:
-    drawn: list[tuple[int, _Phrase, BoolMask]] = []
-    for i, phrase in enumerate(phrases):
-        attempt(lambda i=i, phrase=phrase: drawn.append((i, phrase, _mask(phrase, size))), on_error)
-    boxes = [box_of(mask) for _, _, mask in drawn]
-    for (i, phrase, mask), box in zip(drawn, boxes, strict=True):
-        others = [other for other in boxes if other is not None and other is not box]
-        attempted: list[Sample] = []
-        attempt(
-            lambda i=i, phrase=phrase, mask=mask, box=box, others=others, out=attempted: out.append(
-                Sample(
-                    str(phrase.extra.get(_ID_KEY, f"{name}-{i}")),
-                    path,
-                    phrase.text,
-                    _target(phrase, mask, box, others, size),
-                )
-            ),
-            on_error,
-        )
-        yield from attempted
+def _of_phrases(phrases: list[_Phrase], name: str, path: str, size: Size, on_error: OnError) -> list[Sample]:
+    masks = [attempt(on_error, _mask, phrase, size) for phrase in phrases]
+    boxes = [None if mask is None else box_of(mask) for mask in masks]
+    samples = []
+    for i, (phrase, mask) in enumerate(zip(phrases, masks, strict=True)):
+        if mask is None:
+            continue
+        others = [box for j, box in enumerate(boxes) if box is not None and j != i]
+        target = attempt(on_error, _target, phrase, mask, boxes[i], others, size)
+        if target is not None:
+            samples.append(Sample(str(phrase.extra.get(_ID_KEY, f"{name}-{i}")), path, phrase.text, target))
+    return samples
 
 
 def _mask(phrase: _Phrase, size: Size) -> BoolMask:
@@ -253,22 +238,17 @@ def _of_flickr(coco: CocoFile, on_error: OnError) -> Iterator[Sample]:
         phrases: dict[str, _Phrase] = {}
         for item in picture.annotations:
             if not item.ignored:
-                attempt(lambda item=item, phrases=phrases: _add_flickr(item, coco, phrases), on_error)
-        found: list[Sample] = []
-        attempt(
-            lambda picture=picture, phrases=phrases, found=found: found.extend(
-                _of_phrases(list(phrases.values()), str(picture.id), *coco.picture(picture.id), on_error)
-            ),
-            on_error,
-        )
-        yield from found
+                attempt(on_error, _add_flickr, item, coco, phrases)
+        place = attempt(on_error, coco.picture, picture.id)
+        if place is not None:
+            yield from _of_phrases(list(phrases.values()), str(picture.id), *place, on_error)
 
 
 def _add_flickr(item: Annotation, coco: CocoFile, phrases: dict[str, _Phrase]) -> None:
     """Annotations of one span of the caption are one phrase."""
     caption, spans = coco.pictures[item.picture].caption, item.entry.get("tokens_positive")
-    span = spans[0] if isinstance(spans, list) and spans else None
-    good = isinstance(span, list) and len(span) == 2 and all(type(v) is int for v in span)
+    span = spans[0] if isinstance(spans, list) and spans and isinstance(spans[0], list) else []
+    good = len(span) == 2 and all(type(v) is int for v in span)
     if not isinstance(caption, str) or not good or not 0 <= span[0] < span[1] <= len(caption):
         raise ValueError(f"{item.where}: tokens_positive must be [[start, end]] in the caption, got {short(spans)}")
     text = caption[span[0] : span[1]]

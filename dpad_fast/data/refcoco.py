@@ -2,8 +2,8 @@
 
 The refs are `refs(unc).p`, `refs(google).p`, `refs(umd).p` (pickles) or `grefs(unc).json`; a list of {ref_id, image_id,
 ann_id, split, sentences: [{sent_id, sent}]}. In gRefCOCO `ann_id` is a list: of several annotations, which are the
-target together, or [-1] (or nothing) where the sentence fits no object of the picture. Fields and rules are those of the
-sets' own readers (lichengunc/refer, `refer.py`; henghuiding/ReLA, `grefer.py`).
+target together, or [-1] (or nothing) where the sentence fits no object of the picture. Fields and rules are those of
+the sets' own readers (lichengunc/refer, `refer.py`; henghuiding/ReLA, `grefer.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 from dpad_fast import files
 from dpad_fast._target import short
 from dpad_fast.data import plain_pickle
-from dpad_fast.data.coco_file import Annotation, CocoFile, OnError, attempt, read_json, refuse
+from dpad_fast.data.coco_file import Annotation, CocoFile, OnError, attempt, refuse
 from dpad_fast.data.coco_writing import CocoWriter
+from dpad_fast.data.segmentations import read_json
 from dpad_fast.types import Sample, Target
 
 NO_TARGET = -1
@@ -163,7 +164,6 @@ def _samples(refs_file: Path, instances: Path, split: str | None, images: Any, o
     any_of_split = False
     for i, ref in enumerate(refs):
         where = f"{refs_file}: ref {i}"
-        found: list[Sample] = []
         if not isinstance(ref, dict):
             refuse(f"{where} must be an object, got {short(ref)}", on_error)
             continue
@@ -171,8 +171,7 @@ def _samples(refs_file: Path, instances: Path, split: str | None, images: Any, o
         if not _is_of_split(ref.get("split"), split):
             continue
         any_of_split = True
-        attempt(lambda ref=ref, where=where, found=found: found.extend(_of_ref(coco, ref, where, on_error)), on_error)
-        yield from found
+        yield from attempt(on_error, _of_ref, coco, ref, where, on_error) or ()
     if not any_of_split and split is not None:
         raise ValueError(
             f"split: {refs_file} has no ref of {split!r:.80}, only of {', '.join(sorted(known)) or 'none'}"
@@ -198,7 +197,7 @@ def _is_of_split(said: Any, wanted: str | None) -> bool:
     return wanted is None or said == wanted or (wanted == "test" and said in ("testA", "testB", "testC"))
 
 
-def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) -> Iterator[Sample]:
+def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) -> list[Sample]:
     number = ref.get("ref_id")
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise ValueError(f"{where}: ref_id must be a whole number or a string, got {short(number)}")
@@ -212,13 +211,15 @@ def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) 
     wanted = _wanted(coco, ref, where)
     target = coco.target(wanted, picture, listed=isinstance(ref.get("ann_id"), list))
     path = coco.picture(picture)[0]
+    samples = []
     for i, sentence in enumerate(sentences):
         query = sentence.get("sent") if isinstance(sentence, dict) else None
         if not isinstance(query, str) or not query.strip():
             refuse(f"{where}: sentences[{i}].sent must be text, got {short(query)}", on_error)
             continue
         tail = sentence.get("sent_id", i if len(sentences) > 1 else None)
-        yield Sample(str(number) if tail is None else f"{number}-{tail}", path, query, target)
+        samples.append(Sample(str(number) if tail is None else f"{number}-{tail}", path, query, target))
+    return samples
 
 
 def _wanted(coco: CocoFile, ref: dict[str, Any], where: str) -> list[Annotation]:
