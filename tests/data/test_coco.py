@@ -137,7 +137,7 @@ def test_splits_are_files_of_a_folder_or_fields(tmp_path):
         (tmp_path / "annotations" / f"instances_{split}.json").write_text(content)
     file.unlink()
     assert [s.query for s in coco.load(tmp_path, split="val2017")] == ["val2017", "b"]
-    with pytest.raises(ValueError, match="found instances_train2017.json, instances_val2017.json; give the one"):
+    with pytest.raises(ValueError, match=r"found instances_train2017\.json, instances_val2017\.json; give"):
         coco.load(tmp_path)
 
 
