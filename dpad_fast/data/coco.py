@@ -26,7 +26,6 @@ _ID_KEY = "dpad_ids"
 def load(
     path: str | os.PathLike[str],
     *,
-    columns: None = None,
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
     on_error: OnError = None,
@@ -36,7 +35,6 @@ def load(
 
     Args:
         path: the JSON; or a folder that holds one (itself, or in annotations/), besides `expressions.json`.
-        columns: not used.
         split: of a folder, the file whose name holds it (`instances_val2017.json` for "val2017" or "val"); of a file,
             the annotations whose own or whose picture's `split` it is. None: all.
         images: folder of the pictures; None: looked for near the file.

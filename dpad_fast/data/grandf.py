@@ -50,7 +50,6 @@ class _Phrase:
 def load(
     path: str | os.PathLike[str],
     *,
-    columns: None = None,
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
     on_error: OnError = None,
@@ -59,7 +58,6 @@ def load(
 
     Args:
         path: the JSON; or a folder that holds one.
-        columns: not used.
         split: of a folder, the file whose name holds it. None: the only one.
         images: folder of the pictures; None: looked for near the file, as GLaMM's documents lay them out.
         on_error: called with one message for every row and phrase that is not as it should be, which is then left out;

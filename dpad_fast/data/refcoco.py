@@ -28,7 +28,6 @@ NO_TARGET = -1
 def load(
     path: str | os.PathLike[str],
     *,
-    columns: None = None,
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
     on_error: OnError = None,
@@ -37,7 +36,6 @@ def load(
 
     Args:
         path: the folder with `instances.json` and one file of refs; or the file of refs, beside `instances.json`.
-        columns: not used.
         split: "train", "val", "test", "testA", "testB", as the refs name them; "test" takes testA and testB too, where
             there is no other. None: all.
         images: folder of COCO's train2014 pictures; None: looked for near the folder.
