@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dpad_fast.data.geometry import box_of, inscribed_points
+from dpad_fast._mask_geometry import box_of, inscribed_points
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -45,4 +45,4 @@ def test_box_is_the_smallest_around_the_mask(mask):
     x1, y1, x2, y2 = map(int, box)
     inner = mask[y1:y2, x1:x2]
     assert inner.sum() == mask.sum()
-    assert inner[0].any() and inner[-1].any() and inner[:, 0].any() and inner[:, -1].any()
+    assert all(side.any() for side in (inner[0], inner[-1], inner[:, 0], inner[:, -1]))
