@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-size", metavar="WxH", help="pixels that answers refer to (default: the format's)")
     parser.add_argument("--processor", metavar="FOLDER", help="the processor that says what pixels answers refer to")
     parser.add_argument(
-        "--segmenter", help="mask of an answer: polygon (its box without one), box, background, MODULE:FUNCTION"
+        "--segmenter",
+        help="mask of an answer: polygon (its box without one), box, background, sam2[:FOLDER], MODULE:FUNCTION",
     )
     parser.add_argument("--protocol", help="strict, lisa, released, lens, ..., or all side by side (default: strict)")
     parser.add_argument(

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from dpad_fast._target import short
 from dpad_fast._mask_geometry import box_of, inscribed_points
+from dpad_fast._target import short
 from dpad_fast.data.picture_files import PictureFolder
 from dpad_fast.data.segmentations import mask_of, read_json, rings_of, union_of
 from dpad_fast.types import BoolMask, Box, Point, Ring, Size, Target

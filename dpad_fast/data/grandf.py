@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dpad_fast import files
+from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast._target import short
 from dpad_fast.data.coco_file import (
     POINTS_KEY,
@@ -27,7 +28,6 @@ from dpad_fast.data.coco_file import (
     points_of,
 )
 from dpad_fast.data.coco_writing import mask_to_write, rle_of, xywh
-from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.data.picture_files import PictureFolder, PictureStore
 from dpad_fast.data.segmentations import mask_of, read_json, union_of
 from dpad_fast.types import BoolMask, Box, Sample, Size, Target

@@ -9,8 +9,8 @@ from PIL import Image
 
 from dpad_fast.clip.images import find_pictures
 from dpad_fast.data import shapes
-from dpad_fast.evaluate.segment import box_mask
 from dpad_fast.ops.polygons import rasterize_polygons
+from dpad_fast.segmenters.drawn import box_mask
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.prompts import samples
 from dpad_fast.types import Sample, Target

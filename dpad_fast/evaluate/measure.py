@@ -14,10 +14,10 @@ import numpy as np
 from dpad_fast.data.shapes import ShapesSample
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, is_focused, named_shape
 from dpad_fast.evaluate.metrics import Estimate, overlap, ratio_estimate
-from dpad_fast.evaluate.segment import Segmenter, from_box, from_rings
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.parse import find_between
-from dpad_fast.types import Completion, Sample, Size
+from dpad_fast.segmenters import Segmenter
+from dpad_fast.types import BoolMask, Completion, Sample, Size
 
 MISSING = "missing"
 """The reason code of a sample that nobody answered, where such samples count as 0."""
@@ -156,21 +156,24 @@ def measure(
         raise ValueError(f"texts has {len(texts)} entries, items has {len(items)}")
     if not texts:
         return []
+    masks: list[BoolMask] = []
+    for index, item in enumerate(items):
+        if item.target.mask is None:
+            raise ValueError(f"items[{index}] ({item.id}) has no ground-truth mask")
+        masks.append(item.target.mask)
     targets, images, keys = [i.target for i in items], [i.image for i in items], [i.id for i in items]
     sizes = model_sizes
     if sizes is None and scorer.config.model_size is None:
         # Masks are made from answers in pixels of the ground truth's picture, so similarities are too.
         sizes = [target.image_size for target in targets]
     batch = scorer.score(list(texts), targets, images, image_keys=keys, model_sizes=sizes)
-    rows = list(batch.rows())
+    answers = [parse_completion(text, scorer.config) for text in texts]
+    drawn = segmenter.segment(answers, images, [(mask.shape[1], mask.shape[0]) for mask in masks])
     records = []
-    for index, (text, item, row) in enumerate(zip(texts, items, rows, strict=True)):
-        if item.target.mask is None:
-            raise ValueError(f"items[{index}] ({item.id}) has no ground-truth mask")
-        answer = parse_completion(text, scorer.config)
-        height, width = item.target.mask.shape
-        predicted = segmenter(answer, item.image, (width, height))
-        shared = overlap(predicted, item.target.mask, item.target.ignore, ignore_as)
+    for text, item, row, answer, truth, predicted in zip(
+        texts, items, batch.rows(), answers, masks, drawn, strict=True
+    ):
+        shared = overlap(predicted, truth, item.target.ignore, ignore_as)
         terms = row["terms"]
         record = Record(
             id=item.id,
@@ -186,59 +189,6 @@ def measure(
         )
         records.append(record)
     return records
-
-
-def measure_by_geometry(
-    texts: Sequence[str],
-    items: Sequence[Sample],
-    scorer: RewardScorer,
-    count_tokens: Callable[[str], int],
-    ignore_as: str = "drop",
-) -> list[Record]:
-    """`measure`, an answer that has a polygon by its polygon and any other by its box.
-
-    A polygon that cannot be read is an answer that cannot be read, whatever box stands beside it.
-
-    Args:
-        texts: N completions.
-        items: N samples.
-        scorer: of box answers; polygon answers are scored by the same settings with `geometry="mask"`.
-        count_tokens: number of tokens of a text.
-        ignore_as: see `measure`.
-
-    Returns:
-        N records.
-
-    Raises:
-        ValueError: as `measure`.
-    """
-    by_mask = RewardScorer(scorer.config.replace(geometry="mask"), scorer.encoder)
-    drawn = ["missing-field" not in parse_completion(text, by_mask.config).reasons for text in texts]
-    records: dict[int, Record] = {}
-    for has_polygon, reader, segmenter in ((False, scorer, from_box), (True, by_mask, from_rings)):
-        rows = [i for i, found in enumerate(drawn) if found is has_polygon]
-        some = [texts[i] for i in rows], [items[i] for i in rows]
-        records |= zip(rows, measure(*some, reader, count_tokens, segmenter, ignore_as), strict=True)
-    return [records[i] for i in range(len(texts))]
-
-
-def missing_record(item: Sample, ignore_as: str = "drop") -> Record:
-    """The record of a sample that nobody answered: nothing found, all of the target in the union.
-
-    Args:
-        item: the sample; its target needs a mask.
-        ignore_as: see `measure`.
-
-    Returns:
-        A record with the reason "missing".
-
-    Raises:
-        ValueError: the target has no mask.
-    """
-    if item.target.mask is None:
-        raise ValueError(f"{item.id} has no ground-truth mask")
-    union = overlap(None, item.target.mask, item.target.ignore, ignore_as).union
-    return Record(item.id, "", chain_tokens=0, intersection=0, union=union, format_ok=False, reason=MISSING)
 
 
 def _about_shapes(text: str, answer: Completion, item: ShapesSample) -> dict[str, Any]:

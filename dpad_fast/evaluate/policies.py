@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from dpad_fast.evaluate.answers import make_segmenter
+from dpad_fast.evaluate.answers import InPictures
 from dpad_fast.evaluate.held_out import held_out
 from dpad_fast.evaluate.measure import Record, measure
 from dpad_fast.evaluate.sampling import sample_completions
 from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards import RewardConfig, RewardScorer
+from dpad_fast.segmenters import make_segmenter
 from dpad_fast.train import processes
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.policy import quiet
@@ -162,7 +163,7 @@ def _measured(
     rows = [item for item in items for _ in range(evaluation.samples)]
     coordinates = scorer.config.coordinates
     by_form = "background" if config.measures_scenes else "polygon" if scorer.config.geometry == "mask" else "box"
-    segmenter = make_segmenter(evaluation.segmenter or by_form, coordinates, processor)
+    segmenter = InPictures(make_segmenter(evaluation.segmenter or by_form, device=model.device), coordinates, processor)
     sizes = _sizes(rows, scorer.config, processor)
     return measure([text for group in texts for text in group], rows, scorer, count, segmenter, model_sizes=sizes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +14,13 @@ import numpy as np
 from dpad_fast.evaluate import mask_files, readers
 from dpad_fast.evaluate.protocols import PROTOCOLS, Areas, areas, judge
 from dpad_fast.evaluate.readers import Reading, released
-from dpad_fast.evaluate.segment import SEGMENTERS
 from dpad_fast.evaluate.tokenizers import tokenizer
 from dpad_fast.model_size import model_size_for
+from dpad_fast.rewards.spaces import in_pixels
+from dpad_fast.segmenters import Segmenter, make_segmenter
 from dpad_fast.types import BoolMask, Completion, Point, Sample, Size
 
 MISSING = "missing"
-Draw = Callable[[Sequence[Completion], Sequence[Any], Sequence[Size]], list["BoolMask | None"]]
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,9 @@ class Ruler:
         self.geometry = "box" if settings.segmenter == "box" else "polygon"
 
     @cached_property
-    def draw(self) -> Draw:
-        """The segmenter, for many answers at a time."""
-        return _segmenter(self.settings.segmenter)
+    def segmenter(self) -> Segmenter:
+        """Makes masks of answers."""
+        return make_segmenter(self.settings.segmenter)
 
     @cached_property
     def count_tokens(self) -> Callable[[str], int]:
@@ -148,7 +147,7 @@ class Ruler:
             self._factors(item.sample) if reading is not None else (1.0, 1.0)
             for (item, _), reading in zip(pairs, readings, strict=True)
         ]
-        answers = [None if r is None else readers.scaled(r.answer, f) for r, f in zip(readings, scale, strict=True)]
+        answers = [None if r is None else in_pixels(r.answer, f) for r, f in zip(readings, scale, strict=True)]
         masks = self._masks(pairs, readings, answers)
         theirs = {p.reading: self._own_masks(p.reading, pairs, scale) for p in self.protocols if p.reading is not None}
         records = []
@@ -195,7 +194,9 @@ class Ruler:
 
     def _drawn(self, asked: list[tuple[int, Completion]], pairs: list[tuple[Item, Line | None]]) -> list[Any]:
         samples = [pairs[i][0].sample for i, _ in asked]
-        found = self.draw([part for _, part in asked], [s.image for s in samples], [_size(s) for s in samples])
+        found = self.segmenter.segment(
+            [part for _, part in asked], [s.image for s in samples], [_size(s) for s in samples]
+        )
         return [(i, mask) for (i, _), mask in zip(asked, found, strict=True)]
 
     def _own_masks(
@@ -357,21 +358,3 @@ def _size(sample: Sample) -> Size:
     mask = sample.target.mask
     assert mask is not None
     return mask.shape[1], mask.shape[0]
-
-
-def _segmenter(name: str) -> Draw:
-    """The segmenter of a name."""
-    one: Any = SEGMENTERS.get(name)
-    if one is None:
-        module, colon, function = name.partition(":")
-        if not colon:
-            raise ValueError(f"--segmenter {name!r:.80} is unknown; known: {', '.join(SEGMENTERS)}, MODULE:FUNCTION")
-        try:
-            one = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"--segmenter {name!r:.80} cannot be imported: {error}") from None
-
-    def draw(answers: Sequence[Completion], images: Sequence[Any], sizes: Sequence[Size]) -> list[BoolMask | None]:
-        return [one(answer, image, size) for answer, image, size in zip(answers, images, sizes, strict=True)]
-
-    return draw

@@ -30,21 +30,34 @@ def make_segmenter(name: str, **settings: Any) -> Segmenter:
     Raises:
         ValueError: no such segmenter, a model that cannot be loaded, or a function that cannot be imported.
     """
+    check_name(name)
+    if name in _DRAWN:
+        return Drawn(_DRAWN[name])
+    kind, _, rest = name.partition(":")
+    if kind not in _SAM:
+        return Plugin(name)
+    from dpad_fast.segmenters.sam import SamSegmenter
+
+    return SamSegmenter.load(rest or _SAM[kind], **settings)
+
+
+def check_name(name: str) -> None:
+    """Refuses what is no name of a segmenter, without loading or importing anything.
+
+    Args:
+        name: see `make_segmenter`.
+
+    Raises:
+        ValueError: it is none; lists what is known.
+    """
     if not isinstance(name, str):
         raise ValueError(f"segmenter must be a name, got {type(name).__name__}")
     kind, colon, rest = name.partition(":")
-    if name in _DRAWN:
-        return Drawn(_DRAWN[name])
-    if kind in _SAM:
-        if colon and not rest:
-            raise ValueError(f"segmenter is {name!r}: a name or a folder is missing behind the colon")
-        from dpad_fast.segmenters.sam import SamSegmenter
-
-        return SamSegmenter.load(rest or _SAM[kind], **settings)
-    if _PLACE.fullmatch(name):
-        return Plugin(name)
-    known = ", ".join(SEGMENTERS)
-    raise ValueError(f"segmenter is {name!r:.80}; known: {known}, sam2:NAME_OR_FOLDER, or your own MODULE:FUNCTION")
+    if kind in _SAM and colon and not rest:
+        raise ValueError(f"segmenter is {name!r}: a name or a folder is missing behind the colon")
+    if name not in _DRAWN and kind not in _SAM and not _PLACE.fullmatch(name):
+        known = ", ".join(SEGMENTERS)
+        raise ValueError(f"segmenter is {name!r:.80}; known: {known}, sam2:NAME_OR_FOLDER, or your own MODULE:FUNCTION")
 
 
 def absolute(name: str) -> str:

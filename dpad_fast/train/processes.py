@@ -72,9 +72,9 @@ def from_main(make: Callable[[], T]) -> T:
         except (ValueError, OSError) as error:  # a user's mistake, or a full disk: no process is left waiting
             outcome[0] = (None, error)
     broadcast_object_list(outcome)
-    value, error = outcome[0]
-    if error is not None:
-        raise error
+    value, wrong = outcome[0]
+    if wrong is not None:
+        raise wrong
     return value  # type: ignore[return-value]
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dpad_fast.data.forms import FORMS
+from dpad_fast.segmenters import check_name
 
 # "dataset" is what the `datasets` library loads, by name or from a folder, with columns of any names.
 DATA_KINDS = ("shapes", "dataset", *(form for form in FORMS if form != "shapes"))
 BAD_ROWS = ("stop", "skip")
 PARTS = ("vision", "projector", "language")
 VLLM_MODES = ("off", "colocate", "server")
-SEGMENTERS = ("box", "polygon", "background")
 TEMPLATES = ("dpad", "seg-zero", "vision-reasoner")  # of prompts.py
 # Only one of the two places where vLLM can run reads these.
 _SERVER_ONLY = ("server_base_url", "server_host", "server_port", "server_timeout", "group_port")
@@ -205,13 +205,16 @@ class EvaluationConfig:
     seed: int = 9000  # of sampling, and the shapes world of the held-out scenes; not data.seed
     show: int = 8  # sampled completions kept for the report
     every: int = 0  # steps between measurements during training; 0 for none
-    segmenter: str = ""  # "box", "polygon" or "background"; by the answers' form (shapes: background) when empty
+    segmenter: str = ""  # "box", "polygon", "background", "sam2:FOLDER" or MODULE:FUNCTION; by the answers' form
     data: HeldOutConfig = field(default_factory=HeldOutConfig)  # held-out samples in place of scenes
 
     def check(self) -> None:
         """Refuse what is wrong or does not go together; see `TrainConfig`."""
         if self.segmenter:
-            check_choice("evaluation.segmenter", self.segmenter, SEGMENTERS)
+            try:
+                check_name(self.segmenter)
+            except ValueError as error:
+                raise ValueError(f"evaluation.{error}") from None
         self.data.check()
 
 

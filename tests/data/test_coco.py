@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dpad_fast import coco_mask
+from dpad_fast._mask_geometry import inscribed_points
 from dpad_fast.data import coco
 from dpad_fast.data.coco_file import POINTS_KEY
-from dpad_fast._mask_geometry import inscribed_points
 from dpad_fast.testing.data_forms import picture, target_of, told
 from dpad_fast.types import Sample, Target
 

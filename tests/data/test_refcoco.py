@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dpad_fast.data import refcoco
 from dpad_fast._mask_geometry import inscribed_points
+from dpad_fast.data import refcoco
 from dpad_fast.testing.data_forms import picture, target_of, told
 from dpad_fast.types import Sample, Target
 

@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from dpad_fast.evaluate.answers import make_segmenter
-from dpad_fast.evaluate.segment import box_mask
+from dpad_fast.evaluate.answers import InPictures
+from dpad_fast.segmenters import box_mask, make_segmenter
 from dpad_fast.types import Completion
 
 QWEN = {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 1003520}
+
+
+def drawn(name, answer, size, *space):
+    """The mask of one answer."""
+    (mask,) = InPictures(make_segmenter(name), *space).segment([answer], [None], [size])
+    return mask
 
 
 @pytest.mark.parametrize(
@@ -23,18 +29,17 @@ def test_a_box_in_every_space_is_the_same_mask(coordinates, processor, box):
     wanted = box_mask((160, 240, 320, 480), (640, 480))
     assert wanted.sum() == 160 * 240
     for name in ("box", "polygon"):
-        found = make_segmenter(name, coordinates, processor)(Completion("", box=box), None, (640, 480))
+        found = drawn(name, Completion("", box=box), (640, 480), coordinates, processor)
         assert np.array_equal(found, wanted)
 
 
 def test_rings_points_and_several_objects_are_scaled_too():
-    segment = make_segmenter("polygon", "norm1000")
     ring = np.array([[250.0, 500], [500, 500], [500, 1000], [250, 1000]])
-    drawn = segment(Completion("", rings=(ring,)), None, (640, 480))
-    assert drawn[240:480, 160:320].all()
+    whole = drawn("polygon", Completion("", rings=(ring,)), (640, 480), "norm1000")
+    assert whole[240:480, 160:320].all()
     objects = (((0, 0, 100, 100), (50, 50)), (None, None), ((900, 900, 1000, 1000), None))
-    both = make_segmenter("box", "norm1000")(Completion("", objects=objects), None, (100, 100))
+    both = drawn("box", Completion("", objects=objects), (100, 100), "norm1000")
     assert both.sum() == 200
     assert both[:10, :10].all()
     assert both[90:, 90:].all()
-    assert make_segmenter("box", "norm1000")(Completion(""), None, (100, 100)) is None
+    assert drawn("box", Completion(""), (100, 100), "norm1000") is None

@@ -14,8 +14,8 @@ from dpad_fast.evaluate.measure import (
     summarise,
     to_rows,
 )
-from dpad_fast.evaluate.segment import SEGMENTERS, box_mask, from_background, from_polygon, from_rings
 from dpad_fast.rewards import RewardConfig, RewardScorer, parse_completion
+from dpad_fast.segmenters.drawn import Drawn, box_mask, from_background, from_box, from_polygon, from_rings
 from dpad_fast.types import Completion, Sample, Target
 
 CONFIG = RewardConfig.from_dict({"preset": "dpad", "terms": ["think_format", "answer_format"]})
@@ -32,7 +32,7 @@ def written(item, index, caption=None, chain="a b c"):
 
 
 def records_of(texts, items):
-    return measure(texts, items, RewardScorer(CONFIG), words, from_background)
+    return measure(texts, items, RewardScorer(CONFIG), words, Drawn(from_background))
 
 
 def test_right_wrong_and_unreadable_answers():
@@ -91,7 +91,9 @@ def test_box_and_polygon_masks():
     assert drawn[:2, 1:3].all()
     fallback = from_polygon(Completion("", box=(0.0, 0.0, 2.0, 2.0)), None, (4, 4))
     assert fallback.sum() == 4
-    assert all(segmenter(Completion(""), None, (4, 4)) is None for segmenter in SEGMENTERS.values())
+    assert all(
+        segmenter(Completion(""), None, (4, 4)) is None for segmenter in (from_box, from_polygon, from_background)
+    )
 
 
 def test_chain_of():

@@ -1,5 +1,6 @@
 """Tiny policies of the real families on real pictures: two steps, LoRA, frozen parts, coordinates, evaluation."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 pytest.importorskip("trl")
 
+from dpad_fast import experiment
 from dpad_fast.train import run as training
 from dpad_fast.train.config import from_dict
 from dpad_fast.train.policy import load_policy

@@ -262,32 +262,3 @@ _CONFIGS = {
     for name in ("dpad", "dpad-released", "seg-zero")
 }
 _CONFIGS["vision-reasoner"] = (config_of(Format("vision-reasoner", PICTURE, preset="vision-reasoner")),) * 2
-
-
-def scaled(answer: Completion, factors: Point) -> Completion:
-    """An answer in the picture's pixels.
-
-    Args:
-        answer: in its own coordinates.
-        factors: (x, y).
-
-    Returns:
-        The same with every coordinate multiplied.
-    """
-    if factors == (1.0, 1.0):
-        return answer
-    x, y = factors
-
-    def box(four: Any) -> Any:
-        return None if four is None else (four[0] * x, four[1] * y, four[2] * x, four[3] * y)
-
-    def point(pair: Any) -> Any:
-        return None if pair is None else (pair[0] * x, pair[1] * y)
-
-    return replace(
-        answer,
-        box=box(answer.box),
-        points=None if answer.points is None else tuple(map(point, answer.points)),  # type: ignore[arg-type]
-        rings=None if answer.rings is None else tuple(ring * (x, y) for ring in answer.rings),
-        objects=None if answer.objects is None else tuple((box(b), point(p)) for b, p in answer.objects),
-    )
