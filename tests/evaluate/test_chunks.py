@@ -39,8 +39,8 @@ def test_a_side_file_of_another_question_begins_anew(tmp_path):
     side.close()
 
 
-def everything(answer, image, size):
-    return np.ones(size[::-1], bool)
+def everything(answers, images, sizes):
+    return [np.ones(size[::-1], bool) for size in sizes]
 
 
 def test_a_plug_in_segments(monkeypatch):
@@ -48,7 +48,7 @@ def test_a_plug_in_segments(monkeypatch):
     item = Item(sample("a"), (Line("p:1", text='{"bbox_2d": [1, 2, 3, 4]}'),))
     (record,) = Ruler(Settings(format="qwen3-vl", segmenter="test_chunks:everything")).measure([item])
     assert (record["intersection"], record["union"]) == (200, 2400)
-    with pytest.raises(ValueError, match="--segmenter 'nothing' is unknown"):
+    with pytest.raises(ValueError, match="segmenter is 'nothing'; known"):
         Ruler(Settings(segmenter="nothing")).measure([item])
 
 
