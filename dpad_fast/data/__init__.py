@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpad_fast.data import (
         check,
-        coordinates,
-        prepare,
         coco,
+        coordinates,
         forms,
         grandf,
+        prepare,
         reasonseg,
         refcoco,
         released,
@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     )
     from dpad_fast.data.forms import load
 
-__all__ = ["check", "coco", "coordinates", "forms", "grandf", "load", "prepare", "reasonseg", "refcoco", "released", "rows", "shapes"]
+__all__ = [
+    "check",
+    "coco",
+    "coordinates",
+    "forms",
+    "grandf",
+    "load",
+    "prepare",
+    "reasonseg",
+    "refcoco",
+    "released",
+    "rows",
+    "shapes",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -65,7 +65,8 @@ def load(
         raise ValueError(f"columns is for the form 'rows', but form is {form!r}")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise ValueError(f"limit must be a whole number, 0 for all samples, got {limit!r:.80}")
-    samples = _reader(form)(path, columns=columns, split=split, images=images, on_error=on_error)
+    named = {"columns": columns} if form == "rows" else {}
+    samples = _reader(form)(path, split=split, images=images, on_error=on_error, **named)
     return itertools.islice(samples, limit) if limit else iter(samples)
 
 
@@ -142,7 +143,7 @@ def _form_of_parquet(file: Path) -> str:
 
 
 def _form_of_json(file: Path) -> str | None:
-    """By the keys that stand in it. Searched in the bytes: parsing would take the memory that loading takes again."""
+    """By the keys that stand in it: parsing would take the time and memory that loading takes again."""
     if not file.stat().st_size:
         return None
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -1,0 +1,93 @@
+"""The one door to all forms: which form a path has, and how arguments reach the reader."""
+
+import json
+
+import pytest
+
+import dpad_fast as df
+from dpad_fast.data import coco, forms, grandf, refcoco, shapes
+from dpad_fast.testing.data_forms import told
+
+MINI = list(forms.load("shapes:3:4"))
+
+
+def test_each_form_is_told_and_read(tmp_path):
+    shapes.export_reasonseg(tmp_path / "reasonseg", 3, 4)
+    places = {
+        "reasonseg": tmp_path / "reasonseg",
+        "refcoco": refcoco.write(MINI, tmp_path / "refcoco").parent,
+        "coco": coco.write(MINI, tmp_path / "coco" / "x.json"),
+        "grandf": grandf.write(MINI, tmp_path / "grandf" / "x.json"),
+        "shapes": "shapes:3:4",
+    }
+    for form, place in places.items():
+        assert forms.detect(place) == form
+        samples = list(df.data.load(place))
+        assert sorted(s.query for s in samples) == sorted(s.query for s in MINI)
+        assert [s.id for s in df.data.load(place, form, limit=2)] == [s.id for s in samples[:2]]
+    assert forms.detect(tmp_path / "coco") == "coco"
+    loaded = list(forms.load(tmp_path / "coco"))
+    assert [told(s)["mask"] for s in loaded] == [told(s)["mask"] for s in MINI]
+
+
+def test_bad_files_of_a_reasonseg_folder_are_left_out(tmp_path):
+    shapes.export_reasonseg(tmp_path, 3, 4)
+    bad = tmp_path / f"{MINI[1].id}.json"
+    bad.write_text("{")
+    said = []
+    samples = list(forms.load(tmp_path, on_error=said.append))
+    assert [s.id for s in samples] == [s.id for s in MINI if s.id != MINI[1].id]
+    assert len(said) == 1
+    assert said[0].startswith(f"{bad}: not valid JSON")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        list(forms.load(tmp_path))
+
+
+def test_tables_are_rows_or_the_released_form(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for name in ("x.jsonl", "x.csv"):
+        (tmp_path / name).write_text("{}")
+        assert forms.detect(tmp_path / name) == "rows"
+    for names, form in ((["problem", "solution"], "released"), (["query", "box"], "rows")):
+        folder = tmp_path / form / "data"
+        folder.mkdir(parents=True)
+        parquet.write_table(pyarrow.table({name: ["a"] for name in names}), folder / "train-0.parquet")
+        assert forms.detect(tmp_path / form) == form
+    assert forms.detect([{"query": "a"}]) == "rows"
+
+
+@pytest.mark.parametrize("place", ["gone", "shapes/gone.json", "Someone/dataset"])
+def test_nothing_there_is_said(place):
+    with pytest.raises(ValueError, match="path: no file or folder is there"):
+        forms.detect(place)
+
+
+def test_what_has_no_form_says_what_was_looked_for(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"a": 1}))
+    (tmp_path / "empty.json").write_text("")
+    for place in (tmp_path, tmp_path / "x.json", tmp_path / "empty.json"):
+        with pytest.raises(ValueError, match=r"has none of the forms of data; looked for instances\.json"):
+            forms.detect(place)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"form": "voc"}, "form must be one of reasonseg, refcoco, coco"),
+        ({"limit": -1}, "limit must be a whole number"),
+        ({"limit": True}, "limit must be a whole number"),
+        ({"split": "train"}, "split: the shapes world has no splits"),
+        ({"form": "shapes", "columns": object()}, "columns is for the form 'rows'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        forms.load("shapes:3:4", **arguments)
+
+
+@pytest.mark.parametrize("place", ["shapes:a:4", "shapes:1:2:3", "shapes"])
+def test_bad_worlds_are_named(place):
+    with pytest.raises(ValueError, match="shapes:SEED:COUNT or a number"):
+        list(forms.load(place))
