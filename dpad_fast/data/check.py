@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dpad_fast._mask_geometry import box_of
 from dpad_fast.data.coordinates import ORIGINAL, Verdict, coordinate_space
 from dpad_fast.data.findings import Findings, Problem, Report
-from dpad_fast._mask_geometry import box_of
 from dpad_fast.data.resize import raw_picture
 from dpad_fast.pictures import decoding, open_picture, upright_size
 from dpad_fast.types import BoolMask, Box, Sample, Size, Target

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpad_fast.data import labelme
 from dpad_fast._mask_geometry import box_of, inscribed_points
+from dpad_fast.data import labelme
 from dpad_fast.data.labelme import LabelledShape, Region
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.pictures import decoding, open_picture, upright_size

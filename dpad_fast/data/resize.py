@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from dpad_fast import coco_mask
-from dpad_fast._native.images import as_pixels
 from dpad_fast._mask_geometry import box_of, inscribed_points
+from dpad_fast._native.images import as_pixels
 from dpad_fast.pictures import data_uri_bytes, decoding, open_picture, upright, upright_size, what_was_said
 from dpad_fast.types import BoolMask, Box, ImageLike, Point, Size, Target
 
