@@ -11,7 +11,7 @@ from dpad_fast.evaluate.readers import text as scan
 from dpad_fast.evaluate.readers.formats import Found, Reader
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.parse import find_between, parse_completion
-from dpad_fast.types import Completion, Point
+from dpad_fast.types import Completion
 
 PICTURE, MODEL, NORM = "picture", "model", "norm1000"
 
