@@ -27,7 +27,7 @@ def collect() -> dict[str, dict[str, str]]:
         Sections by title, each a mapping from a name to its value in words.
     """
     return {
-        "dpad-fast": _ours(),
+        "dpad-fast": _package(),
         "packages": {name: _version_of(name) for name in _PACKAGES},
         "C++ extension": _built(),
         "CPU": _cpu(),
@@ -70,7 +70,7 @@ def _version_of(package: str) -> str:
         return "not installed"
 
 
-def _ours() -> dict[str, str]:
+def _package() -> dict[str, str]:
     return {
         "version": __version__,
         "folder": str(Path(__file__).parent),

@@ -75,12 +75,12 @@ class ClipEncoder:
         self._process = os.getpid()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
 
-        def own(copied: torch.nn.Module) -> OwnForward:
+        def own_forward(copied: torch.nn.Module) -> OwnForward:
             return OwnForward(copied, text_features, image_features, None if trim else tokens.width, tokens.layout)
 
         probe = [ids for ids in tokens.encode(_PROBE) if not isinstance(ids, str)]
         probe = [tokens.truncate(ids) for ids in probe]
-        self._forwards = make_forwards(model, self.device, precision, own, probe, preprocess.size)
+        self._forwards = make_forwards(model, self.device, precision, own_forward, probe, preprocess.size)
         self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
         margins = Margins()
         if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
@@ -176,7 +176,7 @@ class ClipEncoder:
             ValueError: a caption is no string, no valid Unicode or too long; names its index.
         """
         rows = read_texts(self.tokens, texts, truncate)
-        return self.embed_ids(rows, exact=True) if rows else self._none()
+        return self.embed_ids(rows, exact=True) if rows else self._no_embeddings()
 
     def embed_images(
         self, images: Sequence[Any], boxes: Sequence[Sequence[float] | None] | None = None
@@ -195,9 +195,9 @@ class ClipEncoder:
             ValueError: an image cannot be read or a box has no area; names the index.
         """
         pictures, regions = read_images(images, boxes)
-        return self.embed_regions(pictures, regions, exact=True) if regions else self._none()
+        return self.embed_regions(pictures, regions, exact=True) if regions else self._no_embeddings()
 
-    def _none(self) -> torch.Tensor:
+    def _no_embeddings(self) -> torch.Tensor:
         return self.embed_texts(["a"])[:0]
 
     def embed_ids(

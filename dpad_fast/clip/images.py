@@ -29,7 +29,7 @@ class Picture:
         self.name = name
         self._source = source
         self._pixels: torch.Tensor | None = None
-        self._own: torch.Tensor | Image.Image | None = None
+        self._own_mode: torch.Tensor | Image.Image | None = None
         self._key: Hashable | None = None
         self._size: Size | None = None
 
@@ -81,11 +81,11 @@ class Picture:
             with open_picture(self._source, self.name) as image:
                 found = in_own_mode(image, self.name)
             return found if isinstance(found, Image.Image) else _colours(found)
-        if self._own is None:
-            self._own = in_own_mode(self._source, self.name)
-            if isinstance(self._own, torch.Tensor):
-                self._own = self._pixels = _colours(self._own)
-        return self._own
+        if self._own_mode is None:
+            self._own_mode = in_own_mode(self._source, self.name)
+            if isinstance(self._own_mode, torch.Tensor):
+                self._own_mode = self._pixels = _colours(self._own_mode)
+        return self._own_mode
 
     def decoded(self) -> Picture:
         """The same picture, held decoded, and known by its content instead of by its file."""

@@ -137,7 +137,7 @@ class Preprocess:
         size = _plain(source.size)
         crop = _plain(getattr(source, "crop_size", None)) if getattr(source, "do_center_crop", False) else None
         side, resize = _side(size, crop)
-        mean, std = _three(source.image_mean, "image_mean"), _three(source.image_std, "image_std")
+        mean, std = _per_channel(source.image_mean, "image_mean"), _per_channel(source.image_std, "image_std")
         return cls(side, resize, interpolation, mean, std, "floor")
 
     @classmethod
@@ -150,7 +150,7 @@ class Preprocess:
         steps = {type(step).__name__: step for step in getattr(transform, "transforms", ())}
         if "Normalize" not in steps or not {"Resize", "ResizeKeepRatio"} & set(steps):
             raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r:.80}")
-        mean, std = _three(steps["Normalize"].mean, "mean"), _three(steps["Normalize"].std, "std")
+        mean, std = _per_channel(steps["Normalize"].mean, "mean"), _per_channel(steps["Normalize"].std, "std")
         side, resize = _open_clip_side(steps)
         interpolation = _mode(steps["ResizeKeepRatio" if resize == "longest" else "Resize"].interpolation)
         return cls(side, resize, interpolation, mean, std, "round", "last", transform)
@@ -206,7 +206,7 @@ def _side(size: dict[str, int], crop: dict[str, int] | None) -> tuple[int, str]:
     return height, "squash"
 
 
-def _three(values: Any, name: str) -> tuple[float, float, float]:
+def _per_channel(values: Any, name: str) -> tuple[float, float, float]:
     numbers = tuple(float(value) for value in values)
     if len(numbers) != 3:
         raise ValueError(f"{name} must hold 3 numbers, got {numbers!s:.80}")

@@ -190,8 +190,8 @@ def from_transformers(processor: Any, context: int, *, end: bool, full: bool) ->
     pad = tokenizer.eos_token_id if end else tokenizer.pad_token_id
     if pad is None:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    layout = Layout(pad, left=full and _left(tokenizer, "padding_side"))
-    keep_end = _left(tokenizer, "truncation_side")
+    layout = Layout(pad, left=full and _is_left(tokenizer, "padding_side"))
+    keep_end = _is_left(tokenizer, "truncation_side")
     tokens = Tokens(encode, context, layout, _longest(tokenizer), keep_end=keep_end)
 
     def theirs(texts: list[str]) -> Any:
@@ -257,8 +257,8 @@ def _from_wrapper(tokenizer: Any, inner: Any, context: int) -> Tokens:
     if clips:  # always cut and padded on the right, and the class token closes the row
         layout, keep_end = Layout(pad, last=(inner.cls_token_id,)), False
     else:
-        layout = Layout(0 if pad == strip else pad, left=_left(inner, "padding_side"))
-        keep_end = _left(inner, "truncation_side")
+        layout = Layout(0 if pad == strip else pad, left=_is_left(inner, "padding_side"))
+        keep_end = _is_left(inner, "truncation_side")
     return Tokens(encode, context - len(layout.last), layout, _longest(inner), _MERGED * _ENTITY, keep_end)
 
 
@@ -274,7 +274,7 @@ def _cleaning(tokenizer: Any) -> Callable[[str], str]:
     return str
 
 
-def _left(tokenizer: Any, side: str) -> bool:
+def _is_left(tokenizer: Any, side: str) -> bool:
     return bool(getattr(tokenizer, side, "right") == "left")
 
 

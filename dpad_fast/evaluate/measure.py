@@ -78,18 +78,20 @@ class Metric:
     percent: bool = False
 
 
-def _one(record: Record) -> float:
+def _count_one(record: Record) -> float:
     return 1.0
 
 
 METRICS: dict[str, Metric] = {
-    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _one, lambda r: r.reason != MISSING),
-    "giou": Metric("gIoU", lambda r: r.iou, _one),
+    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _count_one, lambda r: r.reason != MISSING),
+    "giou": Metric("gIoU", lambda r: r.iou, _count_one),
     "ciou": Metric("cIoU", lambda r: r.intersection, lambda r: r.union),
-    "s1_wins": Metric("S1 > S2", lambda r: r.s1_wins, _one, percent=True),
-    "format": Metric("format", lambda r: r.format_ok, _one, percent=True),
-    "right": Metric("right target", lambda r: bool(r.right), _one, lambda r: r.right is not None, percent=True),
-    "focused": Metric("focused chains", lambda r: bool(r.focused), _one, lambda r: r.focused is not None, percent=True),
+    "s1_wins": Metric("S1 > S2", lambda r: r.s1_wins, _count_one, percent=True),
+    "format": Metric("format", lambda r: r.format_ok, _count_one, percent=True),
+    "right": Metric("right target", lambda r: bool(r.right), _count_one, lambda r: r.right is not None, percent=True),
+    "focused": Metric(
+        "focused chains", lambda r: bool(r.focused), _count_one, lambda r: r.focused is not None, percent=True
+    ),
 }
 
 

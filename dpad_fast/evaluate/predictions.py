@@ -40,7 +40,7 @@ class Predictions:
         self.archive: str | None = None
         self.count = 0
         self._places: dict[str, array[int]] = {}
-        self._held: list[Line] = []
+        self._held_lines: list[Line] = []
         self._file: IO[bytes] | None = None
         listed = None if source == "-" else mask_files.listed(source)
         if listed is not None:
@@ -86,7 +86,7 @@ class Predictions:
         if places is None:
             return ()
         if self._file is None:
-            return tuple(self._held[place] for place in places)
+            return tuple(self._held_lines[place] for place in places)
         found = []
         for offset, number in zip(places[::2], places[1::2], strict=True):
             self._file.seek(offset)
@@ -94,8 +94,8 @@ class Predictions:
         return tuple(found)
 
     def _hold(self, name: str, line: Line) -> None:
-        self._places.setdefault(name, array("q")).append(len(self._held))
-        self._held.append(line)
+        self._places.setdefault(name, array("q")).append(len(self._held_lines))
+        self._held_lines.append(line)
         self.count += 1
 
     def _index(self, file: IO[bytes]) -> None:

@@ -180,7 +180,7 @@ class Ruler:
         asked: list[tuple[int, Completion]] = []
         for i, ((item, line), reading) in enumerate(zip(pairs, readings, strict=True)):
             if line is not None and line.text is None:
-                masks[i] = self._given(line)
+                masks[i] = self._mask_from_file(line)
             elif reading is not None and reading.readable:
                 answer = answers[i]
                 assert answer is not None
@@ -213,7 +213,7 @@ class Ruler:
             found[i] = (True, mask)
         return found
 
-    def _given(self, line: Line) -> BoolMask:
+    def _mask_from_file(self, line: Line) -> BoolMask:
         if self.settings.archive is not None:
             return mask_files.checked(self.archive[line.mask], f"{self.settings.archive}: {line.mask}")
         return mask_files.from_value(line.mask, line.place, Path(self.settings.folder))

@@ -74,7 +74,7 @@ def rasterize_polygons(
     flat = gather(polygons, device)
     if out == "dense":
         return ops.draw_dense(*flat, height, width, rule)
-    return PackedMasks._of(ops.draw(*flat, height, width, rule), width).to_rle()
+    return PackedMasks._from_parts(ops.draw(*flat, height, width, rule), width).to_rle()
 
 
 def polygon_iou(

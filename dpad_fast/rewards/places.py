@@ -110,10 +110,10 @@ class PlaceFinder:
         if self._config.contrast == "blanked":
             return ((self._blanked(row.picture, roi), None),)
         if self._config.contrast == "hardest" and row.target.other_boxes:
-            return tuple((row.picture, self._other(row, i)) for i in range(len(row.target.other_boxes)))
+            return tuple((row.picture, self._other_region(row, i)) for i in range(len(row.target.other_boxes)))
         return ((row.picture, None),)
 
-    def _other(self, row: CaptionRow, i: int) -> Region:
+    def _other_region(self, row: CaptionRow, i: int) -> Region:
         box = row.target.other_boxes[i]
         try:
             return region_of(box, self._sources[row.picture].size, row.target.image_size)

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 
-class Watcher(TrainerCallback):  # type: ignore[misc]
+class LogWatcher(TrainerCallback):  # type: ignore[misc]
     """Pass every log line on as (step, metrics).
 
     Args:

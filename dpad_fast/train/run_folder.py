@@ -54,11 +54,11 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
     """
     processes.join(cpu=config.device == "cpu")
     with ExitStack() as held:  # of the processes of one distributed run, the main one holds the folder for all
-        processes.from_main(lambda: _take(held, out, config))
+        processes.from_main(lambda: _claim_folder(held, out, config))
         yield
 
 
-def _take(held: ExitStack, out: Path, config: TrainConfig) -> None:
+def _claim_folder(held: ExitStack, out: Path, config: TrainConfig) -> None:
     held.enter_context(only_one(out))
     path = out / "config.json"
     there = resume.read_json(path)

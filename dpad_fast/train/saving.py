@@ -39,12 +39,12 @@ def writing(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITER):
             raise
-        message = _told(folder, error)
+        message = _disk_full_message(folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(getattr(error, "errno", None) or errno.EIO, message) from error
 
 
-def _told(folder: Path, error: Exception) -> str:
+def _disk_full_message(folder: Path, error: Exception) -> str:
     """The line for whoever has to make room."""
     from safetensors import SafetensorError
 

@@ -47,7 +47,7 @@ def make_forwards(
     """
     weights = read_weights(model) if device.type == "cpu" else None
     if weights is not None:
-        probed = own(_as(model, torch.float32, device))
+        probed = own(_in_dtype(model, torch.float32, device))
         for towers in _cpu_towers(weights, precision):
             made: dict[bool, Forward] = {exact: TowerForward(clip) for exact, clip in towers.items()}
             if _agree(made[True], probed, probe, side):
@@ -58,11 +58,11 @@ def make_forwards(
         if forwards:
             return forwards
     if precision != "bfloat16":
-        forwards[True] = own(_as(model, torch.float32, device))
+        forwards[True] = own(_in_dtype(model, torch.float32, device))
     if precision != "float32":
         # Without AMX a bfloat16 product is no faster than float32's on any CPU that this was measured on.
         slow = precision == "guarded" and device.type == "cpu" and not has_amx()
-        forwards[False] = forwards[True] if slow else own(_as(model, torch.bfloat16, device))
+        forwards[False] = forwards[True] if slow else own(_in_dtype(model, torch.bfloat16, device))
     return forwards
 
 
@@ -100,7 +100,7 @@ def _on_gpu(
     weights = read_weights(model, device)
     if weights is None:
         return {}
-    here = _as(model, torch.float32, torch.device("cpu"))
+    here = _in_dtype(model, torch.float32, torch.device("cpu"))
     known = read_weights(here)
     assert known is not None, "a copy has what the model has"
     truth = TowerForward(Towers(known, TorchProducts()))
@@ -141,7 +141,7 @@ def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same:
     return True
 
 
-def _as(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
+def _in_dtype(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
     weights = list(model.parameters())
     if all(weight.dtype == dtype and weight.device == device for weight in weights):
         return model

@@ -31,13 +31,13 @@ class Paths:
     first: torch.Tensor
     last: torch.Tensor
     causal: bool
-    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cached: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` makes of these paths, made once: every layer of a tower asks for the same."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]
 
     @property
     def count(self) -> int:
