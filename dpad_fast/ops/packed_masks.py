@@ -1,4 +1,4 @@
-"""Masks as bits, with their areas and boxes: the class and what is counted on it."""
+"""`PackedMasks`: masks as bits with their areas and boxes, and the counts of pixels of pairs of them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class PackedMasks:
     def _drawn(
         cls, polygons: Any, height: int, width: int, rule: str, device: torch.device | str | None
     ) -> PackedMasks:
-        """What is left once the other arguments are checked; `rasterize_polygons` comes here too."""
+        """Draws polygons after the other arguments were checked; `rasterize_polygons` calls it too."""
         held = read_on_host(polygons, device)
         if held is not None:
             return cls._from_parts(ops.draw_on_cpu(held.args, height, width, rule), width)
@@ -239,7 +239,7 @@ def packed_counts(a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | 
 
 
 def _as_index(index: Any, n: int, device: torch.device) -> torch.Tensor:
-    """What chooses masks, as int64 [K] or bool [N]: any other shape would make something else of words and boxes."""
+    """The index as int64 [K] or bool [N]; any other shape would index words, areas and boxes differently."""
     if isinstance(index, int) and not isinstance(index, bool):
         if not -n <= index < n:
             raise IndexError(f"index must be within {n} masks, got {index}")
