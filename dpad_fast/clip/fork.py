@@ -1,4 +1,4 @@
-"""What a process needs that was forked from one with encoders: free locks, and torch on one thread.
+"""Repairs in a process that was forked from one with encoders: free locks, and torch on one thread.
 
 A fork copies the caller's thread and nothing else. A lock that another thread held stays held for ever in the child,
 and a parallel loop of torch (OpenMP) waits for threads that are not there. The C++ core looks after its own threads
@@ -28,7 +28,7 @@ def free_lock_in_child(holder: Any) -> None:
 
 
 def fork_between_uses(holder: Any) -> None:
-    """A fork waits until `holder._lock` is free, so that the child never gets what it guards in the middle of a use."""
+    """A fork waits until `holder._lock` is free, so that the child never gets the guarded object in mid-use."""
     _guarded.add(holder)
 
 
@@ -38,7 +38,7 @@ def one_thread() -> bool:
 
 
 def _hold_locks() -> None:
-    # Not for ever: a signal's handler may fork while the very thread that it interrupted holds a lock.
+    # The wait ends, because a signal's handler may fork while the thread that it interrupted holds a lock.
     for lock in (_forking, *(holder._lock for holder in list(_guarded))):
         if lock.acquire(timeout=_WAIT_S):
             _held_locks.append(lock)

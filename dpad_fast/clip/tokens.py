@@ -19,7 +19,7 @@ _SPACES = re.compile(r"[ \t\n\v\f\r]+")
 _NOT_CLIPS_SPACE = "\x1c\x1d\x1e\x1f"  # str.split() takes these for white space, CLIP's tokenizer does not
 
 
-# What wrappers treat apart: case, punctuation, spaces, HTML, accents, other scripts, special tokens spelt out, nothing.
+# Texts that wrappers treat specially: case, punctuation, spaces, HTML, accents, other scripts, special tokens, no text.
 _PROBES = (
     "a photo of a cat",
     "",
@@ -121,11 +121,11 @@ class Tokens:
         return found
 
     def fits(self, ids: Ids) -> bool:
-        """Whether the model takes all of `ids`."""
+        """Whether `ids` are within the model's context."""
         return len(ids) <= self.context
 
     def truncate(self, ids: Ids) -> Ids:
-        """As many tokens as fit, between the start and end tokens: the first ones, unless `keep_end`."""
+        """The ids cut to the context, with start and end tokens: the first tokens stay, under `keep_end` the last."""
         if self.fits(ids):
             return ids
         if not self._keep_end:
@@ -142,7 +142,7 @@ class Tokens:
         return [(*self.prefix, *part, *self.suffix) for part in parts]
 
     def check(self, name: str, theirs: Callable[[list[str]], Any], *, padded: bool) -> None:
-        """Compares with what the original makes of a few captions, one of them beyond the context.
+        """Compares the ids of a few captions, one of them beyond the context, with those of the original.
 
         Args:
             name: of the original, for messages.
