@@ -1,7 +1,7 @@
 """Run lengths that the extension refuses and pycocotools takes: short of the picture, beyond it, or of very long sides.
 
 The extension reads run lengths into masks, so they must fill one of at most 65,535 a side. pycocotools measures and
-joins the runs themselves; this is the same on runs, in NumPy, for `coco_mask` to fall back on.
+joins the runs themselves; this module does the same in NumPy, as the fallback of `coco_mask`.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ def inscribed_points(mask: NDArray[np.bool_]) -> tuple[Point, Point] | None:
     if box is None:
         return None
     left, top, right, bottom = map(int, box)
-    # Beyond its box nothing is the mask's, as beyond the picture, so the box's pixels say it all.
+    # No pixel of the mask lies outside its box, and beyond the picture counts as outside: the box's pixels suffice.
     pixels = np.ascontiguousarray(mask[top:bottom, left:right], np.bool_)
     depth = np.empty(pixels.shape, np.int64)  # squared; 0 outside of the mask
     extension.C.distance_squared(pixels.ctypes.data, *pixels.shape, depth.ctypes.data)
     y, x = divmod(int(np.argmax(depth)), pixels.shape[1])
     away = (np.arange(pixels.shape[0])[:, None] - y) ** 2 + (np.arange(pixels.shape[1]) - x) ** 2
     inside = away[pixels]
-    # Between the two middle ones of an even number lies no other, so the lower is as good a median as their mean.
+    # No distance lies between the two middle ones of an even number, so the lower one serves as the median.
     middle = (len(inside) - 1) // 2
     beyond = np.where(away > np.partition(inside, middle)[middle], depth, 0)
     second = int(np.argmax(beyond))

@@ -1,6 +1,6 @@
 """Versions, what was built, what this machine offers: `python -m dpad_fast.info`, the first thing to put in a report.
 
-It never fails: what cannot be found out is said in words, and an extension that does not load is explained.
+It never fails: a fact that cannot be found is replaced by a message, and an extension that does not load is explained.
 """
 
 import importlib.metadata
@@ -102,7 +102,7 @@ def _cpu() -> dict[str, str]:
 
 
 def simd_levels() -> str:
-    """What the extension uses in this process, by group of ops: "crops avx512, masks avx512, tower amx"."""
+    """The instruction set that each group of ops uses in this process: "crops avx512, masks avx512, tower amx"."""
     try:
         report: dict[str, str] = extension.load().simd_report()
     except ImportError:

@@ -1,4 +1,4 @@
-"""Coordinate spaces: from what the answer is written in to pixels of the image that the ground truth belongs to.
+"""Coordinate spaces: from the answer's coordinates to pixels of the image that the ground truth belongs to.
 
 Boxes in the wrong image's pixels are the users' most reported mistake, so nothing is guessed where sizes disagree.
 """
@@ -30,7 +30,7 @@ def in_pixels(answer: Completion, scale: Point | None) -> Completion:
         scale: the factors (x, y) of `find_spaces`; None where both spaces are one.
 
     Returns:
-        The completion with box, points, objects and rings multiplied; what is no number in it becomes None.
+        The completion with box, points, objects and rings multiplied; a value that is no number becomes None.
     """
     if scale is None:
         return answer
@@ -62,13 +62,13 @@ def read_model_sizes(
 
     Args:
         config: `model_size` stands in where no size is given.
-        given: what the caller says.
+        given: the caller's argument.
         pictures: N images, None for those that could not be read; or None where there are none.
         count: N.
         errors: takes the rows whose size cannot be read.
 
     Raises:
-        ValueError: a size that is none, unless `errors` keeps it; a function without images to ask it about.
+        ValueError: a value that is no size, unless `errors` keeps it; a function without images to call it with.
     """
     if given is None:
         return [config.model_size] * count

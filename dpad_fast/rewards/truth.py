@@ -1,4 +1,4 @@
-"""Ground truth against its picture: what lies off it is another picture's, or in other units, and is refused."""
+"""Ground truth against its picture: boxes and points off the picture belong to another one or have other units."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def check_places(
 def check_place(target: Target, index: int, picture: Picture | None, config: RewardConfig) -> None:
     """Checks the boxes, points and mask that `config` reads against the size of their picture.
 
-    `dpad-released` is left alone where it reads the solution's text: there a box off the picture is cropped as
-    `Image.crop` does, black outside.
+    Under `answer="released"` a solution's text is not checked: a box off the picture is cropped as `Image.crop` does,
+    black outside.
 
     Args:
         target: the ground truth of one completion.
@@ -101,7 +101,7 @@ def _points(target: Target, config: RewardConfig) -> Iterator[tuple[str, tuple[P
 
 
 def _problem(x1: float, y1: float, x2: float, y2: float, size: Size | None) -> str:
-    """What is wrong with positions from (x1, y1) to (x2, y2) on a picture of `size`; empty where nothing is."""
+    """The fault of positions from (x1, y1) to (x2, y2) on a picture of `size`; empty where there is none."""
     if x1 < -_SLACK or y1 < -_SLACK or (size is not None and (x2 > size[0] + _SLACK or y2 > size[1] + _SLACK)):
         return _OFF
     return _UNIT if x2 <= 1 and y2 <= 1 and size != (1, 1) else ""
