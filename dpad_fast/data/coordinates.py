@@ -68,7 +68,7 @@ class CoordinateReading:
 
 @dataclass(frozen=True)
 class Verdict:
-    """In which coordinates the boxes are.
+    """The coordinates that boxes are in, as far as they can be told.
 
     Attributes:
         space: of the best reading; None where it cannot be told.
@@ -251,10 +251,10 @@ def _corner_distance(a: _Boxes, b: _Boxes, units: _Boxes) -> float:
 
 
 def _chance(best: _Boxes, other: _Boxes, view: _Boxes, other_view: _Boxes) -> float:
-    """Of so many rows for `best` from a fair coin, ties left out."""
+    """The probability that a fair coin prefers `best` in as many rows, ties left out."""
     differ = (_iou(view, other_view) < _SAME) & (best != other)
     wins, count = int((best > other)[differ].sum()), int(differ.sum())
-    # Exact, in logarithms' place: 2^-n of a sum of binomials, as Python's integers.
+    # Exact, with Python's integers in place of logarithms: 2^-n times a sum of binomials.
     return float(sum(math.comb(count, k) for k in range(wins, count + 1)) / 2**count)
 
 

@@ -1,4 +1,4 @@
-"""Pictures that annotations name: where they lie, how large they are, and where a writer puts them."""
+"""Pictures that annotations name: their paths, their sizes, and where a writer puts them."""
 
 from __future__ import annotations
 

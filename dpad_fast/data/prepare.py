@@ -35,7 +35,7 @@ _FORMAT = 1  # of the folder; another number is another data set
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` made.
+    """The result of `prepare`.
 
     Attributes:
         folder: where.
@@ -149,7 +149,7 @@ def _fingerprint(data: Path, out: Path) -> str:
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
-    """Leaves the note of a set that is begun; returns the set where it is whole, refuses another one."""
+    """Writes the note of a new set; returns a set that is already complete, and refuses another data set's folder."""
     place = folder / _NOTE
     files.prepare(place)
     if not place.is_file():
@@ -173,7 +173,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
 
 
 def _finished_set(folder: Path, held: dict[str, Any]) -> Prepared | None:
-    """The set that the note speaks of, where every file of it stands."""
+    """The set of the note, or None where one of its files is missing."""
     try:
         shards = int(held["counts"]["shards"])
         notes = [read_notes(folder / _name(i, shards)) for i in range(shards)]
@@ -238,7 +238,7 @@ def _make(
 
 
 def _collect(running: dict[Future[Notes], tuple[int, int]], notes: dict[int, Notes], most: int) -> int:
-    """Takes what is finished, and waits while more than `most` are not; returns how many samples that were."""
+    """Takes finished shards, and waits while more than `most` are unfinished; returns the number of samples taken."""
     ended = wait(running, timeout=0).done if len(running) <= most else wait(running, return_when=FIRST_COMPLETED).done
     count = 0
     for future in ended:

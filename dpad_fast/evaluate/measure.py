@@ -1,4 +1,4 @@
-"""What a completion amounts to: one record of plain numbers each, and the table rows made of them."""
+"""Measurements of completions: one record of plain numbers each, and the table rows made from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dpad_fast.segmenters import Segmenter
 from dpad_fast.types import BoolMask, Completion, Sample, Size
 
 MISSING = "missing"
-"""The reason code of a sample that nobody answered, where such samples count as 0."""
+"""The reason code of a sample without a prediction, where such samples count as 0."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def measure(
         scorer: its format terms and similarities are recorded.
         count_tokens: number of tokens of a text.
         segmenter: makes the predicted mask from the answer.
-        ignore_as: "drop" or "target", what ignored pixels of the ground truth are.
+        ignore_as: "drop" or "target": how ignored pixels of the ground truth count.
         model_sizes: N sizes of the pictures that the answers' pixels are of; those of the ground truth when None.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Anybody's predictions by id: JSONL of completions or masks, the released evaluation's output, PNG folders, NPZ.
+"""Predictions of any project by id: JSONL of completions or masks, the released evaluation's output, PNG folders, NPZ.
 
 A JSONL file is indexed and its lines are read again when their sample comes up, so that 100,000 long completions need
 no memory; standard input and the other kinds are held.
@@ -147,7 +147,7 @@ def _line(place: str, raw: bytes) -> tuple[str, Line]:
 
 @dataclass
 class Coverage:
-    """Which ids met: filled while items are made.
+    """Counts of ids with and without a partner in predictions and data, filled while items are made.
 
     Attributes:
         answered: samples with a prediction.
@@ -171,7 +171,7 @@ def items(
         predictions: by id.
         data: a folder or file of any form.
         form: see `dpad_fast.data.forms.load`; None is found out.
-        zero_missing: yield samples that nobody answered, too.
+        zero_missing: yield samples without a prediction, too.
         skip_unknown: ids that the data does not hold are left out, not refused.
         met: filled on the way.
 

@@ -1,6 +1,6 @@
-"""Protocols of mask evaluation: what ignored pixels, empty unions, unreadable answers and later queries count.
+"""Protocols of mask evaluation: how ignored pixels, empty unions, unreadable answers and later queries count.
 
-Each is data; `judge` applies one. The rules were read in the projects' own code, whose places stand in `source`.
+Each protocol is data; `judge` applies one. The rules are those of the projects' own code; `source` names the place.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Areas:
-    """Numbers of pixels of one truth and one prediction: everything that a protocol asks for."""
+    """Numbers of pixels of one truth and one prediction: all that a protocol needs."""
 
     truth: int
     ignored: int
@@ -175,7 +175,7 @@ def judge(
         found: pixels of truth and prediction.
         readable: the answer could be read (always, for masks).
         later: the sample is not its picture's first query.
-        missing: nobody answered, and that counts as 0.
+        missing: the sample has no prediction, which counts as 0.
         says_none: the answer names no object.
         fits: the mask has the truth's size.
 

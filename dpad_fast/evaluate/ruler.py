@@ -1,4 +1,4 @@
-"""One chunk of predictions against its samples: a plain record each, judged by every protocol that was asked for."""
+"""One chunk of predictions against its samples: a plain record each, judged by every chosen protocol."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process needs to measure; plain values, so that it travels.
+    """The settings of a measuring process: plain values, so that they can be pickled.
 
     Attributes:
         format: of `readers.FORMATS`.
@@ -79,7 +79,7 @@ class Settings:
 
 
 class Ruler:
-    """Measures items; what is costly to make (tokenizer, encoder, segmenter) is made once."""
+    """Measures items; costly objects (tokenizer, encoder, segmenter) are made once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -115,7 +115,7 @@ class Ruler:
 
     @cached_property
     def processor(self) -> Any:
-        """Of `--processor`."""
+        """The processor that `--processor` names."""
         from transformers import AutoProcessor
 
         return AutoProcessor.from_pretrained(self.settings.processor)
@@ -175,7 +175,7 @@ class Ruler:
     def _masks(
         self, pairs: list[tuple[Item, Line | None]], readings: list[Reading | None], answers: list[Completion | None]
     ) -> list[BoolMask | None]:
-        """The predicted masks: read from files, or drawn; None where nothing can be."""
+        """The predicted masks: read from files, or drawn; None where there is neither a file nor a readable answer."""
         masks: list[BoolMask | None] = [None] * len(pairs)
         asked: list[tuple[int, Completion]] = []
         for i, ((item, line), reading) in enumerate(zip(pairs, readings, strict=True)):

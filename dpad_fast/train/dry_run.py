@@ -1,7 +1,7 @@
 """A run in small: the configuration, real rows and the policy's true rules, with a tiny random model, on this machine.
 
-Each stage is timed and says what went through it: data, policy, prompt, picture, generation, reward, advantage, update.
-What a run at full size will need is the matter of `plan.py`.
+Each stage is timed and reports its facts: data, policy, prompt, picture, generation, reward, advantage, update.
+`plan.py` computes the needs of a run at full size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dpad_fast.train.watched_step import GENERATIONS, WatchedScorer, WatchedStep
 from dpad_fast.types import Size
 
 ROWS, QUERIES, TOKENS = 8, 2, 24
-# What a CPU cannot do, or what only a run at full size needs; by the configuration's names.
+# Settings that a CPU cannot honour, or that only a run at full size needs; by the configuration's names.
 _LEFT_OUT = ("dtype", "attention", "epochs", "vllm", "grpo.deepspeed", "grpo.fsdp", "grpo.warmup_steps")
 # Fields of `grpo.trl` that say how the computation is spread or which hardware does it.
 _HARDWARE = (
@@ -44,9 +44,9 @@ class StageReport:
     """One stage of a dry run.
 
     Attributes:
-        name: what was done.
+        name: of the stage.
         seconds: how long it took here.
-        facts: what went through it, in plain data.
+        facts: its inputs and results, in plain data.
     """
 
     name: str

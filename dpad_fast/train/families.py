@@ -1,4 +1,4 @@
-"""What is particular to a family of policies: the space of its answers, the steps of its picture sizes, its parts."""
+"""Properties of families of policies: the space of their answers, the steps of their picture sizes, their parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that the operating system drops when its holder dies, however it dies."""
+"""One process at a time in a folder: a lock that the operating system releases when its holder dies."""
 
 from __future__ import annotations
 

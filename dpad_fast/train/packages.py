@@ -1,4 +1,4 @@
-"""Optional packages and files that a configuration asks for: what is missing is said before anything is loaded."""
+"""Optional packages and files that a configuration needs: missing ones are named before anything is loaded."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def right_answer(target: Target, config: RewardConfig, size: Size, seen: Size | 
 
 
 def full_marks(config: RewardConfig) -> dict[str, float]:
-    """What a right answer gets, at least, whatever its words.
+    """The least values that a right answer gets, whatever its words.
 
     Args:
         config: the reward.

@@ -263,7 +263,7 @@ def train_claimed(
 
 
 def _trained(out: Path, mark: str) -> dict[str, Any] | None:
-    """What an earlier call left, if it came to its end."""
+    """The content of training.json from an earlier call that finished, or None."""
     done = finished(out / "training.json", mark, _LEFT)
     return done if done is not None and policy_is_whole(out / "policy") else None
 

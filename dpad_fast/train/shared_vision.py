@@ -17,7 +17,7 @@ from dpad_fast.train.families import find_vision_tower
 
 
 class _Untellable(Exception):
-    """A part of the tower's output of which nobody can tell which image it belongs to."""
+    """A part of the tower's output that cannot be assigned to an image."""
 
 
 def share_vision(model: Any) -> bool:
