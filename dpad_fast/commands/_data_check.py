@@ -117,7 +117,7 @@ def _box_in(text: str) -> tuple[float, ...] | None:
 
 
 def _model_sizes(processor: str | None, sizes: list[Size]) -> list[Size | None]:
-    """What size the model saw: by its processor's rule, or by Qwen2.5-VL's own where none is named."""
+    """The sizes that the model saw, by its processor's rule, or by Qwen2.5-VL's where no processor is named."""
     if processor is None:
         from dpad_fast.model_size import WholePatches
 

@@ -34,7 +34,7 @@ def load(
     Args:
         source: a file (.jsonl, .ndjson, .json, .parquet, .csv, .tsv), a folder of such files or of `save_to_disk`, a
             name on the hub, a pandas data frame, a `datasets` object, or an iterable of mappings.
-        columns: what the columns are called; None: told from well-known names, row by row (`Columns.guess`).
+        columns: the names of the columns; None: guessed from well-known names, row by row (`Columns.guess`).
         images: the folder that relative paths of pictures and masks are relative to; None: the file's, or the working
             directory where the source is no file.
         split: of a source with several.
@@ -111,7 +111,7 @@ def picture_of(row: Mapping[str, Any], column: str | None, folder: str | os.Path
     Args:
         row: the row.
         column: where it is; None: wherever `images_from` finds it.
-        folder: what a relative path is relative to; None: the working directory.
+        folder: the base of relative paths; None: the working directory.
 
     Raises:
         ValueError: there is none, or there are several.

@@ -41,7 +41,7 @@ class BadRow(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """What a shard says of itself.
+    """The notes of a shard: its rows, and the rows that were left out.
 
     Attributes:
         rows: how many it holds.
@@ -98,7 +98,7 @@ def write_shard(path: Path, packed: Iterable[PackedSample], sizing: Sizing) -> N
         sizing: what size pictures become.
 
     Returns:
-        What the file says of itself.
+        The notes of the file.
 
     Raises:
         OSError: it cannot be written.
@@ -119,7 +119,7 @@ def write_shard(path: Path, packed: Iterable[PackedSample], sizing: Sizing) -> N
 
 
 def read_notes(path: Path) -> Notes | None:
-    """What a shard says of itself; None where it is no whole shard."""
+    """The notes of a shard; None where the file is not a complete shard."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

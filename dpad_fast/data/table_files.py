@@ -42,7 +42,7 @@ def write(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
 
 @contextmanager
 def _complete_file(path: Path) -> Iterator[Path]:
-    """A place beside the file, which becomes it at the end; nothing is left of it where something goes wrong."""
+    """A temporary path beside the file, which is renamed to it at the end and removed after an error."""
     partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
     try:
         yield partial

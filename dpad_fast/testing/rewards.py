@@ -1,4 +1,4 @@
-"""What tests and benchmarks of rewards share: a tiny CLIP, a picture, and completions good and hostile."""
+"""Helpers of tests and benchmarks of rewards: a tiny CLIP, a picture, and completions good and hostile."""
 
 from __future__ import annotations
 

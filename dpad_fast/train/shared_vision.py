@@ -90,7 +90,7 @@ def distinct_images(patches: torch.Tensor, grids: torch.Tensor) -> tuple[list[in
 
 
 def _repeat(output: Any, layouts: list[list[int]], copy_of: list[int]) -> Any:
-    """What the tower returned for the distinct images, laid out for all images.
+    """The tower's output for the distinct images, laid out for all images.
 
     Args:
         output: tensors [rows, ...], in lists, tuples and mappings.
