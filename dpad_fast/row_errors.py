@@ -1,4 +1,4 @@
-"""What to do about a row that cannot be scored: raise at once, or leave the row out and say why."""
+"""Errors of rows that cannot be scored: raised at once, or kept by row."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class RowErrors:
 
 
 def given_error(entry: object, name: str) -> None:
-    """Raises where an entry is the `ValueError` of whoever failed to read it; its message begins with `name`."""
+    """Raises where an entry is a `ValueError` from reading it; the message begins with `name`."""
     if isinstance(entry, ValueError):
         message = str(entry)
         raise ValueError(message if message.startswith(name) else f"{name}: {message}")
 
 
 def no_text(entry: object, name: str) -> ValueError:
-    """What is wrong with an entry that is no string."""
+    """The error for an entry that is no string."""
     try:
         given_error(entry, name)
     except ValueError as error:

@@ -12,8 +12,8 @@
 
 namespace {
 
-// dense [n, height, width] bytes to words, area and box. Here and below, what reads dense masks returns whether each of
-// their bytes is 0 or 1.
+// dense [n, height, width] bytes to words, area and box. Here and below, a function that reads dense masks returns
+// whether each of their bytes is 0 or 1.
 bool pack_masks(Address dense, int64_t n, int64_t height, int64_t width, int threads, Address words, Address area,
                 Address box) {
   return without_gil([&] {

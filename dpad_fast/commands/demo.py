@@ -117,7 +117,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _interleaved(arms: Mapping[str, list[Job]]) -> list[Job]:
-    """Seed by seed, so that a demo that is looked at early has whole comparisons."""
+    """The runs seed by seed, so that an unfinished demo already has complete comparisons."""
     return [job for group in zip(*arms.values(), strict=True) for job in group]
 
 

@@ -1,4 +1,4 @@
-"""Pictures that annotations name: where they lie, how large they are, and where a writer puts them."""
+"""Pictures that annotations name: their paths, their sizes, and where a writer puts them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class PictureStore:
     def __init__(self, folder: Path, images: str | os.PathLike[str] | None) -> None:
         self._folder = folder
         self._images = None if images is None else Path(images).absolute()
-        self._kept: dict[str, str] = {}  # by the path that was copied
+        self._copied_names: dict[str, str] = {}  # by the path that was copied
         self._names: set[str] = set()
 
     def keep(self, image: ImageLike, stem: str, where: str) -> tuple[str, Size]:
@@ -109,8 +109,8 @@ class PictureStore:
             ValueError: the picture cannot be opened, or does not lie in `images`.
         """
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
-        if path is not None and path in self._kept:
-            name = self._kept[path]
+        if path is not None and path in self._copied_names:
+            name = self._copied_names[path]
             return name, self._size(image, where)
         size = self._size(image, where)
         if self._images is not None:
@@ -121,7 +121,7 @@ class PictureStore:
             _save(image, self._folder / name, where)
         else:
             shutil.copyfile(path, self._folder / name)
-            self._kept[path] = name
+            self._copied_names[path] = name
         return name, size
 
     def _relative(self, path: str | None, where: str) -> str:

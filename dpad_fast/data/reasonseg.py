@@ -69,7 +69,7 @@ def load(
             it should be: not to be decoded, a shape that labelme does not draw, `imageWidth` and `imageHeight` that
             are not the picture's; the message names the file and the field.
     """
-    return _each(_files(folder, encoding), encoding, on_error)
+    return _samples_of_files(_files(folder, encoding), encoding, on_error)
 
 
 def write(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> Path:
@@ -188,7 +188,9 @@ def list_ids(folder: str | os.PathLike[str], *, encoding: str | None = None) -> 
     return names, broken
 
 
-def _each(files: list[Path], encoding: str | None, on_error: Callable[[str], None] | None) -> Iterator[Sample]:
+def _samples_of_files(
+    files: list[Path], encoding: str | None, on_error: Callable[[str], None] | None
+) -> Iterator[Sample]:
     for file in files:
         try:
             yield from _samples(file, encoding)

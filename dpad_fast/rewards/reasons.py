@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# What is wrong with the text itself, whatever the ground truth and the picture; `reason in MALFORMED` counts those.
+# Faults of the text itself, whatever the ground truth and the picture; `reason in MALFORMED` counts them.
 MALFORMED = frozenset(
     {
         "no-tags",
@@ -32,7 +32,7 @@ _ZEROS = {
 
 
 def explain_zeros(columns: Mapping[str, Sequence[float]], reasons: list[str | None], terms: Sequence[str]) -> None:
-    """Gives completions that have no reason yet, but a term that is zero, the reason for it.
+    """Gives a reason to each completion that has a zero term and no reason yet.
 
     Args:
         columns: one value per completion and term.
