@@ -119,10 +119,11 @@ def _values(run: Sequence[Mapping[str, Any]], key: str) -> dict[float, float]:
 
 def _running_mean(values: Mapping[float, float], window: int) -> dict[float, float]:
     steps = sorted(values)
-    return {
-        step: round(sum(values[s] for s in (near := steps[max(0, i - window + 1) : i + 1])) / len(near), 6)
-        for i, step in enumerate(steps)
-    }
+    means = {}
+    for i, step in enumerate(steps):
+        near = steps[max(0, i - window + 1) : i + 1]
+        means[step] = round(sum(values[s] for s in near) / len(near), 6)
+    return means
 
 
 def _along(steps: Sequence[float], values: Mapping[float, float]) -> list[float | None]:
