@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from dpad_fast import coco_mask
 from dpad_fast.clip.images import find_pictures
 from dpad_fast.evaluate.results import number
+from dpad_fast.pictures import decoding, open_picture, upright, upright_size
 from dpad_fast.types import BoolMask, ImageLike, Size
 
 MASK_SIDE = 512
@@ -45,13 +47,24 @@ def thumbnail(image: ImageLike, side: int) -> tuple[Size, str]:
     Raises:
         ValueError: it cannot be read.
     """
-    picture = find_pictures([image], None)[0][0]
-    whole = Image.fromarray(picture.pixels().numpy())
+    whole, size = _opened(image, side)
     small = whole.copy()
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=72, method=2)
-    return whole.size, "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return size, "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _opened(image: ImageLike, side: int) -> tuple[Image.Image, Size]:
+    """A picture, upright, and its size; of a large JPEG file only as much is decoded as `side` needs."""
+    if not isinstance(image, str | os.PathLike):
+        pixels = Image.fromarray(find_pictures([image], None)[0][0].pixels().numpy())
+        return pixels, pixels.size
+    path = os.fspath(image)
+    with open_picture(path, path) as opened, decoding(path):
+        size = upright_size(opened)
+        opened.draft("RGB", (2 * side, 2 * side))
+        return upright(opened).convert("RGB"), size
 
 
 def small_mask(mask: BoolMask | None) -> dict[str, Any] | None:

@@ -78,8 +78,7 @@ def render(results: Sequence[tuple[str, Mapping[str, Any]]], options: Options | 
     if data["samples"]:
         parts.append(_gallery_html(lookup.notes))
     parts += [_settings(source) for source in sources if source.kind != "evaluate"]
-    title = ", ".join(_title(source) for source in sources)
-    return _page(title, parts, data, pictures)
+    return _page(_title(sources), parts, data, pictures)
 
 
 def write_report(
@@ -103,8 +102,11 @@ def write_report(
     return Path(path)
 
 
-def _title(source: Source) -> str:
-    return f"Training run {source.name}" if source.kind == "run" else source.name
+def _title(sources: Sequence[Source]) -> str:
+    names = ", ".join(source.name for source in sources)
+    if any(source.kind != "run" for source in sources):
+        return names
+    return f"Training run {names}" if len(sources) == 1 else f"Training runs {names}"
 
 
 def _sections(sources: Sequence[Source]) -> tuple[list[str], list[Any]]:
@@ -127,12 +129,12 @@ def _sections(sources: Sequence[Source]) -> tuple[list[str], list[Any]]:
 
 def _runs(runs: Sequence[Source], curves: list[Any]) -> list[str]:
     parts = []
-    for source in runs:
-        if source.content["after"]:
-            table = before_after(source.content, source.name)
-            parts.append("<h2>Before and after</h2>" + _table(_plain(table)))
     if len(runs) > 1:
-        parts.insert(0, "<h2>Runs side by side</h2>" + _table(_plain(runs_table(runs))))
+        parts.append("<h2>Runs side by side</h2>" + _table(_plain(runs_table(runs))))
+    tables = [_table(_plain(before_after(source.content, source.name))) for source in runs if source.content["after"]]
+    if tables:
+        within = "".join(f"<div>{table}</div>" for table in tables)
+        parts.append(f"<h2>Before and after</h2><div class='tables'>{within}</div>")
     histories = {source.name: lines for source in runs for lines in source.histories.values()}
     return [*parts, *_curves("h2", histories, curves)]
 

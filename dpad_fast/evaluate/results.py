@@ -111,7 +111,7 @@ def read_sources(results: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Sourc
             raise ValueError(f"{name} is of kind {kind!r:.80}; known: {', '.join(KINDS)}")
         try:
             _check_fields(content, kind)
-            own = _own_name(content, kind) or name
+            own = _own_name(content, kind) or name.removesuffix(".json")
             sources.append(_READERS[kind](_unique(own, [source.name for source in sources]), content))
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             # The fields' own fields: whoever changed the file by hand is told what was met, not where in our code.

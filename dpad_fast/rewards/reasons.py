@@ -55,8 +55,8 @@ def reason_of_zero(term: str, reason: str | None) -> str | None:
         reason: the completion's, or None.
 
     Returns:
-        The completion's reason where that is about its text or explains this term; else the code for this term; None
-        where there is none.
+        The completion's reason where that is about its text; else the code for this term; None where there is none.
     """
-    known = {name: code for code, names in _ZEROS.items() for name in names}
-    return reason if reason is not None and reason not in _ZEROS else known.get(term, reason)
+    if reason is not None and reason not in _ZEROS:
+        return reason
+    return next((code for code, names in _ZEROS.items() if term in names), None)

@@ -83,11 +83,11 @@ class Gallery {
   }
 
   facts(i) {
-    const parts = this.state.data.series.map((_, s) => this.state.iou(i, s))
-      .map((iou) => (iou === null ? "-" : iou.toFixed(2)));
-    const reason = (this.state.answers(i)[0] || {}).reason;
-    const ious = parts.length > 4 ? parts[this.state.lead] : parts.join(" / ");
-    return `IoU ${ious}${reason ? ` · ${reason}` : ""}`;
+    const { state } = this;
+    const sides = state.lead === state.base ? [state.lead] : [state.base, state.lead];
+    const ious = sides.map((s) => state.iou(i, s)).map((iou) => (iou === null ? "-" : iou.toFixed(2)));
+    const reason = (state.answers(i)[0] || {}).reason;
+    return `IoU ${ious.join(" \u2192 ")}${reason ? ` · ${reason}` : ""}`;
   }
 }
 
@@ -120,6 +120,7 @@ function fillPanel(panel, state, pictures, i) {
       answers.append(answerOf(name, sample, answer, pictures.of(i), state.layers));
     });
   });
+  answers.classList.toggle("alone", answers.children.length === 1);
   redrawPanel(panel, state);
 }
 
@@ -133,14 +134,16 @@ function answerOf(name, sample, answer, picture, layers) {
   frame.style.aspectRatio = `${size[0]} / ${size[1]}`;
   frame.style.maxWidth = `calc(60vh * ${(size[0] / size[1]).toFixed(4)})`;
   if (picture || sample.size) box.append(frame);
-  box.append(numbersOf(answer));
-  if (answer.terms) box.append(termsOf(answer.terms));
+  const words = element("div", "words");
+  box.append(words);
+  words.append(numbersOf(answer));
+  if (answer.terms) words.append(termsOf(answer.terms));
   for (const [title, text] of [["chain", answer.chain], ["description", answer.caption]]) {
-    if (text) box.append(element("h4", "", title), element("pre", "", text.trim()));
+    if (text) words.append(element("h4", "", title), element("pre", "", text.trim()));
   }
   const raw = element("details");
   raw.append(element("summary", "", "whole answer"), element("pre", "raw", answer.text));
-  if (answer.text) box.append(raw);
+  if (answer.text) words.append(raw);
   if (!answer.chain && !answer.caption) raw.open = true;
   return box;
 }

@@ -75,9 +75,9 @@ function drawLayers(canvas, sample, answer, layers) {
   pen.scale(scale, scale);
   const size = sample.size || [1, 1];
   const place = fitted(size, wide, high);
-  const sides = [
-    [sample, TRUTH, layers.truth, layers.truthMask, [5, 3]],
+  const sides = [  // the truth above the answer, dashed, so that both are seen where they are the same
     [answer || {}, ANSWER, layers.box, layers.mask, []],
+    [sample, TRUTH, layers.truth, layers.truthMask, [6, 5]],
   ];
   pen.imageSmoothingEnabled = false;
   for (const [side, colour, , withMask] of sides) {
@@ -95,13 +95,14 @@ function drawLayers(canvas, sample, answer, layers) {
     }
     pen.setLineDash([]);
     if (!layers.points) continue;
-    for (const [x, y] of side.points || []) dot(pen, place.x + x * fx, place.y + y * fy, colour);
+    const radius = colour === TRUTH ? 2.2 : 4;
+    for (const [x, y] of side.points || []) dot(pen, place.x + x * fx, place.y + y * fy, colour, radius);
   }
 }
 
-function dot(pen, x, y, colour) {
+function dot(pen, x, y, colour, radius) {
   pen.beginPath();
-  pen.arc(x, y, 3.5, 0, 2 * Math.PI);
+  pen.arc(x, y, radius, 0, 2 * Math.PI);
   pen.fillStyle = `rgb(${colour})`;
   pen.fill();
   pen.lineWidth = 1.2;
