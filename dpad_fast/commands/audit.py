@@ -1,8 +1,8 @@
 """Look for signs of reward hacking in results of `dpad-fast train`, `demo` and `evaluate`.
 
 Repeated tags, copied prompts, descriptions that echo the query or that many samples share, boxes of the whole picture,
-groups with equal descriptions or without variance, terms that never move: how many, with examples, and what each example
-would earn under each preset. Targets and pictures come from the records, from --data, or are drawn again.
+groups with equal descriptions or without variance, terms that never move: how many, with examples, and what each of
+these would earn under each preset. Targets and pictures come from the records, from --data, or are drawn again.
 """
 
 from __future__ import annotations

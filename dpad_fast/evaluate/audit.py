@@ -77,8 +77,8 @@ def audit(
         examples: so many of each check.
 
     Returns:
-        Per series {"name", "answers", "checks": findings as plain data}; per run with a log another one of its training,
-        with the checks that a log can answer.
+        Per series {"name", "answers", "checks": findings as plain data}; for the log of each run another one, with the
+        checks that a log can answer.
 
     Raises:
         ValueError: see `Lookup.find`.

@@ -38,7 +38,7 @@ class Earnings:
             reader: how its coordinates are read.
 
         Returns:
-            By preset {"total", "terms"}, with "left_out" where a term is left out; or {"why"} where it cannot be scored.
+            By preset {"total", "terms"}, with "left_out" where a term is; or {"why"} where it cannot be scored.
         """
         return {name: self._under(name, row, sample, reader) for name in PRESETS}
 
@@ -92,15 +92,28 @@ def _with_discriminative(
     terms, total = dict(found["terms"]), float(found["total"])
     if not config.needs_encoder or scored.needs_encoder:
         return {"total": round(total, 4), "terms": terms}
-    s1, s2 = number(row.get("s1")), number(row.get("s2"))
-    gated = config.gate and min(terms.get("think_format", 1.0), terms.get("answer_format", 1.0)) < 1
-    if gated:
-        terms[_TERM] = 0.0
-    elif s1 is None or s2 is None:
+    value = measured_discriminative(row, terms, config)
+    if value is None:
         return {"total": round(total, 4), "terms": terms, "left_out": [_TERM]}
-    else:
-        import torch
+    return {"total": round(total + config.weight(_TERM) * value, 4), "terms": {**terms, _TERM: value}}
 
-        first, second = torch.tensor(s1), torch.tensor(s2)
-        terms[_TERM] = float(reward_of(first, second, shape=config.shape, alpha=config.alpha, tau=config.tau))
-    return {"total": round(total + config.weight(_TERM) * terms[_TERM], 4), "terms": terms}
+
+def measured_discriminative(row: Row, terms: Mapping[str, float | None], config: RewardConfig) -> float | None:
+    """The discriminative term of the S1 and S2 that a record holds.
+
+    Args:
+        row: the record.
+        terms: its format terms.
+        config: its gate and shape.
+
+    Returns:
+        The term, 0 where the gate is shut; None where the record has no S1 and S2.
+    """
+    if config.gate and any((terms.get(name) or 0.0) < 1 for name in ("think_format", "answer_format")):
+        return 0.0
+    s1, s2 = number(row.get("s1")), number(row.get("s2"))
+    if s1 is None or s2 is None:
+        return None
+    import torch
+
+    return float(reward_of(torch.tensor(s1), torch.tensor(s2), shape=config.shape, alpha=config.alpha, tau=config.tau))

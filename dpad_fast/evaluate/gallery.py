@@ -8,12 +8,12 @@ from typing import Any
 
 from dpad_fast.evaluate.answers import scale_to, scaled
 from dpad_fast.evaluate.drawing import small_mask, thumbnail
+from dpad_fast.evaluate.earnings import measured_discriminative
 from dpad_fast.evaluate.lookup import Lookup, decode_mask, judge_of
 from dpad_fast.evaluate.measure import chain_of
 from dpad_fast.evaluate.results import Row, Series, box_of, iou_of, number, points_of
-from dpad_fast.ops.discriminative_reward import reward_of
 from dpad_fast.ops.polygons import rasterize_polygons
-from dpad_fast.rewards import RewardConfig, RewardScorer, parse_completion
+from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.reasons import reason_of_zero
 from dpad_fast.types import Sample, Size, Target
 
@@ -172,16 +172,9 @@ class Reader:
         sizes = None if self.config.coordinates != "pixel" or self.config.model_size is not None else [size]
         batch = self._scorer.score([text], [sample.target], model_sizes=sizes, on_error="row")
         terms = dict(next(batch.rows())["terms"])
-        s1, s2 = number(row.get("s1")), number(row.get("s2"))
         if "discriminative" in self.config.terms:
-            terms["discriminative"] = 0.0 if s1 is None or s2 is None else _discriminative(s1, s2, self.config)
+            terms["discriminative"] = measured_discriminative(row, terms, self.config) or 0.0
         return terms
-
-
-def _discriminative(s1: float, s2: float, config: RewardConfig) -> float:
-    import torch
-
-    return float(reward_of(torch.tensor(s1), torch.tensor(s2), shape=config.shape, alpha=config.alpha, tau=config.tau))
 
 
 def _mask_of(row: Row) -> dict[str, Any] | None:

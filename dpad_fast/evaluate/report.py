@@ -26,6 +26,7 @@ from dpad_fast.evaluate.tables import Table, before_after
 
 _BLOCK = 200  # pictures that are read at a time
 _SCRIPTS = ("vendor/uplot/uPlot.iife.min.js", "masks.js", "charts.js", "state.js", "gallery.js", "page.js")
+_LICENCE = "vendor/uplot/LICENSE"
 _STYLES = ("vendor/uplot/uPlot.min.css", "page.css")
 _KEYS = (
     ("j or right", "next sample"), ("k or left", "previous sample"), ("Esc", "close"), ("/", "search"),
@@ -213,7 +214,8 @@ def _settings(source: Source) -> str:
 
 
 def _page(title: str, parts: Sequence[str], data: Mapping[str, Any], pictures: Sequence[str | None]) -> str:
-    script, style = (_assets(names) for names in (_SCRIPTS, _STYLES))
+    licence = f"/*! uPlot (vendor/uplot)\n{_assets((_LICENCE,))}\n*/\n"
+    script, style = licence + _assets(_SCRIPTS), _assets(_STYLES)
     if not data["samples"]:
         parts = [*parts, f"<div hidden>{_gallery_html(())}</div>"]
     policy = (
@@ -224,7 +226,7 @@ def _page(title: str, parts: Sequence[str], data: Mapping[str, Any], pictures: S
         _json(f"pictures-{start // _BLOCK}", pictures[start : start + _BLOCK])
         for start in range(0, len(pictures), _BLOCK)
     )
-    return (
+    page = (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -234,6 +236,7 @@ def _page(title: str, parts: Sequence[str], data: Mapping[str, Any], pictures: S
         + "".join(parts)
         + f"</main>{_overlays()}{_json('data', data)}{blocks}<script>{script}</script></body></html>\n"
     )
+    return page.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is text that JSON can hold
 
 
 def _assets(names: Sequence[str]) -> str:
