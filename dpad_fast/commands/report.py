@@ -55,7 +55,7 @@ def read_results(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, An
         args: the parsed arguments.
 
     Returns:
-        (name, content) of each result, and where their samples are looked for.
+        (path, content) of each result, and where their samples are looked for.
 
     Raises:
         ValueError: a file is no result; names it.
@@ -67,7 +67,7 @@ def read_results(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, An
     if args.form is not None and args.data is None:
         raise ValueError("--form goes with --data")
     contents = [read_file(path) for path in args.result]
-    names = [path.name if path.name != "result.json" else str(path) for path in args.result]
+    names = [str(path / "result.json" if path.is_dir() else path) for path in args.result]
     folders = dict.fromkeys([Path(), *(path if path.is_dir() else path.parent for path in args.result)])
     return list(zip(names, contents, strict=True)), Lookup(args.data, args.form, tuple(folders))
 

@@ -54,7 +54,7 @@ def render(results: Sequence[tuple[str, Mapping[str, Any]]], options: Options | 
     """The page of some results, side by side.
 
     Args:
-        results: (name, content) of each: a `result.json` of `dpad-fast train` or `dpad-fast demo`, or the JSON of
+        results: (path, content) of each: a `result.json` of `dpad-fast train` or `dpad-fast demo`, or the JSON of
             `dpad-fast evaluate`.
         options: what it shows.
 

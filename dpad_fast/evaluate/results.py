@@ -96,7 +96,7 @@ def read_sources(results: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Sourc
     """Results in one shape.
 
     Args:
-        results: (name, content) of each; the name stands for results that have none of their own.
+        results: (path, content) of each; those of `evaluate` are called by the file, which need not be there.
 
     Returns:
         One source each; equal names get a number.
@@ -111,8 +111,8 @@ def read_sources(results: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Sourc
             raise ValueError(f"{name} is of kind {kind!r:.80}; known: {', '.join(KINDS)}")
         try:
             _check_fields(content, kind)
-            own = _own_name(content, kind) or name.removesuffix(".json")
-            sources.append(_READERS[kind](_unique(own, [source.name for source in sources]), content))
+            own = _unique(_own_name(content, kind, Path(name)), [source.name for source in sources])
+            sources.append(_READERS[kind](own, content))
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             # The fields' own fields: whoever changed the file by hand is told what was met, not where in our code.
             what = f"no {error}" if isinstance(error, KeyError) else error
@@ -127,9 +127,9 @@ def _check_fields(content: Mapping[str, Any], kind: str) -> None:
             raise ValueError(f"{name} is {found}")
 
 
-def _own_name(content: Mapping[str, Any], kind: str) -> str:
+def _own_name(content: Mapping[str, Any], kind: str, path: Path) -> str:
     if kind == "evaluate":
-        return ""
+        return path.parent.name if path.name == "result.json" else path.stem
     name = content["config"]["name"] if kind == "run" else content["title"]
     if not isinstance(name, str):
         raise ValueError(f"name: {name!r:.80} is no text")
