@@ -109,7 +109,9 @@ def _audited(series: Series, lookup: Lookup, earnings: Earnings, examples: int) 
         "repeated-tags": lambda a: signs.repeated_tags(a.told.get("text", "")),
         "prompt-copied": lambda a: signs.copied_prompt(a.told.get("text", ""), prompts(_query(a))),
         "caption-echoes-query": lambda a: signs.echoes(a.told.get("caption"), _query(a)),
-        "whole-picture-box": lambda a: signs.whole_picture(a.told.get("box"), _size(a)),
+        "whole-picture-box": lambda a: next(
+            (why for box in a.told.get("boxes", ()) if (why := signs.whole_picture(box, _size(a))) is not None), None
+        ),
         "common-caption": _common(answers),
     }
     findings = []

@@ -11,7 +11,7 @@ from dpad_fast.evaluate.drawing import small_mask, thumbnail
 from dpad_fast.evaluate.earnings import measured_discriminative
 from dpad_fast.evaluate.lookup import Lookup, decode_mask, judge_of
 from dpad_fast.evaluate.measure import chain_of
-from dpad_fast.evaluate.results import Row, Series, box_of, iou_of, number, points_of
+from dpad_fast.evaluate.results import Row, Series, boxes_of, iou_of, number, points_of
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.reasons import reason_of_zero
@@ -19,7 +19,7 @@ from dpad_fast.types import Sample, Size, Target
 
 THUMB, THUMB_OF_MANY, MANY = 224, 128, 1000
 """Longest side of a thumbnail in pixels, that beyond `MANY` samples, and `MANY`."""
-_MAX_POINTS = 64
+_MOST_DRAWN = 64  # boxes or points of an answer
 
 
 def gallery(series: Sequence[Series], lookup: Lookup, thumb: int | None = None, limit: int = 0) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _unknown(name: str, groups: Sequence[Mapping[str, Sequence[Row]]]) -> dict[s
     """A sample of which no more is known than a record says."""
     queries = (row.get("query") for rows in groups for row in rows.get(name, ()))
     query = next((query for query in queries if isinstance(query, str)), "")
-    return {"id": name, "query": query, "size": None, "box": None, "points": [], "mask": None}
+    return {"id": name, "query": query, "size": None, "boxes": [], "points": [], "mask": None}
 
 
 def _described(sample: Sample, side: int, lookup: Lookup) -> tuple[dict[str, Any], str | None]:
@@ -95,8 +95,8 @@ def _described(sample: Sample, side: int, lookup: Lookup) -> tuple[dict[str, Any
         "id": sample.id,
         "query": sample.query,
         "size": None if size is None else list(size),
-        "box": box_of(target.box),
-        "points": points_of(target.points),
+        "boxes": boxes_of([target.box, *(box for box, _ in target.objects)]),
+        "points": points_of([*(target.points or ()), *(point for _, point in target.objects)]),
         "mask": small_mask(mask),
     }
     return told, picture
@@ -141,8 +141,8 @@ class Reader:
             "text": text,
             "chain": chain if isinstance(chain, str) else chain_of(text) if "<think>" in text else None,
             "caption": caption if isinstance(caption, str) else parsed.get("caption"),
-            "box": box_of(row.get("box")) if known else parsed.get("box"),
-            "points": (points_of(row.get("points")) if known else parsed.get("points", []))[:_MAX_POINTS],
+            "boxes": (boxes_of(row.get("boxes") or [row.get("box")]) if known else parsed["boxes"])[:_MOST_DRAWN],
+            "points": (points_of(row.get("points")) if known else parsed["points"])[:_MOST_DRAWN],
             "mask": _mask_of(row),
             "iou": _rounded(iou_of(row)),
             "s1": number(row.get("s1")),
@@ -161,9 +161,12 @@ class Reader:
         caption = answer.caption
         if size is not None and answer.fields_ok:
             answer = scaled(answer, scale_to(size, self.config.coordinates, None))
-        if answer.box is None and answer.objects:
-            answer = replace(answer, box=answer.objects[0][0])
-        return {"caption": caption, "box": box_of(answer.box), "points": points_of(answer.points)}
+        parts = answer.objects or ()
+        return {
+            "caption": caption,
+            "boxes": boxes_of([answer.box, *(box for box, _ in parts)]),
+            "points": points_of([*(answer.points or ()), *(point for _, point in parts)]),
+        }
 
     def _scores(self, row: Row, text: str, sample: Sample, size: Size | None) -> Mapping[str, float | None]:
         """Every term of a record that has none: those of the judge, where the target is known."""

@@ -252,6 +252,16 @@ def box_of(value: Any) -> list[float] | None:
     return numbers if numbers is not None and len(numbers) == 4 else None
 
 
+def boxes_of(value: Any) -> list[list[float]]:
+    """The boxes of a list, each once; what follows the four numbers of one, such as its confidence, is left out."""
+    found: list[list[float]] = []
+    for entry in value if isinstance(value, list | tuple) else ():
+        box = box_of(entry[:4] if isinstance(entry, list | tuple) else entry)
+        if box is not None and box not in found:
+            found.append(box)
+    return found
+
+
 def points_of(value: Any) -> list[list[float]]:
     """The (x, y) of a list that are two finite numbers."""
     if not isinstance(value, list | tuple):

@@ -18,7 +18,7 @@ from dpad_fast.evaluate.lookup import Lookup, decode_mask
 from dpad_fast.evaluate.report import Options, render, write_report
 from dpad_fast.evaluate.results import read_sources, series_of
 from dpad_fast.evaluate.tables import Table, before_after, compare
-from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&</pre>\u2028\ud800"
 NUMBER = {"value": 0.5, "error": 0.1, "units": 8}
@@ -159,7 +159,7 @@ def test_a_run_is_data_and_nothing_is_loaded(tmp_path):
     assert answer["text"] == f"{EVIL} 3"
     assert (answer["iou"], answer["s1"], answer["s2"], answer["tokens"]) == (0.53, 0.3, 0.2, 20)
     assert data["samples"][3]["query"] == shapes.sample(9000, 3).query
-    assert data["samples"][3]["box"] == list(shapes.sample(9000, 3).target.box)
+    assert data["samples"][3]["boxes"] == [list(shapes.sample(9000, 3).target.box)]
     assert all(picture.startswith("data:image/webp;base64,") for picture in data["pictures"])
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert seen.tags.count("table") == 2  # before and after, and the keys
@@ -236,13 +236,30 @@ def test_evaluate_records_hold_box_masks_and_the_picture(photographs, tmp_path):
     sample, answer = data["samples"][0], data["answers"][0][0][0]
     target = photographs[0].target
     assert data["series"][0]["name"] == "theirs"
-    assert (sample["box"], sample["size"]) == (list(target.box), list(target.image_size))
+    assert (sample["boxes"], sample["size"]) == ([list(target.box)], list(target.image_size))
     np.testing.assert_array_equal(decode_mask(sample["mask"]), target.mask)
     np.testing.assert_array_equal(decode_mask(answer["mask"]), target.mask)
-    assert (answer["box"], answer["points"]) == ([1, 2, 30, 40], [[3, 4], [5, 6]])
+    assert (answer["boxes"], answer["points"]) == ([[1, 2, 30, 40]], [[3, 4], [5, 6]])
     assert answer["terms"] == {"think_format": [1, None], "answer_format": [0, "no-json"]}
     assert "<td>strict: gIoU</td><td>0.250</td>" in page
     assert "<td>s1</td><td>0.500 ± 0.100</td>" in page
+
+
+def test_answers_of_several_objects(photographs):
+    """Their boxes have a confidence; without records' own boxes they are read from the text."""
+    several = record(photographs[0], boxes=[[1, 2, 30, 40, 0.5], [5, 5, 9, 9, 0.25], "x"])
+    _, data = check(render([("x.json", {"records": [several]})]))
+    assert data["answers"][0][0][0]["boxes"] == [[1, 2, 30, 40], [5, 5, 9, 9]]
+    result = run_result(text="<think>t</think><answer>[]</answer>")
+    objects = [{"bbox_2d": [1, 2, 30, 40], "point_2d": [3, 4]}, {"bbox_2d": [5, 5, 9, 9], "point_2d": [6, 6]}]
+    result["config"] = TrainConfig(
+        rewards={"preset": "vision-reasoner"}, evaluation=EvaluationConfig(data=HeldOutConfig(path="gone.jsonl"))
+    ).as_dict()
+    for rows in result["records"].values():
+        rows[0] = {**rows[0], "text": f"<think>t</think><answer>{json.dumps(objects)}</answer>"}
+    _, data = check(render([("r", result)]))
+    answer = data["answers"][0][0][0]
+    assert (answer["boxes"], answer["points"]) == ([[1, 2, 30, 40], [5, 5, 9, 9]], [[3, 4], [6, 6]])
 
 
 def test_pictures_that_are_not_there_are_said(photographs):

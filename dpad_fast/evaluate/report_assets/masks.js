@@ -89,8 +89,7 @@ function drawLayers(canvas, sample, answer, layers) {
     pen.strokeStyle = `rgb(${colour})`;
     pen.lineWidth = 2;
     pen.setLineDash(dashes);
-    if (withBox && side.box) {
-      const [x1, y1, x2, y2] = side.box;
+    for (const [x1, y1, x2, y2] of withBox ? side.boxes || [] : []) {
       pen.strokeRect(place.x + x1 * fx, place.y + y1 * fy, (x2 - x1) * fx, (y2 - y1) * fy);
     }
     pen.setLineDash([]);
