@@ -107,7 +107,9 @@ def _audited(series: Series, lookup: Lookup, earnings: Earnings, examples: int) 
     prompts = _prompts(series)
     by_answer: dict[str, Callable[[_Answer], str | None]] = {
         "repeated-tags": lambda a: signs.repeated_tags(a.told.get("text", "")),
-        "prompt-copied": lambda a: signs.copied_prompt(a.told.get("text", ""), prompts(_query(a))),
+        "prompt-copied": lambda a: (
+            signs.copied_prompt(a.told.get("text", ""), prompts) or signs.only_the_query(a.told.get("chain"), _query(a))
+        ),
         "caption-echoes-query": lambda a: signs.echoes(a.told.get("caption"), _query(a)),
         "whole-picture-box": lambda a: next(
             (why for box in a.told.get("boxes", ()) if (why := signs.whole_picture(box, _size(a))) is not None), None
@@ -171,14 +173,12 @@ def _size(answer: _Answer) -> tuple[int, int] | None:
     return None if answer.sample is None else answer.sample.target.image_size
 
 
-def _prompts(series: Series) -> Callable[[str], list[str]]:
-    """What the model was asked: the run's own prompt, or any of the named ones."""
+def _prompts(series: Series) -> list[str]:
+    """What the model was asked, without the question: the run's own prompt, or any of the named ones."""
     config = None if series.config is None else config_of(series.config)
     if config is None:
-        return lambda query: [prompt_text(name, query) for name in TEMPLATES]
-    coordinates = config.reward_config().coordinates
-    system = [config.data.system_prompt] if config.data.system_prompt else []
-    return lambda query: [*system, prompt_text(config.data.prompt, query, coordinates)]
+        return [prompt_text(name, "") for name in TEMPLATES]
+    return [config.data.system_prompt, prompt_text(config.data.prompt, "", config.reward_config().coordinates)]
 
 
 def _finding(

@@ -27,7 +27,7 @@ class Earnings:
 
     def __init__(self, encoder: ClipEncoder | None = None) -> None:
         self._encoder = encoder
-        self._scorers: dict[tuple[str, str, Size | None], tuple[RewardConfig, RewardScorer]] = {}
+        self._scorers: dict[tuple[str, str, Size | None, bool], tuple[RewardConfig, RewardScorer]] = {}
 
     def of(self, row: Row, sample: Sample | None, reader: RewardConfig) -> dict[str, dict[str, Any]]:
         """What one answer would earn.
@@ -47,7 +47,7 @@ class Earnings:
             return {"why": "the sample is not known: give --data"}
         if not isinstance(row.get("text"), str):
             return {"why": "the record has no text"}
-        config, scorer = self._scorer(name, reader)
+        config, scorer = self._scorer(name, reader, sample.target.points is not None)
         if config.needs_encoder and self._encoder is not None and sample.image is None:
             return {"why": "the picture is not there"}
         target = _target(sample.target, config)
@@ -64,15 +64,22 @@ class Earnings:
         found = next(batch.rows())
         if "error" in found:
             return {"why": found["error"]}
-        return _with_discriminative(found, row, config, scorer.config)
+        terms = dict(found["terms"])
+        total, left_out = float(found["total"]), [term for term in config.terms if term not in terms]
+        if _TERM in left_out and (value := measured_discriminative(row, terms, config)) is not None:
+            left_out.remove(_TERM)
+            terms[_TERM], total = value, total + config.weight(_TERM) * value
+        earned = {"total": round(total, 4), "terms": terms}
+        return earned | {"left_out": left_out} if left_out else earned
 
-    def _scorer(self, name: str, reader: RewardConfig) -> tuple[RewardConfig, RewardScorer]:
-        key = (name, reader.coordinates, reader.model_size)
+    def _scorer(self, name: str, reader: RewardConfig, has_points: bool) -> tuple[RewardConfig, RewardScorer]:
+        """The preset, and a scorer of those of its terms that can be scored."""
+        key = (name, reader.coordinates, reader.model_size, has_points)
         if key not in self._scorers:
             config = RewardConfig.preset(name, coordinates=reader.coordinates, model_size=reader.model_size)
-            without = replace(config, terms=tuple(term for term in config.terms if term != _TERM))
-            used = config if self._encoder is not None else without
-            self._scorers[key] = config, RewardScorer(used, self._encoder if config.needs_encoder else None)
+            out = ([] if has_points else ["point_l1"]) + ([_TERM] if self._encoder is None else [])
+            used = replace(config, terms=tuple(term for term in config.terms if term not in out))
+            self._scorers[key] = config, RewardScorer(used, self._encoder if used.needs_encoder else None)
         return self._scorers[key]
 
 
@@ -83,19 +90,6 @@ def _target(target: Target, config: RewardConfig) -> Target | str:
     if target.box is None or target.points is None:
         return "the target has no box and point"
     return replace(target, objects=((target.box, target.points[0]),))
-
-
-def _with_discriminative(
-    found: Mapping[str, Any], row: Row, config: RewardConfig, scored: RewardConfig
-) -> dict[str, Any]:
-    """The score with the term that the scorer left out, from the similarities that were measured."""
-    terms, total = dict(found["terms"]), float(found["total"])
-    if not config.needs_encoder or scored.needs_encoder:
-        return {"total": round(total, 4), "terms": terms}
-    value = measured_discriminative(row, terms, config)
-    if value is None:
-        return {"total": round(total, 4), "terms": terms, "left_out": [_TERM]}
-    return {"total": round(total + config.weight(_TERM) * value, 4), "terms": {**terms, _TERM: value}}
 
 
 def measured_discriminative(row: Row, terms: Mapping[str, float | None], config: RewardConfig) -> float | None:

@@ -21,7 +21,7 @@ from dpad_fast.evaluate.drawing import Histories, curve_panels
 from dpad_fast.evaluate.gallery import gallery
 from dpad_fast.evaluate.lookup import Lookup
 from dpad_fast.evaluate.results import Source, number, read_sources, series_of
-from dpad_fast.evaluate.side_by_side import measured_table, runs_table
+from dpad_fast.evaluate.side_by_side import measured_tables, runs_table
 from dpad_fast.evaluate.tables import Table, before_after
 
 _BLOCK = 200  # pictures that are read at a time
@@ -122,7 +122,7 @@ def _sections(sources: Sequence[Source]) -> tuple[list[str], list[Any]]:
         parts += _runs(runs, curves)
     measured = [source for source in sources if source.kind == "evaluate"]
     if measured:
-        parts.append("<h2>Measured</h2>" + _table(_plain(measured_table(measured))))
+        parts.append("<h2>Measured</h2>" + "".join(_table(_plain(table)) for table in measured_tables(measured)))
         notes = [(source.name, note) for source in measured for note in source.content.get("notes") or []]
         parts += [f"<p class='note'>{escape(f'{name}: {note}')}</p>" for name, note in notes]
     return parts, curves

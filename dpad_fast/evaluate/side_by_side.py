@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dpad_fast.evaluate.measure import METRICS
@@ -34,32 +34,51 @@ def runs_table(runs: Sequence[Source]) -> Table:
     return Table("After training", ("metric", *(source.name for source in runs)), tuple(rows), (note,))
 
 
-def measured_table(measured: Sequence[Source]) -> Table:
-    """What `dpad-fast evaluate` counted and measured, a column per file.
+def measured_tables(measured: Sequence[Source]) -> list[Table]:
+    """What `dpad-fast evaluate` counted and measured.
 
     Args:
         measured: its outputs.
 
     Returns:
-        One row per number that one of them has; protocols in front of their metrics.
+        A table of protocols, a row per protocol and file, where there are any; and one of all else, a column per file.
     """
-    columns = [_numbers(source.content) for source in measured]
+    tables = []
+    by_protocol = {
+        (protocol, source.name): found
+        for source in measured
+        for protocol, metrics in _mappings(source.content.get("protocols")).items()
+        if (found := _numbers(metrics))
+    }
+    if by_protocol:
+        names = list(dict.fromkeys(name for found in by_protocol.values() for name in found))
+        order = list(dict.fromkeys(protocol for protocol, _ in by_protocol))
+        rows = [
+            (protocol if len(measured) == 1 else f"{protocol}, {file}", *(found.get(name, "-") for name in names))
+            for (protocol, file), found in sorted(by_protocol.items(), key=lambda pair: order.index(pair[0][0]))
+        ]
+        tables.append(Table("Protocols", ("", *names), tuple(rows)))
+    columns = [
+        {name: _text(source.content[name]) for name in _COUNTS if source.content.get(name) is not None}
+        | _numbers(source.content.get("metrics"))
+        for source in measured
+    ]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [(name, *(column.get(name, "-") for column in columns)) for name in names]
-    return Table("Measurements", ("", *(source.name for source in measured)), tuple(rows))
+    return [*tables, Table("Measurements", ("", *(source.name for source in measured)), tuple(rows))]
 
 
-def _numbers(content: Mapping[str, Any]) -> dict[str, str]:
-    found = {name: _text(content[name]) for name in _COUNTS if content.get(name) is not None}
-    protocols = content.get("protocols")
-    for protocol, metrics in protocols.items() if isinstance(protocols, dict) else ():
-        if isinstance(metrics, dict):
-            found |= {f"{protocol}: {name}": _text(value) for name, value in metrics.items() if _is_number(value)}
-    metrics = content.get("metrics")
-    for name, value in metrics.items() if isinstance(metrics, dict) else ():
-        if _is_number(value):
-            found[METRICS[name].label if name in METRICS else str(name)] = _text(value)
-    return found
+def _mappings(value: Any) -> dict[str, Any]:
+    return {str(name): entry for name, entry in value.items()} if isinstance(value, dict) else {}
+
+
+def _numbers(metrics: Any) -> dict[str, str]:
+    """Every number of a mapping by its label, as text."""
+    return {
+        METRICS[name].label if name in METRICS else name: _text(value)
+        for name, value in _mappings(metrics).items()
+        if _is_number(value)
+    }
 
 
 def _is_number(value: Any) -> bool:

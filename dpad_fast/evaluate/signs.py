@@ -62,6 +62,22 @@ def copied_prompt(text: str, prompts: Sequence[str]) -> str | None:
     return None
 
 
+def only_the_query(chain: str | None, query: str) -> str | None:
+    """Whether a chain is hardly more than the query.
+
+    Args:
+        chain: the reasoning, or None.
+        query: the question.
+
+    Returns:
+        The query where the chain holds all of it, it has at least `SHORTEST` words, and the chain has few others (a
+        share of `ALIKE` is the query's); else None.
+    """
+    said, asked = words(chain or ""), words(query)
+    holds = f" {' '.join(asked)} " in f" {' '.join(said)} "
+    return query if holds and len(asked) >= max(SHORTEST, ALIKE * len(said)) else None
+
+
 def echoes(caption: str | None, query: str) -> str | None:
     """Whether a description is the query again.
 

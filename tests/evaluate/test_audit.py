@@ -134,7 +134,9 @@ def test_where_it_cannot_be_scored_it_says_why():
     assert unknown["examples"][0]["earns"]["dpad"] == {"why": "the sample is not known: give --data"}
     truth = {"box": [1, 1, 9, 9], "points": None, "mask": None}
     partly = audited([row(answer(extra="</think>"), "elsewhere", truth=truth)])["repeated-tags"]["examples"][0]["earns"]
-    assert "targets[0].points is missing" in partly["dpad"]["why"]
+    assert partly["dpad"]["left_out"] == ["point_l1"]  # the gate is shut, so that "discriminative" is known
+    assert partly["dpad"]["total"] == partly["dpad"]["terms"]["answer_format"]
+    assert partly["dpad-released"]["left_out"] == ["point_l1", "discriminative"]
     assert partly["vision-reasoner"] == {"why": "the target has no box and point"}
     nowhere = {"box": None, "mask": {"size": [2, 2], "counts": [4]}}
     (example,) = audited([row("<think><think>", "elsewhere", truth=nowhere)])["repeated-tags"]["examples"]
@@ -152,6 +154,10 @@ def test_signs_by_hand():
     assert signs.copied_prompt("locate the red one and write that", [prompt]) is None
     assert signs.copied_prompt("find the red one now", ["find the red one"]) == "find the red one"
     assert signs.copied_prompt("the red", ["the red"]) is None  # too short to be a copy
+    assert signs.only_the_query("the big red one?", "The big red one.") == "The big red one."
+    assert signs.only_the_query("so it is the big red one", "the big red one") is None  # four of seven words
+    assert signs.only_the_query("the red one", "the red one") is None  # too short to be a copy
+    assert signs.only_the_query(None, "the big red one") is None
     assert signs.echoes("this is the red one, yes", "The red one.") is not None
     assert signs.echoes("one red the", "the red one") is not None
     assert signs.echoes("a red bus", "the red one") is None
