@@ -86,10 +86,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A number, with its standard error where it has one."""
+    """A count as it is; a measure with three digits, and its standard error where it has one."""
+    told = value.get("value") if isinstance(value, dict) else value
     error = number(value.get("error")) if isinstance(value, dict) else None
-    told = number(value["value"] if isinstance(value, dict) else value)
-    if told is None:
+    if number(told) is None:
         return "-"
-    text = f"{told:.0f}" if float(told).is_integer() and error is None else f"{told:.3f}"
+    text = str(told) if isinstance(told, int) else f"{told:.3f}"
     return text if error is None else f"{text} ± {error:.3f}"

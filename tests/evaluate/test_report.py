@@ -227,7 +227,7 @@ def test_evaluate_records_hold_box_masks_and_the_picture(photographs, tmp_path):
     content = {
         "n": 2,
         "missing": 0,
-        "protocols": {"strict": {"gIoU": 0.25}},
+        "protocols": {"strict": {"gIoU": 0.0, "n": 2}},
         "metrics": {"s1": NUMBER},
         "records": rows,
     }
@@ -241,11 +241,11 @@ def test_evaluate_records_hold_box_masks_and_the_picture(photographs, tmp_path):
     np.testing.assert_array_equal(decode_mask(answer["mask"]), target.mask)
     assert (answer["boxes"], answer["points"]) == ([[1, 2, 30, 40]], [[3, 4], [5, 6]])
     assert answer["terms"] == {"think_format": [1, None], "answer_format": [0, "no-json"]}
-    assert "<th scope='col'></th><th scope='col'>gIoU</th>" in page
-    assert "<tr><td>strict</td><td>0.250</td></tr>" in page
+    assert "<th scope='col'></th><th scope='col'>gIoU</th><th scope='col'>n</th>" in page
+    assert "<tr><td>strict</td><td>0.000</td><td>2</td></tr>" in page
     both = render([("theirs.json", content), ("other.json", {**content, "protocols": {"lisa": {"gIoU": 0.5}}})])
-    assert "<td>strict, theirs</td><td>0.250</td>" in both
-    assert "<td>lisa, other</td><td>0.500</td>" in both
+    assert "<td>strict, theirs</td><td>0.000</td><td>2</td>" in both
+    assert "<td>lisa, other</td><td>0.500</td><td>-</td>" in both
     assert "<td>s1</td><td>0.500 ± 0.100</td>" in page
 
 
