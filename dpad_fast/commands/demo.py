@@ -194,6 +194,6 @@ def _run(args: argparse.Namespace) -> int:
     write_json(args.out / "result.json", result)
     from dpad_fast.evaluate.report import write_report
 
-    report = write_report(result, args.out / "report.html")
+    report = write_report([("result.json", result)], args.out / "report.html")
     say(f"{result['seconds']:.0f} s in all. Numbers: {args.out / 'result.json'}  report: {report}")
     return 0

@@ -45,3 +45,18 @@ def explain_zeros(columns: Mapping[str, Sequence[float]], reasons: list[str | No
                 for i, value in enumerate(columns[name]):
                     if value == 0 and reasons[i] is None:
                         reasons[i] = code
+
+
+def reason_of_zero(term: str, reason: str | None) -> str | None:
+    """Why a term is zero, where only the completion's first reason is known.
+
+    Args:
+        term: its name.
+        reason: the completion's, or None.
+
+    Returns:
+        The completion's reason where that is about its text; else the code for this term; None where there is none.
+    """
+    if reason is not None and reason not in _ZEROS:
+        return reason
+    return next((code for code, names in _ZEROS.items() if term in names), None)
