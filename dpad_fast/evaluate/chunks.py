@@ -98,7 +98,7 @@ def _start(settings: Settings) -> None:
 
 
 def _end_with_parent() -> None:
-    """Workers wait for work on a pipe that they hold open themselves: a killed parent would leave them there for good."""
+    """Workers wait for work on a pipe that they hold open themselves, so that they would outlive a killed parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
