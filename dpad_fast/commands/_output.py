@@ -55,6 +55,11 @@ def prepare(*paths: str | None) -> None:
             files.prepare(path)
 
 
+def is_file(path: str | None) -> bool:
+    """Whether results of a path end up in a file of their own: it is named, and no device, pipe or standard output."""
+    return path is not None and path != STDOUT and not (os.path.exists(path) and not os.path.isfile(path))
+
+
 def spare(outputs: Mapping[str, _Path | None], inputs: Iterable[_Path | None]) -> None:
     """Refuse results that would be written over what the command reads, through links and `..` too.
 

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     Found = Mapping[str | None, Mapping[str, Interval]]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> int:
     """Measure predictions and print tables.
 
     Args:
         args: the parsed arguments, with defaults filled in.
+        policy: what the predictions are of, for the JSON; None where they are somebody's.
 
     Returns:
         The exit status.
@@ -37,12 +38,13 @@ def run(args: argparse.Namespace) -> int:
     from dpad_fast.evaluate import summary
 
     settings = settings_of(args)
+    extra = {} if policy is None else {"policy": dict(policy)}
     with _side(args.json) as side_path, _measured(args, args.predictions, settings, side_path) as (side, met):
         sums = summary.count(_records(side), settings.protocols)
         if not sums.records:
             raise ValueError(f"no sample of {args.data} is left to measure")
         found = summary.estimates(sums)
-        head = _head(args, settings, sums, found, met)
+        head = _head(args, settings, sums, found, met) | extra
         if args.compare is not None:
             head["comparison"] = _compared(args, settings, sums)
         tables = _ruler_tables.tables(args, settings, sums, head, found)
@@ -115,9 +117,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
         resize=args.resize,
         encoder=args.encoder,
         tokenizer=args.tokenizer,
-        folder="." if source == "-" else os.path.abspath(os.path.dirname(source)),
-        archive=os.path.abspath(source) if source.endswith(".npz") else None,
+        **_places(source),
     )
+
+
+def _places(source: str) -> dict[str, Any]:
+    """Where masks of predictions are: fields of `Settings`."""
+    folder = "." if source == "-" else os.path.abspath(os.path.dirname(source))
+    return {"folder": folder, "archive": os.path.abspath(source) if source.endswith(".npz") else None}
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -130,7 +137,7 @@ def _size(text: str) -> tuple[int, int]:
 @contextlib.contextmanager
 def _side(path: str | None) -> Iterator[Path]:
     """The file of finished chunks: beside FILE until the result is written, else a temporary file."""
-    if path is None or path == _output.STDOUT or _is_special(path):
+    if not _output.is_file(path):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / "chunks"
         return
@@ -149,10 +156,6 @@ def _has_chunks(side: Path) -> bool:
         return bool(file.readline() and file.readline())
 
 
-def _is_special(path: str) -> bool:
-    return os.path.exists(path) and not os.path.isfile(path)
-
-
 @contextlib.contextmanager
 def _measured(
     args: argparse.Namespace, source: str, settings: Settings, path: Path
@@ -161,6 +164,7 @@ def _measured(
     from dpad_fast.evaluate.predictions import Coverage, Predictions, items
 
     predictions = Predictions(source)
+    settings = replace(settings, **_places(source))
     met = Coverage()
     zero = args.missing == "count-zero"
     met_items = items(
@@ -169,10 +173,11 @@ def _measured(
     asked = {
         "settings": asdict(settings),
         "data": os.path.abspath(args.data),
+        "data_files": digest(args.data),
         "form": args.form,
         "missing": args.missing,
         "unknown": args.unknown,
-        "predictions": _digest(source),
+        "predictions": digest(source),
     }
     side, written = chunks.open_side(path, asked)
     with side, contextlib.closing(predictions):
@@ -193,14 +198,24 @@ def _warned(encoder: str, met: Iterator[Item], quiet: bool) -> Iterator[Item]:
     yield from met
 
 
-def _digest(source: str) -> str:
+def digest(source: str) -> str:
+    """What changes where a file or folder does: of a file its bytes, of a folder's files names, sizes and times.
+
+    Args:
+        source: a path; any other text is its own digest.
+    """
+    found = hashlib.sha256()
+    if os.path.isdir(source):
+        for path in sorted(path for path in Path(source).rglob("*") if path.is_file()):
+            state = path.stat()
+            found.update(f"{path.relative_to(source)}\n{state.st_size} {state.st_mtime_ns}\n".encode())
+        return found.hexdigest()
     if source == "-" or not os.path.isfile(source):
         return source
     with open(source, "rb") as file:
-        digest = hashlib.sha256()
         for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+            found.update(block)
+    return found.hexdigest()
 
 
 def _records(side: IO[str]) -> Iterator[dict[str, Any]]:
@@ -270,6 +285,8 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     form = readers.FORMATS[settings.format]
     space = settings.model_size or settings.processor or form.space
     words = "x".join(map(str, space)) if isinstance(space, tuple) else space
+    if met.sized and space == form.space:
+        words = "as each line says"
     words = (
         "picture (the format's are those of the model; --model-size or --processor says them)"
         if (words == readers.MODEL)
@@ -317,7 +334,7 @@ def _write(path: str | None, head: Mapping[str, Any], side: IO[str]) -> None:
     if path == _output.STDOUT:
         _stream(sys.stdout, head, side)
         return
-    if _is_special(path):
+    if not _output.is_file(path):
         with open(path, "w", encoding="utf-8") as device:
             _stream(device, head, side)
         return

@@ -48,7 +48,7 @@ def tables(
             )
         )
     heading = ("protocol", *(column.label for column in columns), "n", "dropped", "not as strict")
-    tables = [Table(args.predictions, heading, tuple(rows))]
+    tables = [Table(args.policy or args.predictions, heading, tuple(rows))]
     general = [
         (column.label, _shown(found[None][column.key], column.percent))
         for column in summary.GENERAL
@@ -78,5 +78,5 @@ def _comparison_table(args: argparse.Namespace, comparison: Mapping[str, Any]) -
             rows.append(
                 (f"{name}: {key}", f"{value['value']:+.4f}", span, "-" if "p" not in value else f"{value['p']:.3f}")
             )
-    title = f"{args.predictions} minus {args.compare}, on {comparison['n']} samples"
+    title = f"{args.policy or args.predictions} minus {args.compare}, on {comparison['n']} samples"
     return Table(title, ("metric", "difference", "95 % interval", "p"), tuple(rows))

@@ -2,8 +2,9 @@
 
 Predictions are a JSONL of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a folder of
 ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are file names
-without their ending, with -0, -1, ... for pictures with several queries. A checkpoint is measured on held-out scenes of
-the shapes world, by sampling. Protocols and formats: docs/evaluation.md.
+without their ending, with -0, -1, ... for pictures with several queries. With --policy a policy answers the samples of
+--data first. A checkpoint is measured on held-out scenes of the shapes world, by sampling. Protocols and formats:
+docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpad_fast.commands import _output
+from dpad_fast.commands import _output, _policy
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ _OF_PREDICTIONS: dict[str, Any] = {
     "workers": 1,
     "table": "text",
 }
-_OF_CHECKPOINTS = {"seed": 9000}
+_OF_CHECKPOINTS: dict[str, Any] = {"seed": 9000}
+# Every sample has an answer, and the lines say what it refers to.
+_NOT_OF_POLICIES = ("missing", "unknown", "model_size", "processor", "resize")
+_OF_POLICIES = {**_OF_PREDICTIONS, **_policy.DEFAULTS}
+_NAMED = {"--shapes": "--shapes SCENES, for a checkpoint,"}
+_KINDS = {"predictions": _OF_PREDICTIONS, "--shapes": _OF_CHECKPOINTS, "--policy": _OF_POLICIES}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 1)")
     parser.add_argument("--table", choices=["text", "markdown", "latex"], help="how tables are printed (default: text)")
     parser.add_argument("--shapes", type=int, metavar="SCENES", help="sample the checkpoint on so many held-out scenes")
-    parser.add_argument("--seed", type=int, help="with --shapes: world of the held-out scenes (default: 9000)")
+    parser.add_argument("--seed", type=int, help="of sampling; with --shapes, of their world (default: 9000)")
+    _policy.add_arguments(parser)
     parser.add_argument(
         "--encoder", help="CLIP for S1 and S2 (shipped name, folder or hub name); with --data none by default"
     )
@@ -101,8 +108,10 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     _settle(args)
-    _output.spare({"--json": args.json}, [args.predictions, args.data, args.compare])
-    _output.prepare(args.json)
+    _output.spare({"--json": args.json, "--completions": args.completions}, [args.predictions, args.data, args.compare])
+    _output.prepare(args.json, args.completions)
+    if args.policy is not None:
+        return _policy.run(args)
     if args.shapes is None:
         from dpad_fast.commands import _ruler
 
@@ -130,26 +139,35 @@ def run(args: argparse.Namespace) -> int:
 
 def _settle(args: argparse.Namespace) -> None:
     """Fill in defaults; an option that the chosen kind of subject does not look at is refused."""
-    if (args.subject is None) == (args.predictions is None):
-        raise ValueError("--predictions FILE is missing" if args.subject is None else "two predictions are named")
+    kind = "predictions" if args.shapes is None else "--shapes"
+    if args.policy is not None:
+        if args.shapes is not None or args.subject is not None or args.predictions is not None:
+            other = "--shapes" if args.shapes is not None else "predictions"
+            raise ValueError(f"--policy is given and {other}, too; give one")
+        kind = "--policy"
+    elif (args.subject is None) == (args.predictions is None):
+        missing = "--predictions FILE is missing (or --policy NAME_OR_FOLDER)"
+        raise ValueError(missing if args.subject is None else "two predictions are named")
     args.predictions = args.predictions if args.subject is None else args.subject
-    mine, other = (_OF_PREDICTIONS, _OF_CHECKPOINTS) if args.shapes is None else (_OF_CHECKPOINTS, _OF_PREDICTIONS)
-    for name in other:
-        if getattr(args, name) is not None:
-            option = "--" + name.replace("_", "-")
-            raise ValueError(
-                f"{option} goes with {'--shapes SCENES, for a checkpoint' if args.shapes is None else 'predictions'}, "
-                f"not with {'predictions' if args.shapes is None else '--shapes'}"
-            )
-    for name, default in mine.items():
+    _refuse_others(args, kind)
+    for name, default in _KINDS[kind].items():
         if getattr(args, name) is None:
             setattr(args, name, default)
-    if args.shapes is None and args.data is None and not _stored(args):
+    if args.shapes is None and args.data is None and not (kind == "predictions" and _stored(args)):
         raise ValueError("--data FOLDER is missing (or --shapes SCENES, for a checkpoint)")
     if args.shapes is not None and not 1 <= args.shapes <= 1_000_000:
         raise ValueError(f"--shapes must be at least 1 and at most 1,000,000, got {args.shapes}")
     if args.seed is not None and not 0 <= args.seed < 1 << 63:
         raise ValueError(f"--seed must be at least 0 and below 2^63, got {args.seed}")
+
+
+def _refuse_others(args: argparse.Namespace, kind: str) -> None:
+    known = {name: set(options) for name, options in _KINDS.items()}
+    known["--policy"] -= set(_NOT_OF_POLICIES)
+    for name in sorted({name for options in known.values() for name in options} - known[kind]):
+        if getattr(args, name) is not None:
+            kinds = [_NAMED.get(other, other) for other, options in known.items() if name in options]
+            raise ValueError(f"--{name.replace('_', '-')} goes with {' or '.join(kinds)}, not with {kind}")
 
 
 def _stored(args: argparse.Namespace) -> bool:

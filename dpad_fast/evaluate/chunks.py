@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -91,8 +92,17 @@ def _start(settings: Settings) -> None:
     global _ruler
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _ruler = Ruler(settings)
+
+
+def _end_with_parent() -> None:
+    """Workers wait for work on a pipe that they hold open themselves, so that they would outlive a killed parent."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _measure(chunk: list[Item]) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ from typing import IO, Any
 
 from dpad_fast.evaluate import mask_files
 from dpad_fast.evaluate.ruler import Item, Line
+from dpad_fast.model_size import whole_size
 from dpad_fast.terminal import read_stdin
+from dpad_fast.types import Size
 
 _AT_ONCE = 32  # samples of a ReasonSeg folder that are looked up together
 
@@ -137,12 +139,24 @@ def _line(place: str, raw: bytes) -> tuple[str, Line]:
     values = _loaded(place, raw)
     if isinstance(values, dict) and isinstance(values.get("id"), str):
         if isinstance(values.get("completion"), str):
-            return values["id"], Line(place, text=values["completion"])
+            return values["id"], Line(place, text=values["completion"], model_size=_size(place, values))
         if values.get("mask") is not None and "completion" not in values:
             return values["id"], Line(place, mask=values["mask"])
     raise ValueError(
         f'{place} must be {{"id": text, "completion": text}} or {{"id": text, "mask": run lengths or path}}'
     )
+
+
+def _size(place: str, values: dict[str, Any]) -> Size | None:
+    given = values.get("model_size")
+    if given is None:
+        return None
+    try:
+        if not isinstance(given, list):
+            raise ValueError("no list")
+        return whole_size(given, "model_size")
+    except ValueError:
+        raise ValueError(f"{place}: model_size must be [width, height] in whole pixels, got {given!r:.80}") from None
 
 
 @dataclass
@@ -154,12 +168,14 @@ class Coverage:
         missing: samples without one.
         unknown: ids of predictions that the data does not hold.
         broken: what is wrong with files of the data that could not be read.
+        sized: whether a prediction says itself what its coordinates refer to.
     """
 
     answered: int = 0
     missing: int = 0
     unknown: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    sized: bool = False
 
 
 def items(
@@ -195,6 +211,7 @@ def items(
         lines = predictions.lines(sample.id)
         met.answered += bool(lines)
         met.missing += not lines
+        met.sized |= any(line.model_size is not None for line in lines)
         if lines or zero_missing:
             yield Item(sample, lines)
     _settle_unknown(predictions, data, seen, skip_unknown, met)
@@ -217,7 +234,9 @@ def _of_reasonseg(
     asked = [name for name in known if zero_missing or name in predictions]
     for first in range(0, len(asked), _AT_ONCE):
         for name, sample in reasonseg.find(data, asked[first : first + _AT_ONCE], points=False).items():
-            yield Item(sample, predictions.lines(name), _is_later(name, names, data))
+            lines = predictions.lines(name)
+            met.sized |= any(line.model_size is not None for line in lines)
+            yield Item(sample, lines, _is_later(name, names, data))
 
 
 def _is_later(name: str, names: set[str], data: str) -> bool:

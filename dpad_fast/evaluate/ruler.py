@@ -31,11 +31,13 @@ class Line:
         place: "FILE:NUMBER", for messages.
         text: the completion, or None.
         mask: run lengths, a path, or the name of an array of the archive; or None.
+        model_size: (width, height) that the completion's coordinates refer to, where the line says it.
     """
 
     place: str
     text: str | None = None
     mask: Any = None
+    model_size: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ class Ruler:
         pairs: list[tuple[Item, Line | None]] = [(item, line) for item in items for line in item.lines or (None,)]
         readings = [None if line is None or line.text is None else self._read(line.text) for _, line in pairs]
         scale = [
-            self._factors(item.sample) if reading is not None else (1.0, 1.0)
-            for (item, _), reading in zip(pairs, readings, strict=True)
+            self._factors(item.sample, line) if reading is not None else (1.0, 1.0)
+            for (item, line), reading in zip(pairs, readings, strict=True)
         ]
         answers = [None if r is None else in_pixels(r.answer, f) for r, f in zip(readings, scale, strict=True)]
         masks = self._masks(pairs, readings, answers)
@@ -161,16 +163,23 @@ class Ruler:
     def _read(self, text: str) -> Reading:
         return readers.read(self.form, text, self.geometry)
 
-    def _factors(self, sample: Sample) -> Point:
+    def _factors(self, sample: Sample, line: Line | None) -> Point:
         """From the answer's coordinates to the picture's pixels."""
+        size, model = _size(sample), self._model_size(sample, line)
+        return size[0] / model[0], size[1] / model[1]
+
+    def _model_size(self, sample: Sample, line: Line | None) -> Size:
+        """What coordinates of an answer refer to: as an option says, else its line, else the format."""
         size = _size(sample)
         model: Size | None = self.settings.model_size
         if model is None and self.settings.processor is not None:
             model = model_size_for(size, self.processor)
+        if model is None and line is not None:
+            model = line.model_size
         if model is None:
             space = self.form.space
             model = (1000, 1000) if space == readers.NORM else space if isinstance(space, tuple) else size
-        return size[0] / model[0], size[1] / model[1]
+        return model
 
     def _masks(
         self, pairs: list[tuple[Item, Line | None]], readings: list[Reading | None], answers: list[Completion | None]
@@ -283,7 +292,7 @@ class Ruler:
             [sample.target for sample in samples],
             [sample.image for sample in samples],
             image_keys=[sample.id for sample in samples],
-            model_sizes=[sample.target.image_size for sample in samples],
+            model_sizes=[self._model_size(pairs[i][0].sample, pairs[i][1]) for i in some],
         )
         for i, row in zip(some, batch.rows(), strict=True):
             for name, key in (("s1", "roi"), ("s2", "aoi")):
