@@ -155,7 +155,7 @@ class RewardScorer:
         Returns:
             A handle with `result(timeout)` and `done()`, which can be awaited; it raises what `score` would.
         """
-        texts, truths, shown, keys, sizes = map(_kept, (completions, targets, images, image_keys, model_sizes))
+        texts, truths, shown, keys, sizes = map(kept, (completions, targets, images, image_keys, model_sizes))
         return self._background.submit(lambda: self._begin(texts, truths, shown, keys, sizes, on_error), self._finish)
 
     def _begin(
@@ -170,7 +170,7 @@ class RewardScorer:
         """Everything that needs no encoder."""
         timer = Timer(dict.fromkeys(_STAGES, 0.0))
         errors = RowErrors(on_error)
-        count = _check_lengths(completions, targets, images, model_sizes)
+        count = check_lengths(completions, targets, images, model_sizes)
         encoded = self.config.needs_encoder
         pictures, index = ([], []) if images is None else find_pictures(images, image_keys, errors, contents=encoded)
         timer.lap("geometry")
@@ -370,14 +370,15 @@ def _check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: R
                 errors.add(row, error)
 
 
-def _kept(column: Any) -> Any:
+def kept(column: Any) -> Any:
     """A column as it is now; what is none is refused with the batch."""
     return list(column) if isinstance(column, Iterable) and not isinstance(column, str) else column
 
 
-def _check_lengths(
+def check_lengths(
     completions: Sequence[str], targets: Sequence[Any], images: Sequence[Any] | None, sizes: ModelSizes | None
 ) -> int:
+    """N, where all columns have N entries; else a `ValueError` that names the one."""
     if isinstance(completions, str):
         raise ValueError("completions must be a list of strings, got one string")
     optional = {"images": images, "model_sizes": None if callable(sizes) else sizes}
