@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -207,12 +208,14 @@ def make_app(server: ScoreServer) -> Any:
     app.add_api_route("/healthz", server.health, methods=["GET"])
     app.add_api_route("/metrics", server.metric, methods=["GET"])
     _describe(app)
-    app.add_exception_handler(Refusal, _raised)
-    app.add_exception_handler(Exception, _raised)
+    for kind in (Refusal, HTTPException, Exception):
+        app.add_exception_handler(kind, _raised)
     return Guard(app, server.settings, server.metrics)
 
 
 async def _raised(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):  # no such place, no such method
+        error = Refusal(error.status_code, str(error.detail))
     if not isinstance(error, Refusal):  # a fault of ours; the guard logs it
         error = Refusal(500, f"the server failed: {type(error).__name__}: {error}"[:500])
     body, headers = refusal_parts(error)

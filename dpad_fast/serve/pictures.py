@@ -92,9 +92,10 @@ def read_inside(root: str | None, path: str, most: int) -> bytes | None:
         handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Refusal(422, f"a picture's path is no file: {path!r:.200}")
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise Refusal(422, f"a picture's path is no file: {path!r:.200}")
         content = file.read(most + 1)
     if len(content) > most:
         raise Refusal(413, f"a picture has more than {most} bytes: {path!r:.200}")

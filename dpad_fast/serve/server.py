@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -62,4 +63,14 @@ def serve(server: ScoreServer, listening: socket.socket, ready: Callable[[str], 
             if not self.should_exit:
                 ready(address)
 
-    Announced(config).run(sockets=[listening])
+    running = Announced(config)
+
+    def stop(*_: object) -> None:
+        running.should_exit = True
+
+    # uvicorn raises the signal again when it has stopped, which would look like a process that was killed.
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        running.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
