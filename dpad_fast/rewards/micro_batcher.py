@@ -44,8 +44,9 @@ class ScoredRow:
     error: str | None
 
     def for_log(self) -> dict[str, float | str]:
-        """A flat row whose keys are the same for every completion of a configuration: some trainers take the keys of
-        the first sample for all.
+        """A flat row with the same keys for every completion of a configuration.
+
+        Some trainers take the keys of the first sample for all.
 
         Returns:
             "total", every term, "s1" and "s2" (NaN where there is none), "s1_over_s2", "malformed" and "unscored" (0 or
@@ -83,9 +84,9 @@ class _Job:
 class MicroBatcher:
     """Collects rows for a moment and scores them at once; every caller gets what `scorer.score` gives for its rows.
 
-    A batch begins with its first row and is scored `window_ms` later, or as soon as it has `max_batch` rows, by a single
-    thread. What arrives meanwhile is the next batch. A row that cannot be scored is left unscored with a reason, and one
-    that makes the scorer fail raises for its own caller; all others get their scores.
+    A batch begins with its first row and is scored `window_ms` later, or as soon as it has `max_batch` rows, by a
+    single thread. What arrives meanwhile is the next batch. A row that cannot be scored is left unscored with a reason,
+    and one that makes the scorer fail raises for its own caller; all others get their scores.
 
     Args:
         scorer: a `RewardScorer`, or anything with its `score` and `config`.
@@ -178,7 +179,9 @@ class MicroBatcher:
         image_keys: Sequence[Hashable] | None = None,
         model_sizes: Sequence[Any] | None = None,
     ) -> Future[ScoreBatch]:
-        """Hands in N rows of one caller, as `RewardScorer.score(..., on_error="row")` takes them; `model_sizes` is a list.
+        """Hands in N rows of one caller, as `RewardScorer.score(..., on_error="row")` takes them.
+
+        `model_sizes` is a list here, and no function.
 
         Returns:
             A future of their `ScoreBatch`; `timings` are those of the whole batch.

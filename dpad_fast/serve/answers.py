@@ -50,7 +50,9 @@ class Answers:
                 task = known[1]
         done, _ = await asyncio.wait({task}, timeout=wait_s)
         if not done:
-            raise Refusal(503, f"not scored within {wait_s:g} s; ask again with the same {'id' if name else 'rows'}", retry_s=5)
+            raise Refusal(
+                503, f"not scored within {wait_s:g} s; ask again with the same {'id' if name else 'rows'}", retry_s=5
+            )
         return task.result()
 
     async def _kept(self, name: str, digest: bytes, work: Callable[[], Awaitable[bytes]]) -> bytes:

@@ -87,7 +87,7 @@ class ScoreServer:
         )
 
     async def slime(self, request: Request) -> Response:
-        """slime's `--rm-url`: one sample, one number."""
+        """Slime's `--rm-url`: one sample, one number."""
 
         def rows(given: SlimeRequest) -> Rows:
             answers = [foreign.without_end(given.response)]
@@ -226,9 +226,7 @@ def _post(app: Any, path: str, endpoint: Any, model: type[BaseModel], reply: Any
     """An endpoint that reads its body itself, beside the event loop, and is documented all the same."""
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
-    app.add_api_route(
-        path, endpoint, methods=["POST"], response_model=reply, responses=_REFUSALS, openapi_extra=body
-    )
+    app.add_api_route(path, endpoint, methods=["POST"], response_model=reply, responses=_REFUSALS, openapi_extra=body)
 
 
 def _describe(app: Any) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import uuid
+import weakref
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class RemoteScorer:
         self._known: dict[str, dict[str, None]] = {address: {} for address in urls}
         self._about: _About | None = None
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        weakref.finalize(self, self._transport.close)
 
     @property
     def config(self) -> RewardConfig:
@@ -147,11 +149,11 @@ class RemoteScorer:
         model_sizes: ModelSizes | None = None,
         on_error: str = "raise",
     ) -> PendingScore:
-        """`score` in the background: returns at once a handle with `result(timeout)` and `done()` that can be awaited."""
+        """`score` in the background: returns at once a handle as `RewardScorer.score_async` does."""
         columns = [kept(column) for column in (completions, targets, images, image_keys, model_sizes)]
         if self._threads is None or self._threads[0] != os.getpid():
             self._threads = (os.getpid(), ThreadPoolExecutor(8, "dpad-remote"))
-        return PendingScore(self._threads[1].submit(self.score, *columns, on_error))
+        return PendingScore(self._threads[1].submit(lambda: self.score(*columns, on_error=on_error)))
 
     def close(self) -> None:
         """Ends the connections; a later call makes new ones."""
@@ -257,8 +259,8 @@ class RemoteScorer:
             found = _right(reply)
             if found.headers.get(wire.SCORER_ID.lower(), "") != self._servers().identity:
                 raise ValueError(
-                    f"{server.url} scores otherwise than the server that was asked first: its configuration, encoder or "
-                    "version is another"
+                    f"{server.url} scores otherwise than the server that was asked first: its configuration, encoder "
+                    "or version is another"
                 )
             return found.json()
 

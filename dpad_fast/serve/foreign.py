@@ -20,26 +20,31 @@ from dpad_fast.types import ScoreBatch, Target
 
 # What a tokenizer writes behind an answer when special tokens are kept: <|im_end|>, <|endoftext|>, </s>, <eos> ...
 _ENDS = re.compile(r"(?:<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<pad>|\s)+\Z")
-_TAILS = (400, 200, 100, 50, 25)
+_TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|<image>)")
+_TAIL = 25  # characters
 
 
 def response_of(query: str, prompt: str, index: int) -> str:
     """The response in a query of OpenRLHF, which is the decoded prompt and response in one.
 
-    The prompt may have been cut at its front, and placeholders of its pictures repeated; so its end is looked for, as
-    much of it as is found, at its first place. What the response itself repeats of it comes later.
+    The prompt may have been cut at its front, and have placeholders repeated or a first token put before it. Where
+    more than that differs, its last words are looked for, at their first place: what the response itself repeats of
+    the prompt comes later and hides nothing.
 
     Raises:
-        Refusal: 422, the prompt's end is not in the query.
+        Refusal: 422, the prompt is not in the query.
     """
-    if query.startswith(prompt):
-        return without_end(query[len(prompt) :])
-    for length in _TAILS:
-        tail = prompt[-length:]
-        place = query.find(tail) if len(tail) >= min(_TAILS) else -1
-        if place >= 0:
-            return without_end(query[place + len(tail) :])
-    raise Refusal(422, f"query[{index}] does not hold the end of prompts[{index}], so the response cannot be told apart")
+    for start in range(max(len(prompt) - _TAIL, 0) + 1):
+        if query.startswith(prompt[start:]):
+            return without_end(query[len(prompt) - start :])
+    parts = (f"(?:{re.escape(part)})+" if i % 2 else re.escape(part) for i, part in enumerate(_TOKEN.split(prompt)))
+    found = re.match(r"(?:<s>|<bos>|<\|[^<>|\s]{1,40}\|>|\s){0,3}?" + "".join(parts), query)
+    place = -1 if found is None else found.end()
+    if found is None and len(prompt) >= _TAIL and prompt[-_TAIL:] in query:
+        place = query.index(prompt[-_TAIL:]) + _TAIL
+    if place < 0:
+        raise Refusal(422, f"query[{index}] does not hold the end of prompts[{index}]: where does the response begin?")
+    return without_end(query[place:])
 
 
 def without_end(response: str) -> str:
@@ -87,7 +92,7 @@ def read_rows(
 
 
 def openrlhf_reply(batch: ScoreBatch, config: RewardConfig) -> dict[str, Any]:
-    """OpenRLHF's answer: totals, the same in units of the weights' sum (it filters by 0..1), and numbers for its logs."""
+    """OpenRLHF's answer: totals, the same divided by the weights' sum (it filters by 0..1), and numbers for its logs."""
     totals = totals_of(batch)
     weights = sum(abs(config.weight(name)) for name in config.terms) or 1.0
     logs = {f"dpad/{name}": column.tolist() for name, column in batch.terms.items()}
@@ -136,5 +141,3 @@ def said(error: Exception) -> str:
     shown = [f"{'.'.join(str(part)[:40] for part in p['loc']) or 'body'}: {p['msg']}" for p in problems[:4]]
     more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
     return "; ".join(shown)[:800] + more
-
-

@@ -159,7 +159,9 @@ class _Pictures:
         """The bytes that are held; raises where pictures are missing."""
         if self._missing:
             missing = list(self._missing)
-            raise Refusal(409, f"{len(missing)} pictures are not known here; PUT /pictures/SHA256 them", missing=missing)
+            raise Refusal(
+                409, f"{len(missing)} pictures are not known here; PUT /pictures/SHA256 them", missing=missing
+            )
         return self._bytes
 
     def _find(self, entry: PictureIn, name: str) -> Stored | None:

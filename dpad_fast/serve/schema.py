@@ -68,7 +68,9 @@ class ScoreRequest(_Strict):
     """N rows, as the arguments of `RewardScorer.score`."""
 
     completions: list[str | TextIn | FailureIn]
-    targets: Annotated[list[str | TextIn | TargetIn | FailureIn], Field(description="ground truths, or solutions' text")]
+    targets: Annotated[
+        list[str | TextIn | TargetIn | FailureIn], Field(description="ground truths, or solutions' text")
+    ]
     images: list[PictureIn] | None = None
     image_keys: Annotated[
         list[int | None] | None, Field(description="numbers: pictures of equal numbers must be equal")

@@ -57,7 +57,7 @@ def serve(server: ScoreServer, listening: socket.socket, ready: Callable[[str], 
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
-    class Announced(uvicorn.Server):  # type: ignore[misc]  # Any where uvicorn is not installed
+    class Announced(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if not self.should_exit:

@@ -62,6 +62,8 @@ class Settings:
 class Refusal(Exception):
     """A request that is not answered: a status, a reason, and headers."""
 
-    def __init__(self, status: int, reason: str, *, missing: list[str] | None = None, retry_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, *, missing: list[str] | None = None, retry_s: int | None = None
+    ) -> None:
         super().__init__(reason)
         self.status, self.reason, self.missing, self.retry_s = status, reason, missing or [], retry_s

@@ -96,7 +96,12 @@ class Transport:
             return up[self._turn % len(up)]
 
     def send(
-        self, server: Server, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        server: Server,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply | None:
         """One request to one server; None where it did not answer or wants to be asked later."""
         sent = {"Content-Type": "application/json", **(headers or {})}
@@ -133,6 +138,7 @@ class Transport:
 
     def close(self) -> None:
         """Ends the connections that are kept."""
+        self._fresh()
         with self._lock:
             for server in self.servers:
                 while server.idle:

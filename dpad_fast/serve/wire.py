@@ -1,4 +1,4 @@
-"""What client and server send each other: JSON in which texts, targets, pictures and scores are to the bit what they were.
+"""What client and server send each other: JSON that keeps texts, targets, pictures and scores to the bit.
 
 Numbers are written as the shortest decimals that read back as the same number; NaN is null. Pictures travel as bytes,
 under the SHA-256 of them; masks as COCO run lengths; text that is no Unicode (lone surrogates) as base64.
@@ -87,7 +87,7 @@ def mask_out(mask: Any) -> dict[str, Any]:
 
 
 def mask_in(size: Sequence[int], counts: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """bool [H, W]; a `ValueError` where the run lengths do not fill it."""
+    """Bool [H, W]; a `ValueError` where the run lengths do not fill it."""
     decoded = coco_mask.decode({"size": list(size), "counts": counts.encode("ascii", "replace")})
     return np.ascontiguousarray(decoded).astype(np.bool_)
 
@@ -95,7 +95,7 @@ def mask_in(size: Sequence[int], counts: str) -> np.ndarray[Any, np.dtype[np.boo
 def picture_out(source: Any, name: str) -> PictureBytes:
     """What `source_of` found, other than a path, as bytes that give the scorer the same pixels.
 
-    A PIL image is sent turned as its EXIF says: as PPM where it is RGB or grey, else as PNG or TIFF, whichever keeps it.
+    A PIL image is sent turned as its EXIF says: as PPM where it is RGB or grey, else as PNG or TIFF, what keeps it.
 
     Raises:
         ValueError: it is no image that could be scored, or no format keeps its mode; begins with `name`.

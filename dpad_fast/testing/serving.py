@@ -1,4 +1,4 @@
-"""What tests and benchmarks of the server share: a server in a process of its own, and requests that mean it no good."""
+"""What tests and benchmarks of the server share: one in a process of its own, and requests that mean it no good."""
 
 from __future__ import annotations
 
@@ -138,9 +138,10 @@ ESCAPES = (
     "../x", "/etc/passwd", "a/../../x", "....//x", "/proc/self/environ", "/dev/zero", "/dev/stdin", "link", "out/x",
     "..\\x", "%2e%2e/x", "~/x", "\0", "a\0b", "/", "..", "x" * 4000, "file:///etc/passwd", "./../" * 50 + "etc/passwd",
 )  # fmt: skip
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1e308, 10**30, "", "x", "\ud800", [], {}, [[]], {"error": 5}, {"error": "x" * 3000}, [None] * 3,
-    {"base64": "!"}, {"sha256": "0" * 64}, {"sha256": "0"}, {"path": 7}, {"base64": "", "path": "a"}, {"x": 1}, "9" * 5000,
+    {"base64": "!"}, {"sha256": "0" * 64}, {"sha256": "0"}, {"path": 7}, {"base64": "", "path": "a"}, {"x": 1},
+    "9" * 5000,
     {"box": [1, 2, 3]}, {"box": ["1", "2", "3", "4"]}, {"mask": {"size": [1 << 20, 1 << 20], "counts": "0"}},
     {"mask": {"size": [-1, 5], "counts": "0"}}, {"mask": {"size": [5, 5], "counts": "\uffff"}}, {"polygons": [[[1]]]},
     {"mask": {"size": [72, 96], "counts": "A" * 50000}}, {"base64": "AAAA", "shape": [1 << 20, 1 << 20, 3]},
@@ -165,13 +166,17 @@ def hostile_request(rng: random.Random) -> tuple[bytes, bool]:
         deep = rng.choice(("[", '{"a":', '{"completions":[', '[{"text":')) * rng.choice((50, 5000, 100_000))
         return request("POST", path, deep.encode()), False
     if kind == 4:
-        content = rng.choice((bomb(60_000, 60_000), bomb(1 << 30, 1 << 30), bomb(20_000, 20_000), b"\x89PNG" + bytes(99)))
+        content = rng.choice(
+            (bomb(60_000, 60_000), bomb(1 << 30, 1 << 30), bomb(20_000, 20_000), b"\x89PNG" + bytes(99))
+        )
         image = {"base64": base64.b64encode(content).decode()}
         return request("POST", "/score", json.dumps(score_body(images=[image])).encode()), False
     if kind == 5:
         return request("POST", "/score", json.dumps(score_body(images=[{"path": rng.choice(ESCAPES)}])).encode()), False
     if kind == 6:
-        label = {"solution": shared.SOLUTION, "image": rng.choice(ESCAPES)} | rng.choice(({}, {"x": 1}, {"image_size": 3}))
+        label = {"solution": shared.SOLUTION, "image": rng.choice(ESCAPES)} | rng.choice(
+            ({}, {"x": 1}, {"image_size": 3})
+        )
         value = rng.choice((json.dumps(label), label, "{" * 50, rng.choice(_VALUES)))
         if path == "/slime":
             return request("POST", path, json.dumps({"prompt": 1, "response": "x", "label": value}).encode()), False

@@ -16,6 +16,8 @@ COVERED = {
     "demo": "setting seeds steps scenes out workers policy encoder",
     "report": "result out quiet",
     "data": "world out count seed rebuild data cache cache_bytes encoder backend device threads quiet",
+    "serve": "preset config set encoder backend precision device threads cache host port token_file insecure root "
+    "window_ms max_batch queue body_mb picture_mb store_mb timeout quiet",
     "bench": "arguments",
     "info": "json",
 }

@@ -234,7 +234,7 @@ def test_rows_for_logs_have_the_same_keys_whatever_happened(scorer):
 
 def test_a_batcher_is_refused_by_name_where_it_cannot_go(scorer):
     batcher = df.MicroBatcher(scorer)
-    with pytest.raises(TypeError, match="a MicroBatcher cannot be pickled.*ScorerSpec"):
+    with pytest.raises(TypeError, match=r"a MicroBatcher cannot be pickled.*ScorerSpec"):
         pickle.dumps(batcher)
     read, write = os.pipe()
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Through the server everything is what `scorer.score` gives, bit for bit: values, reasons, messages, whatever is sent."""
+"""Through the server everything is what `scorer.score` gives, bit for bit, whatever is sent."""
 
 import asyncio
 import json
@@ -101,7 +101,9 @@ def test_every_field_of_a_target(remote, scorer):
         shared.SOLUTION,
         df.Target(box=(20 + third, 12.1, 64, 52 - third), points=((30, 24 + third), (50, 40)), mask=mask, ignore=~mask),
         df.Target(box=TARGET.box, points=TARGET.points, polygons=([[20.1, 12], [64, 12], [64, 52 - third]],)),
-        df.Target(box=TARGET.box, points=TARGET.points, other_boxes=((0, 0, 9.5, 9),), text="words \ud800 of no unicode"),
+        df.Target(
+            box=TARGET.box, points=TARGET.points, other_boxes=((0, 0, 9.5, 9),), text="words \ud800 of no unicode"
+        ),
         df.Target(box=(64, 52, 20, 12), points=TARGET.points),
         df.Target(objects=((TARGET.box, (30.0, 24.0)),)),
         df.Target(),
@@ -238,7 +240,7 @@ def test_trl_takes_it_where_a_scorer_goes(remote, scorer):
 
 
 def test_a_call_in_pieces(running, scorer):
-    """A server that takes few rows and small bodies gets a large call in pieces; messages name the rows of the whole."""
+    """For a server that takes few rows and small bodies; messages name the rows of the whole."""
     client = df.RemoteScorer(running.url, retry_s=20)
     client._about = client._servers().__class__(
         client._servers().identity, client.config, rows=7, body=3000, picture=1 << 20

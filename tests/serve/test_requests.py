@@ -157,9 +157,16 @@ def metric(port, name):
 
 
 def test_metrics_count(running):
-    names = ("dpad_malformed_total", 'dpad_rows_total{outcome="unscored"}', "dpad_batch_rows_count", "dpad_batch_seconds_sum")
+    names = (
+        "dpad_malformed_total",
+        'dpad_rows_total{outcome="unscored"}',
+        "dpad_batch_rows_count",
+        "dpad_batch_seconds_sum",
+    )
     before = [metric(running.port, name) for name in names]
-    post(running.port, score_body(3, completions=["?", "?", shared.completion()], targets=[shared.SOLUTION] * 2 + ["no"]))
+    post(
+        running.port, score_body(3, completions=["?", "?", shared.completion()], targets=[shared.SOLUTION] * 2 + ["no"])
+    )
     after = [metric(running.port, name) for name in names]
     assert [b - a for a, b in zip(before, after, strict=True)][:3] == [2, 1, 1]
     assert after[3] > before[3]
