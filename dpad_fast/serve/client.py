@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import uuid
 import weakref
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dpad_fast.clip.images import source_of
-from dpad_fast.model_size import whole_size
-from dpad_fast.pictures import what_was_said
 from dpad_fast.rewards.background import PendingScore
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.scorer import check_lengths, kept
 from dpad_fast.rewards.spaces import ModelSizes
-from dpad_fast.row_errors import RowErrors, moved, no_text
-from dpad_fast.row_images import size_of
+from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.serve import wire
+from dpad_fast.serve.outgoing import (
+    Rows,
+    body_of,
+    digests_of,
+    file_bytes,
+    key_entries,
+    size_entries,
+    target_entry,
+    text_entry,
+)
 from dpad_fast.serve.transport import Reply, Server, Transport
 from dpad_fast.types import ScoreBatch, Target
 
@@ -41,15 +45,6 @@ class _About:
     rows: int
     body: int
     picture: int
-
-
-@dataclass
-class _Rows:
-    """The rows of a call, ready to be sent."""
-
-    columns: dict[str, list[Any] | None]
-    names: dict[str, str]
-    pictures: dict[str, bytes]
 
 
 class RemoteScorer:
@@ -150,10 +145,10 @@ class RemoteScorer:
         on_error: str = "raise",
     ) -> PendingScore:
         """`score` in the background: returns at once a handle as `RewardScorer.score_async` does."""
-        columns = [kept(column) for column in (completions, targets, images, image_keys, model_sizes)]
+        texts, truths, shown, keys, sizes = map(kept, (completions, targets, images, image_keys, model_sizes))
         if self._threads is None or self._threads[0] != os.getpid():
             self._threads = (os.getpid(), ThreadPoolExecutor(8, "dpad-remote"))
-        return PendingScore(self._threads[1].submit(lambda: self.score(*columns, on_error=on_error)))
+        return PendingScore(self._threads[1].submit(self.score, texts, truths, shown, keys, sizes, on_error))
 
     def close(self) -> None:
         """Ends the connections; a later call makes new ones."""
@@ -175,20 +170,20 @@ class RemoteScorer:
             self._about = _About(identity, config, limits["rows"], limits["body"], limits["picture"])
         return self._about
 
-    def _rows(self, completions: Any, targets: Any, images: Any, keys: Any, sizes: Any) -> _Rows:
-        made = _Rows({}, {}, {})
-        made.columns["completions"] = [_text(text, f"completions[{i}]") for i, text in enumerate(completions)]
+    def _rows(self, completions: Any, targets: Any, images: Any, keys: Any, sizes: Any) -> Rows:
+        made = Rows({}, {}, {})
+        made.columns["completions"] = [text_entry(text, f"completions[{i}]") for i, text in enumerate(completions)]
         seen: dict[int, Any] = {}  # a group's completions share a target
         made.columns["targets"] = [
-            seen[id(target)] if id(target) in seen else seen.setdefault(id(target), _target(target, i))
+            seen[id(target)] if id(target) in seen else seen.setdefault(id(target), target_entry(target, i))
             for i, target in enumerate(targets)
         ]
         shown = None if images is None else list(images)
         made.columns["images"] = None if shown is None else self._images(shown, made.pictures)
         made.columns["image_keys"] = None
         if shown is not None and keys is not None:
-            made.columns["image_keys"] = _keys(list(keys), made)
-        made.columns["model_sizes"] = _sizes(sizes, shown)
+            made.columns["image_keys"] = key_entries(list(keys), made)
+        made.columns["model_sizes"] = size_entries(sizes, shown)
         return made
 
     def _images(self, images: list[Any], pictures: dict[str, bytes]) -> list[Any]:
@@ -210,7 +205,7 @@ class RemoteScorer:
         if isinstance(source, str):
             if self._send_paths:
                 return {"path": source}
-            source = _file(source, name)
+            source = file_bytes(source, name)
         picture = wire.picture_out(source, name)
         most = self._servers().picture
         if len(picture.content) > most:
@@ -219,14 +214,14 @@ class RemoteScorer:
         pictures.setdefault(digest, picture.content)
         return {"sha256": digest} | ({} if picture.shape is None else {"shape": list(picture.shape)})
 
-    def _all(self, rows: _Rows, count: int) -> ScoreBatch:
+    def _all(self, rows: Rows, count: int) -> ScoreBatch:
         most = max(self._servers().rows, 1)
         parts = [self._piece(rows, first, min(first + most, count)) for first in range(0, max(count, 1), most)]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _piece(self, rows: _Rows, first: int, end: int) -> ScoreBatch:
+    def _piece(self, rows: Rows, first: int, end: int) -> ScoreBatch:
         """Some rows in one request; in two, where it would be too large."""
-        body = _body(rows, first, end)
+        body = body_of(rows, first, end)
         if len(body) > self._servers().body and end - first > 1:
             middle = (first + end) // 2
             return _joined([self._piece(rows, first, middle), self._piece(rows, middle, end)])
@@ -236,10 +231,10 @@ class RemoteScorer:
             return batch
         return _joined([batch], first)
 
-    def _post(self, rows: _Rows, first: int, end: int, body: bytes) -> Any:
+    def _post(self, rows: Rows, first: int, end: int, body: bytes) -> Any:
         name, rounds = uuid.uuid4().hex, 0
         deadline = self._transport.deadline()
-        needed = _digests(rows, first, end)
+        needed = digests_of(rows, first, end)
         while True:
             server = self._transport.next()
             reply = None
@@ -254,7 +249,7 @@ class RemoteScorer:
                     self._known[server.url].pop(digest, None)
                 rounds += 1
                 if rounds > _ROUNDS:  # it forgets them as fast as they come
-                    body, name = _body(rows, first, end, inline=True), uuid.uuid4().hex
+                    body, name = body_of(rows, first, end, inline=True), uuid.uuid4().hex
                 continue
             found = _right(reply)
             if found.headers.get(wire.SCORER_ID.lower(), "") != self._servers().identity:
@@ -264,7 +259,7 @@ class RemoteScorer:
                 )
             return found.json()
 
-    def _brought(self, server: Server, rows: _Rows, needed: list[str]) -> bool:
+    def _brought(self, server: Server, rows: Rows, needed: list[str]) -> bool:
         """Sends a server the pictures that it was not sent before; False where it did not answer."""
         known = self._known[server.url]
         for digest in needed:
@@ -292,98 +287,6 @@ def _right(reply: Reply) -> Reply:
     if reply.status >= 500:
         raise RuntimeError(reply.reason())
     raise ValueError(reply.reason())
-
-
-def _text(text: Any, name: str) -> Any:
-    return wire.text_out(text) if isinstance(text, str) else wire.failure_out(no_text(text, name))
-
-
-def _target(target: Any, i: int) -> Any:
-    if isinstance(target, str):
-        return wire.text_out(target)
-    if isinstance(target, Target):
-        return wire.target_out(target)
-    if isinstance(target, ValueError):
-        return wire.failure_out(target)
-    return wire.failure_out(f"targets[{i}] must be a Target or a string, got {type(target).__name__}")
-
-
-def _file(path: str, name: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} cannot be opened as an image: {what_was_said(error)}"[:400]) from None
-
-
-def _keys(keys: list[Any], made: _Rows) -> list[int | None]:
-    """A number for each distinct key; a row whose key has no hash has no picture either."""
-    numbers: dict[Hashable, int] = {}
-    found: list[int | None] = []
-    for i, key in enumerate(keys):
-        number = None
-        try:
-            number = None if key is None else numbers.setdefault(key, len(numbers))
-        except TypeError:
-            error = f"image_keys[{i}] cannot be hashed: {str(key)[:80]!r}"
-            assert made.columns["images"] is not None
-            made.columns["images"][i] = wire.failure_out(error)
-        found.append(number)
-        if number is not None:
-            made.names.setdefault(str(number), str(key)[:80].encode("utf-8", "replace").decode())
-    return found
-
-
-def _sizes(sizes: Any, images: list[Any] | None) -> list[Any] | None:
-    """N sizes as pairs; what is none becomes the error of its row."""
-    if sizes is None:
-        return None
-    if callable(sizes):
-        return [_asked(sizes, image, i) for i, image in enumerate(images or ())]
-    found: list[Any] = []
-    for i, size in enumerate(sizes.tolist() if hasattr(sizes, "tolist") else list(sizes)):
-        try:
-            if isinstance(size, ValueError):
-                found.append(wire.failure_out(size))
-            else:
-                found.append(None if size is None else list(whole_size(size, f"model_sizes[{i}]")))
-        except ValueError as error:
-            found.append(wire.failure_out(error))
-    return found
-
-
-def _asked(function: Any, image: Any, i: int) -> Any:
-    """What a function says of a picture's size; None where the picture itself is wrong, which the server will say."""
-    try:
-        size = size_of(source_of(image, f"images[{i}]"), f"images[{i}]")
-    except ValueError:
-        return None
-    try:
-        answer = function(size)
-        return list(size if answer is None else whole_size(answer, f"model_sizes[{i}]"))
-    except ValueError as error:
-        message = str(error)
-        return wire.failure_out(message if message.startswith("model_sizes[") else f"model_sizes[{i}]: {message}")
-
-
-def _digests(rows: _Rows, first: int, end: int) -> list[str]:
-    images = rows.columns["images"]
-    entries = [] if images is None else images[first:end]
-    return list(dict.fromkeys(entry["sha256"] for entry in entries if "sha256" in entry))
-
-
-def _body(rows: _Rows, first: int, end: int, *, inline: bool = False) -> bytes:
-    columns: dict[str, Any] = {name: None if c is None else c[first:end] for name, c in rows.columns.items()}
-    if inline:
-        columns["images"] = [
-            {k: v for k, v in entry.items() if k != "sha256"}
-            | {"base64": base64.b64encode(rows.pictures[entry["sha256"]]).decode()}
-            if "sha256" in entry
-            else entry
-            for entry in columns["images"]
-        ]
-    if rows.names:
-        columns["key_names"] = rows.names
-    return json.dumps(columns, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _joined(parts: list[ScoreBatch], first: int = 0) -> ScoreBatch:

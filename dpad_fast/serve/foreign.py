@@ -22,6 +22,7 @@ from dpad_fast.types import ScoreBatch, Target
 _ENDS = re.compile(r"(?:<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<pad>|\s)+\Z")
 _TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|<image>)")
 _TAIL = 25  # characters
+_TRIES = 64
 
 
 def response_of(query: str, prompt: str, index: int) -> str:
@@ -34,17 +35,32 @@ def response_of(query: str, prompt: str, index: int) -> str:
     Raises:
         Refusal: 422, the prompt is not in the query.
     """
-    for start in range(max(len(prompt) - _TAIL, 0) + 1):
-        if query.startswith(prompt[start:]):
+    if query.startswith(prompt):
+        return without_end(query[len(prompt) :])
+    start = prompt.find(query[:_TAIL])
+    for _ in range(_TRIES):
+        if start < 0:
+            break
+        if len(prompt) - start >= _TAIL and query.startswith(prompt[start:]):
             return without_end(query[len(prompt) - start :])
-    parts = (f"(?:{re.escape(part)})+" if i % 2 else re.escape(part) for i, part in enumerate(_TOKEN.split(prompt)))
-    found = re.match(r"(?:<s>|<bos>|<\|[^<>|\s]{1,40}\|>|\s){0,3}?" + "".join(parts), query)
+        start = prompt.find(query[:_TAIL], start + 1)
+    found = _with_repeats(prompt).match(query)
     place = -1 if found is None else found.end()
     if found is None and len(prompt) >= _TAIL and prompt[-_TAIL:] in query:
         place = query.index(prompt[-_TAIL:]) + _TAIL
     if place < 0:
         raise Refusal(422, f"query[{index}] does not hold the end of prompts[{index}]: where does the response begin?")
     return without_end(query[place:])
+
+
+def _with_repeats(prompt: str) -> re.Pattern[str]:
+    """Matches the prompt with each of its placeholders any number of times, and up to three tokens before it."""
+    parts: list[str] = []
+    for i, part in enumerate(_TOKEN.split(prompt)):
+        pattern = f"(?:{re.escape(part)})+" if i % 2 else re.escape(part)
+        if pattern and parts[-1:] != [pattern]:  # one behind the other they would be matched in every way there is
+            parts.append(pattern)
+    return re.compile(r"(?:<s>|<bos>|<\|[^<>|\s]{1,40}\|>|\s){0,3}?" + "".join(parts))
 
 
 def without_end(response: str) -> str:
@@ -92,7 +108,7 @@ def read_rows(
 
 
 def openrlhf_reply(batch: ScoreBatch, config: RewardConfig) -> dict[str, Any]:
-    """OpenRLHF's answer: totals, the same divided by the weights' sum (it filters by 0..1), and numbers for its logs."""
+    """OpenRLHF's answer: totals, the same over the weights' sum (it filters by 0..1), numbers for its logs."""
     totals = totals_of(batch)
     weights = sum(abs(config.weight(name)) for name in config.terms) or 1.0
     logs = {f"dpad/{name}": column.tolist() for name, column in batch.terms.items()}

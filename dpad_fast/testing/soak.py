@@ -61,8 +61,8 @@ def soak(clients: int, rows: int, kills: int = 1, seed: int = 0) -> Outcome:
         try:
             while left:
                 chosen = [rng.randrange(len(texts)) for _ in range(min(left, rng.randrange(1, 41)))]
-                picked = [[column[i] for i in chosen] for column in (targets, images)]
-                found = remote.score([texts[i] for i in chosen], *picked).total.tolist()
+                picked = [texts[i] for i in chosen], [targets[i] for i in chosen], [images[i] for i in chosen]
+                found = remote.score(*picked).total.tolist()
                 with lock:
                     outcome.scored += len(found)
                     outcome.wrong += sum(f != expected[i] for f, i in zip(found, chosen, strict=True))
