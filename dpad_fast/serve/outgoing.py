@@ -12,6 +12,7 @@ from typing import Any
 from dpad_fast.clip.images import source_of
 from dpad_fast.model_size import whole_size
 from dpad_fast.pictures import what_was_said
+from dpad_fast.row_errors import no_text
 from dpad_fast.row_images import size_of
 from dpad_fast.serve import wire
 from dpad_fast.types import Target
