@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class Rows:
 
     columns: dict[str, list[Any] | None]
     names: dict[str, str]
-    pictures: dict[str, bytes]
+    pictures: dict[str, Callable[[], bytes]]
 
 
 def text_entry(text: Any, name: str) -> Any:
@@ -114,7 +114,7 @@ def body_of(rows: Rows, first: int, end: int, *, inline: bool = False) -> bytes:
     if inline:
         columns["images"] = [
             {k: v for k, v in entry.items() if k != "sha256"}
-            | {"base64": base64.b64encode(rows.pictures[entry["sha256"]]).decode()}
+            | {"base64": base64.b64encode(rows.pictures[entry["sha256"]]()).decode()}
             if "sha256" in entry
             else entry
             for entry in columns["images"]

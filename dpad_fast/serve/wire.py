@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from dpad_fast import coco_mask
-from dpad_fast._native.images import as_pixels
+from dpad_fast._native.images import as_pixels, content_digest, in_own_mode
 from dpad_fast.pictures import check_pixels, decoding, upright
 from dpad_fast.types import ScoreBatch, Target
 
@@ -107,6 +107,16 @@ def picture_out(source: Any, name: str) -> PictureBytes:
     as_pixels(source, name)  # refuses what the scorer would refuse, in its words
     array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
     return PictureBytes(np.ascontiguousarray(array).tobytes(), tuple(array.shape))
+
+
+def plain_content(source: Any, name: str) -> Hashable | None:
+    """What tells a PIL image that travels as PPM from others, quickly; None for what is none of these."""
+    if not isinstance(source, Image.Image) or source.mode not in _PLAIN:
+        return None
+    pixels = in_own_mode(source, name)
+    if not isinstance(pixels, torch.Tensor):
+        return None
+    return source.mode, tuple(pixels.shape), content_digest(pixels[..., :3])
 
 
 def picture_in(picture: PictureBytes, name: str) -> Any:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import pickle
 import random
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +15,8 @@ from PIL import Image
 
 import dpad_fast as df
 from dpad_fast.integrations.trl import TrlRewards
+from dpad_fast.serve import schema, wire
+from dpad_fast.serve.rows import _Masks, _target
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.inputs import cases
 
@@ -117,11 +121,8 @@ def test_every_field_of_a_target(remote, scorer):
 
 
 @pytest.mark.parametrize("preset", ["region", "objects", "released"])
-def test_what_other_configurations_read_of_a_target_travels_too(preset, start):
+def test_what_other_configurations_read_of_a_target_travels_too(preset):
     """The fields themselves, since one server has one configuration."""
-    from dpad_fast.serve import schema, wire
-    from dpad_fast.serve.rows import _Masks, _target
-
     mask = np.zeros((30, 40), bool)
     mask[3:9, 5:30] = True
     full = {
@@ -223,6 +224,42 @@ def test_async_pickled_and_from_threads(remote, scorer):
     equal(pending.result(60), expected)
     assert pending.done()
     again.close()
+
+
+def test_a_forked_child_makes_connections_of_its_own(remote, scorer):
+    columns = captions(4), [TARGET] * 4, [shared.picture(i % 2) for i in range(4)]
+    expected = scorer.score(*columns).total.numpy().tobytes()
+    remote.score(*columns)  # leaves an open connection, which parent and child must not both read
+    assert remote._transport.servers[0].idle
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+        child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, remote.score(*columns).total.numpy().tobytes())
+        finally:
+            os._exit(0)
+    assert remote.score(*columns).total.numpy().tobytes() == expected
+    os.waitpid(child, 0)
+    assert os.read(read, 1000) == expected
+    os.close(read)
+    os.close(write)
+
+
+def test_equal_pixels_in_other_objects_are_written_once(running, scorer, monkeypatch):
+    client = df.RemoteScorer(running.url, retry_s=20)
+    written = []
+    monkeypatch.setattr(wire, "_image_out", lambda *a, real=wire._image_out: written.append(a[1]) or real(*a))
+    images = [shared.picture(i % 2) for i in range(8)] + [
+        shared.picture(0).convert("L"),
+        shared.picture(1).convert("L"),
+    ]
+    columns = captions(10), [TARGET] * 10, images
+    for _ in range(2):
+        equal(client.score(*columns), scorer.score(*columns))
+    assert written == ["images[0]", "images[1]", "images[8]", "images[9]"]
+    client.close()
 
 
 def test_trl_takes_it_where_a_scorer_goes(remote, scorer):
