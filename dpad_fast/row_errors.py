@@ -14,6 +14,23 @@ _CODES = {
     "model_sizes[": "bad-size",
 }
 
+_PLACE = re.compile(r"\b(completions|targets|images|image_keys|model_sizes)\[(\d{1,9})\]")
+
+
+def moved(message: str | None, by: int) -> str | None:
+    """A row's message as it would be were the batch to begin elsewhere: `by` is added to the index of every argument.
+
+    An index that would be negative is no row of the batch, but a word of the user's, and stays.
+    """
+    if message is None or by == 0:
+        return message
+
+    def place(found: re.Match[str]) -> str:
+        index = int(found[2]) + by
+        return found[0] if index < 0 else f"{found[1]}[{index}]"
+
+    return _PLACE.sub(place, message)
+
 
 class RowErrors:
     """The rows of a batch that cannot be scored.

@@ -160,7 +160,7 @@ def find_pictures(
     for i, image in enumerate(images):
         key = known_as[i]
         try:
-            source = _source(image, f"images[{i}]")
+            source = source_of(image, f"images[{i}]")
             identity = _identity(source)
             known = identity if key is None else _known(key, i)
             place = places.setdefault(known, len(pictures))
@@ -211,7 +211,12 @@ def _content_key(content: torch.Tensor | Image.Image) -> Hashable:
     return ("image", content.mode, content.size, digest.digest()[:16])
 
 
-def _source(image: Any, name: str) -> Any:
+def source_of(image: Any, name: str) -> Any:
+    """What stands behind a caller's image: a path, encoded bytes, a PIL image, an array or a tensor.
+
+    Raises:
+        ValueError: it is none of these; begins with `name`.
+    """
     given_error(image, name)
     if isinstance(image, Mapping):
         content, path = image.get("bytes"), image.get("path")

@@ -23,6 +23,8 @@ COVERED = {
     "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "
     "columns split images limit size workers shard_rows max_bad completions model_size processor against words json "
     "rows",
+    "serve": "preset config set encoder backend precision device threads cache host port token_file insecure root "
+    "window_ms max_batch queue body_mb picture_mb store_mb timeout quiet",
     "bench": "arguments",
     "info": "json",
 }
