@@ -23,6 +23,8 @@ from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.extra_rewards import check_extra_rewards
 from dpad_fast.train.packages import check_packages
+from dpad_fast.train.policy import quiet
+from dpad_fast.train.prompts import make_dataset, with_steps
 from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 
@@ -127,6 +129,7 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     started = time.perf_counter()
     check_packages(config)
+    rows, steps = _prompts(config)
     measuring = config.measures
     judging = measuring and judge_config(config).needs_encoder
     encoder = make_encoder(config) if judging or config.reward_config().needs_encoder else None
@@ -142,11 +145,11 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
             before_mark(config),
             lambda: evaluate_policy(config.policy, judge(encoder, config), config, stage("before")),
         )
-    watch = None if tell is None else lambda step, metrics: tell("train", step, config.steps, metrics)
+    watch = None if tell is None else lambda step, metrics: tell("train", step, steps, metrics)
     during: list[Any] = []
     if config.evaluation.every:
         during = [Measuring(config, judge(encoder, config), stage("during"))]
-    training = train_claimed(config, make_scorer(config, encoder), watch, during=during)
+    training = train_claimed(config, make_scorer(config, encoder), watch, rows, during)
     if measuring:
         after = measured(
             out / "after.json",
@@ -156,6 +159,18 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     result = _result(config, training, before, after, time.perf_counter() - started)
     processes.from_main(lambda: resume.write_json(out / "result.json", result))
     return result
+
+
+def _prompts(config: TrainConfig) -> tuple[Any, int]:
+    """The prompts, read before the first measurement so that a mistake in them is told first, and the steps they make.
+
+    Scenes of the shapes world hold no mistakes; they are drawn when they are needed.
+    """
+    if config.data.kind == "shapes":
+        return None, config.steps
+    with quiet():
+        rows = make_dataset(config)
+    return rows, with_steps(config, rows).steps
 
 
 def _result(

@@ -51,10 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _output.add_json(dry, "stages and plan")
 
 
-def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]:
-    """Print one line per training step, and one per tenth of a measurement."""
-    width = len(str(steps))
-
+def _printer() -> Callable[[str, int, int, Mapping[str, float]], None]:
+    """Print one line per training step, and one per measurement."""
     def tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
         if stage != "train":
             if done == of:
@@ -71,7 +69,7 @@ def _printer(steps: int) -> Callable[[str, int, int, Mapping[str, float]], None]
             "seconds": metrics.get("step_time"),
         }
         columns = "  ".join(f"{name} {value:7.3f}" for name, value in shown.items() if value is not None)
-        say(f"step {done:>{width}}/{of}  {columns}")
+        say(f"step {done:>{len(str(of))}}/{of}  {columns}")
 
     return tell
 
@@ -140,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     from dpad_fast.train.processes import is_main
 
     quiet = args.quiet or not is_main()
-    result = run_experiment(config, None if quiet else _printer(config.steps))
+    result = run_experiment(config, None if quiet else _printer())
     if result["after"]:
         say(before_after(result, config.name).text(), quiet=quiet)
     say(f"wrote {Path(config.out) / 'result.json'}", quiet=quiet)

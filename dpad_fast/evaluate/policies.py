@@ -125,7 +125,7 @@ def measure_policy(
         parts.append((number, _measured(model, processor, scorer, config, chunk, number * at_once, told)))
         done += len(parts[-1][1])
         if progress is not None and not config.measures_scenes:
-            progress(done, evaluation.data.limit * evaluation.samples or done + 1)
+            progress(done, max(evaluation.data.limit * evaluation.samples, done + 1))  # the last word comes below
     parts = sorted(processes.gather(parts), key=lambda part: part[0])
     records = [record for _, part in parts for record in part]
     if progress is not None and not (config.measures_scenes and processes.count() == 1):

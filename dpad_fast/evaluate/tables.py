@@ -229,7 +229,7 @@ def before_after(result: Result, name: str) -> Table:
         for key in METRICS
         if key in before and key in after
     ]
-    note = "± is the bootstrap standard error over held-out scenes."
+    note = "± is the bootstrap standard error over what was held out."
     return Table(name, ("metric", "before", "after", "change", "(95 %)"), tuple(rows), (note,))
 
 

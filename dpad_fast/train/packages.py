@@ -1,4 +1,4 @@
-"""Optional packages and files that a configuration needs: missing ones are named before anything is loaded."""
+"""Packages, files and the GPU that a configuration asks for: what is missing is said before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpad_fast.train.config import TrainConfig
 
 
 def check_packages(config: TrainConfig) -> None:
-    """Refuse a run whose packages or files are not here.
+    """Refuse a run whose packages, files or GPU are not here.
 
     Args:
         config: the run.
@@ -24,6 +24,19 @@ def check_packages(config: TrainConfig) -> None:
     for setting, path in {"grpo.deepspeed": config.grpo.deepspeed, "grpo.fsdp": config.grpo.fsdp}.items():
         if path and not Path(path).is_file():
             raise ValueError(f"{setting}: there is no file {path!r:.200}")
+    if config.device == "auto" and config.dtype != "float32" and not _has_gpu(config.dtype):
+        raise ValueError(
+            f"device auto finds no GPU here that computes in {config.dtype.replace('auto', 'bfloat16')}: "
+            "set device to cpu, or plan the run with --dry-run"
+        )
+
+
+def _has_gpu(dtype: str) -> bool:
+    """Whether transformers would find a GPU for it; it says so itself, but only after the first measurement."""
+    import torch
+    from transformers.utils import is_torch_bf16_gpu_available
+
+    return bool(is_torch_bf16_gpu_available()) or (dtype == "float16" and torch.cuda.is_available())
 
 
 def _needed_packages(config: TrainConfig) -> Iterator[tuple[str, tuple[str, ...], str]]:

@@ -1,4 +1,4 @@
-"""Packages and files that a configuration asks for: named before anything is loaded."""
+"""Packages, files and the GPU that a configuration asks for: named before anything is loaded."""
 
 import importlib.util
 
@@ -39,3 +39,18 @@ def test_a_missing_file_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     with pytest.raises(ValueError, match=r"grpo\.fsdp: there is no file 'no/fsdp\.yaml'"):
         check_packages(from_dict({"device": "auto", "grpo": {"fsdp": "no/fsdp.yaml"}}))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_missing_gpu_is_named(monkeypatch, dtype, there):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    monkeypatch.setattr("transformers.utils.is_torch_bf16_gpu_available", lambda: there)
+    config = from_dict({"device": "auto", "dtype": dtype})
+    if there or dtype == "float32":
+        check_packages(config)
+        return
+    shown = "float16" if dtype == "float16" else "bfloat16"
+    with pytest.raises(ValueError, match=f"device auto finds no GPU here that computes in {shown}: set device to cpu"):
+        check_packages(config)
+    check_packages(from_dict({"device": "cpu", "dtype": "float32"}))
