@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dpad_fast.evaluate.answers import scale_to, scaled
+from dpad_fast.evaluate.answers import scale_to
 from dpad_fast.evaluate.drawing import small_mask, thumbnail
 from dpad_fast.evaluate.earnings import measured_discriminative
 from dpad_fast.evaluate.lookup import Lookup, decode_mask, judge_of
@@ -15,6 +15,7 @@ from dpad_fast.evaluate.results import Row, Series, boxes_of, iou_of, number, po
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.reasons import reason_of_zero
+from dpad_fast.rewards.spaces import in_pixels
 from dpad_fast.types import Sample, Size, Target
 
 THUMB, THUMB_OF_MANY, MANY = 224, 128, 1000
@@ -160,7 +161,7 @@ class Reader:
         answer = parse_completion(text, self.config)
         caption = answer.caption
         if size is not None and answer.fields_ok:
-            answer = scaled(answer, scale_to(size, self.config.coordinates, None))
+            answer = in_pixels(answer, scale_to(size, self.config.coordinates, None))
         parts = answer.objects or ()
         return {
             "caption": caption,

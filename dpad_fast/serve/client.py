@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from dpad_fast.clip.images import source_of
+from dpad_fast.rewards.arguments import check_lengths, snapshot
 from dpad_fast.rewards.background import PendingScore
 from dpad_fast.rewards.config import RewardConfig
-from dpad_fast.rewards.arguments import check_lengths, snapshot
 from dpad_fast.rewards.spaces import ModelSizes
 from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.serve import wire
