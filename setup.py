@@ -18,6 +18,10 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+DATA_FILES = [
+    *(f"checkpoints/*/*.{kind}" for kind in ("json", "jinja", "safetensors")),
+    *(f"evaluate/report_assets/{name}" for name in ("*.css", "*.js", "vendor/*/*")),
+]
 OPTIONS = {
     "DPAD_FAST_CUDA": "auto", "DPAD_FAST_CUDA_ARCHITECTURES": "", "DPAD_FAST_WERROR": "0", "DPAD_FAST_SANITIZE": "0",
 }  # fmt: skip
@@ -51,7 +55,7 @@ class CMakeBuild(build_ext):
 setup(
     packages=[*find_packages(include=["dpad_fast", "dpad_fast.*"]), "dpad_fast.kernels"],
     package_dir={"dpad_fast": "dpad_fast", "dpad_fast.kernels": "kernels"},
-    package_data={"dpad_fast": ["py.typed", *(f"checkpoints/*/*.{kind}" for kind in ("json", "jinja", "safetensors"))]},
+    package_data={"dpad_fast": ["py.typed", *DATA_FILES]},
     ext_modules=[Extension("dpad_fast._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -1,4 +1,4 @@
-"""What the compilers make of the GPU kernels, without a GPU: `python -m bench.gpu_static`.
+"""Checks of the compiled GPU kernels, without a GPU: `python -m bench.gpu_static`.
 
 Every Triton kernel is compiled as its launcher would compile it, for each architecture and dtype, and the CUDA C++
 kernels are read from the extension. Their machine code says: registers, spills, shared memory, how many warps a

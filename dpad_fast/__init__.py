@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from dpad_fast._row_columns import Columns
     from dpad_fast.clip import ClipEncoder, load_encoder
     from dpad_fast.model_size import model_size_for
-    from dpad_fast.rewards import RewardConfig, RewardScorer, ScorerSpec
+    from dpad_fast.rewards import MicroBatcher, RewardConfig, RewardScorer, ScorerSpec
     from dpad_fast.row_images import images_from
+    from dpad_fast.serve import RemoteScorer
     from dpad_fast.types import Completion, Sample, ScoreBatch, Target
 
 __all__ = [
     "ClipEncoder",
     "Columns",
     "Completion",
+    "MicroBatcher",
+    "RemoteScorer",
     "RewardConfig",
     "RewardScorer",
     "Sample",
@@ -47,6 +50,8 @@ _HOME = {
     "ClipEncoder": "dpad_fast.clip",
     "Columns": "dpad_fast._row_columns",
     "Completion": "dpad_fast.types",
+    "MicroBatcher": "dpad_fast.rewards",
+    "RemoteScorer": "dpad_fast.serve",
     "RewardConfig": "dpad_fast.rewards",
     "RewardScorer": "dpad_fast.rewards",
     "Sample": "dpad_fast.types",

@@ -1,7 +1,7 @@
 """Run lengths that the extension refuses and pycocotools takes: short of the picture, beyond it, or of very long sides.
 
 The extension reads run lengths into masks, so they must fill one of at most 65,535 a side. pycocotools measures and
-joins the runs themselves; this is the same on runs, in NumPy, for `coco_mask` to fall back on.
+joins the runs themselves; this module does the same in NumPy, as the fallback of `coco_mask`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def merge(runs: Sequence[Runs], intersect: bool) -> Runs:
                 f"rleObjs[{i}]: counts add up to {other.total}, but those of rleObjs[0] to {merged.total}: masks that "
                 "end at different pixels cannot be joined"
             )
-        starts, a, b = _together(merged, other)
+        starts, a, b = _stretches(merged, other)
         joined = a & b if intersect else a | b
         changes = starts[np.flatnonzero(joined != np.concatenate([[False], joined[:-1]]))]
         counts = np.diff(np.concatenate([[0], changes, [merged.total]])).astype(np.int64)
@@ -131,7 +131,7 @@ def iou(dt: Sequence[Runs], gt: Sequence[Runs], crowd: npt.NDArray[np.uint8]) ->
     out = np.zeros((len(dt), len(gt)), np.float64, order="F")
     for d, a in enumerate(dt):
         for g, b in enumerate(gt):
-            if _apart(a.box, b.box):
+            if _boxes_apart(a.box, b.box):
                 continue
             if (a.height, a.width) != (b.height, b.width):
                 out[d, g] = -1
@@ -141,14 +141,14 @@ def iou(dt: Sequence[Runs], gt: Sequence[Runs], crowd: npt.NDArray[np.uint8]) ->
                     f"dt[{d}]: counts add up to {a.total}, but those of gt[{g}] to {b.total}: masks that end at "
                     "different pixels cannot be compared"
                 )
-            starts, in_a, in_b = _together(a, b)
+            starts, in_a, in_b = _stretches(a, b)
             both = int(np.diff(np.append(starts, a.total))[in_a & in_b].sum())
             if both:
                 out[d, g] = both / (a.area if crowd[g] else a.area + b.area - both)
     return out
 
 
-def _together(a: Runs, b: Runs) -> tuple[_Ints, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _stretches(a: Runs, b: Runs) -> tuple[_Ints, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Starts of the stretches in which neither mask changes, and whether each is in `a` and in `b`."""
     starts = np.unique(np.concatenate([[0], a.ends, b.ends])).astype(np.int64)
     starts = starts[starts < a.total]
@@ -156,7 +156,7 @@ def _together(a: Runs, b: Runs) -> tuple[_Ints, npt.NDArray[np.bool_], npt.NDArr
     return starts, in_a, in_b
 
 
-def _apart(a: Sequence[int], b: Sequence[int]) -> bool:
+def _boxes_apart(a: Sequence[int], b: Sequence[int]) -> bool:
     return min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
 
 

@@ -1,4 +1,4 @@
-"""`Columns`: what the columns of a row are called, named by the user or told from well-known names."""
+"""`Columns`: the names of a row's columns, given by the user or guessed from well-known names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "ignore": ("ignore", "ignore_mask"),
     "other_boxes": ("other_boxes",),
 }
-"""What `Columns.guess` looks for. A name with a dot is a column, or else a key of a dictionary in one."""
+"""The names that `Columns.guess` knows. A name with a dot is a column, or else a key of a dictionary in one."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _settled(sure: tuple[tuple[str, Any], ...], found: tuple[tuple[str, Any], ..
 
 
 def nothing_found(row: Mapping[str, Any]) -> ValueError:
-    """What to say of a row without a ground truth under any known name."""
+    """The error for a row without a ground truth under any known name."""
     looked = "; ".join(f"{role}: {', '.join(KNOWN[role])}" for role in TRUTH)
     return ValueError(
         f"row has no ground truth under a known name ({looked}); it has {listed(row)}. Name its columns, as "

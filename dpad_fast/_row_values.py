@@ -1,4 +1,4 @@
-"""Values as rows hold them (NumPy, pandas, Arrow, text of a CSV cell) as plain Python, and what counts as missing."""
+"""Values of rows (NumPy, pandas, Arrow, text of a CSV cell) as plain Python, and the values that count as missing."""
 
 from __future__ import annotations
 

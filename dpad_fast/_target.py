@@ -197,19 +197,21 @@ def check_sizes(
         elif found != image_size:
             turns = said_by == "image_size" and found == image_size[::-1]
             turned = f"; {said_by} is (width, height), masks are [height, width]" if turns else ""
-            raise ValueError(f"{name} is {_by(found)} but {said_by} is {_by(image_size)} (width x height){turned}")
+            raise ValueError(
+                f"{name} is {_size_text(found)} but {said_by} is {_size_text(image_size)} (width x height){turned}"
+            )
     if image_size is not None and polygons:
         low = np.min([ring.min(axis=0) for ring in polygons], axis=0)
         high = np.max([ring.max(axis=0) for ring in polygons], axis=0)
         if not ((high >= 0).all() and (low <= image_size).all()):
             raise ValueError(
-                f"polygons lie outside of the {_by(image_size)} picture that {said_by} says: they span "
+                f"polygons lie outside of the {_size_text(image_size)} picture that {said_by} says: they span "
                 f"x {low[0]:g} to {high[0]:g} and y {low[1]:g} to {high[1]:g}"
             )
         if (high <= 1).all() and max(image_size) > 1:
             raise ValueError(
-                f"polygons lie within one pixel of the {_by(image_size)} picture that {said_by} says: coordinates are "
-                "pixels, so multiply what is in 0..1 by the picture's width and height"
+                f"polygons lie within one pixel of the {_size_text(image_size)} picture that {said_by} says: "
+                "coordinates are pixels, so multiply what is in 0..1 by the picture's width and height"
             )
     return image_size
 
@@ -257,7 +259,7 @@ def _listed(text: str) -> tuple[tuple[Any, Any], ...]:
     return tuple((item["bbox_2d"], item["point_2d"]) for item in items)
 
 
-def _by(size: Sequence[int]) -> str:
+def _size_text(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: `dpad-fast demo | train | score | evaluate | infer | report | bench | data | info`.
+"""The command line: `dpad-fast demo | train | score | evaluate | infer | report | audit | serve | bench | data | info`.
 
 Each command is a module of `dpad_fast.commands` with `add_arguments(parser)` and `run(args) -> int`. Only the module of
 the command that was typed is imported, so that `dpad-fast --help` and a typing error answer at once.
@@ -48,8 +48,16 @@ COMMANDS: dict[str, Command] = {
         'dpad-fast infer photo.jpg "the cup nearest to the edge" --policy path/to/policy --segmenter sam2',
     ),
     "report": Command(
-        "turn a result.json into one self-contained HTML page",
-        "dpad-fast report demo-out/result.json --out demo-out/report.html",
+        "turn results of train, demo and evaluate into one self-contained HTML page, side by side",
+        "dpad-fast report runs/a runs/b --out page.html",
+    ),
+    "audit": Command(
+        "look for signs of reward hacking in results of train, demo and evaluate",
+        "dpad-fast audit runs/shapes-e",
+    ),
+    "serve": Command(
+        "one scorer for many processes: an HTTP server on one device, for RemoteScorer, OpenRLHF and slime",
+        "dpad-fast serve --encoder openai/clip-vit-base-patch32 --device cuda:0",
     ),
     "bench": Command(
         "time the ops against their peers (from a clone of the repository)",

@@ -1,6 +1,6 @@
-"""Output files that are whole or absent: written beside their place, brought to the disk, renamed.
+"""Output files that are complete or absent: written to a temporary file beside their place, flushed, renamed.
 
-A full disk, a quota or a kill leaves what stood there before. Every file that the package writes goes through here.
+After a full disk, a quota or a kill the old file is still there. Every file that the package writes goes through here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of models: what leads nowhere is refused at once, not after half a minute of a hub's retries."""
+"""Names of models: a name that leads nowhere is refused at once, not after half a minute of a hub's retries."""
 
 from __future__ import annotations
 

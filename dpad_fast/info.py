@@ -1,6 +1,6 @@
 """Versions, what was built, what this machine offers: `python -m dpad_fast.info`, the first thing to put in a report.
 
-It never fails: what cannot be found out is said in words, and an extension that does not load is explained.
+It never fails: a fact that cannot be found is replaced by a message, and an extension that does not load is explained.
 """
 
 import importlib.metadata
@@ -27,7 +27,7 @@ def collect() -> dict[str, dict[str, str]]:
         Sections by title, each a mapping from a name to its value in words.
     """
     return {
-        "dpad-fast": _ours(),
+        "dpad-fast": _package(),
         "packages": {name: _version_of(name) for name in _PACKAGES},
         "C++ extension": _built(),
         "CPU": _cpu(),
@@ -70,7 +70,7 @@ def _version_of(package: str) -> str:
         return "not installed"
 
 
-def _ours() -> dict[str, str]:
+def _package() -> dict[str, str]:
     return {
         "version": __version__,
         "folder": str(Path(__file__).parent),
@@ -102,7 +102,7 @@ def _cpu() -> dict[str, str]:
 
 
 def simd_levels() -> str:
-    """What the extension uses in this process, by group of ops: "crops avx512, masks avx512, tower amx"."""
+    """The instruction set that each group of ops uses in this process: "crops avx512, masks avx512, tower amx"."""
     try:
         report: dict[str, str] = extension.load().simd_report()
     except ImportError:

@@ -1,7 +1,7 @@
-"""The size at which a model sees a picture: what its answers in pixels refer to. Needs neither transformers nor torch.
+"""The size at which a model sees a picture, in whose pixels it answers. Needs neither transformers nor torch.
 
 Qwen2-VL, Qwen2.5-VL and Qwen3-VL bring each side to a multiple of one merged patch (28 pixels; 32 for Qwen3-VL) and the
-area between two limits. Trainers hand reward functions the original picture, so the rule is needed outside the model.
+area between two limits. Trainers pass the original picture to reward functions, so the rule is needed outside a model.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def model_size_for(size: Sequence[int], processor: Any) -> Size | None:
 
     Returns:
         (width, height) for the Qwen2-VL, Qwen2.5-VL and Qwen3-VL families. None for families whose answers are not in
-        pixels of a resized picture (InternVL, Idefics3, SmolVLM, LLaVA-NeXT, LLaVA-OneVision, Gemma 3): what an answer
-        in pixels refers to is then the original.
+        pixels of a resized picture (InternVL, Idefics3, SmolVLM, LLaVA-NeXT, LLaVA-OneVision, Gemma 3): their answers
+        in pixels refer to the original.
 
     Raises:
-        ValueError: a size that is none or that the processor refuses, or a processor of no known family; says what to
-            pass instead.
+        ValueError: `size` is no size or the processor refuses it, or the processor is of no known family; the message
+            says what to pass instead.
     """
     given = whole_size(size, "size")
     inner = _get(processor, "image_processor")

@@ -1,4 +1,4 @@
-"""How this package opens a picture: which formats, how many pixels, which side is up, what is said when it breaks."""
+"""How this package opens a picture: its formats, limit of pixels, orientation, and errors for broken files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
-"""What is opened, by Pillow's names; a JPEG may be a camera's MPO. Pillow's other readers are not tried."""
+"""Formats that are opened, by Pillow's names; a JPEG may be a camera's MPO. Pillow's other readers are not tried."""
 
 _READERS = tuple(kind for kind in FORMATS if kind != "AVIF" or find_spec("PIL.AvifImagePlugin"))  # Pillow 11.3
 
@@ -120,7 +120,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) after `upright`; nothing is decoded that can be left."""
+    """(width, height) after `upright`; the pixels are decoded only where Pillow needs them to find the orientation."""
     sideways = _orientation(image) >= _SIDEWAYS  # first: a TIFF's size may change with it
     width, height = image.size
     return (height, width) if sideways else (width, height)

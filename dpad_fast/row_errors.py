@@ -1,4 +1,4 @@
-"""What to do about a row that cannot be scored: raise at once, or leave the row out and say why."""
+"""Errors of rows that cannot be scored: raised at once, or kept by row."""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ _CODES = {
     "image_keys[": "bad-image",
     "model_sizes[": "bad-size",
 }
+
+_PLACE = re.compile(r"\b(completions|targets|images|image_keys|model_sizes)\[(\d{1,9})\]")
+
+
+def moved(message: str | None, by: int) -> str | None:
+    """A row's message as it would be were the batch to begin elsewhere: `by` is added to the index of every argument.
+
+    An index that would be negative is no row of the batch, but a word of the user's, and stays.
+    """
+    if message is None or by == 0:
+        return message
+
+    def place(found: re.Match[str]) -> str:
+        index = int(found[2]) + by
+        return found[0] if index < 0 else f"{found[1]}[{index}]"
+
+    return _PLACE.sub(place, message)
 
 
 class RowErrors:
@@ -56,14 +73,14 @@ class RowErrors:
 
 
 def given_error(entry: object, name: str) -> None:
-    """Raises where an entry is the `ValueError` of whoever failed to read it; its message begins with `name`."""
+    """Raises where an entry is a `ValueError` from reading it; the message begins with `name`."""
     if isinstance(entry, ValueError):
         message = str(entry)
         raise ValueError(message if message.startswith(name) else f"{name}: {message}")
 
 
 def no_text(entry: object, name: str) -> ValueError:
-    """What is wrong with an entry that is no string."""
+    """The error for an entry that is no string."""
     try:
         given_error(entry, name)
     except ValueError as error:

@@ -102,10 +102,10 @@ def _of_column(row: Mapping[str, Any], column: str) -> list[ImageLike]:
         return []
     if column.rpartition(".")[2] in _CHATS and isinstance(value, str):
         return []  # a prompt in words
-    return list(_found(plain(value), column, 0))
+    return list(_images_in(plain(value), column, 0))
 
 
-def _found(value: Any, where: str, level: int) -> Iterator[ImageLike]:
+def _images_in(value: Any, where: str, level: int) -> Iterator[ImageLike]:
     if level > _DEEPEST:
         raise ValueError(f"{where} is nested deeper than {_DEEPEST} levels")
     if isinstance(value, str):
@@ -123,7 +123,7 @@ def _found(value: Any, where: str, level: int) -> Iterator[ImageLike]:
             inside = where if len(value) == 1 else f"{where}[{i}]"
             if missing(item):
                 raise ValueError(f"{inside} is None")
-            yield from _found(plain(item), inside, level + 1)
+            yield from _images_in(plain(item), inside, level + 1)
     elif isinstance(value, np.ndarray) or (hasattr(value, "detach") and hasattr(value, "shape")):
         yield value
     else:
@@ -143,7 +143,7 @@ def _of_text(text: str, where: str, level: int) -> Iterator[ImageLike]:
         except (ValueError, RecursionError):
             inner = None
         if isinstance(inner, list):
-            yield from _found(inner, where, level + 1)
+            yield from _images_in(inner, where, level + 1)
             return
     yield text
 
@@ -164,7 +164,7 @@ def _of_mapping(value: Mapping[str, Any], where: str, level: int) -> Iterator[Im
     if "images" in value or "image" in value:
         key = "images" if not missing(value.get("images")) else "image"
         if not missing(value.get(key)):
-            yield from _found(plain(value[key]), f"{where}.{key}", level + 1)
+            yield from _images_in(plain(value[key]), f"{where}.{key}", level + 1)
         return
     if "bytes" in value or "path" in value:
         content, path = (None if missing(value.get(key)) else plain(value.get(key)) for key in ("bytes", "path"))
@@ -198,4 +198,4 @@ def _of_block(block: Mapping[str, Any], where: str, level: int) -> Iterator[Imag
             value = base64.b64decode("".join(value.split()), validate=True)
         except ValueError as error:
             raise ValueError(f"{inside} is base64 that cannot be read: {error}") from None
-    yield from _found(value, inside, level + 1)
+    yield from _images_in(value, inside, level + 1)

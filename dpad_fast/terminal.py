@@ -1,4 +1,4 @@
-"""What the command line writes and reads: UTF-8 everywhere, and no control character of a user's text."""
+"""Input and output of the command line: UTF-8 everywhere, and no control character of a user's text."""
 
 from __future__ import annotations
 

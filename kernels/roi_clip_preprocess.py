@@ -191,7 +191,7 @@ def pixels_kernel(
 
 @dataclass(frozen=True)
 class Plan:
-    """What the kernels read besides pixels, on the device; holds for as long as the images stay where they are."""
+    """The kernels' inputs besides pixels, on the device; it is valid as long as the images stay at their addresses."""
 
     table: torch.Tensor
     normal: torch.Tensor
@@ -215,7 +215,7 @@ def prepare(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Plan:
-    """Do what the host does, and send it up; a CUDA graph captures `run` alone.
+    """Do the host's part and copy it to the device; a CUDA graph captures `run` alone.
 
     Args:
         images: M uint8 tensors [H, W, 3 or more] on one device, with any strides.

@@ -158,6 +158,13 @@ def test_wheel_works_outside_of_the_repository(built: dict[str, Path], tmp_path:
     assert cuda == str(hasattr(extension.C, "cuda_pack"))
 
 
+def test_wheel_holds_the_files_of_the_report(built: dict[str, Path]) -> None:
+    folder = Path("dpad_fast", "evaluate", "report_assets")
+    wanted = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()}
+    assert folder / "vendor" / "uplot" / "LICENSE" in wanted
+    assert {path for path in wanted if not (built["site"] / path).is_file()} == set()
+
+
 def test_wheel_needs_no_library_of_cuda(built: dict[str, Path]) -> None:
     """It must load where neither driver nor toolkit is: CUDA's runtime is linked in, and looks for a driver late."""
     if shutil.which("readelf") is None:

@@ -1,4 +1,4 @@
-"""docs/recipe.md: every command of the walk runs in order and gives what the page says; those for real are run as far as they can be."""
+"""docs/recipe.md: the commands of the walk run in order and give what the page says; the real ones run as far as they can."""
 
 import contextlib
 import io

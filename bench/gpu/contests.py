@@ -1,4 +1,4 @@
-"""What `bench.gpu` times: each op against what users call on a GPU today, from the same tensors.
+"""The contests of `bench.gpu`: each op against what users call on a GPU today, from the same tensors.
 
 Everything is made for a device that is named, so that tests can compare the outputs on the CPU, where there is no GPU.
 """

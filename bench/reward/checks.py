@@ -1,4 +1,4 @@
-"""What the timing of the reward stage rests on: equality over many completions, and memory and cost as N grows."""
+"""Checks beside the timing of the reward stage: equality over many completions, and memory and cost as N grows."""
 
 from __future__ import annotations
 

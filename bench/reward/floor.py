@@ -1,4 +1,4 @@
-"""What the arithmetic alone would take: multiply-adds that cannot be avoided over the rate of the best product."""
+"""Lower bound of the time: the multiply-adds that cannot be avoided, divided by the rate of the best product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the race found, as tables, as bench/results/reward*.csv and as a plot."""
+"""Results of the race, as tables, as bench/results/reward*.csv and as a plot."""
 
 from __future__ import annotations
 

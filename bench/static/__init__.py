@@ -1,1 +1,1 @@
-"""What the compilers made of the GPU kernels."""
+"""Readers of the compiled GPU kernels."""

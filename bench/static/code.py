@@ -1,4 +1,4 @@
-"""What `bench.gpu_static` reads in machine code, whoever compiled it: registers, spills, shared memory, widths."""
+"""Facts that `bench.gpu_static` reads from any compiler's machine code: registers, spills, shared memory, widths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Masks and polygons as dpad_fast.ops hands them over, for the domains that take them.
+// Masks and polygons as dpad_fast.ops passes them, for every file of this folder that takes them.
 #pragma once
 
 #include <cstdint>

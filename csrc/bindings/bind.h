@@ -29,7 +29,7 @@ Enum named(const char* argument, const std::string& name, const std::pair<const 
   throw std::invalid_argument(std::string(argument) + " must be one of " + names + ", got '" + name + "'");
 }
 
-// What `call` returns; other Python threads run meanwhile, so it must not touch a Python object.
+// Returns the result of `call`. Other Python threads run meanwhile, so `call` must not touch a Python object.
 template <typename Call>
 auto without_gil(Call&& call) {
   const pybind11::gil_scoped_release release;

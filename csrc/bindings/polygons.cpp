@@ -1,6 +1,6 @@
-// Polygons: read from the forms that callers hold (arrays [n, 2], flat lists x0, y0, x1, y1, ..., lists of pairs, and
-// lists of such rings), drawn, and counted against masks. Read in C++ because 128 polygons take longer to look at in
-// Python than to draw.
+// Polygons: read from the callers' forms (arrays [n, 2], flat lists x0, y0, x1, y1, ..., lists of pairs, and lists of
+// such rings), drawn, and counted against masks. They are read in C++ because reading 128 polygons in Python takes
+// longer than drawing them.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 

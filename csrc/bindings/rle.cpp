@@ -20,7 +20,7 @@ namespace py = pybind11;
 
 namespace {
 
-// What one dictionary holds, with the objects kept alive so that the runs can be read without the GIL.
+// The content of one dictionary. The objects are kept alive, so that the runs can be read without the GIL.
 struct Source {
   py::object owner;
   const char* text = nullptr;
@@ -53,8 +53,8 @@ py::array_t<T> as(const py::array& array) {
   return py::array_t<T, py::array::c_style | py::array::forcecast>(array);
 }
 
-// Uncompressed counts: a list, a tuple or an array. Not whatever NumPy makes an array of: a bytearray's characters
-// would pass for runs.
+// Uncompressed counts: a list, a tuple or an array. Other types are refused although NumPy would convert them: the
+// characters of a bytearray would pass for runs.
 std::vector<int64_t> whole_numbers(py::handle counts, const dpad::ItemName& name) {
   const bool listed = PyList_Check(counts.ptr()) || PyTuple_Check(counts.ptr()) || py::isinstance<py::array>(counts);
   const py::array array = listed ? py::array::ensure(counts) : py::array();

@@ -1,4 +1,5 @@
-// Layers of a transformer tower. The towers of dpad_fast/clip build every argument from weights that they have checked.
+// Layers of a transformer tower. dpad_fast/clip/tower/products.py builds every argument from weights that weights.py
+// has checked.
 #include "core/tower/tower.h"
 
 #include <pybind11/stl.h>

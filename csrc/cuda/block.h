@@ -1,7 +1,7 @@
-// What lets one body serve a GPU and a host test: a block of threads that runs in phases, and the few instructions that
-// the two spell differently. A body is written as a sequence of block.each(phase); between phases all threads of the
-// block wait for each other. On a GPU each thread runs the phase once; on the host a loop plays all threads, in an
-// order that the test chooses, so that a body which reads what another thread writes in the same phase is found out.
+// Lets one body serve a GPU and a host test: a block of threads that runs in phases, and the few instructions that
+// differ between the two. A body is written as a sequence of block.each(phase); between phases all threads of the block
+// wait for each other. On a GPU each thread runs the phase once; on the host a loop runs all threads, in an order that
+// the test chooses, so that a test fails where one thread reads what another writes in the same phase.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Bodies of the mask kernels: dense bytes to bits and back, areas and boxes, counts of pairs. See block.h for what a
-// body is. A mask's pixel x is bit x % 64 of the row's word x / 64, as everywhere in dpad_fast.
+// Bodies of the mask kernels: dense bytes to bits and back, areas and boxes, counts of pairs. block.h explains bodies.
+// A mask's pixel x is bit x % 64 of the row's word x / 64, as everywhere in dpad_fast.
 #pragma once
 
 #include "cuda/block.h"

@@ -144,7 +144,7 @@ struct BandDrawer {
   }
 };
 
-// What every polygon kernel is told; an object beyond 1e7 or with NaN is drawn as empty.
+// The arguments of every polygon kernel; an object beyond 1e7 or with NaN is drawn as empty.
 struct DrawArgs {
   Polygons polygons;
   int64_t height, width;

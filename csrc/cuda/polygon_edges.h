@@ -1,6 +1,6 @@
-// What one edge of a polygon marks in a band of rows, by each rule of dpad_fast.ops.rasterize_polygons, in closed form:
-// any lane can take any crossing. csrc/core/masks/polygon_marks.cpp steps along the edges instead, and says where the
-// rules come from; tests/csrc compares the two pixel by pixel.
+// The marks of one edge of a polygon in a band of rows, by each rule of dpad_fast.ops.rasterize_polygons, in closed
+// form: any lane can take any crossing. csrc/core/masks/polygon_marks.cpp steps along the edges instead, and names the
+// rules' sources; tests/csrc compares the two pixel by pixel.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// The one place that picks an instruction set. An op's inner loops stand in tables of functions, csrc/simd/*/table.h:
-// one table for each level that pays. Used is the best one that this processor runs and DPAD_FAST_SIMD allows.
+// The one place that picks an instruction set. An op's inner loops are in tables of functions, csrc/simd/*/table.h, one
+// table for each level that is faster. The best table that this processor runs and DPAD_FAST_SIMD allows is used.
 #pragma once
 
 #include <cstddef>

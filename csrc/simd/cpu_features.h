@@ -1,4 +1,4 @@
-// What this processor offers and the operating system lets a process use.
+// The instruction sets that this processor has and the operating system lets a process use.
 #pragma once
 
 namespace dpad {

@@ -53,7 +53,7 @@ def load() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Give `C`, the extension module, on first use, so that importing this module cannot fail."""
+    """Load `C`, the extension module, on first use, so that importing this module cannot fail."""
     if name == "C":
         globals()["C"] = module = load()
         return module

@@ -1,4 +1,4 @@
-"""What users hold as images, as uint8 tensors [H, W, C] over the same memory wherever that is possible."""
+"""Users' images as uint8 tensors [H, W, C], over the same memory wherever that is possible."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def as_pixels(image: Any, name: str) -> torch.Tensor:
 
 
 def in_own_mode(image: Any, name: str) -> torch.Tensor | Image.Image:
-    """As `as_pixels` for RGB and grey; what has another mode, or alpha, stays as it is.
+    """`as_pixels` of an RGB or grey image; an image with another mode, or with alpha, stays as it is.
 
     Returns:
         uint8 [H, W, 3], or a PIL image, decoded and upright: its mode is neither RGB nor L, or it has a transparent

@@ -9,7 +9,7 @@ import torch
 from dpad_fast._native import extension
 
 LARGE = 1 << 22
-"""From how many bytes on an output's memory is kept between calls."""
+"""The memory of an output of at least so many bytes is kept between calls."""
 
 
 def new_output(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -18,7 +18,7 @@ def new_output(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 def new_output_or_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
-    """The same, and whether it is all 0 already, as what comes from the operating system is.
+    """As `new_output`, and whether the memory is all 0 already, as memory from the operating system is.
 
     A large one is kept for the next call when its last tensor dies (`dpad_fast.ops.memory`).
     """

@@ -1,4 +1,4 @@
-"""From the host to a GPU, through pinned memory and without waiting for the copy; and the GPU that is launched to."""
+"""Copies from the host to a GPU, through pinned memory and without waiting; and the choice of the GPU for launches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
-    """Host tensors of 64-bit elements on `device`, in one copy from pinned memory that nobody waits for."""
+    """Copies host tensors of 64-bit elements to `device`, in one copy from pinned memory, without waiting for it."""
     flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
     staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=device.type == "cuda")
     torch.cat(flat, out=staged)

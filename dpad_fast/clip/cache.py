@@ -1,4 +1,4 @@
-"""A bounded cache of embeddings: in memory, where the least recently used go first, and if asked on disk."""
+"""A bounded cache of embeddings: in memory, where the least recently used are dropped first, and optionally on disk."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class EmbeddingCache:
     def get_stored(
         self, keys: Sequence[Hashable], owner: bytes, size: int | None = None
     ) -> dict[Hashable, torch.Tensor]:
-        """Those of the keys that the file has, which are then in memory too.
+        """The embeddings of those keys that the file has; they are then in memory too.
 
         Args:
             keys: made of tuples, numbers, strings and bytes, so that their `repr` is the same in every process.
@@ -94,7 +94,7 @@ class EmbeddingCache:
             self.store.put({_digest(owner, key): value for key, value in embeddings.items()})
 
     def clear(self) -> None:
-        """Drops what is in memory; the file keeps what it has."""
+        """Drops the embeddings in memory; those in the file stay."""
         with self._lock:
             self._entries.clear()
             self.bytes = 0

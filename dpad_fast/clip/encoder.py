@@ -75,12 +75,12 @@ class ClipEncoder:
         self._process = os.getpid()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
 
-        def own(copied: torch.nn.Module) -> OwnForward:
+        def own_forward(copied: torch.nn.Module) -> OwnForward:
             return OwnForward(copied, text_features, image_features, None if trim else tokens.width, tokens.layout)
 
         probe = [ids for ids in tokens.encode(_PROBE) if not isinstance(ids, str)]
         probe = [tokens.truncate(ids) for ids in probe]
-        self._forwards = make_forwards(model, self.device, precision, own, probe, preprocess.size)
+        self._forwards = make_forwards(model, self.device, precision, own_forward, probe, preprocess.size)
         self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
         margins = Margins()
         if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
@@ -176,7 +176,7 @@ class ClipEncoder:
             ValueError: a caption is no string, no valid Unicode or too long; names its index.
         """
         rows = read_texts(self.tokens, texts, truncate)
-        return self.embed_ids(rows, exact=True) if rows else self._none()
+        return self.embed_ids(rows, exact=True) if rows else self._no_embeddings()
 
     def embed_images(
         self, images: Sequence[Any], boxes: Sequence[Sequence[float] | None] | None = None
@@ -185,8 +185,8 @@ class ClipEncoder:
 
         Args:
             images: N images, in any form that `RewardScorer.score` takes.
-            boxes: per image (x1, y1, x2, y2) in its pixels, rounded as `PIL.Image.crop` does, or None for the whole;
-                what lies outside the image is black.
+            boxes: per image (x1, y1, x2, y2) in its pixels, rounded as `PIL.Image.crop` does, or None for the whole
+                image; pixels outside the image are black.
 
         Returns:
             float32 [N, D] on the CPU.
@@ -195,9 +195,9 @@ class ClipEncoder:
             ValueError: an image cannot be read or a box has no area; names the index.
         """
         pictures, regions = read_images(images, boxes)
-        return self.embed_regions(pictures, regions, exact=True) if regions else self._none()
+        return self.embed_regions(pictures, regions, exact=True) if regions else self._no_embeddings()
 
-    def _none(self) -> torch.Tensor:
+    def _no_embeddings(self) -> torch.Tensor:
         return self.embed_texts(["a"])[:0]
 
     def embed_ids(
@@ -263,7 +263,7 @@ class ClipEncoder:
         return torch.stack([found[place] for place in places])
 
     def remember_regions(self, places: Sequence[tuple[Hashable, Region]], embeddings: torch.Tensor) -> None:
-        """Puts float32 embeddings [K, D] that are known already into the cache, under pictures' keys and boxes."""
+        """Puts given float32 embeddings [K, D] into the cache, under the pictures' keys and boxes."""
         self._keep_regions(places, embeddings, self._exact(True))
 
     def _keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
@@ -301,7 +301,7 @@ class ClipEncoder:
             return dict(zip(used, pool.map(lambda index: pictures[index].key, used), strict=True))
 
     def _known_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
-        """From memory, then from the file. What is known in float32 serves where less is asked for."""
+        """Cached embeddings, from memory and then from the file. A float32 one also serves for reduced precision."""
         found: dict[Any, torch.Tensor] = {}
         for level in ("float32",) if exact else ("float32", self._forwards[False].precision):
             rest: dict[Hashable, Any] = {("image", level, *place): place for place in places if place not in found}
@@ -325,7 +325,7 @@ class ClipEncoder:
         """Embeddings chunk by chunk; the next chunk is preprocessed while the model works on this one."""
         if not chunks:
             return
-        # Handed over, because the thread ahead would be on a stream of its own, and its regions not ready on this one.
+        # The thread that prepares inputs would use a stream of its own, and this stream would not wait for its regions.
         stream = input_stream(self.device)
         with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
             inputs = ahead.submit(self._inputs, pictures, chunks[0], timings, stream)

@@ -1,4 +1,4 @@
-"""What differs between families of models: how features are asked for, and how many tokens a caption may have."""
+"""Differences between families of models: how features are computed, and how many tokens a caption may have."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def positions(model: Any) -> int:
 
 
 def usable(model: Any, said: int) -> int:
-    """`said`, less what a position table keeps for padding.
+    """`said` minus the positions that a table keeps for padding.
 
-    RoBERTa, and what was built after it (XLM-R, CamemBERT, MPNet), counts positions from one beyond the padding id,
+    RoBERTa and its successors (XLM-R, CamemBERT, MPNet) count positions from one beyond the padding id,
     so that a table of 514 serves 512 tokens. Such a table names its padding; those of other families do not.
     """
     modules = model.named_modules() if isinstance(model, torch.nn.Module) else ()
@@ -42,7 +42,7 @@ def usable(model: Any, said: int) -> int:
 
 
 def token_rows(model: torch.nn.Module) -> int | None:
-    """Rows of the text tower's table of tokens; None where it is not plain which table that is."""
+    """Rows of the text tower's table of tokens; None where it is not clear which table that is."""
     found = set()
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
@@ -53,7 +53,7 @@ def token_rows(model: torch.nn.Module) -> int | None:
 
 
 def open_clip_context(model: Any, tokenizer: Any) -> int:
-    """Width of the rows that the tokenizer makes for the model: what it was told, within what the model takes.
+    """Width of the rows that the tokenizer makes for the model: its own setting, within the model's limit.
 
     Raises:
         ValueError: neither says, or the model does not take rows as short as the tokenizer's.
@@ -78,12 +78,12 @@ def open_clip_context(model: Any, tokenizer: Any) -> int:
 
 
 def plain_text(model: Any, ids: torch.Tensor, _lengths: torch.Tensor) -> torch.Tensor:
-    """Of a model of transformers, with all of each row attended to."""
+    """Text features of a model of transformers that attends to all of each row."""
     return pooled(model.get_text_features(input_ids=ids))
 
 
 def masked_text(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Of a model of transformers, with only the first `lengths` tokens attended to."""
+    """Text features of a model of transformers that attends only to the first `lengths` tokens of each row."""
     mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]
     return pooled(model.get_text_features(input_ids=ids, attention_mask=mask.long()))
 

@@ -1,4 +1,4 @@
-"""What a process needs that was forked from one with encoders: free locks, and torch on one thread.
+"""Repairs in a process that was forked from one with encoders: free locks, and torch on one thread.
 
 A fork copies the caller's thread and nothing else. A lock that another thread held stays held for ever in the child,
 and a parallel loop of torch (OpenMP) waits for threads that are not there. The C++ core looks after its own threads
@@ -17,7 +17,7 @@ import torch
 _holders: weakref.WeakSet[Any] = weakref.WeakSet()
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
 _forking = Lock()
-_held: list[Any] = []  # locks
+_held_locks: list[Any] = []
 _WAIT_S = 10.0
 _child = False
 
@@ -28,7 +28,7 @@ def free_lock_in_child(holder: Any) -> None:
 
 
 def fork_between_uses(holder: Any) -> None:
-    """A fork waits until `holder._lock` is free, so that the child never gets what it guards in the middle of a use."""
+    """A fork waits until `holder._lock` is free, so that the child never gets the guarded object in mid-use."""
     _guarded.add(holder)
 
 
@@ -37,21 +37,21 @@ def one_thread() -> bool:
     return _child
 
 
-def _before() -> None:
-    # Not for ever: a signal's handler may fork while the very thread that it interrupted holds a lock.
+def _hold_locks() -> None:
+    # The wait ends, because a signal's handler may fork while the thread that it interrupted holds a lock.
     for lock in (_forking, *(holder._lock for holder in list(_guarded))):
         if lock.acquire(timeout=_WAIT_S):
-            _held.append(lock)
+            _held_locks.append(lock)
 
 
-def _release() -> None:
-    while _held:
-        _held.pop().release()
+def _release_locks() -> None:
+    while _held_locks:
+        _held_locks.pop().release()
 
 
 def _in_child() -> None:
     global _child
-    _release()
+    _release_locks()
     for holder in (*_holders, *_guarded):
         holder._lock = Lock()
     if len(_holders) > 0:
@@ -60,4 +60,4 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_release, after_in_child=_in_child)
+    os.register_at_fork(before=_hold_locks, after_in_parent=_release_locks, after_in_child=_in_child)

@@ -1,4 +1,4 @@
-"""What users hold as images, as `Picture`s; equal ones are found by key, path, identity and content."""
+"""`Picture`: a user's image; `find_pictures` finds equal ones by key, path, identity and content."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from dpad_fast.types import Size
 class Picture:
     """One image of a caller, upright: its size is known without decoding, its pixels and key when first asked for.
 
-    What the caller holds decoded is made RGB once, and kept as long as this is; files are decoded each time, so that a
-    large batch holds only what it works on.
+    A decoded image is made RGB once, and kept as long as this object; files are decoded each time, so that a large
+    batch holds only the pictures that it works on.
     """
 
     def __init__(self, source: Any, name: str) -> None:
         self.name = name
         self._source = source
         self._pixels: torch.Tensor | None = None
-        self._own: torch.Tensor | Image.Image | None = None
+        self._own_mode: torch.Tensor | Image.Image | None = None
         self._key: Hashable | None = None
         self._size: Size | None = None
 
@@ -56,7 +56,7 @@ class Picture:
 
     @property
     def key(self) -> Hashable:
-        """A digest of the content: of the file's bytes, of the pixels, or of what is neither RGB nor grey."""
+        """A digest of the content: of the file's bytes, of the pixels, or of an image that is neither RGB nor grey."""
         if self._key is None:
             if isinstance(self._source, str | bytes):
                 content = self._source if isinstance(self._source, bytes) else self._read()
@@ -81,11 +81,11 @@ class Picture:
             with open_picture(self._source, self.name) as image:
                 found = in_own_mode(image, self.name)
             return found if isinstance(found, Image.Image) else _colours(found)
-        if self._own is None:
-            self._own = in_own_mode(self._source, self.name)
-            if isinstance(self._own, torch.Tensor):
-                self._own = self._pixels = _colours(self._own)
-        return self._own
+        if self._own_mode is None:
+            self._own_mode = in_own_mode(self._source, self.name)
+            if isinstance(self._own_mode, torch.Tensor):
+                self._own_mode = self._pixels = _colours(self._own_mode)
+        return self._own_mode
 
     def decoded(self) -> Picture:
         """The same picture, held decoded, and known by its content instead of by its file."""
@@ -114,7 +114,7 @@ class MaskedPicture:
         return self._masked(self._picture.pixels())
 
     def in_own_mode(self) -> torch.Tensor:
-        """uint8 [H, W, 3], from what the picture's own mode becomes without alpha."""
+        """uint8 [H, W, 3], converted from the picture's own mode without alpha."""
         found = self._picture.in_own_mode()
         if isinstance(found, Image.Image):
             found = found.convert("RGB")
@@ -140,7 +140,7 @@ def find_pictures(
             tensors.
         keys: N keys; images of equal keys must be equal. None entries have no key.
         errors: takes the rows without a picture; their index is -1. None: they raise.
-        contents: look whether images of equal keys are equal, once per distinct object; False: whether their sizes are.
+        contents: compare the contents of images with equal keys, once per distinct object; False: only their sizes.
 
     Returns:
         The distinct pictures (by key, path or identity; content is compared by `Picture.key`), and [N] indices.
@@ -160,7 +160,7 @@ def find_pictures(
     for i, image in enumerate(images):
         key = known_as[i]
         try:
-            source = _source(image, f"images[{i}]")
+            source = source_of(image, f"images[{i}]")
             identity = _identity(source)
             known = identity if key is None else _known(key, i)
             place = places.setdefault(known, len(pictures))
@@ -185,7 +185,7 @@ def _known(key: Hashable, i: int) -> Hashable:
 
 
 def _check_equal(first: Picture, other: Picture, key: Hashable, contents: bool) -> None:
-    """Two images under one key: one embedding would stand for both."""
+    """Refuses two different images under one key, since one embedding would stand for both."""
     same = first.size == other.size
     if same and contents and first.key != other.key:
         # One picture may come as a file here and decoded there, or in two encodings.
@@ -204,14 +204,19 @@ def _colours(pixels: torch.Tensor) -> torch.Tensor:
 def _content_key(content: torch.Tensor | Image.Image) -> Hashable:
     if isinstance(content, torch.Tensor):
         return ("pixels", tuple(content.shape), content_digest(content))
-    # Encoders differ in what they make of alpha and of palettes, so all of it counts.
+    # Encoders treat alpha and palettes in different ways, so the digest covers both.
     digest = hashlib.sha256(content.tobytes())
     digest.update(bytes(content.getpalette() or ()))
     digest.update(repr(content.info.get("transparency")).encode())
     return ("image", content.mode, content.size, digest.digest()[:16])
 
 
-def _source(image: Any, name: str) -> Any:
+def source_of(image: Any, name: str) -> Any:
+    """What stands behind a caller's image: a path, encoded bytes, a PIL image, an array or a tensor.
+
+    Raises:
+        ValueError: it is none of these; begins with `name`.
+    """
     given_error(image, name)
     if isinstance(image, Mapping):
         content, path = image.get("bytes"), image.get("path")

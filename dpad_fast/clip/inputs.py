@@ -14,7 +14,7 @@ from dpad_fast.clip.tower.forward import torch_threads
 
 
 def input_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """The stream that inputs are made on; None where they are made on the CPU: no GPU, or none that Triton drives."""
+    """The stream that inputs are made on; None where they are made on the CPU: no GPU, or none with Triton."""
     on_gpu = device.type == "cuda" and find_spec("triton") is not None
     return torch.cuda.current_stream(device) if on_gpu else None
 
@@ -44,7 +44,7 @@ def make_inputs(
     with torch_threads(threads), nullcontext() if stream is None else torch.cuda.stream(stream):
         if stream is None:
             return preprocess(pixels, boxes, numbers)
-        # What lies on another GPU goes along; the op takes only the host's and its own.
+        # Pictures on another GPU are copied too, since the op takes only the host's and its own GPU's.
         elsewhere = [isinstance(image, torch.Tensor) and image.device.type != "cpu" for image in pixels]
         pixels = [image.to(stream.device) if there else image for image, there in zip(pixels, elsewhere, strict=True)]
         return preprocess(pixels, boxes, numbers, stream.device)

@@ -78,7 +78,7 @@ def load_encoder(
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """The device, if it is there; its faults are told as its own, not as the encoder's."""
+    """The device, if it is there; an error names the device and not the encoder."""
     try:
         place = torch.device(device)
     except (RuntimeError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""How far reduced similarities stray from float32 ones, measured on the loaded model."""
+"""The largest error of similarities in reduced precision against float32, measured on the loaded model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dpad_fast.clip.preprocess import Preprocess
 from dpad_fast.clip.tokens import Ids, Tokens
 from dpad_fast.clip.tower.forward import Forward, unit
 
-# The largest error seen on the sample, times this, is taken as the largest there will be.
+# The margin is the largest error on the sample times this factor.
 SAFETY = 2.0
 _CAPTIONS = (
     "the small red circle near the left edge",
@@ -28,7 +28,7 @@ _PICTURES = 12
 
 
 class Margins(NamedTuple):
-    """How far S1 - S2, and S1, may be from what float32 makes of them.
+    """Margins for the error of S1 - S2 and of S1 against float32.
 
     Attributes:
         both: with captions and pictures reduced.
@@ -50,7 +50,7 @@ def measure_margins(
     """The largest error of S1 - S2 and of S1 over fixed captions and generated pictures, times `SAFETY`.
 
     Args:
-        forwards: by whether it is exact (float32): both of a guarded encoder's.
+        forwards: both forwards of a guarded encoder, by whether it is exact (float32).
         tokens: the model's tokenizer.
         preprocess: the model's preprocessing of images.
         device: where the model runs.
@@ -73,7 +73,7 @@ def _largest(error: torch.Tensor) -> float:
 
 
 def _calibration_ids(tokens: Tokens) -> Sequence[Ids]:
-    # Longer captions err more, so each is also joined with those before it.
+    # Longer captions have larger errors, so each caption is also joined with those before it.
     texts = [*_CAPTIONS, *(", ".join(_CAPTIONS[:count]) for count in range(2, len(_CAPTIONS)))]
     rows = [tokens.truncate(ids) for ids in tokens.encode(texts) if not isinstance(ids, str)]
     return [ids for ids in dict.fromkeys(rows) if tokens.fits(ids)]

@@ -15,7 +15,7 @@ _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's codes
 
 
 class PixelSource(Protocol):
-    """What an encoder asks of an image: a key that tells contents apart, and its pixels. `Picture` is the usual one."""
+    """An image for an encoder: a key that differs between contents, and its pixels. `Picture` is the usual one."""
 
     @property
     def key(self) -> Hashable:
@@ -44,7 +44,7 @@ class Preprocess:
         center: rounding of the centre crop's offset: "floor" (transformers) or "round" (open_clip).
         colour: when a picture becomes RGB: "first" (transformers), with alpha laid over white; or "last" (open_clip):
             it is resized in its own mode, and alpha is dropped.
-        transform: for "last", open_clip's own transform, which is applied to what is neither RGB nor grey.
+        transform: for "last", open_clip's own transform, which is applied to images that are neither RGB nor grey.
     """
 
     size: int
@@ -57,7 +57,7 @@ class Preprocess:
     transform: Callable[[Image.Image], torch.Tensor] | None = field(default=None, repr=False, compare=False)
 
     def read(self, picture: PixelSource) -> Any:
-        """What `__call__` takes of a picture: uint8 [3, H, W], or a PIL image in its own mode."""
+        """A picture as `__call__` takes it: uint8 [3, H, W], or a PIL image in its own mode."""
         return _planes_first(picture.pixels() if self.transform is None else picture.in_own_mode())
 
     def __call__(
@@ -69,7 +69,7 @@ class Preprocess:
     ) -> torch.Tensor:
         """Float32 [K, 3, size, size] of K regions; images as `read` gives them, None means the whole image.
 
-        With `device` the images are sent there as they are, and the regions are made there.
+        With `device` the images are copied there unchanged, and the regions are made there.
         """
         from dpad_fast._native.images import in_own_mode
 
@@ -137,7 +137,7 @@ class Preprocess:
         size = _plain(source.size)
         crop = _plain(getattr(source, "crop_size", None)) if getattr(source, "do_center_crop", False) else None
         side, resize = _side(size, crop)
-        mean, std = _three(source.image_mean, "image_mean"), _three(source.image_std, "image_std")
+        mean, std = _per_channel(source.image_mean, "image_mean"), _per_channel(source.image_std, "image_std")
         return cls(side, resize, interpolation, mean, std, "floor")
 
     @classmethod
@@ -150,16 +150,16 @@ class Preprocess:
         steps = {type(step).__name__: step for step in getattr(transform, "transforms", ())}
         if "Normalize" not in steps or not {"Resize", "ResizeKeepRatio"} & set(steps):
             raise ValueError(f"preprocess is not open_clip's evaluation transform: {transform!r:.80}")
-        mean, std = _three(steps["Normalize"].mean, "mean"), _three(steps["Normalize"].std, "std")
+        mean, std = _per_channel(steps["Normalize"].mean, "mean"), _per_channel(steps["Normalize"].std, "std")
         side, resize = _open_clip_side(steps)
         interpolation = _mode(steps["ResizeKeepRatio" if resize == "longest" else "Resize"].interpolation)
         return cls(side, resize, interpolation, mean, std, "round", "last", transform)
 
 
 def _planes_first(image: Any) -> Any:
-    """Pixels [H, W, 3] as a view [3, H, W], which is read as that whatever H and W are.
+    """Pixels [H, W, 3] as a view [3, H, W], which is unambiguous for any H and W.
 
-    Whoever is handed [H, W, 3] with H of 1, 3 or 4 takes the rows for channels.
+    The op takes the rows of [H, W, 3] with H of 1, 3 or 4 for channels.
     """
     return image.permute(2, 0, 1) if isinstance(image, torch.Tensor) else image
 
@@ -206,7 +206,7 @@ def _side(size: dict[str, int], crop: dict[str, int] | None) -> tuple[int, str]:
     return height, "squash"
 
 
-def _three(values: Any, name: str) -> tuple[float, float, float]:
+def _per_channel(values: Any, name: str) -> tuple[float, float, float]:
     numbers = tuple(float(value) for value in values)
     if len(numbers) != 3:
         raise ValueError(f"{name} must hold 3 numbers, got {numbers!s:.80}")

@@ -1,4 +1,4 @@
-"""Regions of pictures: boxes in whole pixels. The whole picture is spelled None, here and in every cache."""
+"""Regions of pictures: boxes in whole pixels. None stands for the whole picture, here and in every cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers ask to be embedded, checked: captions as token ids, and images with boxes as pictures and regions."""
+"""Checks of the inputs to embed: captions become token ids, and images with boxes become pictures and regions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_texts(tokens: Tokens, texts: Sequence[str], truncate: bool) -> list[Ids
 def read_images(
     images: Sequence[Any], boxes: Sequence[Sequence[float] | None] | None
 ) -> tuple[Sequence[Picture], list[tuple[int, Region]]]:
-    """Distinct pictures, and per image which of them it is with the region of it.
+    """Distinct pictures, and per image the index of its picture with the region.
 
     Raises:
         ValueError: an image cannot be read or a box has no pixel; names the index.

@@ -1,8 +1,8 @@
-"""Embeddings on disk: one SQLite file that many processes may read and write, and that any of them may be killed in.
+"""Embeddings on disk: one SQLite file that many processes may read and write, each of which may be killed at any time.
 
-A row holds a key, an embedding and a checksum over both, so that a flipped bit is never served. A file that is found
-damaged, or that is not what was written, is thrown away and begun again, with one warning. A file in use by another
-process is waited for once. Whatever goes wrong with the disk costs time, never a reward.
+A row holds a key, an embedding and a checksum over both, so that a flipped bit is never served. A file that is damaged,
+or that is not what was written, is deleted and begun again, with one warning. The store waits once for a file that
+another process locks. A failure of the disk costs time, never a reward.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SCHEMA = (
 # What SQLite needs for a row besides key and value, measured on rows of 512 floats: 4 KB pages hold one or two rows.
 _PAGE = 4096
 _BATCH = 400  # keys in one statement; SQLite's own limit is 999 in old releases
-# For another process's lock. One who holds it so long may hold it for ever: nobody waits again until it is free.
+# Wait for another process's lock. A process that holds it longer may hold it for ever, so the next call does not wait.
 _WAIT_S = 0.5
-# SQLite's words for what passes, or is not the file's fault. Anything else is damage.
+# SQLite's words for a lock, and for faults outside the file. Any other error means damage.
 _BUSY = ("locked", "locking protocol")
 _OUTSIDE = ("readonly", "unable to open", "disk i/o error", "permission denied", "is full", "interrupted")
-# What a damaged file makes Python's sqlite3 raise: names and messages that are no text, sizes beyond memory.
+# Python's sqlite3 raises these on a damaged file: names and messages that are no text, sizes beyond memory.
 _ERRORS = (sqlite3.Error, sqlite3.Warning, ValueError, TypeError, OverflowError, MemoryError, SystemError)
 
 
@@ -69,7 +69,7 @@ class EmbeddingStore:
         self._warned: set[str] = set()
 
     def get(self, keys: Sequence[bytes], size: int | None = None) -> dict[bytes, torch.Tensor]:
-        """Those of the keys that are there, with their embeddings, float32 [D].
+        """The embeddings, float32 [D], of those keys that the file has.
 
         Args:
             keys: as they were put.
@@ -81,7 +81,7 @@ class EmbeddingStore:
                 part = list(keys[start : start + _BATCH])
                 marks = ",".join("?" * len(part))
                 rows = self._read(f"SELECT key, value, sum FROM {_TABLE} WHERE key IN ({marks})", part)
-                if rows is None:  # what one batch waited for, or found gone, the next would too
+                if rows is None:  # the next batch would meet the same lock or the same lost file
                     break
                 for row in rows:
                     value = _embedding(row, size)
@@ -148,8 +148,8 @@ class EmbeddingStore:
         return rows
 
     def _open(self, use: str) -> sqlite3.Connection:
-        # Another process may have thrown a damaged file away: then this one's is no longer the file that others see.
-        # A connection is not carried over a fork either: the child makes its own.
+        # Another process may have deleted a damaged file: then this connection's file is not the one that others see.
+        # A connection does not survive a fork either: the child makes its own.
         if self._connection is None or self._owner != os.getpid() or self._inode != _inode(self.path):
             self._close()
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -166,15 +166,15 @@ class EmbeddingStore:
         connection.text_factory = bytes  # a name that is no text is damage, and not an error of decoding
         connection.execute(self._busy_timeout(use))
         connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-        # Nothing waits for the disk, so that locks are short. A killed process loses nothing by it; where the machine
-        # itself stops, what half a write left is found damaged, and made again.
+        # Nothing waits for the disk, so that locks are short. A killed process loses nothing by it; if the machine
+        # itself stops, a half-written file is found damaged and made again.
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(f"PRAGMA max_page_count={self.max_bytes // _PAGE}")
         tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
         schema = tables.pop(_TABLE.encode(), None)
         if schema is not None and schema != _SCHEMA.encode():
             raise sqlite3.DatabaseError(f"the table is {schema[:200]!r}")
-        for name in tables:  # of another format: nobody reads it, and it would keep its space for ever
+        for name in tables:  # tables of another format: nobody reads them, and they would keep their space for ever
             quoted = name.decode().replace('"', '""')
             try:
                 connection.execute(f'DROP TABLE IF EXISTS "{quoted}"')
@@ -198,7 +198,7 @@ class EmbeddingStore:
             self._begin_again(f"{self.path} is damaged ({error})")
 
     def _should_work(self, error: BaseException) -> bool:
-        """Whether the disk allows what SQLite says it does not: then it is a damaged header that says so."""
+        """Whether the disk allows what SQLite refuses: then a damaged header is the cause."""
         if _says(error, ("is full",)):  # the disk, or the bound that rows were dropped for
             with suppress(OSError):
                 return self.path.stat().st_size > self.max_bytes - 8 * _PAGE
@@ -231,7 +231,7 @@ class EmbeddingStore:
 
 
 def _embedding(row: tuple[Any, ...], size: int | None) -> torch.Tensor | None:
-    """What a row holds, float32 [D]; None where that is not what was written."""
+    """The embedding of a row, float32 [D]; None where the row is not as it was written."""
     key, value, checksum = row
     if not all(isinstance(part, bytes) for part in row) or not value or len(value) % 4 != 0:
         return None

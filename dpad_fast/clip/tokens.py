@@ -19,7 +19,7 @@ _SPACES = re.compile(r"[ \t\n\v\f\r]+")
 _NOT_CLIPS_SPACE = "\x1c\x1d\x1e\x1f"  # str.split() takes these for white space, CLIP's tokenizer does not
 
 
-# What wrappers treat apart: case, punctuation, spaces, HTML, accents, other scripts, special tokens spelt out, nothing.
+# Texts that wrappers treat specially: case, punctuation, spaces, HTML, accents, other scripts, special tokens, no text.
 _PROBES = (
     "a photo of a cat",
     "",
@@ -121,11 +121,11 @@ class Tokens:
         return found
 
     def fits(self, ids: Ids) -> bool:
-        """Whether the model takes all of `ids`."""
+        """Whether `ids` are within the model's context."""
         return len(ids) <= self.context
 
     def truncate(self, ids: Ids) -> Ids:
-        """As many tokens as fit, between the start and end tokens: the first ones, unless `keep_end`."""
+        """The ids cut to the context, with start and end tokens: the first tokens stay, under `keep_end` the last."""
         if self.fits(ids):
             return ids
         if not self._keep_end:
@@ -142,7 +142,7 @@ class Tokens:
         return [(*self.prefix, *part, *self.suffix) for part in parts]
 
     def check(self, name: str, theirs: Callable[[list[str]], Any], *, padded: bool) -> None:
-        """Compares with what the original makes of a few captions, one of them beyond the context.
+        """Compares the ids of a few captions, one of them beyond the context, with those of the original.
 
         Args:
             name: of the original, for messages.
@@ -190,8 +190,8 @@ def from_transformers(processor: Any, context: int, *, end: bool, full: bool) ->
     pad = tokenizer.eos_token_id if end else tokenizer.pad_token_id
     if pad is None:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    layout = Layout(pad, left=full and _left(tokenizer, "padding_side"))
-    keep_end = _left(tokenizer, "truncation_side")
+    layout = Layout(pad, left=full and _is_left(tokenizer, "padding_side"))
+    keep_end = _is_left(tokenizer, "truncation_side")
     tokens = Tokens(encode, context, layout, _longest(tokenizer), keep_end=keep_end)
 
     def theirs(texts: list[str]) -> Any:
@@ -257,8 +257,8 @@ def _from_wrapper(tokenizer: Any, inner: Any, context: int) -> Tokens:
     if clips:  # always cut and padded on the right, and the class token closes the row
         layout, keep_end = Layout(pad, last=(inner.cls_token_id,)), False
     else:
-        layout = Layout(0 if pad == strip else pad, left=_left(inner, "padding_side"))
-        keep_end = _left(inner, "truncation_side")
+        layout = Layout(0 if pad == strip else pad, left=_is_left(inner, "padding_side"))
+        keep_end = _is_left(inner, "truncation_side")
     return Tokens(encode, context - len(layout.last), layout, _longest(inner), _MERGED * _ENTITY, keep_end)
 
 
@@ -274,7 +274,7 @@ def _cleaning(tokenizer: Any) -> Callable[[str], str]:
     return str
 
 
-def _left(tokenizer: Any, side: str) -> bool:
+def _is_left(tokenizer: Any, side: str) -> bool:
     return bool(getattr(tokenizer, side, "right") == "left")
 
 

@@ -88,7 +88,7 @@ def _check_completions(args: argparse.Namespace) -> checks.Report:
             truths.append(_truth(sample))
     for row in answers.values():
         found.add("no-sample", f"{row.place}: id {row.id}")
-    resized = [fixed] * len(sizes) if fixed else _seen(args.processor, sizes)
+    resized = [fixed] * len(sizes) if fixed else _model_sizes(args.processor, sizes)
     verdict = checks.coordinate_space(boxes, sizes, truths, resized=resized) if boxes else None
     if verdict is not None:
         _advise(verdict, found, args)
@@ -116,8 +116,8 @@ def _box_in(text: str) -> tuple[float, ...] | None:
     return box if all(map(math.isfinite, box)) else None
 
 
-def _seen(processor: str | None, sizes: list[Size]) -> list[Size | None]:
-    """What size the model saw: by its processor's rule, or by Qwen2.5-VL's own where none is named."""
+def _model_sizes(processor: str | None, sizes: list[Size]) -> list[Size | None]:
+    """The sizes that the model saw, by its processor's rule, or by Qwen2.5-VL's where no processor is named."""
     if processor is None:
         from dpad_fast.model_size import WholePatches
 

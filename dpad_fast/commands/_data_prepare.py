@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     kept = f" ({made.kept} of them stood already)" if made.kept else ""
     say(f"prepared {made.rows} rows in {files}{kept} in {made.folder}", quiet=args.quiet)
     if made.bad:
-        # Not quiet: whoever trains on the set must hear that it is not all of the source.
+        # Printed under --quiet too: the user must know that the set lacks rows of the source.
         say(f"left out {len(made.bad)} bad rows; {made.folder / 'bad-rows.jsonl'} lists them", file=sys.stderr)
         for row in made.bad[:SHOWN]:
             say(f"  row {row.row}: {row.reason}", file=sys.stderr)

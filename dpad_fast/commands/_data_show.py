@@ -13,8 +13,8 @@ from dpad_fast import files
 from dpad_fast.commands import _output
 from dpad_fast.commands._data_source import samples_of
 from dpad_fast.data.shards import solution_text
-from dpad_fast.evaluate.drawing import as_data_uri, draw_truth
-from dpad_fast.evaluate.report import page
+from dpad_fast.evaluate.overlays import as_data_uri, draw_truth
+from dpad_fast.evaluate.static_page import page
 from dpad_fast.terminal import say
 from dpad_fast.types import Sample, Target
 

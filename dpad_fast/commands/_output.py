@@ -1,4 +1,4 @@
-"""Where a command's numbers and words go: `--json FILE`, `--json -`, `--quiet`."""
+"""The destinations of a command's numbers and words: `--json FILE`, `--json -`, `--quiet`."""
 
 from __future__ import annotations
 

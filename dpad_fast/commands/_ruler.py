@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> in
 
 
 def run_stored(args: argparse.Namespace) -> int:
-    """Print what an output file of the released evaluation amounts to: it holds areas, so no data is needed.
+    """Print the metrics of an output file of the released evaluation, which holds areas, so that no data is needed.
 
     Args:
         args: the parsed arguments, without data.
@@ -84,7 +84,7 @@ def run_stored(args: argparse.Namespace) -> int:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """What the options ask for.
+    """The settings that the options ask for.
 
     Args:
         args: the parsed arguments.
@@ -136,7 +136,7 @@ def _size(text: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _side(path: str | None) -> Iterator[Path]:
-    """Where finished chunks are kept: beside FILE until the result stands there, else in a place that goes away."""
+    """The file of finished chunks: beside FILE until the result is written, else a temporary file."""
     if not _output.is_file(path):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / "chunks"

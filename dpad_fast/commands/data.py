@@ -97,7 +97,7 @@ def _check_needed(args: argparse.Namespace) -> None:
             raise ValueError(f"{shown} is missing: `dpad-fast data {args.task}` needs {what}")
     for name, (least, most) in _LIMITS.items():
         if getattr(args, name, None) is not None:
-            _within(f"--{name.replace('_', '-')}", getattr(args, name), least, most)
+            _check_range(f"--{name.replace('_', '-')}", getattr(args, name), least, most)
 
 
 def _run_module(args: argparse.Namespace) -> int:
@@ -127,8 +127,8 @@ def _rebuild(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     _settle(args, "shapes", _EXPORT)
-    _within("--count", args.count, 1, 1_000_000)
-    _within("--seed", args.seed, 0, (1 << 63) - 1)
+    _check_range("--count", args.count, 1, 1_000_000)
+    _check_range("--seed", args.seed, 0, (1 << 63) - 1)
     from dpad_fast.data.shapes import export_reasonseg
 
     folder = export_reasonseg(args.out, args.seed, args.count)
@@ -150,7 +150,7 @@ def _settle(args: argparse.Namespace, doing: str, mine: dict[str, Any]) -> None:
             setattr(args, name, default)
 
 
-def _within(name: str, value: int, least: int, most: int) -> None:
+def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(f"{name} must be at least {least} and at most {most}, got {value}")
 
@@ -161,9 +161,9 @@ def _embed(args: argparse.Namespace) -> int:
             raise ValueError(
                 f"--{name} is missing: `dpad-fast data embed` needs a data folder and one for the embeddings"
             )
-    _within("--cache-bytes", args.cache_bytes, 1, (1 << 62) - 1)
+    _check_range("--cache-bytes", args.cache_bytes, 1, (1 << 62) - 1)
     if args.threads is not None:
-        _within("--threads", args.threads, 1, 4096)
+        _check_range("--threads", args.threads, 1, 4096)
     import dpad_fast as df
     from dpad_fast.clip import EmbeddingCache
     from dpad_fast.rewards.ahead import describe, embed_ahead

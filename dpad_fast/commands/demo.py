@@ -117,7 +117,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _interleaved(arms: Mapping[str, list[Job]]) -> list[Job]:
-    """Seed by seed, so that a demo that is looked at early has whole comparisons."""
+    """The runs seed by seed, so that an unfinished demo already has complete comparisons."""
     return [job for group in zip(*arms.values(), strict=True) for job in group]
 
 
@@ -194,6 +194,6 @@ def _run(args: argparse.Namespace) -> int:
     write_json(args.out / "result.json", result)
     from dpad_fast.evaluate.report import write_report
 
-    report = write_report(result, args.out / "report.html")
+    report = write_report([("result.json", result)], args.out / "report.html")
     say(f"{result['seconds']:.0f} s in all. Numbers: {args.out / 'result.json'}  report: {report}")
     return 0

@@ -175,7 +175,7 @@ def _ask(args: argparse.Namespace, images: Sequence[Any], queries: Sequence[str]
 
 
 def _draw(image: Any, answer: Inference, place: Path) -> None:
-    from dpad_fast.evaluate.drawing import draw_overlay
+    from dpad_fast.evaluate.overlays import draw_overlay
     from dpad_fast.pictures import open_picture
 
     text = f"{answer.query}\n{answer.answer.caption or ''}"

@@ -10,10 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dpad_fast import files
-from dpad_fast.commands import _encoder, _output, _predictions
+from dpad_fast.commands import _encoder, _output, _predictions, _reward
 from dpad_fast.terminal import printable, say
 
 if TYPE_CHECKING:
@@ -42,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", required=True, help="a folder in ReasonSeg's format")
     parser.add_argument("--out", help="write JSONL here instead of a table; - writes to stdout")
-    parser.add_argument("--preset", help="dpad (default), dpad-released, seg-zero or vision-reasoner")
-    parser.add_argument("--config", help="a YAML file of reward settings, instead of a preset")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one reward setting")
+    _reward.add_arguments(parser)
     parser.add_argument("--encoder", help=f"a name or folder ({DEFAULT_ENCODER}), or 'shapes', which is built in")
     parser.add_argument("--backend", help="transformers (default) or open_clip")
     parser.add_argument("--precision", help="guarded (default), float32 or bfloat16")
@@ -69,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """
     import dpad_fast as df
 
-    config = _config(args)
+    config = _reward.config(args)
     _output.spare({"--out": args.out, "--json": args.json}, [args.completions, args.config, args.data])
     _output.prepare(args.out, args.json)
     lines = _predictions.read(args.completions)
@@ -110,37 +106,6 @@ def _load_encoder(args: argparse.Namespace, config: RewardConfig, samples: list[
     folder = settings.pop("cache")
     settings["cache"] = None if folder is None else EmbeddingCache(folder=folder)
     return _encoder.load(settings.pop("encoder") or "", samples, quiet=args.quiet, **settings)
-
-
-def _config(args: argparse.Namespace) -> RewardConfig:
-    from dpad_fast.rewards import RewardConfig
-
-    if args.config and args.preset:
-        raise ValueError("give --config or --preset, not both (a YAML file may hold `preset: NAME`)")
-    overrides: dict[str, Any] = {}
-    for item in args.set:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"--set takes KEY=VALUE, got {item!r:.80}")
-        try:
-            overrides[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):  # a date of no calendar, a number of thousands of digits
-            raise ValueError(f"--set {key:.80}: the value is not valid YAML: {value!r:.80}") from None
-    if args.config:
-        return RewardConfig.from_dict(_read_yaml(args.config)).replace(**overrides)
-    return RewardConfig.preset(args.preset or "dpad", **overrides)
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must map names of reward settings to values, got {type(values).__name__}")
-    return values
 
 
 def _summary(batch: ScoreBatch, config: RewardConfig) -> dict[str, Any]:

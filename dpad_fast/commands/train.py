@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _printer() -> Callable[[str, int, int, Mapping[str, float]], None]:
     """Print one line per training step, and one per measurement."""
+
     def tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
         if stage != "train":
             if done == of:

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, worst first: pictures, boxes, points, masks, ids, queries, coordinates mixed up."""
+"""Faults of a data set, worst first: pictures, boxes, points, masks, ids, queries, coordinates mixed up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check(
     words: int = WORDS,
     resized: Size | None = None,
 ) -> Report:
-    """Looks for what is wrong with a data set. Every picture is decoded once; memory grows by a digest for each.
+    """Looks for faults of a data set. Every picture is decoded once; memory grows by a digest for each.
 
     Args:
         samples: the rows, as `dpad_fast.data.load` yields them.
@@ -77,7 +77,7 @@ def _name(size: Size) -> str:
 
 
 class _State:
-    """What is remembered from row to row."""
+    """The state between rows."""
 
     def __init__(self, against: set[bytes] | None, words: int) -> None:
         self.against, self.words = against, words

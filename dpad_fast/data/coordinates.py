@@ -45,7 +45,7 @@ _Boxes = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reading:
+class CoordinateReading:
     """One way to read the numbers.
 
     Attributes:
@@ -68,7 +68,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Verdict:
-    """In which coordinates the boxes are.
+    """The coordinates that boxes are in, as far as they can be told.
 
     Attributes:
         space: of the best reading; None where it cannot be told.
@@ -90,7 +90,7 @@ class Verdict:
     same: tuple[str, ...]
     rows: int
     why: str
-    readings: tuple[Reading, ...] = field(repr=False, default=())
+    readings: tuple[CoordinateReading, ...] = field(repr=False, default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the five best readings."""
@@ -143,7 +143,7 @@ def coordinate_space(
         truth = np.array([box for box in truths if box is not None], np.float64)
         views = {name: view[known] for name, view in views.items()}
         return _against_truth(views, truth, units[known])
-    return _alone(views, units)
+    return _without_truth(views, units)
 
 
 def _read(boxes: Any, sizes: Any, truths: Any) -> _Boxes:
@@ -192,7 +192,7 @@ def _iou(a: _Boxes, b: _Boxes) -> NDArray[np.float64]:
     return shares
 
 
-def _off(view: _Boxes, units: _Boxes) -> NDArray[np.bool_]:
+def _off_picture(view: _Boxes, units: _Boxes) -> NDArray[np.bool_]:
     """Boxes without area, or off the picture by more than 2 % of it and 2 pixels."""
     slack = np.maximum(units * 0.02, 2)
     empty = (view[:, :2] >= view[:, 2:]).any(axis=1)
@@ -200,13 +200,15 @@ def _off(view: _Boxes, units: _Boxes) -> NDArray[np.bool_]:
     return np.asarray(empty | beyond.any(axis=1))
 
 
-def _readings(views: Mapping[tuple[str, str], _Boxes], units: _Boxes, fits: Mapping[Any, Any]) -> list[Reading]:
+def _readings(
+    views: Mapping[tuple[str, str], _Boxes], units: _Boxes, fits: Mapping[Any, Any]
+) -> list[CoordinateReading]:
     found = []
     for (space, order), view in views.items():
         reach = float(np.percentile(view[:, 2:] / units, 95, axis=0).min())
         fit = fits.get((space, order))
-        off = float(_off(view, units).mean())
-        found.append(Reading(space, order, None if fit is None else float(np.median(fit)), off, reach))
+        off = float(_off_picture(view, units).mean())
+        found.append(CoordinateReading(space, order, None if fit is None else float(np.median(fit)), off, reach))
     return found
 
 
@@ -218,7 +220,9 @@ def _against_truth(views: dict[tuple[str, str], _Boxes], truth: _Boxes, units: _
     )
     best, n = order[0], len(truth)
     readings = tuple(sorted(_readings(views, units, fits), key=lambda r: order.index((r.space, r.order))))
-    alike = {name for name in order if name[1] == best[1] and _apart(views[best], views[name], units) <= _NEAR}
+    alike = {
+        name for name in order if name[1] == best[1] and _corner_distance(views[best], views[name], units) <= _NEAR
+    }
     chances = {name: _chance(fits[best], fits[name], views[best], views[name]) * len(views) for name in order}
     exact = {name for name in order if near[best] >= 0.95 and near[name] < 0.5}
     halved = {name for name in order if 1 - np.median(fits[best]) <= 0.5 * (1 - np.median(fits[name]))}
@@ -241,20 +245,20 @@ def _against_truth(views: dict[tuple[str, str], _Boxes], truth: _Boxes, units: _
     return Verdict(best[0], best[1], "sure", chance, spaces, n, told, readings)
 
 
-def _apart(a: _Boxes, b: _Boxes, units: _Boxes) -> float:
+def _corner_distance(a: _Boxes, b: _Boxes, units: _Boxes) -> float:
     """How far two readings' corners lie apart, as a share of the picture: the median of the rows."""
     return float(np.median((np.abs(a - b) / np.tile(units, 2)).max(axis=1)))
 
 
 def _chance(best: _Boxes, other: _Boxes, view: _Boxes, other_view: _Boxes) -> float:
-    """Of so many rows for `best` from a fair coin, ties left out."""
+    """The probability that a fair coin prefers `best` in as many rows, ties left out."""
     differ = (_iou(view, other_view) < _SAME) & (best != other)
     wins, count = int((best > other)[differ].sum()), int(differ.sum())
-    # Exact, in logarithms' place: 2^-n of a sum of binomials, as Python's integers.
+    # Exact, with Python's integers in place of logarithms: 2^-n times a sum of binomials.
     return float(sum(math.comb(count, k) for k in range(wins, count + 1)) / 2**count)
 
 
-def _alone(views: dict[tuple[str, str], _Boxes], units: _Boxes) -> Verdict:
+def _without_truth(views: dict[tuple[str, str], _Boxes], units: _Boxes) -> Verdict:
     n = len(units)
     readings = sorted(_readings(views, units, {}), key=lambda r: (r.off, -min(r.reach, 1.0)))
     standing = [r for r in readings if r.off * n < 3 or r.off < 0.1]

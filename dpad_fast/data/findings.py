@@ -76,7 +76,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found.
+    """The findings of `check`.
 
     Attributes:
         rows: how many rows were looked at, those that cannot be read too.

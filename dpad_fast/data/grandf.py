@@ -1,4 +1,4 @@
-"""GranD-f: the grounded captions that GLaMM was tuned on, phrases of a caption with the masks of what they mean.
+"""GranD-f: the grounded captions that GLaMM was tuned on, phrases of a caption with the masks of their objects.
 
 GLaMM's own code (mbzuai-oryx/groundingLMM, `dataset/gcg_datasets/GranDf_gcg_ds.py`) reads three kinds of file:
 

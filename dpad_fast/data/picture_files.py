@@ -1,10 +1,11 @@
-"""Pictures that annotations name: where they lie, how large they are, and where a writer puts them."""
+"""Pictures that annotations name: their paths, their sizes, and where a writer puts them."""
 
 from __future__ import annotations
 
 import io
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class PictureStore:
     def __init__(self, folder: Path, images: str | os.PathLike[str] | None) -> None:
         self._folder = folder
         self._images = None if images is None else Path(images).absolute()
-        self._kept: dict[str, str] = {}  # by the path that was copied
+        self._copied_names: dict[str, str] = {}  # by the path that was copied
         self._names: set[str] = set()
 
     def keep(self, image: ImageLike, stem: str, where: str) -> tuple[str, Size]:
@@ -108,8 +109,8 @@ class PictureStore:
             ValueError: the picture cannot be opened, or does not lie in `images`.
         """
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
-        if path is not None and path in self._kept:
-            name = self._kept[path]
+        if path is not None and path in self._copied_names:
+            name = self._copied_names[path]
             return name, self._size(image, where)
         size = self._size(image, where)
         if self._images is not None:
@@ -120,7 +121,7 @@ class PictureStore:
             _save(image, self._folder / name, where)
         else:
             shutil.copyfile(path, self._folder / name)
-            self._kept[path] = name
+            self._copied_names[path] = name
         return name, size
 
     def _relative(self, path: str | None, where: str) -> str:
@@ -149,6 +150,32 @@ class PictureStore:
                 return upright_size(opened)
         pixels = _pixels(image, where)
         return int(pixels.shape[1]), int(pixels.shape[0])
+
+
+def copy_as(image: ImageLike, folder: Path, stem: str, suffixes: Sequence[str], where: str) -> tuple[str, Size]:
+    """Puts a picture into a folder under a name of one's own: a file as it is, all else as PNG.
+
+    Args:
+        image: as a sample has it.
+        folder: where it goes; it is there.
+        stem: its name.
+        suffixes: of the files that may be copied, such as ".jpg".
+        where: the sample, for messages.
+
+    Returns:
+        Its file name, and its (width, height) turned as its EXIF says.
+
+    Raises:
+        ValueError: the picture cannot be opened.
+    """
+    if isinstance(image, str | os.PathLike) and (suffix := os.path.splitext(os.fspath(image))[1].lower()) in suffixes:
+        size = PictureStore._size(image, where)
+        copy = folder / f"{stem}{suffix}"
+        if not (copy.exists() and copy.samefile(image)):
+            shutil.copyfile(image, copy)
+        return copy.name, size
+    _save(image, folder / f"{stem}.png", where)
+    return f"{stem}.png", PictureStore._size(folder / f"{stem}.png", where)
 
 
 def _pixels(image: Any, where: str) -> Any:

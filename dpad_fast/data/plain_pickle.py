@@ -35,7 +35,7 @@ def loads(data: bytes, name: str) -> Any:
         ValueError: an opcode that plain data does not need (its name is in the message, and what it asks for), a
             container inside itself or in more than 32 others, a broken or cut pickle; begins with `name`.
     """
-    reader = _Reader(data)
+    reader = _PickleReader(data)
     try:
         return reader.read()
     except _BadPickle as error:
@@ -49,7 +49,7 @@ class _BadPickle(Exception):
     """A pickle that is refused; the message says why."""
 
 
-class _Reader:
+class _PickleReader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.place = 0  # of the next byte
@@ -185,55 +185,55 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
     return _ESCAPES[found]
 
 
-def _string(reader: _Reader) -> str:
+def _string(reader: _PickleReader) -> str:
     raw = reader.line().strip()
     if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
         raise _BadPickle("a string without quotes")
     return _text_of(_ESCAPE.sub(_unescaped, raw[1:-1]))
 
 
-def _int(reader: _Reader) -> int | bool:
+def _int(reader: _PickleReader) -> int | bool:
     text = reader.short_line()
     return text == b"01" if text in (b"00", b"01") else int(text)
 
 
-def _signed(reader: _Reader, count: int) -> int:
+def _signed(reader: _PickleReader, count: int) -> int:
     if count > _LONGEST_NUMBER:
         raise _BadPickle(f"a number of {count} bytes")
     return int.from_bytes(reader.take(count), "little", signed=True)
 
 
-def _push(value: Callable[[_Reader], Any]) -> Callable[[_Reader], None]:
-    def operation(reader: _Reader) -> None:
+def _push(value: Callable[[_PickleReader], Any]) -> Callable[[_PickleReader], None]:
+    def operation(reader: _PickleReader) -> None:
         reader.stack.append(value(reader))
 
     return operation
 
 
-def _proto(reader: _Reader) -> None:
+def _proto(reader: _PickleReader) -> None:
     version = reader.number(1)
     if version > 5:
         raise _BadPickle(f"protocol {version} is unknown")
 
 
-def _mark(reader: _Reader) -> None:
+def _mark(reader: _PickleReader) -> None:
     reader.marks.append(len(reader.stack))
 
 
-def _append(reader: _Reader) -> None:
+def _append(reader: _PickleReader) -> None:
     item = reader.stack.pop()
     reader.add([item])
 
 
-def _set_item(reader: _Reader) -> None:
+def _set_item(reader: _PickleReader) -> None:
     value, key = reader.stack.pop(), reader.stack.pop()
     reader.set([key, value])
 
 
-def _list_of(count: int | None) -> Callable[[_Reader], None]:
+def _list_of(count: int | None) -> Callable[[_PickleReader], None]:
     """A list of the last items, or of those since the mark."""
 
-    def operation(reader: _Reader) -> None:
+    def operation(reader: _PickleReader) -> None:
         if count is None:
             items = reader.since_mark()
         else:
@@ -248,21 +248,21 @@ def _list_of(count: int | None) -> Callable[[_Reader], None]:
     return operation
 
 
-def _dict_of(reader: _Reader) -> None:
+def _dict_of(reader: _PickleReader) -> None:
     items = reader.since_mark()
     reader.push_container({})
     reader.set(items)
 
 
-def _store(index: Callable[[_Reader], int]) -> Callable[[_Reader], None]:
-    def operation(reader: _Reader) -> None:
+def _store(index: Callable[[_PickleReader], int]) -> Callable[[_PickleReader], None]:
+    def operation(reader: _PickleReader) -> None:
         reader.memo[index(reader)] = reader.stack[-1]
 
     return operation
 
 
-def _fetch(index: Callable[[_Reader], int]) -> Callable[[_Reader], None]:
-    def operation(reader: _Reader) -> None:
+def _fetch(index: Callable[[_PickleReader], int]) -> Callable[[_PickleReader], None]:
+    def operation(reader: _PickleReader) -> None:
         place = index(reader)
         if place not in reader.memo:
             raise _BadPickle(f"the memo has nothing at {place}")
@@ -271,7 +271,7 @@ def _fetch(index: Callable[[_Reader], int]) -> Callable[[_Reader], None]:
     return operation
 
 
-_OPERATIONS: dict[int, Callable[[_Reader], None]] = {
+_OPERATIONS: dict[int, Callable[[_PickleReader], None]] = {
     ord(code): operation
     for code, operation in {
         "\x80": _proto,

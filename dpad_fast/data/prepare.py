@@ -24,7 +24,7 @@ from typing import Any
 from dpad_fast import files
 from dpad_fast.data import forms
 from dpad_fast.data.resize import Sizing
-from dpad_fast.data.shards import BadRow, Notes, Packed, pack, read_notes, write_shard
+from dpad_fast.data.shards import BadRow, Notes, PackedSample, pack, read_notes, write_shard
 from dpad_fast.types import Sample
 
 SHARD_ROWS = 256
@@ -35,7 +35,7 @@ _FORMAT = 1  # of the folder; another number is another data set
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` made.
+    """The result of `prepare`.
 
     Attributes:
         folder: where.
@@ -120,11 +120,11 @@ def prepare(
         raise ValueError(f"{os.fspath(data)} gives no row: {len(bad)} are bad{first}")
     _name_shards(folder, len(notes))
     counts = {"rows": rows, "bad": len(bad), "shards": len(notes)}
-    files.write_json(folder / _NOTE, {"format": _FORMAT, "complete": True, **_told(settings), "counts": counts})
+    files.write_json(folder / _NOTE, {"format": _FORMAT, "complete": True, **_note_fields(settings), "counts": counts})
     return Prepared(folder, rows, len(notes), kept, bad)
 
 
-def _told(settings: dict[str, Any]) -> dict[str, Any]:
+def _note_fields(settings: dict[str, Any]) -> dict[str, Any]:
     return {"form": settings["form"], "size": settings["size"], "source": settings["source"], "settings": settings}
 
 
@@ -149,13 +149,13 @@ def _fingerprint(data: Path, out: Path) -> str:
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
-    """Leaves the note of a set that is begun; returns the set where it is whole, refuses another one."""
+    """Writes the note of a new set; returns a set that is already complete, and refuses another data set's folder."""
     place = folder / _NOTE
     files.prepare(place)
     if not place.is_file():
         if any(folder.glob("*.parquet")):
             raise ValueError(f"{folder} holds Parquet files but no {_NOTE}: it was not made here; name another folder")
-        files.write_json(place, {"format": _FORMAT, "complete": False, **_told(settings)})
+        files.write_json(place, {"format": _FORMAT, "complete": False, **_note_fields(settings)})
         return None
     try:
         held = json.loads(place.read_bytes())
@@ -169,11 +169,11 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
             was, now = (version, value) if name == "format" else (before[name], value)
             what = "the files of the source have changed" if name == "files" else f"{name} was {was!r} and is {now!r}"
             raise ValueError(f"{folder} holds another data set: {what}; name another folder or delete this one")
-    return _whole(folder, held) if complete else None
+    return _finished_set(folder, held) if complete else None
 
 
-def _whole(folder: Path, held: dict[str, Any]) -> Prepared | None:
-    """The set that the note speaks of, where every file of it stands."""
+def _finished_set(folder: Path, held: dict[str, Any]) -> Prepared | None:
+    """The set of the note, or None where one of its files is missing."""
     try:
         shards = int(held["counts"]["shards"])
         notes = [read_notes(folder / _name(i, shards)) for i in range(shards)]
@@ -238,7 +238,7 @@ def _make(
 
 
 def _collect(running: dict[Future[Notes], tuple[int, int]], notes: dict[int, Notes], most: int) -> int:
-    """Takes what is finished, and waits while more than `most` are not; returns how many samples that were."""
+    """Takes finished shards, and waits while more than `most` are unfinished; returns the number of samples taken."""
     ended = wait(running, timeout=0).done if len(running) <= most else wait(running, return_when=FIRST_COMPLETED).done
     count = 0
     for future in ended:
@@ -278,7 +278,7 @@ class _Pool:
                 child.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, path: Path, packed: list[Packed], sizing: Sizing) -> Future[Notes]:
+    def submit(self, path: Path, packed: list[PackedSample], sizing: Sizing) -> Future[Notes]:
         """Begins a shard; without processes, makes it."""
         if self._executor is not None:
             return self._executor.submit(write_shard, path, packed, sizing)

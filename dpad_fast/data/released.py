@@ -141,7 +141,10 @@ def solution_of(target: Target) -> str:
     """
     if target.objects:
         return json.dumps(
-            [{"bbox_2d": list(map(_whole, box)), "point_2d": list(map(_whole, point))} for box, point in target.objects]
+            [
+                {"bbox_2d": list(map(_int_if_whole, box)), "point_2d": list(map(_int_if_whole, point))}
+                for box, point in target.objects
+            ]
         )
     parts = []
     if target.box is not None:
@@ -158,10 +161,10 @@ def _tag(name: str, pairs: Any) -> str:
     return f"<{name}>{written}</{name}>"
 
 
-def _whole(value: float) -> float | int:
+def _int_if_whole(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
 def _spelled(value: float) -> str:
     """In full, without an exponent, which the form does not know."""
-    return format(Decimal(repr(_whole(value))), "f")
+    return format(Decimal(repr(_int_if_whole(value))), "f")

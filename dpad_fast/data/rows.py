@@ -34,7 +34,7 @@ def load(
     Args:
         source: a file (.jsonl, .ndjson, .json, .parquet, .csv, .tsv), a folder of such files or of `save_to_disk`, a
             name on the hub, a pandas data frame, a `datasets` object, or an iterable of mappings.
-        columns: what the columns are called; None: told from well-known names, row by row (`Columns.guess`).
+        columns: the names of the columns; None: guessed from well-known names, row by row (`Columns.guess`).
         images: the folder that relative paths of pictures and masks are relative to; None: the file's, or the working
             directory where the source is no file.
         split: of a source with several.
@@ -53,7 +53,7 @@ def load(
     """
     if images is None:
         images = folder_of(source)
-    return samples_of(rows_of(source, split), _Reader(columns, images), on_error, limit)
+    return samples_of(rows_of(source, split), _RowReader(columns, images), on_error, limit)
 
 
 def samples_of(
@@ -89,7 +89,7 @@ def _samples(
             yield sample
 
 
-class _Reader:
+class _RowReader:
     """Makes a sample of a row."""
 
     def __init__(self, columns: Columns | None, images: str | os.PathLike[str] | None) -> None:
@@ -111,7 +111,7 @@ def picture_of(row: Mapping[str, Any], column: str | None, folder: str | os.Path
     Args:
         row: the row.
         column: where it is; None: wherever `images_from` finds it.
-        folder: what a relative path is relative to; None: the working directory.
+        folder: the base of relative paths; None: the working directory.
 
     Raises:
         ValueError: there is none, or there are several.
@@ -122,7 +122,7 @@ def picture_of(row: Mapping[str, Any], column: str | None, folder: str | os.Path
     image: ImageLike = found[0]
     if isinstance(image, Mapping) and image["bytes"] is None:
         image = image["path"]
-    placed: ImageLike = _beside(image, folder)
+    placed: ImageLike = _path_in_folder(image, folder)
     return placed
 
 
@@ -169,11 +169,11 @@ def _with_paths(row: Mapping[str, Any], columns: Columns, folder: str | os.PathL
     for name in (columns.mask, columns.ignore):
         value = None if name is None or folder is None else row.get(name)
         if isinstance(value, str) and value.lstrip()[:1] not in ("{", "") and name is not None:
-            changed[name] = _beside(value, folder)
+            changed[name] = _path_in_folder(value, folder)
     return {**row, **changed} if changed else row
 
 
-def _beside(value: Any, folder: str | os.PathLike[str] | None) -> Any:
+def _path_in_folder(value: Any, folder: str | os.PathLike[str] | None) -> Any:
     if folder is None or not isinstance(value, str | os.PathLike) or os.path.isabs(value):
         return value
     text = os.fspath(value)

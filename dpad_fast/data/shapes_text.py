@@ -1,4 +1,4 @@
-"""What is said in the shapes world: chains, captions and answers of the warm start, and the two tokenizers.
+"""Texts of the shapes world: chains, captions and answers of the warm start, and the two tokenizers.
 
 A warm-start completion is drawn from a mixture. Its chain is *focused* (the clue, then the conclusion) or *divergent*
 (lists the scene, hesitates, then the same clue and conclusion); its caption is *discriminative* (names the shape) or

@@ -41,7 +41,7 @@ class BadRow(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """What a shard says of itself.
+    """The notes of a shard: its rows, and the rows that were left out.
 
     Attributes:
         rows: how many it holds.
@@ -52,7 +52,7 @@ class Notes(NamedTuple):
     bad: tuple[BadRow, ...]
 
 
-class Packed(NamedTuple):
+class PackedSample(NamedTuple):
     """A sample on its way to another process: masks as run lengths, a hundredth of their size."""
 
     row: int
@@ -61,19 +61,19 @@ class Packed(NamedTuple):
     ignore: dict[str, Any] | None
 
 
-def pack(row: int, sample: Sample) -> Packed:
+def pack(row: int, sample: Sample) -> PackedSample:
     """The sample with its masks as run lengths."""
     target = sample.target
     fields = {name: getattr(target, name) for name in _FIELDS}
     size = target.image_size
     bare = Sample(sample.id, sample.image, sample.query, Target(**fields, image_size=size))
-    return Packed(row, bare, _encoded(target.mask), _encoded(target.ignore))
+    return PackedSample(row, bare, _encoded(target.mask), _encoded(target.ignore))
 
 
 _FIELDS = ("box", "points", "polygons", "objects", "other_boxes", "text")
 
 
-def _unpack(packed: Packed) -> Sample:
+def _unpack(packed: PackedSample) -> Sample:
     sample = packed.sample
     fields = {name: getattr(sample.target, name) for name in (*_FIELDS, "image_size")}
     target = Target(**fields, mask=_decoded(packed.mask), ignore=_decoded(packed.ignore))
@@ -89,7 +89,7 @@ def _decoded(rle: dict[str, Any] | None) -> BoolMask | None:
     return None if rle is None else np.ascontiguousarray(coco_mask.decode(rle)).astype(bool)
 
 
-def write_shard(path: Path, packed: Iterable[Packed], sizing: Sizing) -> Notes:
+def write_shard(path: Path, packed: Iterable[PackedSample], sizing: Sizing) -> Notes:
     """Makes the rows of some samples and writes them, whole or not at all.
 
     Args:
@@ -98,7 +98,7 @@ def write_shard(path: Path, packed: Iterable[Packed], sizing: Sizing) -> Notes:
         sizing: what size pictures become.
 
     Returns:
-        What the file says of itself.
+        The notes of the file.
 
     Raises:
         OSError: it cannot be written.
@@ -119,7 +119,7 @@ def write_shard(path: Path, packed: Iterable[Packed], sizing: Sizing) -> Notes:
 
 
 def read_notes(path: Path) -> Notes | None:
-    """What a shard says of itself; None where it is no whole shard."""
+    """The notes of a shard; None where the file is not a complete shard."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,7 +158,7 @@ def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield group
 
 
-def _rows(packed: Iterable[Packed], sizing: Sizing, bad: list[BadRow]) -> Iterator[dict[str, Any]]:
+def _rows(packed: Iterable[PackedSample], sizing: Sizing, bad: list[BadRow]) -> Iterator[dict[str, Any]]:
     last: tuple[Any, Stored] | None = None
     for item in packed:
         try:

@@ -33,7 +33,7 @@ def write(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
     if kind not in KINDS:
         raise ValueError(f"path must end with one of {', '.join(KINDS)}, got {str(path)!r:.200}")
     files.prepare(path)
-    with _whole(path) as partial:
+    with _complete_file(path) as partial:
         if kind == ".parquet":
             return _parquet(rows, partial)
         with open(partial, "w", encoding="utf-8", newline="" if kind == ".csv" else "\n") as file:
@@ -41,8 +41,8 @@ def write(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A place beside the file, which becomes it at the end; nothing is left of it where something goes wrong."""
+def _complete_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside the file, which is renamed to it at the end and removed after an error."""
     partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
     try:
         yield partial

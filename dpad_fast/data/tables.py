@@ -27,7 +27,7 @@ _LONGEST_CELL = 1 << 27
 _MARK = "\ufeff"
 
 Place = tuple[str, "Mapping[str, Any] | ValueError"]
-"""Where a row stands, and the row; in its place what is wrong with it where it cannot be read."""
+"""The place of a row, and the row, or the error in its place where it cannot be read."""
 
 
 def rows_of(source: Any, split: str | None = None) -> Iterator[Place]:
@@ -235,7 +235,7 @@ def _of_datasets(rows: Any, where: str, split: str | None) -> Iterator[Place]:
 
 
 def _undecoded(rows: Any) -> Any:
-    """Pictures as they are stored: nothing is decoded that nobody asks for, and a broken one is its row's trouble."""
+    """Pictures as they are stored: they are decoded only when needed, and a broken one is an error of its row alone."""
     if rows.features is None:
         return rows
     rows = rows.with_format(None)

@@ -120,11 +120,11 @@ class LiveDisplay:
             ]
             stage = STAGES.get(row["stage"], row["stage"])
             bar = ProgressBar(total=row["of"], completed=row["done"], width=8)
-            table.add_row(label, stage, bar, f"{row['done']}/{row['of']}", *numbers, _left(row))
+            table.add_row(label, stage, bar, f"{row['done']}/{row['of']}", *numbers, _time_left(row))
         return table
 
 
-def _left(row: Mapping[str, Any]) -> str:
+def _time_left(row: Mapping[str, Any]) -> str:
     """Rough time to the end of the stage."""
     made = row["done"] - row.get("from", row["done"])
     if row["stage"] not in STAGES or made < 1:

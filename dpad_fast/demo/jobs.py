@@ -49,7 +49,7 @@ class Job:
         return kept_result(self.config) is not None
 
 
-class Watcher(Protocol):
+class JobWatcher(Protocol):
     """Sees what happens; see `display.py`."""
 
     def started(self, job: Job) -> None:
@@ -109,7 +109,7 @@ def _listen(job: Job, process: subprocess.Popen[str], events: SimpleQueue[tuple[
     events.put((job, status))
 
 
-def run_jobs(jobs: Sequence[Job], watcher: Watcher, workers: int) -> None:
+def run_jobs(jobs: Sequence[Job], watcher: JobWatcher, workers: int) -> None:
     """Run all jobs, `workers` at a time; jobs that are finished from an earlier call are not run again.
 
     Args:

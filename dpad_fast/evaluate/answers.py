@@ -21,7 +21,8 @@ def scale_to(size: Size, coordinates: str, model_size: ModelSize | None) -> Poin
     Args:
         size: (width, height) of the picture.
         coordinates: "pixel", "norm1000" or "norm1".
-        model_size: for "pixel": the size at which the model saw it; the picture's own when None, or where it says None.
+        model_size: for "pixel": gives the size at which the model saw a picture of this size; the picture's own when
+            None, or where it returns None.
 
     Returns:
         The factors.

@@ -1,7 +1,7 @@
-"""Many predictions in flat memory: chunks over processes, kept in a side file as they finish, so that a kill costs one.
+"""Many predictions in flat memory: chunks over processes, kept in a side file, so that a kill costs one chunk.
 
-The side file's first line says what was asked for; each further line is one chunk's records. Chunks are written in
-order whatever the number of processes, so the result has the same bytes.
+The side file's first line holds the settings; each further line holds one chunk's records. Chunks are written in order
+whatever the number of processes, so the result has the same bytes.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure_into(
         for chunk in rest:
             _write(side, ruler.measure(chunk))
         return
-    # Spawned, for forked children would share the threads of torch that stand still in them.
+    # Spawned, because torch's threads do not run in forked children.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(settings,))
     try:
@@ -98,7 +98,7 @@ def _start(settings: Settings) -> None:
 
 
 def _end_with_parent() -> None:
-    """Workers wait for work on a pipe that they hold open themselves: a killed parent would leave them there for good."""
+    """Workers wait for work on a pipe that they hold open themselves, so that they would outlive a killed parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -116,7 +116,7 @@ def _write(side: IO[str], records: list[dict[str, Any]]) -> None:
 
 
 def open_side(path: Path, asked: dict[str, Any]) -> tuple[IO[str], int]:
-    """Open a side file: one of the same question goes on where it stopped, any other begins anew.
+    """Open a side file: one with the same settings is continued, any other is begun anew.
 
     Args:
         path: the file.

@@ -19,7 +19,7 @@ FILE = "during.json"
 
 
 class Measuring(TrainerCallback):  # type: ignore[misc]
-    """Sample the policy on what was held out every `evaluation.every` steps, and keep the metrics in `out/during.json`.
+    """Sample the policy on held-out samples every `evaluation.every` steps, and keep the metrics in `out/during.json`.
 
     The measurement after the last step is not made here: that of the finished policy follows. The random numbers of
     training are left as they were.
@@ -49,7 +49,7 @@ class Measuring(TrainerCallback):  # type: ignore[misc]
         records = measure_policy(model, others["processing_class"], self._scorer, self._config, self._tell)
         if not state.is_world_process_zero:
             return
-        # A resumed run comes by the steps after its checkpoint again.
+        # A resumed run repeats the steps after its checkpoint.
         kept = [line for line in read_during(Path(self._config.out)) if line["step"] < step]
         resume.write_json(Path(self._config.out) / FILE, [*kept, {"step": step, "metrics": plain(summarise(records))}])
 

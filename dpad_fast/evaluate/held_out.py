@@ -1,4 +1,4 @@
-"""What a policy is measured on: scenes of the shapes world, or the held-out samples of a form of data."""
+"""Held-out samples to measure a policy on: scenes of the shapes world, or samples of a form of data."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ class Inference:
 
     Attributes:
         query: the question.
-        answer: what was read of the completion, in pixels of the picture; `answer.text` is all of it.
+        answer: the parsed completion, in pixels of the picture; `answer.text` is the whole completion.
         size: (width, height) of the picture.
-        mask: bool [H, W], or None without a segmenter or where the answer has nothing to go by.
+        mask: bool [H, W], or None without a segmenter or where the answer has no box, point or polygon for it.
         s1: cosine of the description and the answer's box, None without encoder, box or description.
         s2: cosine of the description and the whole picture, None likewise.
     """
@@ -108,7 +108,7 @@ def ask_as(prompt: str, system: str = "", coordinates: str = "pixel") -> Callabl
 
 
 def coordinates_of(model: Any) -> str:
-    """What a policy answers in, by its family: "pixel" of the picture as it sees it, or "norm1000".
+    """The coordinates of a policy's answers, by its family: "pixel" of the picture as it sees it, or "norm1000".
 
     Args:
         model: a policy of transformers.
@@ -135,7 +135,7 @@ def read_answer(text: str) -> Completion:
         text: the completion.
 
     Returns:
-        What was found, in the answer's own coordinates; `reasons` says what is wrong with it.
+        The parsed completion, in the answer's own coordinates; `reasons` names its faults.
     """
     inside = find_between(text, "answer") or ""
     found = load_json(inside.strip())

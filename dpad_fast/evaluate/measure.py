@@ -1,4 +1,4 @@
-"""What a completion amounts to: one record of plain numbers each, and the table rows made of them."""
+"""Measurements of completions: one record of plain numbers each, and the table rows made from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dpad_fast.segmenters import Segmenter
 from dpad_fast.types import BoolMask, Completion, Sample, Size
 
 MISSING = "missing"
-"""The reason code of a sample that nobody answered, where such samples count as 0."""
+"""The reason code of a sample without a prediction, where such samples count as 0."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,20 @@ class Metric:
     percent: bool = False
 
 
-def _one(record: Record) -> float:
+def _count_one(record: Record) -> float:
     return 1.0
 
 
 METRICS: dict[str, Metric] = {
-    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _one, lambda r: r.reason != MISSING),
-    "giou": Metric("gIoU", lambda r: r.iou, _one),
+    "chain_tokens": Metric("chain tokens", lambda r: r.chain_tokens, _count_one, lambda r: r.reason != MISSING),
+    "giou": Metric("gIoU", lambda r: r.iou, _count_one),
     "ciou": Metric("cIoU", lambda r: r.intersection, lambda r: r.union),
-    "s1_wins": Metric("S1 > S2", lambda r: r.s1_wins, _one, percent=True),
-    "format": Metric("format", lambda r: r.format_ok, _one, percent=True),
-    "right": Metric("right target", lambda r: bool(r.right), _one, lambda r: r.right is not None, percent=True),
-    "focused": Metric("focused chains", lambda r: bool(r.focused), _one, lambda r: r.focused is not None, percent=True),
+    "s1_wins": Metric("S1 > S2", lambda r: r.s1_wins, _count_one, percent=True),
+    "format": Metric("format", lambda r: r.format_ok, _count_one, percent=True),
+    "right": Metric("right target", lambda r: bool(r.right), _count_one, lambda r: r.right is not None, percent=True),
+    "focused": Metric(
+        "focused chains", lambda r: bool(r.focused), _count_one, lambda r: r.focused is not None, percent=True
+    ),
 }
 
 
@@ -143,7 +145,7 @@ def measure(
         scorer: its format terms and similarities are recorded.
         count_tokens: number of tokens of a text.
         segmenter: makes the predicted mask from the answer.
-        ignore_as: "drop" or "target", what ignored pixels of the ground truth are.
+        ignore_as: "drop" or "target": how ignored pixels of the ground truth count.
         model_sizes: N sizes of the pictures that the answers' pixels are of; those of the ground truth when None.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A policy measured by sampling on what was held out: scenes of the shapes world, or samples of a form of data."""
+"""A policy measured by sampling on held-out data: scenes of the shapes world, or samples of a form of data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["evaluate_policy", "held_out", "judge", "judge_config", "measure_poli
 
 
 def judge_config(config: TrainConfig | None = None) -> RewardConfig:
-    """What measures every arm of a comparison alike: the `dpad` preset, whatever the arm trains on.
+    """The configuration that measures every arm of a comparison: the `dpad` preset, whatever the arm trains on.
 
     Args:
         config: the run. Its answers are read in its own coordinates; where they have no caption, as Seg-Zero's, or are
@@ -72,7 +72,7 @@ def evaluate_policy(
     config: TrainConfig,
     progress: Progress | None = None,
 ) -> list[Record]:
-    """Load a policy, sample it on what was held out and measure every completion.
+    """Load a policy, sample it on held-out data and measure every completion.
 
     Args:
         policy: a shipped checkpoint, a folder or a name.
@@ -97,7 +97,7 @@ def evaluate_policy(
 def measure_policy(
     model: Any, processor: Any, scorer: RewardScorer, config: TrainConfig, progress: Progress | None = None
 ) -> list[Record]:
-    """Sample a policy on what was held out and measure every completion, so many samples at a time.
+    """Sample a policy on held-out data and measure every completion, a batch of samples at a time.
 
     Args:
         model: the policy.

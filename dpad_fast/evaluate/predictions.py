@@ -1,4 +1,4 @@
-"""Anybody's predictions by id: JSONL of completions or masks, the released evaluation's output, PNG folders, NPZ.
+"""Predictions of any project by id: JSONL of completions or masks, the released evaluation's output, PNG folders, NPZ.
 
 A JSONL file is indexed and its lines are read again when their sample comes up, so that 100,000 long completions need
 no memory; standard input and the other kinds are held.
@@ -42,7 +42,7 @@ class Predictions:
         self.archive: str | None = None
         self.count = 0
         self._places: dict[str, array[int]] = {}
-        self._held: list[Line] = []
+        self._held_lines: list[Line] = []
         self._file: IO[bytes] | None = None
         listed = None if source == "-" else mask_files.listed(source)
         if listed is not None:
@@ -88,7 +88,7 @@ class Predictions:
         if places is None:
             return ()
         if self._file is None:
-            return tuple(self._held[place] for place in places)
+            return tuple(self._held_lines[place] for place in places)
         found = []
         for offset, number in zip(places[::2], places[1::2], strict=True):
             self._file.seek(offset)
@@ -96,8 +96,8 @@ class Predictions:
         return tuple(found)
 
     def _hold(self, name: str, line: Line) -> None:
-        self._places.setdefault(name, array("q")).append(len(self._held))
-        self._held.append(line)
+        self._places.setdefault(name, array("q")).append(len(self._held_lines))
+        self._held_lines.append(line)
         self.count += 1
 
     def _index(self, file: IO[bytes]) -> None:
@@ -161,7 +161,7 @@ def _size(place: str, values: dict[str, Any]) -> Size | None:
 
 @dataclass
 class Coverage:
-    """Which ids met: filled while items are made.
+    """Counts of ids with and without a partner in predictions and data, filled while items are made.
 
     Attributes:
         answered: samples with a prediction.
@@ -187,7 +187,7 @@ def items(
         predictions: by id.
         data: a folder or file of any form.
         form: see `dpad_fast.data.forms.load`; None is found out.
-        zero_missing: yield samples that nobody answered, too.
+        zero_missing: yield samples without a prediction, too.
         skip_unknown: ids that the data does not hold are left out, not refused.
         met: filled on the way.
 

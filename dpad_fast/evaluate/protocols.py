@@ -1,6 +1,6 @@
-"""Protocols of mask evaluation: what ignored pixels, empty unions, unreadable answers and later queries count.
+"""Protocols of mask evaluation: how ignored pixels, empty unions, unreadable answers and later queries count.
 
-Each is data; `judge` applies one. The rules were read in the projects' own code, whose places stand in `source`.
+Each protocol is data; `judge` applies one. The rules are those of the projects' own code; `source` names the place.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Areas:
-    """Numbers of pixels of one truth and one prediction: everything that a protocol asks for."""
+    """Numbers of pixels of one truth and one prediction: all that a protocol needs."""
 
     truth: int
     ignored: int
@@ -119,8 +119,8 @@ class Areas:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one sample counts under one protocol."""
+class SampleIou:
+    """Intersection, union and IoU of one sample under one protocol."""
 
     intersection: int
     union: int
@@ -128,10 +128,10 @@ class Verdict:
 
 
 def areas(predicted: BoolMask | None, target: BoolMask, ignore: BoolMask | None = None) -> Areas:
-    """Count what the protocols need; a pixel that is ignored is no target.
+    """Count the pixels that the protocols need; an ignored pixel does not belong to the target.
 
     Args:
-        predicted: bool [H, W]; None covers nothing.
+        predicted: bool [H, W]; None is an empty mask.
         target: bool [H, W].
         ignore: bool [H, W] or None.
 
@@ -167,7 +167,7 @@ def judge(
     missing: bool = False,
     says_none: bool = False,
     fits: bool = True,
-) -> Verdict | None:
+) -> SampleIou | None:
     """One sample under one protocol.
 
     Args:
@@ -175,25 +175,25 @@ def judge(
         found: pixels of truth and prediction.
         readable: the answer could be read (always, for masks).
         later: the sample is not its picture's first query.
-        missing: nobody answered, and that counts as 0.
+        missing: the sample has no prediction, which counts as 0.
         says_none: the answer names no object.
         fits: the mask has the truth's size.
 
     Returns:
-        The verdict; None where the protocol leaves the sample out.
+        The counts and the IoU; None where the protocol leaves the sample out.
     """
     if (later and protocol.first_query) or not (fits or protocol.mismatch == "error"):
         return None
     shared, union = _overlap(protocol.ignored, found)
     if missing or (not readable and protocol.unreadable == "zero"):
         truth = found.truth + (found.ignored if protocol.ignored == "target" else 0)
-        return Verdict(0, truth, 0.0)
+        return SampleIou(0, truth, 0.0)
     if union == 0:
         if protocol.empty == "drop":
             return None
         one = protocol.empty == "one" or (protocol.empty == "none-said" and says_none)
-        return Verdict(0, 0, float(one))
-    return Verdict(shared, union, shared / (union + protocol.epsilon))
+        return SampleIou(0, 0, float(one))
+    return SampleIou(shared, union, shared / (union + protocol.epsilon))
 
 
 def _overlap(ignored: str, found: Areas) -> tuple[int, int]:

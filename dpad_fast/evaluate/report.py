@@ -1,42 +1,163 @@
-"""One self-contained HTML page from a `result.json`: tables, curves, and sampled completions on their images.
+"""One self-contained HTML page of results: tables, curves, and a gallery of samples with every run's answers.
 
-Everything that a model wrote is escaped, and the page's own policy forbids scripts and anything from elsewhere.
+Everything that a model wrote is data or escaped text, and the page's own policy allows the scripts that it was written
+with, by their hash, and nothing from elsewhere.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dpad_fast import files
-from dpad_fast.data import shapes
-from dpad_fast.evaluate.drawing import as_data_uri, curves_svg, draw_answer
+from dpad_fast.evaluate.drawing import Histories, curve_panels
+from dpad_fast.evaluate.gallery import gallery
+from dpad_fast.evaluate.lookup import Lookup
+from dpad_fast.evaluate.results import Source, number, read_sources, series_of
+from dpad_fast.evaluate.side_by_side import measured_tables, runs_table
 from dpad_fast.evaluate.tables import Table, before_after
-from dpad_fast.rewards import RewardConfig, parse_completion
 
-_STYLE = """
-:root { color-scheme: light dark; --edge: #8884; --soft: #8881; }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.scroll { overflow-x: auto; margin-top: 1.2rem; }
-table { border-collapse: collapse; font-size: .92rem; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--edge); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-.note { font-size: .9rem; opacity: .8; margin: .3rem 0; }
-svg { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-.scene { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); margin: 1rem 0;
-  border-top: 1px solid var(--edge); padding-top: .8rem; }
-.scene > p { grid-column: 1 / -1; margin: 0; }
-figure { margin: 0; background: var(--soft); border-radius: 6px; padding: .6rem; }
-figure img { display: block; width: 100%; max-width: 14rem; image-rendering: pixelated; }
-figcaption { font-size: .85rem; margin: .4rem 0; }
-pre { font-size: .78rem; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-"""
+_BLOCK = 200  # pictures that are read at a time
+_SCRIPTS = ("vendor/uplot/uPlot.iife.min.js", "masks.js", "charts.js", "state.js", "gallery.js", "page.js")
+_LICENCE = "vendor/uplot/LICENSE"
+_STYLES = ("vendor/uplot/uPlot.min.css", "page.css")
+_KEYS = (
+    ("j or right", "next sample"), ("k or left", "previous sample"), ("Esc", "close"), ("/", "search"),
+    ("i", "picture"), ("b", "answer's box"), ("t", "true box"), ("m", "answer's mask"), ("g", "true mask"),
+    ("p", "points"), ("d", "dark or light"), ("?", "these keys"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report shows.
+
+    Attributes:
+        lookup: finds samples; None: what the records and the shapes world know.
+        thumb: longest side of pictures in pixels, 0 for none; None: see `gallery`.
+        limit: so many samples at most; 0 for all.
+    """
+
+    lookup: Lookup | None = None
+    thumb: int | None = None
+    limit: int = 0
+
+
+def render(results: Sequence[tuple[str, Mapping[str, Any]]], options: Options | None = None) -> str:
+    """The page of some results, side by side.
+
+    Args:
+        results: (path, content) of each: a `result.json` of `dpad-fast train` or `dpad-fast demo`, or the JSON of
+            `dpad-fast evaluate`.
+        options: what it shows.
+
+    Returns:
+        HTML text.
+
+    Raises:
+        ValueError: a result is none of these, or not whole; names it.
+    """
+    options = options or Options()
+    lookup = options.lookup or Lookup()
+    sources = read_sources(results)
+    try:
+        parts, curves = _sections(sources)
+        data = gallery(list(series_of(sources)), lookup, options.thumb, options.limit)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        # The fields' own fields: whoever changed a file by hand is told what was met, not where in our code.
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{', '.join(name for name, _ in results)} is not whole: {what}") from error
+    pictures = data.pop("pictures")
+    data |= {"curves": curves, "block": _BLOCK}
+    if data["samples"]:
+        parts.append(_gallery_html(lookup.notes))
+    parts += [_settings(source) for source in sources if source.kind != "evaluate"]
+    return _page(_title(sources), parts, data, pictures)
+
+
+def write_report(
+    results: Sequence[tuple[str, Mapping[str, Any]]], path: str | Path, options: Options | None = None
+) -> Path:
+    """Render results and write the page.
+
+    Args:
+        results: see `render`.
+        path: the HTML file; its folder is made.
+        options: what it shows.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: see `render`; nothing is written.
+        OSError: the file cannot be written.
+    """
+    files.write_text(path, render(results, options))
+    return Path(path)
+
+
+def _title(sources: Sequence[Source]) -> str:
+    names = ", ".join(source.name for source in sources)
+    if any(source.kind != "run" for source in sources):
+        return names
+    return f"Training run {names}" if len(sources) == 1 else f"Training runs {names}"
+
+
+def _sections(sources: Sequence[Source]) -> tuple[list[str], list[Any]]:
+    """What stands above the gallery, and the curves of each place for them."""
+    parts: list[str] = []
+    curves: list[Any] = []
+    runs = [source for source in sources if source.kind == "run"]
+    for source in sources:
+        if source.kind == "demo":
+            parts += _demo(source, curves)
+    if runs:
+        parts += _runs(runs, curves)
+    measured = [source for source in sources if source.kind == "evaluate"]
+    if measured:
+        parts.append("<h2>Measured</h2>" + "".join(_table(_plain(table)) for table in measured_tables(measured)))
+        notes = [(source.name, note) for source in measured for note in source.content.get("notes") or []]
+        parts += [f"<p class='note'>{escape(f'{name}: {note}')}</p>" for name, note in notes]
+    return parts, curves
+
+
+def _runs(runs: Sequence[Source], curves: list[Any]) -> list[str]:
+    parts = []
+    if len(runs) > 1:
+        parts.append("<h2>Runs side by side</h2>" + _table(_plain(runs_table(runs))))
+    tables = [_table(_plain(before_after(source.content, source.name))) for source in runs if source.content["after"]]
+    if tables:
+        within = "".join(f"<div>{table}</div>" for table in tables)
+        parts.append(f"<h2>Before and after</h2><div class='tables'>{within}</div>")
+    histories = {source.name: lines for source in runs for lines in source.histories.values()}
+    return [*parts, *_curves("h2", histories, curves)]
+
+
+def _demo(source: Source, curves: list[Any]) -> list[str]:
+    content = source.content
+    parts = [f"<p>{escape(line)}</p>" for line in content["preface"]]
+    parts.append(f"<p class='note'>Made by <code>{escape(content['command'])}</code></p>")
+    for setting in content["settings"]:
+        parts.append(f"<h2>{escape(setting['title'])}</h2>")
+        parts += [f"<p>{escape(line)}</p>" for line in setting["preface"]]
+        parts += [_table(table) for table in setting["tables"]]
+        parts += _curves("h3", setting["histories"], curves)
+    return parts
+
+
+def _curves(heading: str, histories: Histories, curves: list[Any]) -> list[str]:
+    panels = curve_panels(histories)
+    if not panels:
+        return []
+    curves.append(panels)
+    return [f"<{heading}>Curves</{heading}><div data-curves='{len(curves) - 1}'></div>"]
 
 
 def _table(table: Mapping[str, Any]) -> str:
@@ -49,159 +170,94 @@ def _table(table: Mapping[str, Any]) -> str:
     )
 
 
-def _answer(name: str, row: Mapping[str, Any]) -> str:
-    """One completion on its scene."""
-    item = shapes.from_id(row["id"])
-    answer = parse_completion(row["text"], RewardConfig.preset("dpad"))
-    points = () if answer.points is None or not answer.fields_ok else answer.points
-    picture = draw_answer(item.image, item.target.box, answer.box, points)
-    iou = row["intersection"] / row["union"] if row["union"] else 1.0
-    parts = [f"IoU {iou:.2f}", f"{row['chain_tokens']} chain tokens"]
-    if row.get("s1") is not None and row.get("s2") is not None:
-        parts.append(f"S1 {row['s1']:.3f}, S2 {row['s2']:.3f}")
-    if row.get("reason"):
-        parts.append(str(row["reason"]))
-    return (
-        f"<figure><img alt='{escape(name)}: answer drawn on the scene' src='{as_data_uri(picture)}'>"
-        f"<figcaption><b>{escape(name)}</b><br>{escape(', '.join(parts))}</figcaption>"
-        f"<pre>{escape(row['text'])}</pre></figure>"
-    )
-
-
-def _index(identifier: object) -> int:
-    """The scene's number: a file that was changed by hand may hold any id."""
-    found = re.fullmatch(r"shapes-[0-9]+-([0-9]+)", str(identifier))
-    if found is None:
-        raise ValueError(f"id: {identifier!r} is not of the form shapes-SEED-INDEX")
-    return int(found.group(1))
-
-
-def _scenes(columns: Mapping[str, Sequence[Mapping[str, Any]]], show: int) -> str:
-    """The same scenes in every column: one completion each."""
-    first = {name: {row["id"]: row for row in reversed(rows)} for name, rows in columns.items() if rows}
-    if not first:
-        return ""
-    shared = [i for i in next(iter(first.values())) if all(i in rows for rows in first.values())]
-    blocks = []
-    for identifier in sorted(shared, key=_index)[:show]:
-        query = shapes.from_id(identifier).query
-        figures = "".join(_answer(name, rows[identifier]) for name, rows in first.items())
-        blocks.append(f"<div class='scene'><p>{escape(identifier)}: <b>{escape(query)}</b></p>{figures}</div>")
-    return "".join(blocks)
-
-
 def _plain(table: Table) -> dict[str, Any]:
     return {"title": table.title, "heading": table.heading, "rows": table.rows, "notes": table.notes}
 
 
-def page(title: str, parts: Sequence[str], style: str = "") -> str:
-    """A whole page that loads nothing and runs nothing.
-
-    Args:
-        title: text; it is escaped.
-        parts: HTML, in which whatever others wrote is escaped already.
-        style: rules behind the common ones.
-
-    Returns:
-        HTML text.
-    """
+def _gallery_html(notes: Sequence[str]) -> str:
+    told = ""
+    if notes:
+        told = f"<p class='note'>{len(notes)} pictures or rows could not be read, the first: {escape(notes[0])}</p>"
     return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; "
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body><h1>{escape(title)}</h1>"
-        + "".join(parts)
-        + "</body></html>\n"
+        "<h2>Samples</h2><p class='note'>Green, dashed: ground truth. Red: the answer. Filters and the order are about "
+        "the run that is shown; improvement is against the second one.</p>"
+        f"{told}<div class='bar'>"
+        "<input type='search' id='search' placeholder='search ids, queries, answers' aria-label='search'>"
+        "<select id='lead' aria-label='run shown'></select><select id='base' aria-label='compared with'></select>"
+        "<select id='term' aria-label='term'></select><select id='reason' aria-label='reason'></select>"
+        "<select id='order' aria-label='order'></select><span class='count' id='count'></span>"
+        "<span class='layers' role='group' aria-label='layers'></span></div>"
+        "<div id='list' class='list'></div><p id='none' class='empty' hidden>No sample fits.</p>"
+        "<noscript><p>The gallery and the curves need JavaScript.</p></noscript>"
     )
 
 
-def render(result: Mapping[str, Any]) -> str:
-    """The page of a training run or of a demo.
-
-    Args:
-        result: the content of `result.json`, of `dpad-fast train` or `dpad-fast demo`.
-
-    Returns:
-        HTML text.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    kind = result.get("kind")
-    pages = {"run": (_run_page, _RUN_FIELDS), "demo": (_demo_page, _DEMO_FIELDS)}
-    if not isinstance(kind, str) or kind not in pages:
-        raise ValueError(f"result.json is of kind {kind!r:.80}; known: {', '.join(pages)}")
-    make, fields = pages[kind]
-    for name, held in fields.items():
-        if not isinstance(result.get(name), held):
-            found = "missing" if name not in result else f"{type(result[name]).__name__}, expected {held.__name__}"
-            raise ValueError(f"result.json of kind {kind!r} is not whole: {name} is {found}")
-    try:
-        return make(result)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-        # The fields' own fields: whoever changed the file by hand is told what was met, not where in our code.
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"result.json of kind {kind!r} is not whole: {what}") from error
+def _overlays() -> str:
+    keys = "".join(f"<tr><td><kbd>{escape(key)}</kbd></td><td>{escape(what)}</td></tr>" for key, what in _KEYS)
+    return (
+        "<div id='cover' class='cover' hidden><section id='panel' class='panel' tabindex='-1' role='dialog' "
+        "aria-label='sample'><div class='head'><button id='previous'>previous</button><button id='next'>next</button>"
+        "<span id='where' class='where'></span><button id='copy'>copy link</button><button id='close'>close</button>"
+        "<span class='layers' role='group' aria-label='layers'></span></div><div id='sample'></div></section></div>"
+        f"<div id='help' class='cover' hidden><div class='panel help'><h2>Keys</h2><table>{keys}</table></div></div>"
+    )
 
 
-_RUN_FIELDS: dict[str, type] = {
-    "config": dict, "before": dict, "after": dict, "records": dict, "history": list, "versions": dict,
-}  # fmt: skip
-_DEMO_FIELDS: dict[str, type] = {"title": str, "command": str, "preface": list, "settings": list, "versions": dict}
+def _settings(source: Source) -> str:
+    content = source.content
+    configs = [content["config"]] if source.kind == "run" else [setting["config"] for setting in content["settings"]]
+    text = "\n".join(json.dumps({"config": config, "versions": content["versions"]}, indent=1) for config in configs)
+    return (
+        f"<details><summary>Configuration and versions of {escape(source.name)}</summary>"
+        f"<pre>{escape(text)}</pre></details>"
+    )
 
 
-def _run_page(result: Mapping[str, Any]) -> str:
-    config = result["config"]
-    name = config["name"]
-    parts = []
-    if result["after"]:
-        parts.append("<h2>Before and after</h2>" + _table(_plain(before_after(result, name))))
-    parts.append("<h2>Curves</h2>" + curves_svg({name: [result["history"]]}))
-    scenes = _scenes(result["records"], config["evaluation"]["show"])
-    if scenes:
-        parts.append("<h2>Sampled completions</h2>" + _LEGEND + scenes)
-    parts.append(_settings(config, result["versions"]))
-    return page(f"Training run {name}", parts)
+def _page(title: str, parts: Sequence[str], data: Mapping[str, Any], pictures: Sequence[str | None]) -> str:
+    licence = f"/*! uPlot (vendor/uplot)\n{_assets((_LICENCE,))}\n*/\n"
+    script, style = licence + _assets(_SCRIPTS), _assets(_STYLES)
+    if not data["samples"]:
+        parts = [*parts, f"<div hidden>{_gallery_html(())}</div>"]
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    blocks = "".join(
+        _json(f"pictures-{start // _BLOCK}", pictures[start : start + _BLOCK])
+        for start in range(0, len(pictures), _BLOCK)
+    )
+    page = (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
+        f"<header><h1>{escape(title)}</h1><button id='theme'>dark</button>"
+        "<button id='ask-help' aria-label='keys'>?</button></header><main>"
+        + "".join(parts)
+        + f"</main>{_overlays()}{_json('data', data)}{blocks}<script>{script}</script></body></html>\n"
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is text that JSON can hold
 
 
-_LEGEND = (
-    "<p class='note'>Green: ground truth. Red: the answer's box and points. "
-    "Not selected: the first held-out scenes.</p>"
-)
+def _assets(names: Sequence[str]) -> str:
+    folder = resources.files("dpad_fast.evaluate") / "report_assets"
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
-def _demo_page(result: Mapping[str, Any]) -> str:
-    parts = [f"<p>{escape(line)}</p>" for line in result["preface"]]
-    parts.append(f"<p class='note'>Made by <code>{escape(result['command'])}</code></p>")
-    for setting in result["settings"]:
-        parts.append(f"<h2>{escape(setting['title'])}</h2>")
-        parts += [f"<p>{escape(line)}</p>" for line in setting["preface"]]
-        parts += [_table(table) for table in setting["tables"]]
-        parts.append("<h3>Curves</h3>" + curves_svg(setting["histories"]))
-        parts.append("<h3>Sampled completions</h3>" + _LEGEND + _scenes(setting["samples"], setting["show"]))
-        parts.append(_settings(setting["config"], result["versions"]))
-    return page(result["title"], parts)
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _settings(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    text = json.dumps({"config": config, "versions": versions}, indent=1)
-    return f"<details><summary>Configuration and versions</summary><pre>{escape(text)}</pre></details>"
+def _json(name: str, value: Any) -> str:
+    """Data in the page. Only ASCII, and no "<": nothing in it can end the element, whatever a model wrote."""
+    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f"<script type='application/json' id='{name}'>{text}</script>"
 
 
-def write_report(result: Mapping[str, Any], path: Path) -> Path:
-    """Render a result and write it.
-
-    Args:
-        result: the content of `result.json`.
-        path: the HTML file; its folder is made.
-
-    Returns:
-        The file.
-
-    Raises:
-        ValueError: it is no whole result; nothing is written.
-        OSError: the file cannot be written.
-    """
-    files.write_text(path, render(result))
-    return path
+def _finite(value: Any) -> Any:
+    """The same, with None for numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return number(value) if isinstance(value, float) else value

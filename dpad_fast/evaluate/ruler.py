@@ -1,4 +1,4 @@
-"""One chunk of predictions against its samples: a plain record each, judged by every protocol that was asked for."""
+"""One chunk of predictions against its samples: a plain record each, judged by every chosen protocol."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a process needs to measure; plain values, so that it travels.
+    """The settings of a measuring process: plain values, so that they can be pickled.
 
     Attributes:
         format: of `readers.FORMATS`.
@@ -81,7 +81,7 @@ class Settings:
 
 
 class Ruler:
-    """Measures items; what is costly to make (tokenizer, encoder, segmenter) is made once."""
+    """Measures items; costly objects (tokenizer, encoder, segmenter) are made once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -117,7 +117,7 @@ class Ruler:
 
     @cached_property
     def processor(self) -> Any:
-        """Of `--processor`."""
+        """The processor that `--processor` names."""
         from transformers import AutoProcessor
 
         return AutoProcessor.from_pretrained(self.settings.processor)
@@ -184,12 +184,12 @@ class Ruler:
     def _masks(
         self, pairs: list[tuple[Item, Line | None]], readings: list[Reading | None], answers: list[Completion | None]
     ) -> list[BoolMask | None]:
-        """The predicted masks: read from files, or drawn; None where nothing can be."""
+        """The predicted masks: read from files, or drawn; None where there is neither a file nor a readable answer."""
         masks: list[BoolMask | None] = [None] * len(pairs)
         asked: list[tuple[int, Completion]] = []
         for i, ((item, line), reading) in enumerate(zip(pairs, readings, strict=True)):
             if line is not None and line.text is None:
-                masks[i] = self._given(line)
+                masks[i] = self._mask_from_file(line)
             elif reading is not None and reading.readable:
                 answer = answers[i]
                 assert answer is not None
@@ -222,7 +222,7 @@ class Ruler:
             found[i] = (True, mask)
         return found
 
-    def _given(self, line: Line) -> BoolMask:
+    def _mask_from_file(self, line: Line) -> BoolMask:
         if self.settings.archive is not None:
             return mask_files.checked(self.archive[line.mask], f"{self.settings.archive}: {line.mask}")
         return mask_files.from_value(line.mask, line.place, Path(self.settings.folder))

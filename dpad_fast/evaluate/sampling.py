@@ -67,7 +67,7 @@ def sample_completions(
             torch.manual_seed(seed)
             for start in range(0, len(rows), batch):
                 part = rows[start : start + batch]
-                messages = [(ask or _plainly)(item.query) for item in part]
+                messages = [(ask or _plain_turn)(item.query) for item in part]
                 texts += _generate(model, processor, part, messages, max_new_tokens, temperature)
                 if progress is not None:
                     progress(len(texts), len(rows))
@@ -76,7 +76,7 @@ def sample_completions(
     return [texts[i : i + per_item] for i in range(0, len(texts), per_item)]
 
 
-def _plainly(query: str) -> list[dict[str, Any]]:
+def _plain_turn(query: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": query}]}]
 
 

@@ -91,7 +91,7 @@ def of_protocol(name: str) -> tuple[Column, ...]:
 
 @dataclass
 class Sums:
-    """What a run amounts to: sums per sample, and counts. Memory grows by some hundred bytes a record.
+    """Sums per sample of a run, and counts. Memory grows by some hundred bytes a record.
 
     Attributes:
         protocols: their names.

@@ -1,7 +1,7 @@
 """Registration of the ops with torch.library.
 
-Plain `Library.define` and `impl` rather than `custom_op`: the latter wraps every call in autograd and mutation checks,
-which cost more than a whole group advantage; none of these ops has a gradient.
+The module uses plain `Library.define` and `impl` and not `custom_op`, which wraps every call in autograd and mutation
+checks. Those cost more than a whole group advantage, and none of these ops has a gradient.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def register(
         fake: gives empty results of the right shape, dtype and device.
 
     Returns:
-        The op's default overload, which is called with positional arguments, as the implementations are.
+        The op's default overload; call it with positional arguments, as torch calls the implementations.
     """
     _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, cpu, "CPU")

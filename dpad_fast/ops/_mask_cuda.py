@@ -1,7 +1,7 @@
-"""CUDA tensors meet the launchers of csrc/cuda: addresses, sizes, and the stream that torch is on.
+"""Calls of the launchers of csrc/cuda with CUDA tensors: addresses, sizes, and torch's current stream.
 
-Nothing here waits for the GPU or falls back to another device. What is found wrong on the GPU alone (an index outside
-of its range, a vertex that is no number) cannot be raised without waiting; each op says what such an item gets.
+Nothing here waits for the GPU or falls back to another device. An error that only the GPU can find (an index out
+of range, a vertex that is no number) cannot be raised without waiting; each op documents what such an item gives.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _stream(device: torch.device) -> tuple[int, int]:
 
 
 def _check_one_device(op: str, first: torch.Tensor, *others: _MaybeTensor) -> None:
-    """CUDA code given an address of another device would crash the process, so this is checked in every op."""
+    """Every op checks this, because CUDA code with an address of another device would crash the process."""
     for other in others:
         if other is not None and other.device != first.device:
             raise ValueError(f"{op}: all tensors must be on one device, got {first.device} and {other.device}")
@@ -136,7 +136,7 @@ _Polygons = tuple[int, int, int, int, int, int]
 def _polygons(
     op: str, vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
 ) -> tuple[list[torch.Tensor], _Polygons]:
-    """Contiguous tensors, which the caller keeps until the launch, and what the extension takes for them."""
+    """Contiguous tensors, which the caller keeps until the launch, and the extension's arguments for them."""
     _check_one_device(op, vertices, rings, objects)
     for name, tensor, dtype in (
         ("vertices", vertices, torch.float64),
@@ -183,7 +183,7 @@ def polygon_counts(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
     mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
 ) -> Counts:  # fmt: skip
-    """Counts [N] of each object with its mask; 0 and 0 where mask_index is no mask."""
+    """Counts [N] of each object with its mask; 0 and 0 where mask_index is out of range."""
     op = "polygon_counts"
     launchers = _launchers(op, vertices.device)
     parts, polygons = _polygons(op, vertices, rings, objects)

@@ -1,8 +1,8 @@
-"""Registered ops behind `masks`, `packed_masks` and `polygons`: what they check meets the extension here.
+"""Registered ops behind `masks`, `packed_masks` and `polygons`: they call the extension with checked arguments.
 
 Packed words are int64 because torch has few operations on uint64; only their bits count. CUDA tensors go to
-`_mask_cuda`. Every IoU is made by `iou_of_counts` from intersections and unions. What reads dense masks on the CPU
-says whether every byte is 0 or 1; where not, `check_bytes` looks for the one that is not.
+`_mask_cuda`. `iou_of_counts` makes every IoU from intersections and unions. On the CPU each op that reads dense masks
+reports whether every byte was 0 or 1; if not, `check_bytes` finds the first such byte for the message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _host(*shape: int) -> torch.Tensor:
 
 
 def _check_size(height: int, width: int) -> None:
-    """Here too, where compiled graphs come by: the loops count on it for their memory on the stack."""
+    """Compiled graphs skip the public functions' check, and the loops' memory on the stack depends on it."""
     extension.C.check_mask_size("height and width of masks", height, width)
 
 
@@ -76,7 +76,7 @@ dense_counts = register(
 
 
 # Packing: masks bool or bytes [N, H, W], or one [H, W], to words [N, H, words], area [N], box [N, 4], and back. `name`
-# is what messages call them.
+# names the masks in messages.
 
 
 def _pack_cpu(masks: torch.Tensor, name: str) -> MaskParts:
@@ -180,7 +180,7 @@ packed_counts = register(
 )
 
 
-# All pairs of dense masks a [N, H, W] and b [M, H, W]: the bits of `a` are never in memory all at once.
+# All pairs of dense masks a [N, H, W] and b [M, H, W]; only a few masks of `a` are packed at a time.
 
 
 def _dense_matrix_counts_cpu(a: torch.Tensor, b: torch.Tensor) -> Counts:
@@ -273,7 +273,7 @@ def _draw_cpu(
 
 
 def draw_on_cpu(polygons: PolygonArgs, height: int, width: int, rule: str) -> MaskParts:
-    """What the registered op does on the CPU: polygons read from lists need no tensors, nor a dispatcher."""
+    """The CPU implementation of `polygon_draw`, called directly for polygons from lists, which need no dispatcher."""
     (words, area, box), zeros = _new_parts_or_zeros(polygons[-1], height, width)
     extension.C.draw_polygons(
         polygons, height, width, rule, torch.get_num_threads(), zeros, words.data_ptr(), area.data_ptr(),
@@ -305,7 +305,7 @@ def _draw_dense_cpu(
 
 
 def draw_dense_on_cpu(polygons: PolygonArgs, height: int, width: int, rule: str) -> torch.Tensor:
-    """The same as bytes."""
+    """The CPU implementation of `polygon_draw_dense`: bool [N, height, width]."""
     _check_size(height, width)
     masks, zeros = new_output_or_zeros((polygons[-1], height, width), torch.bool)
     threads = torch.get_num_threads()

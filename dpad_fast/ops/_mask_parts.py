@@ -1,13 +1,13 @@
-"""What the CPU and the CUDA side of the mask ops share: the shapes of packed masks and of counts."""
+"""The types and output tensors that the CPU and the CUDA side of the mask ops share."""
 
 from __future__ import annotations
 
 import torch
 
 MaskParts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of N packed masks: words int64 [N, H, ceil(W / 64)], area int64 [N], box int64 [N, 4]."""
+"""N packed masks as tensors: words int64 [N, H, ceil(W / 64)], area int64 [N], box int64 [N, 4]."""
 Counts = tuple[torch.Tensor, torch.Tensor]
-"""Pixels in both masks and in either, int64 of one shape; what every IoU is made from (`_mask_ops.iou_of_counts`)."""
+"""Intersections and unions in pixels, int64 of one shape; `_mask_ops.iou_of_counts` makes every IoU from them."""
 
 
 def words_for(width: int) -> int:

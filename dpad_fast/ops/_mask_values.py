@@ -1,9 +1,9 @@
-"""Dense masks as users give them: their sizes, and bool, 0 and 1, or any numbers with a threshold as values.
+"""Dense masks as users give them: checks of their sizes and values (bool, 0 and 1, or numbers with a threshold).
 
-Logits, probabilities, 255 for "ignored" and NaN all are "not 0", so reading them as masks would give wrong areas
-without a word. bool needs no look; the ops look at bytes while they read them, and other numbers are looked at on
-their way to bool. On a GPU values are not looked at, which would make the stream wait: floats need a threshold there,
-integers are set where not 0.
+Logits, probabilities, 255 for "ignored" and NaN all are "not 0", so reading them as masks would silently give wrong
+areas. Bool masks need no check; the ops check bytes while they read them, and other numbers are checked when they
+become bool. On a GPU values are not checked, because that would make the stream wait: floats need a threshold there,
+and an integer pixel is set where it is not 0.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _BYTES = (torch.uint8, torch.int8)
 
 
 def as_bytes(name: str, masks: object, threshold: float | None = None) -> torch.Tensor:
-    """Bool or byte masks of any shape. Bytes are as they came: ops on the CPU refuse those that are not 0 or 1.
+    """Bool or byte masks of any shape. Bytes are returned unchecked: ops on the CPU refuse those other than 0 and 1.
 
     Args:
-        name: what messages call them.
+        name: the argument's name in messages.
         masks: a tensor or an array.
         threshold: masks that are not bool are set above it; None: they must hold 0 and 1.
 
     Raises:
-        ValueError: `masks` is of another type or layout, holds something else (not looked for in bytes), or
+        ValueError: `masks` is of another type or layout, holds other values (bytes are not checked here), or
             `threshold` does not suit it.
     """
     if threshold is not None:
@@ -68,15 +68,15 @@ def as_dense(name: str, masks: object, threshold: float | None = None, *, or_one
 
 
 def as_bools(name: str, values: object) -> torch.Tensor:
-    """Bool values of any shape from bool or 0 and 1, looked at here (on a GPU: 0 or not)."""
+    """Bool values of any shape from bool or 0 and 1, which are checked here (on a GPU: 0 or not 0)."""
     found = as_bytes(name, values)
     return found if found.dtype == torch.bool else _read(found, None, name)
 
 
 def check_bytes(*named: tuple[str, torch.Tensor | None]) -> None:
-    """Refuses the first byte that is neither 0 nor 1, by name, place and value; bool is not looked at.
+    """Refuses the first byte that is neither 0 nor 1, by name, place and value.
 
-    For ops that found such a byte while they read all of these.
+    Ops call it after they found that one of the named tensors holds such a byte.
     """
     for name, values in named:
         if values is None or values.dtype not in _BYTES or values.numel() == 0:
@@ -86,7 +86,7 @@ def check_bytes(*named: tuple[str, torch.Tensor | None]) -> None:
 
 
 def check_size(name: str, height: int, width: int) -> None:
-    """Refuses by name what the ops refuse without one, which is all that is checked within a compiled graph."""
+    """Refuses a size that is too large, by name; within a compiled graph only the ops check it, without a name."""
     if torch.compiler.is_compiling():
         return
     if type(height) is not int or type(width) is not int or height >> 62 or width >> 62:
@@ -95,7 +95,7 @@ def check_size(name: str, height: int, width: int) -> None:
 
 
 def _check_sides(name: str, height: Any, width: Any) -> None:
-    """Refuses what the extension, whose integers end at 63 bits, would not take for a size, or would by rounding it."""
+    """Refuses sides that are no whole numbers, or that do not fit into the extension's 64-bit integers."""
     if not hasattr(height, "__index__") or not hasattr(width, "__index__"):
         raise ValueError(f"{name} must be whole numbers, got {height!r:.80} and {width!r:.80}")
     if any(operator.index(side).bit_length() > 62 for side in (height, width)):
@@ -103,13 +103,13 @@ def _check_sides(name: str, height: Any, width: Any) -> None:
 
 
 def check_one_size(a: Sequence[int], b: Sequence[int]) -> None:
-    """Of a and b, each (height, width)."""
+    """Refuses two sizes (height, width) that differ."""
     if tuple(a) != tuple(b):
         raise ValueError(f"a and b must have one size, got {a[0]} x {a[1]} and {b[0]} x {b[1]}")
 
 
 def check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Where one is on "meta", torch takes the fake, which leaves a result on the CPU as it found the memory."""
+    """Refuses two devices; with one tensor on "meta" torch would call the fake and return uninitialised memory."""
     if a.device != b.device:
         raise ValueError(f"{names} must be on one device, got {a.device} and {b.device}")
 
@@ -145,7 +145,7 @@ def _as_tensor(name: str, masks: object, threshold: float | None) -> torch.Tenso
 
 
 def _compared(name: str, values: Any, threshold: float | None) -> Any:
-    """Where a tensor or an array is set: a bool one of its shape."""
+    """A bool tensor or array that says where `values` is set."""
     if threshold is None:
         ones, set_ = values == 1, values != 0
         same = torch.equal(ones, set_) if isinstance(ones, torch.Tensor) else np.array_equal(ones, set_)

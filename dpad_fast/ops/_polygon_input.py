@@ -1,4 +1,4 @@
-"""Polygons as users give them, read and checked: held by the extension, or as tensors for the registered ops."""
+"""Polygons as users give them, read and checked: as the extension's object, or as tensors for the registered ops."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def check_rule(rule: str, outline: bool = False) -> None:
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuses a value that is none of the known ones."""
+    """Refuses a value that is not in `known`."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r:.80}")
 
 
 def gather(polygons: Any, device: torch.device | str | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Vertices float64 [V, 2], ring starts [R + 1] and object starts [N + 1] of objects given as in the functions.
+    """Vertices float64 [V, 2], ring starts [R + 1] and object starts [N + 1] of objects (see `rasterize_polygons`).
 
     Args:
         polygons: the objects. Those on the host are checked there before they are copied to a GPU.
@@ -52,9 +52,9 @@ def gather(polygons: Any, device: torch.device | str | None = None) -> tuple[tor
 
 
 def read_on_host(polygons: Any, device: torch.device | str | None) -> Any:
-    """The objects as the extension holds them, where they are on the host and drawn there.
+    """The objects as `dpad_fast._C.Polygons`, where they are on the host and drawn there; otherwise None.
 
-    None in compiled graphs and wherever tensors are not plain: there `gather` gives tensors to the registered ops.
+    It is also None in compiled graphs and under tensor subclasses: there the registered ops take tensors from `gather`.
     """
     if torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not torch.Tensor:
         return None
@@ -72,7 +72,7 @@ def _as_objects(polygons: Any) -> list[Any] | tuple[Any, ...]:
 
 
 def _first_device(polygons: Sequence[Any]) -> torch.device:
-    """The device of the first ring, which all must share; looking at all of them would cost more than drawing them."""
+    """The device of the first ring, which all must share; checking every ring would cost more than drawing them."""
     first = polygons[0] if len(polygons) else None
     if isinstance(first, list | tuple) and first:
         first = first[0]
@@ -82,7 +82,7 @@ def _first_device(polygons: Sequence[Any]) -> torch.device:
 def _gather_tensors(
     polygons: Any, device: torch.device | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The same where an object is a tensor [n, 2] or a list of such tensors: on a GPU, or within torch.compile."""
+    """`gather` for objects that are tensors [n, 2] or lists of such tensors: on a GPU, or within torch.compile."""
     objects = [[item] if isinstance(item, torch.Tensor) else list(item) for item in polygons]
     ring_starts, object_starts, rings = [0], [0], []
     for i, item in enumerate(objects):

@@ -79,7 +79,7 @@ def discriminative_reward(
 def reward_of(
     s1: torch.Tensor, s2: torch.Tensor, *, shape: str, alpha: float = ALPHA, tau: float = TAU
 ) -> torch.Tensor:
-    """The reward that the op makes from S1 and S2, for those that were averaged or chosen after it, elementwise."""
+    """The op's reward from S1 and S2, elementwise, for similarities that were averaged or selected after the op."""
     delta = s1 - s2
     if shape == "binary":
         value = (s1 > s2).to(s1.dtype)

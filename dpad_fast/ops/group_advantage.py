@@ -119,7 +119,7 @@ def _check(rewards: torch.Tensor, scale: str, eps: float, singleton: str) -> Non
 
 
 def _warn_of_a_table(rewards: torch.Tensor, scale: str) -> None:
-    """A table of one group per row passes for as many terms as the group is large, and is rarely meant so."""
+    """A table [groups, group size] is read as [rows, terms], which is rarely meant where both sizes are equal."""
     if not scale.startswith("gdpo") and not torch.compiler.is_compiling():
         warnings.warn(f"rewards {_layout(rewards)}, and for terms weights, which says so", UserWarning, stacklevel=3)
 
@@ -189,7 +189,7 @@ def _cached_weights(values: tuple[float, ...], dtype: torch.dtype, device: torch
 
 
 def _weights_tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Upload a tuple of weights once: the copy from host memory would stall the stream at every training step."""
+    """Upload a tuple of weights once; a copy from host memory in every training step would stall the stream."""
     if torch.compiler.is_compiling():
         return torch.tensor(values, dtype=dtype, device=device)
     return _cached_weights(values, dtype, device)

@@ -1,4 +1,4 @@
-"""Masks as bits, with their areas and boxes: the class and what is counted on it."""
+"""`PackedMasks`: masks as bits with their areas and boxes, and the counts of pixels of pairs of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PackedMasks:
         self.height, self.width = int(self.words.shape[1]), int(width)
 
     @classmethod
-    def _of(cls, packed: MaskParts, width: int) -> PackedMasks:
+    def _from_parts(cls, packed: MaskParts, width: int) -> PackedMasks:
         masks = cls.__new__(cls)
         masks._set(packed, width)
         return masks
@@ -73,7 +73,7 @@ class PackedMasks:
         """
         if isinstance(masks, torch.Tensor | np.ndarray):
             dense = as_dense("masks", masks, threshold)
-            return cls._of(ops.pack(dense, "masks"), dense.shape[2])
+            return cls._from_parts(ops.pack(dense, "masks"), dense.shape[2])
         parts, size = [], None
         for i, mask in enumerate(masks):
             one = as_bytes(f"masks[{i}]", mask, threshold)
@@ -87,7 +87,7 @@ class PackedMasks:
         if size is None:
             raise ValueError("masks is empty, so the masks' size is unknown; give an array [0, H, W]")
         words, area, box = (torch.cat(column) for column in zip(*parts, strict=True))
-        return cls._of((words, area, box), size[1])
+        return cls._from_parts((words, area, box), size[1])
 
     @classmethod
     def from_polygons(
@@ -102,11 +102,11 @@ class PackedMasks:
     def _drawn(
         cls, polygons: Any, height: int, width: int, rule: str, device: torch.device | str | None
     ) -> PackedMasks:
-        """What is left once the other arguments are checked; `rasterize_polygons` comes here too."""
+        """Draws polygons after the other arguments were checked; `rasterize_polygons` calls it too."""
         held = read_on_host(polygons, device)
         if held is not None:
-            return cls._of(ops.draw_on_cpu(held.args, height, width, rule), width)
-        return cls._of(ops.draw(*gather(polygons, device), height, width, rule), width)
+            return cls._from_parts(ops.draw_on_cpu(held.args, height, width, rule), width)
+        return cls._from_parts(ops.draw(*gather(polygons, device), height, width, rule), width)
 
     @classmethod
     def from_rle(cls, rles: Sequence[Mapping[str, Any]]) -> PackedMasks:
@@ -123,7 +123,7 @@ class PackedMasks:
         words, area, box = ops.new_parts(len(rles), height, width)
         threads = torch.get_num_threads()
         extension.C.rle_words(rles, height, width, threads, words.data_ptr(), area.data_ptr(), box.data_ptr())
-        return cls._of((words, area, box), width)
+        return cls._from_parts((words, area, box), width)
 
     @classmethod
     def from_boxes(cls, boxes: Any, height: int, width: int) -> PackedMasks:
@@ -150,7 +150,7 @@ class PackedMasks:
         vertices = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
         objects = torch.arange(n + 1, device=corners.device)
         rings = objects * 4
-        return cls._of(ops.draw(vertices, rings, objects, height, width, "center"), width)
+        return cls._from_parts(ops.draw(vertices, rings, objects, height, width, "center"), width)
 
     def __len__(self) -> int:
         return int(self.words.shape[0])
@@ -162,7 +162,7 @@ class PackedMasks:
             IndexError: `index` is none of a number, a slice, [K] numbers or [N] booleans, or beyond the masks.
         """
         chosen = index if isinstance(index, slice) else _as_index(index, len(self), self.words.device)
-        return PackedMasks._of((self.words[chosen], self.area[chosen], self.box[chosen]), self.width)
+        return PackedMasks._from_parts((self.words[chosen], self.area[chosen], self.box[chosen]), self.width)
 
     def __repr__(self) -> str:
         return f"PackedMasks({len(self)} of {self.height} x {self.width})"
@@ -177,7 +177,7 @@ class PackedMasks:
         if self.words.device == torch.device(device):
             return self
         words, area, box = (part.to(device, non_blocking=non_blocking) for part in self.parts)
-        return PackedMasks._of((words, area, box), self.width)
+        return PackedMasks._from_parts((words, area, box), self.width)
 
     def intersection(self, other: PackedMasks) -> torch.Tensor:
         """Pixels in both masks of each pair, int64 [N]."""
@@ -209,7 +209,7 @@ def as_packed(name: str, masks: object, threshold: float | None = None) -> Packe
     if isinstance(masks, PackedMasks):
         return masks
     dense = as_dense(name, masks, threshold)
-    return PackedMasks._of(ops.pack(dense, name), dense.shape[2])
+    return PackedMasks._from_parts(ops.pack(dense, name), dense.shape[2])
 
 
 def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: str) -> list[torch.Tensor]:
@@ -218,7 +218,7 @@ def ignore_parts(ignore: Dense | PackedMasks | None, masks: PackedMasks, name: s
         return []
     if not isinstance(ignore, PackedMasks):
         dense = as_dense("ignore", ignore, or_one=True)
-        ignore = PackedMasks._of(ops.pack(dense, "ignore"), dense.shape[-1])
+        ignore = PackedMasks._from_parts(ops.pack(dense, "ignore"), dense.shape[-1])
     if (ignore.height, ignore.width) != (masks.height, masks.width) or len(ignore) not in (1, len(masks)):
         raise ValueError(
             f"ignore must be one mask or {len(masks)} ({name}) of {masks.height} x {masks.width}, "
@@ -239,7 +239,7 @@ def packed_counts(a: PackedMasks, b: PackedMasks, ignore: Dense | PackedMasks | 
 
 
 def _as_index(index: Any, n: int, device: torch.device) -> torch.Tensor:
-    """What chooses masks, as int64 [K] or bool [N]: any other shape would make something else of words and boxes."""
+    """The index as int64 [K] or bool [N]; any other shape would index words, areas and boxes differently."""
     if isinstance(index, int) and not isinstance(index, bool):
         if not -n <= index < n:
             raise IndexError(f"index must be within {n} masks, got {index}")

@@ -8,7 +8,7 @@ Each rule follows its source to the pixel:
   point, with OpenCV's clipping. `cv2.fillPoly` on int32 vertices. `cv2.polylines` of thickness 1 draws the same lines
   that `fillPoly` has drawn already, so `outline=True` (how ReasonSeg draws) changes no pixel; it is there to say so.
 - `center`: a pixel is inside where its centre is, even-odd over all rings; an edge owns its upper end, and a centre on
-  an edge belongs to the pixel right of it, so that polygons that share an edge share no pixel and leave none out.
+  an edge counts as right of the edge, so that polygons that share an edge share no pixel and leave none out.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def rasterize_polygons(
     flat = gather(polygons, device)
     if out == "dense":
         return ops.draw_dense(*flat, height, width, rule)
-    return PackedMasks._of(ops.draw(*flat, height, width, rule), width).to_rle()
+    return PackedMasks._from_parts(ops.draw(*flat, height, width, rule), width).to_rle()
 
 
 def polygon_iou(

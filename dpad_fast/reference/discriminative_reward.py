@@ -16,7 +16,7 @@ def discriminative_reward(
     alpha: float = 50.0,
     tau: float = 0.25,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute what `dpad_fast.ops.discriminative_reward` describes, in float64."""
+    """The result of `dpad_fast.ops.discriminative_reward`, in float64."""
     rows = list(range(len(text))) if row_index is None else list(row_index)
     out = []
     for i, row in enumerate(rows):

@@ -17,7 +17,7 @@ def group_advantage(
     token_mask: torch.Tensor | None = None,
     singleton: str = "zero",
 ) -> torch.Tensor:
-    """Compute what `dpad_fast.ops.group_advantage` describes, in float64."""
+    """The result of `dpad_fast.ops.group_advantage`, in float64."""
     table = [[v] for v in rewards.tolist()] if rewards.dim() == 1 else rewards.tolist()
     keys = [i // groups for i in range(len(table))] if isinstance(groups, int) else list(groups)
     weights = [1.0] * len(table[0]) if weights is None else list(weights)

@@ -1,10 +1,20 @@
 """From completions to rewards: parsing, format, geometry, the discriminative term, and the scorer that runs them."""
 
 from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.micro_batcher import MicroBatcher, ScoredRow
 from dpad_fast.rewards.parse import parse_completion
 from dpad_fast.rewards.presets import PRESETS
 from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.rewards.scorer import RewardScorer
 from dpad_fast.rewards.spec import ScorerSpec
 
-__all__ = ["MALFORMED", "PRESETS", "RewardConfig", "RewardScorer", "ScorerSpec", "parse_completion"]
+__all__ = [
+    "MALFORMED",
+    "PRESETS",
+    "MicroBatcher",
+    "RewardConfig",
+    "RewardScorer",
+    "ScoredRow",
+    "ScorerSpec",
+    "parse_completion",
+]

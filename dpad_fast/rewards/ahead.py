@@ -21,8 +21,8 @@ _PICTURES = 16  # worked on together: bounds what is decoded at once
 def embed_ahead(encoder: ClipEncoder, samples: Iterable[Sample]) -> int:
     """Puts the whole picture and the ground-truth region of every sample into the encoder's cache, in float32.
 
-    A picture on disk is known afterwards both by its file and by its pixels, so that it is found whether a trainer
-    hands over paths, encoded bytes or decoded images (of the same size: one that is resized is another picture).
+    A picture on disk is stored under two keys, of its file and of its pixels, so that it is found whether a trainer
+    passes paths, encoded bytes or decoded images (of the same size: a resized picture is another picture).
 
     Args:
         encoder: with a cache that has a folder, or the work is lost with the process.

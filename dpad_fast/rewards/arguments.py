@@ -15,7 +15,7 @@ from dpad_fast.types import Completion, Target
 
 
 def read_completions(completions: Sequence[str], config: RewardConfig, errors: RowErrors) -> list[Completion]:
-    """N parsed completions; what is no text is a row's error, and empty here."""
+    """N parsed completions; one that is not a string is its row's error, and is parsed as an empty text."""
     parsed = []
     for i, text in enumerate(completions):
         if not isinstance(text, str):
@@ -26,7 +26,7 @@ def read_completions(completions: Sequence[str], config: RewardConfig, errors: R
 
 
 def read_targets(targets: Sequence[Target | str], config: RewardConfig, errors: RowErrors) -> list[Target]:
-    """N ground truths with what the configuration's terms read; a row without it is an error, and empty here."""
+    """N ground truths, checked for the fields that the configuration reads; a row in error gets an empty target."""
     truths = []
     for i, target in enumerate(targets):
         if i in errors:
@@ -44,7 +44,7 @@ def _read_target(target: Target | str, i: int, config: RewardConfig) -> Target:
     given_error(target, f"targets[{i}]")
     if isinstance(target, str):
         if config.answer == "released":
-            # What cannot be read scores 0 there; a space keeps an empty text apart from no text.
+            # The released code scores an unreadable text 0; a space keeps an empty text apart from no text.
             return Target(text=target or " ")
         try:
             target = Target.parse(target)
@@ -66,7 +66,7 @@ def _read_target(target: Target | str, i: int, config: RewardConfig) -> Target:
 
 
 def check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: RowErrors) -> None:
-    """A bad image is the caller's mistake whether or not a completion gets to it."""
+    """Checks every image, since a bad one is the caller's mistake whether or not a completion uses it."""
     for place, picture in enumerate(pictures):
         try:
             picture.check()
@@ -76,14 +76,14 @@ def check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: Ro
 
 
 def snapshot(column: Any) -> Any:
-    """A copy of a column, which its caller may change later; what is no column is refused with the batch."""
+    """A copy of a column, which its caller may change later; a value that is no column is refused when scored."""
     return list(column) if isinstance(column, Iterable) and not isinstance(column, str) else column
 
 
 def check_lengths(
     completions: Sequence[str], targets: Sequence[Any], images: Sequence[Any] | None, sizes: ModelSizes | None
 ) -> int:
-    """N, which all columns must have."""
+    """N, the length that all columns must have."""
     if isinstance(completions, str):
         raise ValueError("completions must be a list of strings, got one string")
     optional = {"images": images, "model_sizes": None if callable(sizes) else sizes}

@@ -16,7 +16,7 @@ Prepared = TypeVar("Prepared")
 class PendingScore:
     """A batch that is being scored. `result()` waits for it; inside `async def`, `await` does.
 
-    What went wrong, such as the `ValueError` of a bad target, is raised there.
+    Both raise the error of the batch, such as the `ValueError` of a bad target.
     """
 
     def __init__(self, future: Future[ScoreBatch]) -> None:

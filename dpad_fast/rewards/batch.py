@@ -1,4 +1,4 @@
-"""A batch on its way through the scorer, and what it becomes at the end."""
+"""A batch between the scorer's stages, and its `ScoreBatch`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dpad_fast.types import ScoreBatch
 
 @dataclass
 class Batch:
-    """What the stage without the encoder makes, and the stage with it fills in.
+    """The result of the stage without the encoder, which the stage with the encoder completes.
 
     Attributes:
         count: N.
@@ -43,7 +43,7 @@ class Batch:
 
 
 def fails_gate(columns: dict[str, list[float]], i: int) -> bool:
-    """Whether completion i is malformed, so that with `gate` it gets nothing but what its format is worth."""
+    """Whether completion i is malformed, so that with `gate` only its format terms count."""
     return any(columns[name][i] < 1.0 for name in FORMAT_TERMS)
 
 

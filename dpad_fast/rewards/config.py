@@ -75,8 +75,8 @@ class RewardConfig:
         coordinates: space of the answer's coordinates: pixels of the image that the model saw, or 0..1000, or 0..1.
         model_size: (width, height) of the image that the model saw, for `coordinates="pixel"`, when it is the same for
             every sample; `RewardScorer.score(model_sizes=...)` gives one per sample.
-        segmenter: makes `mask_iou` of the mask that the answer's box and points lead it to, instead of a polygon: a
-            name of `dpad_fast.segmenters`, such as "sam2:FOLDER".
+        segmenter: makes the mask of `mask_iou` from the answer's box and points, in place of a polygon: a name of
+            `dpad_fast.segmenters`, such as "sam2:FOLDER".
     """
 
     name: str = "dpad"

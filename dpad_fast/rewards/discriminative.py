@@ -1,4 +1,4 @@
-"""The discriminative term: does the caption fit its region better than what the region is contrasted with?"""
+"""The discriminative term: does the caption fit its region better than the region's contrast?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Comparison:
     Attributes:
         row: the row.
         windows: token ids of its caption's windows, at least one.
-        places: what they are compared with.
+        places: the region and its contrasts.
     """
 
     row: CaptionRow
@@ -58,7 +58,7 @@ class Discriminator:
         self._errors = errors or RowErrors()
 
     def run(self, rows: Sequence[CaptionRow], timings: dict[str, float]) -> dict[int, tuple[float, float, float] | str]:
-        """Per row's index (reward, S1, S2), or the reason code why there is nothing to compare.
+        """By row index (reward, S1, S2), or the reason code of a row with nothing to compare.
 
         Args:
             rows: those with a caption.
@@ -116,7 +116,7 @@ class Discriminator:
         return s1, s2
 
     def _readable(self, ready: Sequence[_Comparison], error: ValueError) -> list[_Comparison]:
-        """Those whose picture did not break while it was decoded; raises the error again if none did."""
+        """The comparisons whose picture can be decoded; raises the error again if all pictures can."""
         if not self._errors.kept:
             raise error
         broken: dict[int, ValueError] = {}
@@ -135,7 +135,7 @@ class Discriminator:
     def _guard(
         self, ready: Sequence[_Comparison], s1: torch.Tensor, s2: torch.Tensor, timings: dict[str, float]
     ) -> None:
-        """Embeds again in float32 what may be decided otherwise: captions first, which are cheap, then pictures."""
+        """Embeds again in float32 near the threshold: captions first, which are cheap, then pictures."""
         self.compared += len(ready)
         near = self._near(s1, s2, self._encoder.margin)
         self.recomputed += near.numel()

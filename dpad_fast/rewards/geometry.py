@@ -1,7 +1,7 @@
 """The geometry terms of one object: inclusive-pixel box IoU, mean box L1, point distance, and mask IoU.
 
-The arithmetic follows the authors' public code to the letter (spec in docs/rewards.md), on Python numbers: a value that
-makes it fail (a string, an integer beyond float's range) gives 0, as any exception does there.
+The arithmetic is that of the authors' public code (docs/rewards.md has the rules), on Python numbers: a value on which
+it fails (a string, an integer beyond float's range) gives 0, as any exception does in their code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.types import Box, Completion, Point, Ring, Target
 
-# What arithmetic on hostile numbers can raise: wrong types, too large, union of zero, NaN through int().
+# Arithmetic on hostile numbers can raise these: wrong types, too large, union of zero, NaN through int().
 _ARITHMETIC = (TypeError, ValueError, OverflowError, ZeroDivisionError, LookupError)
 
 _TRUTH_BOX = re.compile(r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box>")
@@ -155,7 +155,7 @@ def _as_mask(mask: Any) -> torch.Tensor:
 
 
 def numbers(box: Sequence[Any] | None) -> list[float] | None:
-    """The box as floats with area, or None: under `answer="released"` its entries may be anything."""
+    """The box as floats, or None where an entry is no number: under `answer="released"` entries may be anything."""
     if box is None or any(type(value) not in (int, float) or not abs(value) < 1e9 for value in box):
         return None
     return [float(value) for value in box]

@@ -25,7 +25,7 @@ _FAR = 1e6
 
 
 def parse_completion(text: str, config: RewardConfig) -> Completion:
-    """Finds tags, answer and caption in one completion; what is wrong goes into `reasons`, nothing raises."""
+    """Finds tags, answer and caption in one completion; faults go into `reasons`, and nothing raises."""
     whole = text.strip() if config.strip else text
     spans = match_tags(whole, config.tags)
     reasons = [] if spans is not None else ["no-tags"]
@@ -207,7 +207,7 @@ def _list_of(data: dict[str, Any], key: str, count: int, reasons: list[str]) -> 
 
 
 def _problem(values: Any) -> str | None:
-    """What keeps a list from being finite numbers: "bad-field" (type), "non-finite", or None."""
+    """The fault of a list that should hold finite numbers: "bad-field" (type), "non-finite", or None."""
     for value in values:
         if type(value) is not int and type(value) is not float:
             return "bad-field"

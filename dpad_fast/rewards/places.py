@@ -1,4 +1,4 @@
-"""What a caption is compared with: the region that it describes, and what that is contrasted with."""
+"""The places that a caption is compared with: the region that it describes, and the contrasts of this region."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class CaptionRow:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the pixels of one row's comparison are.
+    """The regions of one row's comparison.
 
     Attributes:
         roi: the region that the caption describes.
-        contrasts: what it is contrasted with, at least one.
+        contrasts: the regions that it is contrasted with, at least one.
     """
 
     roi: Place
@@ -62,7 +62,7 @@ class PlaceFinder:
         config: which region, and which contrast.
 
     Attributes:
-        pictures: the batch's own, and behind them those that were made of them by blanking.
+        pictures: the batch's pictures, followed by those that were made from them by blanking.
     """
 
     def __init__(self, pictures: Sequence[Picture], config: RewardConfig) -> None:
@@ -110,10 +110,10 @@ class PlaceFinder:
         if self._config.contrast == "blanked":
             return ((self._blanked(row.picture, roi), None),)
         if self._config.contrast == "hardest" and row.target.other_boxes:
-            return tuple((row.picture, self._other(row, i)) for i in range(len(row.target.other_boxes)))
+            return tuple((row.picture, self._other_region(row, i)) for i in range(len(row.target.other_boxes)))
         return ((row.picture, None),)
 
-    def _other(self, row: CaptionRow, i: int) -> Region:
+    def _other_region(self, row: CaptionRow, i: int) -> Region:
         box = row.target.other_boxes[i]
         try:
             return region_of(box, self._sources[row.picture].size, row.target.image_size)
@@ -151,7 +151,7 @@ class PlaceFinder:
 
 
 def _beyond_pillow(region: Region, size: Size) -> bool:
-    """Whether `Image.crop` refuses the region, which the released code scores as 0; one inside a picture is taken."""
+    """Whether `Image.crop` refuses the region for its size, which the released code scores as 0."""
     x1, y1, x2, y2 = region or (0, 0, *size)
     limit = Image.MAX_IMAGE_PIXELS
     return limit is not None and (x2 - x1) * (y2 - y1) > 2 * limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# What is wrong with the text itself, whatever the ground truth and the picture; `reason in MALFORMED` counts those.
+# Faults of the text itself, whatever the ground truth and the picture; `reason in MALFORMED` counts them.
 MALFORMED = frozenset(
     {
         "no-tags",
@@ -32,7 +32,7 @@ _ZEROS = {
 
 
 def explain_zeros(columns: Mapping[str, Sequence[float]], reasons: list[str | None], terms: Sequence[str]) -> None:
-    """Gives completions that have no reason yet, but a term that is zero, the reason for it.
+    """Gives a reason to each completion that has a zero term and no reason yet.
 
     Args:
         columns: one value per completion and term.
@@ -45,3 +45,18 @@ def explain_zeros(columns: Mapping[str, Sequence[float]], reasons: list[str | No
                 for i, value in enumerate(columns[name]):
                     if value == 0 and reasons[i] is None:
                         reasons[i] = code
+
+
+def reason_of_zero(term: str, reason: str | None) -> str | None:
+    """Why a term is zero, where only the completion's first reason is known.
+
+    Args:
+        term: its name.
+        reason: the completion's, or None.
+
+    Returns:
+        The completion's reason where that is about its text; else the code for this term; None where there is none.
+    """
+    if reason is not None and reason not in _ZEROS:
+        return reason
+    return next((code for code, names in _ZEROS.items() if term in names), None)

@@ -60,7 +60,7 @@ class RewardScorer:
         self._warned = False
 
     def rebuilt_by(self, rebuild: Callable[[RewardConfig], RewardScorer], encoder: ClipEncoder) -> None:
-        """Lets this be pickled while it has that encoder: `rebuild`, which must be picklable, makes its like."""
+        """Makes this scorer picklable while it has `encoder`; `rebuild`, itself picklable, makes an equal scorer."""
         self._rebuild = (rebuild, encoder)
 
     def __reduce__(self) -> Any:
@@ -86,8 +86,8 @@ class RewardScorer:
         """Scores N completions. A bad completion gets low scores and a reason; it never raises nor changes another's.
 
         Args:
-            completions: N strings. Here and in the other columns an entry may be the `ValueError` of whoever failed to
-                read it: an error of that row.
+            completions: N strings. Here and in the other columns an entry may be a `ValueError` from reading it, which
+                is then the error of that row.
             targets: N ground truths, or solution strings.
             images: N images (PIL, path, bytes, {"bytes", "path"}, array or tensor), each the picture that its target
                 describes, at the target's size or another; None where no term looks at images.
@@ -96,7 +96,7 @@ class RewardScorer:
                 array or tensor, None where `config.model_size` holds or nothing is known. Or a function from a
                 picture's (width, height) to that size, None where the model saw the picture as it is.
             on_error: "raise", or "row": a row with a bad target, image or size is left unscored (NaN in every column, a
-                reason such as "bad-image", the message in `errors`), and the others are what they are without it.
+                reason such as "bad-image", the message in `errors`), and the other rows get their usual values.
 
         Returns:
             The total, every term, the similarities and the reasons.

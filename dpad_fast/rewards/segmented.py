@@ -1,4 +1,4 @@
-"""`mask_iou` through a segmenter: the mask that a box and points lead it to against the target's, as Seg-R1 rewards."""
+"""`mask_iou` through a segmenter: the mask that it makes of a box and points, against the target's (as in Seg-R1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dpad_fast.segmenters.prompts import Segmenter
 
 NO_MASK = "no-mask"
-"""The reason code of a well-formed answer by which the segmenter could not go."""
+"""The reason code of a well-formed answer without a box or points that the segmenter could use."""
 
 _BLIND = ("box", "polygon")  # they look at no picture
 _ROW = re.compile(r"^images\[0\]")
@@ -62,7 +62,7 @@ def segmented_ious(
         targets: N ground truths.
         scales: N factors (`find_spaces`).
         images: N pictures.
-        reasons: N codes; "no-mask" is put where there is none yet and the segmenter found nothing to go by.
+        reasons: N codes; "no-mask" is set where there is no code yet and the segmenter found no box or point.
         errors: takes the rows whose target has no mask, or whose picture cannot be decoded.
 
     Returns:
@@ -107,7 +107,7 @@ def _masks(
     sizes: Sequence[Size],
     errors: RowErrors,
 ) -> list[BoolMask | None]:
-    """All at once; where one picture is bad and rows are kept apart, one by one."""
+    """The masks of all rows in one call; row by row where one picture is bad and errors are kept by row."""
     if not rows:
         return []
     try:

@@ -1,4 +1,4 @@
-"""Coordinate spaces: from what the answer is written in to pixels of the image that the ground truth belongs to.
+"""Coordinate spaces: from the answer's coordinates to pixels of the image that the ground truth belongs to.
 
 Boxes in the wrong image's pixels are the users' most reported mistake, so nothing is guessed where sizes disagree.
 """
@@ -30,7 +30,7 @@ def in_pixels(answer: Completion, scale: Point | None) -> Completion:
         scale: the factors (x, y) of `find_spaces`; None where both spaces are one.
 
     Returns:
-        The completion with box, points, objects and rings multiplied; what is no number in it becomes None.
+        The completion with box, points, objects and rings multiplied; a value that is no number becomes None.
     """
     if scale is None:
         return answer
@@ -62,17 +62,17 @@ def read_model_sizes(
 
     Args:
         config: `model_size` stands in where no size is given.
-        given: what the caller says.
+        given: the caller's argument.
         pictures: N images, None for those that could not be read; or None where there are none.
         count: N.
         errors: takes the rows whose size cannot be read.
 
     Raises:
-        ValueError: a size that is none, unless `errors` keeps it; a function without images to ask it about.
+        ValueError: a value that is no size, unless `errors` keeps it; a function without images to call it with.
     """
     if given is None:
         return [config.model_size] * count
-    of_picture = _Asked(given) if callable(given) else None
+    of_picture = _SizeFunction(given) if callable(given) else None
     if of_picture is not None and pictures is None:
         raise ValueError("images is missing: model_sizes is a function of their sizes")
     # By place: a data frame's column is indexed by its labels, and a data frame by its columns.
@@ -91,7 +91,7 @@ def read_model_sizes(
     return sizes
 
 
-class _Asked:
+class _SizeFunction:
     """A caller's function, asked once per size."""
 
     def __init__(self, function: Callable[[Size], Any]) -> None:
@@ -165,8 +165,9 @@ def unknown_size(
         seen = _as_qwen(given)
         if seen != given:
             return (
-                f"the size of the picture that the model saw is not known: images[{i}] is {_by(given)}, which "
-                f"Qwen2.5-VL sees as {'another' if seen is None else _by(seen)}, and answers are read in pixels. "
+                f"the size of the picture that the model saw is not known: images[{i}] is {_size_text(given)}, which "
+                f"Qwen2.5-VL sees as {'another' if seen is None else _size_text(seen)}, and answers are read in "
+                "pixels. "
                 "Say it: processor=... of TrlRewards, model_sizes of score (dpad_fast.model_size_for computes one), "
                 "model_size of the configuration, or model_sizes=lambda size: size where it saw the given pictures"
             )
@@ -207,15 +208,16 @@ def _from_pixels(i: int, model: Size | None, target: Target, picture: Picture | 
     if model is None:
         if truth is not None and picture is not None and picture.size != truth:
             raise ValueError(
-                f"model_sizes[{i}] is missing: images[{i}] is {_by(picture.size)} but targets[{i}].image_size is "
-                f"{_by(truth)}, so it must be said which image the model saw (model_sizes, or model_size of the config)"
+                f"model_sizes[{i}] is missing: images[{i}] is {_size_text(picture.size)} but targets[{i}].image_size "
+                f"is {_size_text(truth)}, so it must be said which image the model saw (model_sizes, or model_size of "
+                "the config)"
             )
         return None
     if truth is None and picture is not None:
         truth = picture.size  # as for normalised coordinates, and for the regions that are cut out of it
     if truth is None:
         raise ValueError(
-            f"targets[{i}].image_size is missing: the model saw {_by(model)}, and the ground truth's pixels can "
+            f"targets[{i}].image_size is missing: the model saw {_size_text(model)}, and the ground truth's pixels can "
             "only be found with the (width, height) of the image that it lives in (or give images)"
         )
     return None if model == truth else (truth[0] / model[0], truth[1] / model[1])
@@ -228,5 +230,5 @@ def _checked(size: Any, i: int) -> Size | None:
     return whole_size(size, f"model_sizes[{i}]")
 
 
-def _by(size: Size) -> str:
+def _size_text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"

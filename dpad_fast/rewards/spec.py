@@ -1,4 +1,4 @@
-"""`ScorerSpec`: what a scorer is made from, which travels to other processes where the scorer itself cannot."""
+"""`ScorerSpec`: the description of a scorer, which can be sent to other processes where the scorer itself cannot."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ScorerSpec:
     """Names everything that a `RewardScorer` needs. It can be pickled, and scorers built from it can, through it.
 
     Two scorers built from equal specs give equal rewards, bit for bit, on processors of one kind. Folders that exist
-    are made absolute, so that a process that runs elsewhere finds them; a name that the package ships goes before a
-    folder of the same name, which is `./NAME`. Equal specs hash alike.
+    are made absolute, so that a process that runs elsewhere finds them; a name that the package ships has precedence
+    over a folder of the same name, which is `./NAME`. Equal specs hash alike.
 
     Attributes:
         config: which terms, and how.

@@ -1,4 +1,4 @@
-"""The terms that need no encoder, and which completions it will be asked about."""
+"""The terms that need no encoder, and the rows that the encoder will compare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpad_fast.types import Completion, Point, Target
 def term_columns(
     config: RewardConfig, parsed: list[Completion], targets: list[Target], scales: list[Point | None], errors: RowErrors
 ) -> dict[str, list[float]]:
-    """Per term that needs no encoder N values; the format's terms always, for the gate."""
+    """N values for each term that needs no encoder; always those of the format terms, for the gate."""
     columns: dict[str, list[float]] = {name: [] for name in dict.fromkeys((*FORMAT_TERMS, *config.terms))}
     for i, (completion, target, scale) in enumerate(zip(parsed, targets, scales, strict=True)):
         values: dict[str, float] = {}
@@ -58,7 +58,7 @@ def caption_rows(
     index: list[int] | None,
     errors: RowErrors,
 ) -> list[CaptionRow]:
-    """The rows whose captions are compared with their pictures, of which `index` says the number."""
+    """The rows whose captions are compared with their pictures; `index` has the number of each row's picture."""
     if index is None:
         raise ValueError("images is missing: the term 'discriminative' needs them")
     rows = []

@@ -1,4 +1,4 @@
-"""Ground truth against its picture: what lies off it is another picture's, or in other units, and is refused."""
+"""Ground truth against its picture: boxes and points off the picture belong to another one or have other units."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def check_places(
 def check_place(target: Target, index: int, picture: Picture | None, config: RewardConfig) -> None:
     """Checks the boxes, points and mask that `config` reads against the size of their picture.
 
-    `dpad-released` is left alone where it reads the solution's text: there a box off the picture is cropped as
-    `Image.crop` does, black outside.
+    Under `answer="released"` a solution's text is not checked: a box off the picture is cropped as `Image.crop` does,
+    black outside.
 
     Args:
         target: the ground truth of one completion.
@@ -56,7 +56,7 @@ def check_place(target: Target, index: int, picture: Picture | None, config: Rew
             try:
                 region_of(box, shown, target.image_size)
             except EmptyRegion:
-                problem = f"has no area in whole pixels of the {_by(shown)} picture: {box}"
+                problem = f"has no area in whole pixels of the {_size_text(shown)} picture: {box}"
                 raise ValueError(f"targets[{index}].{name} {problem}") from None
     for name, points in _points(target, config):
         (x1, y1), (x2, y2) = points
@@ -101,7 +101,7 @@ def _points(target: Target, config: RewardConfig) -> Iterator[tuple[str, tuple[P
 
 
 def _problem(x1: float, y1: float, x2: float, y2: float, size: Size | None) -> str:
-    """What is wrong with positions from (x1, y1) to (x2, y2) on a picture of `size`; empty where nothing is."""
+    """The fault of positions from (x1, y1) to (x2, y2) on a picture of `size`; empty where there is none."""
     if x1 < -_SLACK or y1 < -_SLACK or (size is not None and (x2 > size[0] + _SLACK or y2 > size[1] + _SLACK)):
         return _OFF
     return _UNIT if x2 <= 1 and y2 <= 1 and size != (1, 1) else ""
@@ -110,7 +110,8 @@ def _problem(x1: float, y1: float, x2: float, y2: float, size: Size | None) -> s
 def _message(index: int, name: str, problem: str, given: Sequence[float], target: Target, shown: Size | None) -> str:
     return (
         f"targets[{index}].{name} {problem}: {given}; pixels are expected, of the image whose size is "
-        f"targets[{index}].image_size ({_by(target.image_size)}) or, without it, of images[{index}] ({_by(shown)})"
+        f"targets[{index}].image_size ({_size_text(target.image_size)}) or, without it, of images[{index}] "
+        f"({_size_text(shown)})"
     )
 
 
@@ -120,10 +121,10 @@ def _check_region_mask(target: Target, index: int, shown: Size) -> None:
     if target.image_size is not None and target.image_size != shown:
         name = "mask" if target.mask is not None else "image_size"
         raise ValueError(
-            f"targets[{index}].{name} is {_by(target.image_size)} but images[{index}] is {_by(shown)}: region='mask' "
-            "takes pixels of the picture by the mask, so both need one size"
+            f"targets[{index}].{name} is {_size_text(target.image_size)} but images[{index}] is {_size_text(shown)}: "
+            "region='mask' takes pixels of the picture by the mask, so both need one size"
         )
 
 
-def _by(size: Size | None) -> str:
+def _size_text(size: Size | None) -> str:
     return "not given" if size is None else f"{size[0]}x{size[1]}"

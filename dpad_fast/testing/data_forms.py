@@ -1,4 +1,4 @@
-"""Samples that the tests of data forms write and read again, and what it means that two are the same."""
+"""Samples that the tests of data forms write and read again, and their comparison."""
 
 from __future__ import annotations
 

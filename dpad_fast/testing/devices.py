@@ -1,4 +1,4 @@
-"""Where tests run: whether a GPU is there, and memory in which forgotten elements show."""
+"""Devices of tests: whether there is a GPU, and memory that shows elements that were never written."""
 
 import os
 from collections.abc import Iterator

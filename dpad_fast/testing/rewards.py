@@ -1,4 +1,4 @@
-"""What tests and benchmarks of rewards share: a tiny CLIP, a picture, and completions good and hostile."""
+"""Helpers of tests and benchmarks of rewards: a tiny CLIP, a picture, and completions good and hostile."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def hostile(rng: random.Random) -> str:
         return "".join(rng.choice(_PIECES) for _ in range(rng.randrange(30)))
     if kind == 1:
         values = [rng.choice(_VALUES) for _ in range(rng.choice((0, 2, 3, 4, 4, 4, 5)))]
-        return completion(values, _some(rng), _some(rng), caption=_caption(rng))
+        return completion(values, _random_value(rng), _random_value(rng), caption=_caption(rng))
     if kind == 2:
         box = [value + rng.randrange(-12, 13) for value in (20, 12, 64, 52)]
         first, second = ([rng.randrange(96), rng.randrange(72)] for _ in range(2))
@@ -128,7 +128,7 @@ def hostile(rng: random.Random) -> str:
     return (left * rng.randrange(20) + right * rng.randrange(20))[:20_000] + text
 
 
-def _some(rng: random.Random) -> Any:
+def _random_value(rng: random.Random) -> Any:
     kind = rng.randrange(4)
     if kind == 0:
         return rng.choice(_VALUES)

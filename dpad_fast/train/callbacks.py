@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: tell whoever watches, and save at the end."""
+"""Callbacks between the steps of a run: pass log lines on, write TensorBoard files, and save at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 
-class Watcher(TrainerCallback):  # type: ignore[misc]
+class LogWatcher(TrainerCallback):  # type: ignore[misc]
     """Pass every log line on as (step, metrics).
 
     Args:

@@ -1,4 +1,4 @@
-"""What a trainer hands to a reward function, as plain lists: completions as texts, columns, one picture per row."""
+"""A trainer's arguments to a reward function, as plain lists: completions as texts, columns, one picture per row."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class _Itself:
 
 
 def frozen(value: Any) -> Hashable:
-    """What a value holds now, to be compared later: lists and dictionaries by content, objects by identity."""
+    """A value's content now, to be compared later: lists and dictionaries by content, objects by identity."""
     if value is None or isinstance(value, str | bytes | int | float):
         return value
     if isinstance(value, list | tuple):

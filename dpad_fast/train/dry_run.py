@@ -1,7 +1,7 @@
 """A run in small: the configuration, real rows and the policy's true rules, with a tiny random model, on this machine.
 
-Each stage is timed and says what went through it: data, policy, prompt, picture, generation, reward, advantage, update.
-What a run at full size will need is the matter of `plan.py`.
+Each stage is timed and reports its facts: data, policy, prompt, picture, generation, reward, advantage, update.
+`plan.py` computes the needs of a run at full size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dpad_fast.train.watched_step import GENERATIONS, WatchedScorer, WatchedStep
 from dpad_fast.types import Size
 
 ROWS, QUERIES, TOKENS = 8, 2, 24
-# What a CPU cannot do, or what only a run at full size needs; by the configuration's names.
+# Settings that a CPU cannot honour, or that only a run at full size needs; by the configuration's names.
 _LEFT_OUT = ("dtype", "attention", "epochs", "vllm", "grpo.deepspeed", "grpo.fsdp", "grpo.warmup_steps")
 # Fields of `grpo.trl` that say how the computation is spread or which hardware does it.
 _HARDWARE = (
@@ -40,13 +40,13 @@ _HARDWARE = (
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageReport:
     """One stage of a dry run.
 
     Attributes:
-        name: what was done.
+        name: of the stage.
         seconds: how long it took here.
-        facts: what went through it, in plain data.
+        facts: its inputs and results, in plain data.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Stage:
         return f"{self.name:<13}{self.seconds:6.2f} s  {shown}"
 
 
-Tell = Callable[[Stage], None]
+Tell = Callable[[StageReport], None]
 
 
 def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None = None) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None 
         ValueError: anything in the configuration or the data that would stop the run, or a right answer that does not
             get full marks; says what.
     """
-    stages: list[Stage] = []
+    stages: list[StageReport] = []
 
     def done(name: str, started: float, **facts: Any) -> None:
-        stages.append(Stage(name, round(time.perf_counter() - started, 3), facts))
+        stages.append(StageReport(name, round(time.perf_counter() - started, 3), facts))
         if tell is not None:
             tell(stages[-1])
 
@@ -120,7 +120,7 @@ def _data(config: TrainConfig, made_up: Size | None, place: Path, done: Callable
     rows = [dict(row) for row in make_dataset(first)]
     if len(rows) < QUERIES:
         raise ValueError(f"data.path {config.data.path}: {len(rows)} rows are not enough for a dry run of {QUERIES}")
-    sizes = sorted({_by(row["image"].size) for row in rows})
+    sizes = sorted({_size_text(row["image"].size) for row in rows})
     source = "made up" if made_up is not None else config.data.path or config.data.kind
     done("data", started, source=source, rows=len(rows), pictures=" ".join(sizes), first=_text_of(rows[0]["prompt"]))
     return _Rows(first, rows)
@@ -232,7 +232,7 @@ def _prompt(processor: Any, rows: list[dict[str, Any]], done: Callable[..., None
     given = processor(text=[text], images=[row["image"]], return_tensors="pt", add_special_tokens=False)
     tokens = int(given["input_ids"].shape[1])
     seen = model_size_for(row["image"].size, processor)
-    facts = {"given": _by(row["image"].size), "seen": "tiles" if seen is None else _by(seen)}
+    facts = {"given": _size_text(row["image"].size), "seen": "tiles" if seen is None else _size_text(seen)}
     done("picture", started, **facts, pixel_values=list(given["pixel_values"].shape), tokens_with_picture=tokens)
 
 
@@ -258,7 +258,7 @@ def _no_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _by(size: Any) -> str:
+def _size_text(size: Any) -> str:
     return "{}x{}".format(*size)
 
 

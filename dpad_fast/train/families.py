@@ -1,4 +1,4 @@
-"""What is particular to a family of policies: the space of its answers, the steps of its picture sizes, its parts."""
+"""Properties of families of policies: the space of their answers, the steps of their picture sizes, their parts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Family:
     Attributes:
         name: as people write it.
         model_types: `model_type` of the configurations in transformers.
-        coordinates: what its answers are in as it was trained: "pixel" (of the picture as it was resized), "0-1000", or
-            "" where it was trained on none that could be kept to.
+        coordinates: of its answers as it was trained: "pixel" (of the picture as it was resized), "0-1000", or "" where
+            its training fixed none.
         vision_tower: the module that turns pictures into features, by its name in the model.
         projector: the modules between the tower and the language model.
         language_model: the language model, without its head.
@@ -74,7 +74,7 @@ FAMILIES = (
     Family("LFM2-VL", ("lfm2_vl",), "", _TOWER, _PROJECTOR),
 )
 
-# Looked for in this order, in the model and in its `model`, where a model is of no known family.
+# Names of vision towers, tried in this order, each in the model's `model` and then in the model itself.
 TOWERS = ("visual", "vision_tower", "vision_model", "vision_encoder")
 
 
@@ -132,7 +132,7 @@ def find_vision_tower(model: Any, path: str = "") -> Any:
 
     Args:
         model: a policy, bare or wrapped by PEFT.
-        path: its name in the model, such as `model.vision_model`; that of its family, else one of `TOWERS`, when empty.
+        path: its name in the model, such as `model.vision_model`; when empty, the names of `TOWERS` are tried.
 
     Returns:
         The module, or None if the model has none that is known.

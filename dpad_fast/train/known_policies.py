@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KnownPolicy:
-    """What is known of a policy.
+    """Facts of a policy.
 
     Attributes:
         name: on the hub.

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a lock that the operating system drops when its holder dies, however it dies."""
+"""One process at a time in a folder: a lock that the operating system releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NAME = ".lock"
-_held: dict[Path, int] = {}  # folders that this process holds, and the thread that does
+_held_locks: dict[Path, int] = {}  # folders that this process holds, and the thread that does
 
 
 @contextmanager
@@ -29,21 +29,21 @@ def only_one(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     key = folder.resolve()
-    if key in _held:
-        if _held[key] != threading.get_ident():
+    if key in _held_locks:
+        if _held_locks[key] != threading.get_ident():
             raise ValueError(_refusal(folder, str(os.getpid())))
         yield
         return
     descriptor = os.open(key / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(descriptor, folder)
-        _held[key] = threading.get_ident()
+        _held_locks[key] = threading.get_ident()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        if _held.get(key) == threading.get_ident():
-            del _held[key]
+        if _held_locks.get(key) == threading.get_ident():
+            del _held_locks[key]
         os.close(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""Formulas of what a training step holds in memory, from the sizes of an architecture.
+"""Formulas of the memory of a training step, from the sizes of an architecture.
 
 Activations are the tensors that autograd keeps for the backward pass under transformers' code and torch's attention
 (docs/dry-run.md says how close the formulas are to what was measured). The allocator's blocks, kernels' buffers and the
@@ -133,7 +133,7 @@ def activations(
     checkpointing: bool,
     flash: bool,
 ) -> Amount:
-    """What a forward pass keeps for the backward pass.
+    """The memory that a forward pass keeps for the backward pass.
 
     Args:
         text: the language model.

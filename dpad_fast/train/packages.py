@@ -18,7 +18,7 @@ def check_packages(config: TrainConfig) -> None:
     Raises:
         ValueError: for the first that is missing; says which setting asks for it and how to install it.
     """
-    for setting, modules, install in _asked(config):
+    for setting, modules, install in _needed_packages(config):
         if not any(importlib.util.find_spec(module) for module in modules):
             raise ValueError(f"{setting} needs the package {modules[0]}, which is not installed: {install}")
     for setting, path in {"grpo.deepspeed": config.grpo.deepspeed, "grpo.fsdp": config.grpo.fsdp}.items():
@@ -39,7 +39,7 @@ def _has_gpu(dtype: str) -> bool:
     return bool(is_torch_bf16_gpu_available()) or (dtype == "float16" and torch.cuda.is_available())
 
 
-def _asked(config: TrainConfig) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _needed_packages(config: TrainConfig) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Setting, modules of which one must be there, and how to install the first."""
     yield "training", ("trl",), "pip install 'dpad-fast[train]'"
     if config.lora.r:

@@ -1,4 +1,4 @@
-"""What a run at its true size will need: tokens, parameters, memory per card, steps and disk, each with its formula."""
+"""The needs of a run at its true size: tokens, parameters, memory per card, steps and disk, each with its formula."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Card:
-    """What one card holds under one strategy.
+    """The memory of one card under one strategy.
 
     Attributes:
         strategy: one of `STRATEGIES`.

@@ -111,7 +111,7 @@ def _source(name_or_path: str | Path) -> str:
 
 
 def _base_of(adapter: Path) -> str | None:
-    """What a folder's LoRA adapter was trained on; None where the folder holds no adapter."""
+    """The base model of a folder's LoRA adapter; None where the folder holds no adapter."""
     path = adapter / "adapter_config.json"
     if not path.is_file():
         return None

@@ -50,7 +50,7 @@ def join(cpu: bool) -> None:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What `make` returns on the main process, on all of them. Its error is every process's error.
+    """The result of `make` on the main process, given to all processes. Its error is raised on all of them.
 
     Args:
         make: is called on the main process alone; what it returns must be picklable where there are several.

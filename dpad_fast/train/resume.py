@@ -64,7 +64,7 @@ def seal(folder: Path, step: int) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that `seal` closed.
+    """The fault of a folder that `seal` closed.
 
     Args:
         folder: a checkpoint or a policy.
@@ -125,7 +125,7 @@ def _digest(path: Path) -> str:
 
 
 def checkpoint_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a `checkpoint-N` folder; see `damage`. Its marker and its state must be of step N, too.
+    """The fault of a `checkpoint-N` folder; see `damage`. Its marker and its state must be of step N, too.
 
     Args:
         checkpoint: the folder.
@@ -172,7 +172,7 @@ def numbered(folder: Path) -> list[tuple[int, Path]]:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The complete checkpoint with the highest step in a run's folder. Warns once of all that it has to pass over.
+    """The complete checkpoint with the highest step in a run's folder. Warns once of all that it skips.
 
     Args:
         folder: holds `checkpoint-N` folders, or does not exist.

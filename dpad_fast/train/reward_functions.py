@@ -63,8 +63,8 @@ class TrlRewards:
         model_size_of: in its place, a function from a picture's (width, height) to the size at which the model saw it,
             or None where that is the picture's own. Neither is asked where the scorer's configuration has a
             `model_size` or its answers are not in pixels.
-        on_error: "raise", or "row": what cannot be scored because of its data is None for every function, which TRL
-            leaves out, and `dpad/unscored` logs the share.
+        on_error: "raise", or "row": every function gives None for a row whose data cannot be scored, TRL leaves the row
+            out, and `dpad/unscored` logs the share.
 
     Raises:
         ValueError: a processor whose family is not known, or both ways to say the size.
@@ -189,7 +189,7 @@ def _or_none(column: torch.Tensor) -> list[float | None]:
 
 
 def _log(batch: ScoreBatch, log_metric: Callable[[str, float], None], seconds: float, *, unscored: bool) -> None:
-    """Log what the terms alone do not show: the similarities, how often S1 > S2, and what went wrong."""
+    """Log the similarities, how often S1 > S2, and the reasons, which the terms alone do not show."""
     roi, aoi = batch.similarity["roi"], batch.similarity["aoi"]
     compared = ~(torch.isnan(roi) | torch.isnan(aoi))
     scored = ~torch.isnan(batch.total)

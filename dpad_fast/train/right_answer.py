@@ -36,13 +36,13 @@ def right_answer(target: Target, config: RewardConfig, size: Size, seen: Size | 
     def written(values: Sequence[float]) -> list[float]:
         return [round(value * scale[i % 2], digits) for i, value in enumerate(values)]
 
-    answer: Any = _objects(target, written) if config.answer == "objects" else _one(target, config, written)
+    answer: Any = _objects(target, written) if config.answer == "objects" else _single_object(target, config, written)
     caption = "<caption>the one that was asked for</caption>" if "caption" in config.tags else ""
     return f"<think>It is this one</think><answer>{json.dumps(answer)}</answer>{caption}"
 
 
 def full_marks(config: RewardConfig) -> dict[str, float]:
-    """What a right answer gets, at least, whatever its words.
+    """The least values that a right answer gets, whatever its words.
 
     Args:
         config: the reward.
@@ -58,7 +58,7 @@ def full_marks(config: RewardConfig) -> dict[str, float]:
     return {term: several.get(term, mark) for term, mark in marks.items()}
 
 
-def _one(target: Target, config: RewardConfig, written: Any) -> dict[str, Any]:
+def _single_object(target: Target, config: RewardConfig, written: Any) -> dict[str, Any]:
     if config.geometry == "mask":
         if not target.polygons:
             raise ValueError("the target has no polygon that an answer could draw")

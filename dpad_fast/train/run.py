@@ -151,7 +151,7 @@ def make_trainer(
     """
     from transformers.trainer_callback import PrinterCallback
 
-    from dpad_fast.train.callbacks import SaveAtEnd, Watcher, tensorboard
+    from dpad_fast.train.callbacks import LogWatcher, SaveAtEnd, tensorboard
     from dpad_fast.train.trainer import DpadTrainer
 
     if (Path(config.policy) / "adapter_config.json").is_file():
@@ -165,7 +165,7 @@ def make_trainer(
     processor.tokenizer.padding_side = "left"
     freeze_parts(model, config.grpo.frozen_parts, config.grpo.vision_tower)
     functions, weights = _rewards(config, scorer, processor)
-    callbacks: list[Any] = [Watcher(watch), SaveAtEnd(), *during]
+    callbacks: list[Any] = [LogWatcher(watch), SaveAtEnd(), *during]
     if config.tensorboard and processes.is_main():
         callbacks.append(tensorboard(Path(config.out) / "tensorboard"))
     lora = adapters(model, config)
@@ -263,7 +263,7 @@ def train_claimed(
 
 
 def _trained(out: Path, mark: str) -> dict[str, Any] | None:
-    """What an earlier call left, if it came to its end."""
+    """The content of training.json from an earlier call that finished, or None."""
     done = finished(out / "training.json", mark, _LEFT)
     return done if done is not None and policy_is_whole(out / "policy") else None
 

@@ -1,4 +1,4 @@
-"""A run's folder: who may write to it, and what an earlier call finished there."""
+"""A run's folder: the right to write to it, and the finished results of an earlier call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORK = ("before.json", "training.json", "policy", "after.json", "result.json")
 def finished(
     path: Path, mark: str, fields: Mapping[str, type | tuple[type, ...]] | None = None, key: str = "fingerprint"
 ) -> dict[str, Any] | None:
-    """What an earlier call left in a file, if it is whole and of the same settings.
+    """The content of a file of an earlier call, if it is whole and of the same settings.
 
     Args:
         path: a JSON file that is written when all is done.
@@ -54,11 +54,11 @@ def claim(out: Path, config: TrainConfig) -> Iterator[None]:
     """
     processes.join(cpu=config.device == "cpu")
     with ExitStack() as held:  # of the processes of one distributed run, the main one holds the folder for all
-        processes.from_main(lambda: _take(held, out, config))
+        processes.from_main(lambda: _claim_folder(held, out, config))
         yield
 
 
-def _take(held: ExitStack, out: Path, config: TrainConfig) -> None:
+def _claim_folder(held: ExitStack, out: Path, config: TrainConfig) -> None:
     held.enter_context(only_one(out))
     path = out / "config.json"
     there = resume.read_json(path)

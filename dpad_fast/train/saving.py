@@ -15,13 +15,13 @@ import torch
 
 from dpad_fast.train.resume import MARKER, damage, numbered, seal
 
-# What the writers of torch and safetensors say when the operating system takes no more bytes; both hide its error.
+# Messages of the writers of torch and safetensors when the operating system takes no more bytes; both hide its error.
 _TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Around the writing of a folder: what cannot be written to its end is removed, and becomes one line.
+    """Within it a folder is written; one that cannot be written to its end is removed, and the error is one line.
 
     Args:
         folder: a checkpoint that is being written.
@@ -39,13 +39,13 @@ def writing(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in _TORCH_WRITER):
             raise
-        message = _told(folder, error)
+        message = _disk_full_message(folder, error)
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(getattr(error, "errno", None) or errno.EIO, message) from error
 
 
-def _told(folder: Path, error: Exception) -> str:
-    """The line for whoever has to make room."""
+def _disk_full_message(folder: Path, error: Exception) -> str:
+    """The message of a full disk, in one line."""
     from safetensors import SafetensorError
 
     written = [path for path in folder.rglob("*") if path.is_file()]

@@ -17,7 +17,7 @@ from dpad_fast.train.families import find_vision_tower
 
 
 class _Untellable(Exception):
-    """A part of the tower's output of which nobody can tell which image it belongs to."""
+    """A part of the tower's output that cannot be assigned to an image."""
 
 
 def share_vision(model: Any) -> bool:
@@ -90,7 +90,7 @@ def distinct_images(patches: torch.Tensor, grids: torch.Tensor) -> tuple[list[in
 
 
 def _repeat(output: Any, layouts: list[list[int]], copy_of: list[int]) -> Any:
-    """What the tower returned for the distinct images, laid out for all images.
+    """The tower's output for the distinct images, laid out for all images.
 
     Args:
         output: tensors [rows, ...], in lists, tuples and mappings.

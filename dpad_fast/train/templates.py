@@ -1,7 +1,7 @@
-"""Prompts by name: what each of the three papers asks for, in words of our own.
+"""Prompts by name: the requests of the three papers, in our own words.
 
-The question is put in lower case and without the full stop at its end, as the three releases do. What the answer is to
-look like is what `rewards.parse` reads.
+The question is in lower case and without the full stop at its end, as in the three releases. The answer's form is the
+one that `rewards.parse` reads.
 """
 
 from __future__ import annotations

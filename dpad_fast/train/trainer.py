@@ -20,8 +20,8 @@ from dpad_fast.train.resume import MARKER, damage, last_complete, restore_weight
 from dpad_fast.train.saving import check_finite, prune, writing
 from dpad_fast.train.shared_vision import share_vision
 
-TRL_EPS = 1e-4  # what TRL adds to a standard deviation
-# The TRL settings whose advantage each scale reproduces; what TRL lacks borrows the nearest for its log lines.
+TRL_EPS = 1e-4  # TRL adds it to a standard deviation
+# The TRL settings whose advantage each scale reproduces; a scale that TRL lacks takes the nearest for TRL's log lines.
 TRL_SETTINGS: dict[str, dict[str, str]] = {
     "std": {"scale_rewards": "group", "multi_objective_aggregation": "sum_then_normalize"},
     "none": {"scale_rewards": "none", "multi_objective_aggregation": "sum_then_normalize"},
@@ -132,7 +132,7 @@ class DpadTrainer(GRPOTrainer):  # type: ignore[misc]
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def from_main(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns on the main process, on all of them: files are read and hashed once."""
+        """The result of `make` on the main process, given to all processes: files are read and hashed once."""
         value = [make() if self.is_world_process_zero() else None]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(value)

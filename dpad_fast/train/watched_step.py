@@ -1,4 +1,4 @@
-"""One step of a trainer, watched from outside: what was generated, rewarded and changed, and how long each took."""
+"""One step of a trainer, watched from outside: its completions, rewards and updates, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class WatchedScorer(RewardScorer):
         model_sizes: ModelSizes | None = None,
         on_error: str = "raise",
     ) -> ScoreBatch:
-        """As `RewardScorer.score`; what was given, what came out and the seconds stay at hand."""
+        """As `RewardScorer.score`; the arguments, the result and the seconds are kept."""
         started = time.perf_counter()
         self.given = (list(targets), list(images or ()), model_sizes)
         self.last = super().score(completions, targets, images, image_keys, model_sizes, on_error)
@@ -69,7 +69,7 @@ class WatchedStep:
         setattr(self.trainer, name, watched)
 
     def _tell_apart(self, args: Any, rewards: torch.Tensor) -> torch.Tensor:
-        """A random policy's answers are equally bad: without a difference there is no update to go through."""
+        """Changes some rewards: a random policy's answers are equally bad, and equal rewards give no update."""
         weighted = torch.nan_to_num(rewards * self.trainer.reward_weights.to(rewards)).sum(dim=1)
         groups = weighted.view(-1, GENERATIONS)
         self.seen["equal"] = bool((groups == groups[:, :1]).all())

@@ -118,16 +118,21 @@ def test_what_is_embedded_ahead_is_found_by_file_and_by_content(tiny, tmp_path, 
     encoder.embed_regions([Picture(ImageOps.exif_transpose(Image.open(path)), "a")], [(0, None), (0, (20, 12, 64, 52))])
 
 
-def test_a_rows_truth_and_the_report_are_in_the_turned_picture(tmp_path):
-    from dpad_fast.evaluate.drawing import draw_answer
+def test_a_rows_truth_overlays_and_the_report_are_in_the_turned_picture(tmp_path):
+    from dpad_fast.evaluate.drawing import thumbnail
+    from dpad_fast.evaluate.overlays import draw_overlay
+    from dpad_fast.segmenters import Prompt
     from dpad_fast.train.reward_functions import parse_solution
 
     image = Image.open(turned_file(tmp_path / "a.png", 6))
     assert parse_solution({"solution": shared.SOLUTION, "image": image}).image_size == TALL
     plain = ImageOps.exif_transpose(image)
-    drawn = draw_answer(image, (5, 6, 30, 90), (1, 2, 3, 4))
-    assert drawn.size == (2 * TALL[0], 2 * TALL[1])
-    assert drawn.tobytes() == draw_answer(plain, (5, 6, 30, 90), (1, 2, 3, 4)).tobytes()
+    prompts = [Prompt((5, 6, 30, 90), ((10, 20),), (1,))]
+    drawn = draw_overlay(image, None, prompts)
+    assert drawn.size[0] * TALL[1] == drawn.size[1] * TALL[0]
+    assert drawn.tobytes() == draw_overlay(plain, None, prompts).tobytes()
+    assert thumbnail(image, 64)[0] == TALL
+    assert thumbnail(image, 64)[1] == thumbnail(plain, 64)[1]
 
 
 def chunk(kind, content=b""):

@@ -105,10 +105,10 @@ def test_evaluate_predictions(tmp_path, capsys):
     assert "p.jsonl:4: id 'shapes-3-9' is not in" in capsys.readouterr().err
 
 
-def _run_of(identifier, show=8, **changes):
+def _run_of(identifier, **changes):
     """A result of one record after training, and what a hostile hand changed in it."""
     row = {"id": identifier, "text": "x", "intersection": 1, "union": 2, "chain_tokens": 3, "s1": 0.1, "s2": 0.2}
-    config = {"name": "n", "evaluation": {"show": show}}
+    config = {"name": "n", "evaluation": {"show": 8}}
     parts = {"before": {}, "after": {}, "history": [], "versions": {}, "records": {"after": [{**row, **changes}]}}
     return json.dumps({"kind": "run", "config": config, **parts})
 
@@ -119,8 +119,11 @@ def _run_of(identifier, show=8, **changes):
         ("{", "not valid JSON"),
         ("[]", "does not hold a result"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"kind": "x"}', "known: run, demo"),
-        ('{"kind": ["run"]}', "known: run, demo"),
+        ('{"kind": "x"}', "known: run, demo, evaluate"),
+        ('{"kind": ["run"]}', "known: run, demo, evaluate"),
+        ("{}", "is of kind None; known: run, demo, evaluate"),
+        ('{"records": {}}', "is of kind None"),
+        ('{"records": [7]}', "records[0] is int, expected dict"),
         ('{"kind": "run"}', "config is missing"),
         ('{"kind": "demo"}', "title is missing"),
         ('{"kind": "run", "config": []}', "config is list, expected dict"),
@@ -131,13 +134,15 @@ def _run_of(identifier, show=8, **changes):
         (_run_of(None), "is not whole: id: None is not of the form"),
         (_run_of("shapes-1-1", text=7), "is not whole"),
         (_run_of("shapes-1-1", intersection="x"), "is not whole"),
-        (_run_of("shapes-1-1", show="x"), "is not whole"),
+        (_run_of("shapes-1-1", s1="x"), "records.after[0].s1: 'x' is no number"),
+        (_run_of("shapes-1-1", terms=[]), "records.after[0].terms: [] is no mapping"),
     ],
 )
-def test_report_refuses_what_is_no_result(text, words, tmp_path, capsys):
+@pytest.mark.parametrize("command", ["report", "audit"])
+def test_report_and_audit_refuse_what_is_no_result(command, text, words, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "result.json").write_text(text)
-    assert cli.main(["report", str(tmp_path / "in")]) == 2
+    assert cli.main([command, str(tmp_path / "in")]) == 2
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
@@ -148,7 +153,9 @@ def test_report_of_a_whole_result_draws_it(tmp_path):
     """The result from which the hostile ones are made is accepted itself."""
     (tmp_path / "result.json").write_text(_run_of("shapes-1-1"))
     assert cli.main(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").read_text().count("<figure>") == 1
+    page = (tmp_path / "report.html").read_text()
+    assert '"id":"shapes-1-1"' in page
+    assert page.count("data:image/webp;base64,") == 1
 
 
 @pytest.mark.parametrize("command", ["score", "evaluate"])

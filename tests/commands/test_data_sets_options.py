@@ -147,7 +147,7 @@ def test_columns_are_pairs():
 
 
 def test_truth_is_drawn_where_it_is():
-    from dpad_fast.evaluate.drawing import draw_truth
+    from dpad_fast.evaluate.overlays import draw_truth
 
     sample = shapes.sample(3, 0)
     plain, drawn = np.asarray(sample.image).astype(int), np.asarray(draw_truth(sample.image, sample.target, 112, "x"))

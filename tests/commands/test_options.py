@@ -1,4 +1,4 @@
-"""Every option of every command has a test; those of `report`, `bench` and `info` are here."""
+"""Every option of every command has a test; those of `bench` and `info` are here."""
 
 import json
 import subprocess
@@ -11,16 +11,20 @@ from dpad_fast import cli
 # What the tests of this folder cover; an option that is added without a test fails the first of them.
 COVERED = {
     "score": "completions data out preset config set encoder backend precision device cache json quiet",
-    "evaluate": "subject predictions data form format model_size processor segmenter protocol missing unknown resize "
+    "evaluate": "subject predictions policy completions prompt_template system coordinates batch temperature samples "
+    "tokens device data form format model_size processor segmenter protocol missing unknown resize "
     "tokenizer compare workers table shapes seed encoder json quiet",
     "train": "config out settings quiet print_config dry_run made_up_data cards card_gb json",
     "infer": "subjects shapes policy segmenter encoder out system prompt_template coordinates batch temperature "
     "samples seed tokens device json quiet",
     "demo": "setting seeds steps scenes out workers policy encoder",
-    "report": "result out quiet",
+    "report": "result data form out thumb limit quiet",
+    "audit": "result data form examples encoder json quiet",
     "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "
     "columns split images limit size workers shard_rows max_bad completions model_size processor against words json "
     "rows",
+    "serve": "preset config set encoder backend precision device threads cache host port token_file insecure root "
+    "window_ms max_batch queue body_mb picture_mb store_mb timeout quiet",
     "bench": "arguments",
     "info": "json",
 }
@@ -30,18 +34,6 @@ COVERED = {
 def test_every_option_is_covered(name):
     actions = cli._command_parser(name)._actions
     assert {action.dest for action in actions} - {"help"} == set(COVERED[name].split())
-
-
-class TestReport:
-    def test_result_out_and_quiet(self, tmp_path, monkeypatch, run):
-        monkeypatch.setattr("dpad_fast.evaluate.report.render", lambda result: f"<html>{result['mark']}")
-        (tmp_path / "result.json").write_text('{"mark": 41}')
-        (tmp_path / "other.json").write_text('{"mark": 42}')
-        assert run("report", tmp_path) == f"wrote {tmp_path / 'report.html'}\n"
-        assert (tmp_path / "report.html").read_text() == "<html>41"
-        out = tmp_path / "new" / "x.html"
-        assert run("report", tmp_path / "other.json", "--out", out, "--quiet") == ""
-        assert out.read_text() == "<html>42"
 
 
 def test_bench_passes_its_arguments_on(monkeypatch):

@@ -37,7 +37,10 @@ def test_demo_from_end_to_end_and_again(models, tmp_path, capsys):
     assert "any object" in said
     result = json.loads((out / "result.json").read_text())
     assert set(result["settings"][0]["runs"]) == {"geometry only", "with R_dpad", "any object"}
-    assert "<figure>" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "data-curves='0'" in page
+    assert page.count("<table>") >= 3
+    assert page.count("data:image/webp;base64,") >= 1
     assert not list(out.glob("**/checkpoint-*"))
 
     (out / "J" / "any-object" / "seed-0" / "result.json").unlink()

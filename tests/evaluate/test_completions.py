@@ -18,6 +18,15 @@ from dpad_fast.types import Sample, Target
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small models are no faster on several, and much slower where others compute, too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def scenes(count=5):
     return list(forms.load(f"shapes:7:{count}"))
 

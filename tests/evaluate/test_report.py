@@ -1,19 +1,26 @@
-"""The HTML report: text of models is escaped, nothing is loaded, tables and curves hold the numbers given."""
+"""The HTML report: text of models is data or escaped, nothing is loaded; it holds what was given."""
 
+import base64
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from dpad_fast.data import shapes
-from dpad_fast.evaluate.drawing import ANSWER, TRUTH, curves_svg, draw_answer
-from dpad_fast.evaluate.report import render, write_report
+from dpad_fast import coco_mask
+from dpad_fast.data import reasonseg, shapes
+from dpad_fast.evaluate.drawing import MASK_SIDE, curve_panels, small_mask, thumbnail
+from dpad_fast.evaluate.gallery import THUMB, THUMB_OF_MANY, gallery
+from dpad_fast.evaluate.lookup import Lookup, decode_mask
+from dpad_fast.evaluate.report import Options, render, write_report
+from dpad_fast.evaluate.results import read_sources, series_of
 from dpad_fast.evaluate.tables import Table, before_after, compare
-from dpad_fast.train.config import TrainConfig
+from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
 
-pytest.importorskip("matplotlib")
-
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&</pre>"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&</pre>\u2028\ud800"
 NUMBER = {"value": 0.5, "error": 0.1, "units": 8}
 
 
@@ -52,78 +59,314 @@ def run_result(seed=0, tokens=20, text=EVIL):
     }
 
 
-class Seen(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.tags = []
-        self.attributes = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-
-def check(page):
-    seen = Seen()
-    seen.feed(page)
-    assert "script" not in seen.tags
-    assert "onerror" not in [name for name, _ in seen.attributes]
-    assert all(value.startswith("data:image/png;base64,") for name, value in seen.attributes if name == "src")
-    assert not [value for name, value in seen.attributes if name == "href" and not value.startswith("#")]
-    assert "default-src 'none'" in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    return seen
-
-
-def test_text_of_models_is_escaped_and_nothing_is_loaded(tmp_path):
-    result = run_result()
-    page = render(result)
-    seen = check(page)
-    assert seen.tags.count("figure") == 16
-    assert seen.tags.count("svg") == 1
-    assert write_report(result, tmp_path / "sub" / "r.html").read_text(encoding="utf-8") == page
-
-
-def test_demo_page():
+def demo_result():
     run = run_result()
     table = compare("t <b>", {"a": [run], "b": [run_result(tokens=30)]}, ("chain_tokens", "giou"))
     plain = {"title": table.title, "heading": table.heading, "rows": table.rows, "notes": [*table.notes, EVIL]}
     setting = {
+        "key": "E",
         "title": EVIL,
         "preface": [EVIL],
         "tables": [plain],
         "histories": {"a": [run["history"]], "b": [run["history"]]},
-        "samples": {"warm start": run["records"]["before"], EVIL: run["records"]["after"]},
+        "samples": {"warm start": run["records"]["before"][:2], EVIL: run["records"]["after"][:2]},
         "show": 2,
         "config": run["config"],
     }
-    demo = {"kind": "demo", "title": EVIL, "command": EVIL, "preface": [EVIL], "settings": [setting], "versions": {}}
-    seen = check(render(demo))
-    assert seen.tags.count("figure") == 4
+    return {"kind": "demo", "title": EVIL, "command": EVIL, "preface": [EVIL], "settings": [setting], "versions": {}}
+
+
+def rle(mask):
+    found = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(found["size"]), "counts": found["counts"].decode()}
+
+
+def record(item, **changes):
+    """One of evaluate's, of a sample of ReasonSeg."""
+    target = item.target
+    truth = {"box": list(target.box), "points": None, "mask": rle(target.mask)}
+    return {
+        "id": item.id,
+        "query": item.query,
+        "image": item.image,
+        "text": f"<think>hm</think><answer>x</answer> {EVIL}",
+        "chain": "hm",
+        "caption": None,
+        "box": [1.0, 2.0, 30.0, 40.0],
+        "points": [[3, 4], [5, 6]],
+        "s1": None,
+        "s2": None,
+        "terms": {"think_format": 1.0, "answer_format": 0.0},
+        "reason": "no-json",
+        "truth": truth,
+        "prediction": rle(target.mask),
+        "intersection": 1,
+        "union": 4,
+        "iou": 0.25,
+        **changes,
+    }
+
+
+class Seen(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self._open = [], [], {}, ("", None)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._open = (tag, dict(attrs).get("id"))
+
+    def handle_endtag(self, tag):
+        self._open = ("", None)
+
+    def handle_data(self, data):
+        self.texts[self._open] = self.texts.get(self._open, "") + data
+
+
+def check(page):
+    """What holds for every page; what the parser saw, and the page's data."""
+    seen = Seen()
+    seen.feed(page)
+    names = {name for name, _ in seen.attributes}
+    assert not [name for name in names if name.startswith("on") or name == "style"]
+    assert "src" not in names
+    assert "href" not in names
+    assert "img" not in seen.tags
+    scripts = {key: text for key, text in seen.texts.items() if key[0] == "script"}
+    code = scripts.pop(("script", None))
+    assert seen.tags.count("script") == len(scripts) + 1
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    assert "unsafe" not in policy
+    for kind, text in (("script", code), ("style", seen.texts["style", None])):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert "Leon Sorokin" in code  # the licence of what is pasted in
+    blocks = {key[1]: json.loads(text) for key, text in scripts.items()}
+    data = blocks.pop("data")
+    data["pictures"] = [picture for block in blocks.values() for picture in block]
+    return seen, data
+
+
+def test_a_run_is_data_and_nothing_is_loaded(tmp_path):
+    result = run_result()
+    page = render([("result.json", result)])
+    seen, data = check(page)
+    assert [one["moment"] for one in data["series"]] == ["before", "after"]
+    assert [[len(answers) for answers in column] for column in data["answers"]] == [[1] * 8] * 2
+    answer = data["answers"][1][3][0]
+    assert answer["text"] == f"{EVIL} 3"
+    assert (answer["iou"], answer["s1"], answer["s2"], answer["tokens"]) == (0.53, 0.3, 0.2, 20)
+    assert data["samples"][3]["query"] == shapes.sample(9000, 3).query
+    assert data["samples"][3]["boxes"] == [list(shapes.sample(9000, 3).target.box)]
+    assert all(picture.startswith("data:image/webp;base64,") for picture in data["pictures"])
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert seen.tags.count("table") == 2  # before and after, and the keys
+    written = write_report([("result.json", result)], tmp_path / "sub" / "r.html")
+    assert written.read_text(encoding="utf-8") == page
+
+
+def test_every_term_has_its_reason():
+    x1, y1, x2, y2 = shapes.sample(9000, 0).target.box
+    answer = json.dumps({"bbox": [x1, y1, x2, y2], "points_1": [0, 0], "points_2": [0, 0]})
+    text = f"<think>a</think><answer>{answer}</answer><caption>c</caption>"
+    result = run_result()
+    for moment in ("before", "after"):
+        result["records"][moment] = [
+            dict(result["records"][moment][0], text=text, s1=0.1, s2=0.4, reason="wrong-place")
+        ]
+    _, data = check(render([("r", result)]))
+    assert data["answers"][0][0][0]["terms"] == {
+        "think_format": [1, None],
+        "answer_format": [1, None],
+        "iou": [1, None],
+        "box_l1": [1, None],
+        "point_l1": [0, "wrong-place"],
+        "discriminative": [0, "not-discriminative"],
+    }
+    broken = run_result(text="?")
+    _, data = check(render([("r", broken)]))
+    assert {value[0] for value in data["answers"][0][0][0]["terms"].values()} == {0}
+    assert data["answers"][0][0][0]["terms"]["iou"][1] == EVIL  # the completion's own, where it is about its text
+
+
+def test_runs_side_by_side_have_names_of_their_own():
+    _, data = check(render([("a", run_result()), ("b", run_result(tokens=30))]))
+    names = [one["name"] for one in data["series"]]
+    assert len(set(names)) == 4
+    assert names[2].endswith("(2), before")
+    assert len(data["curves"]) == 1
+    assert [line["arm"] for line in data["curves"][0][0]["lines"]] == [0, 1]
+
+
+def test_demo_page():
+    page = render([("result.json", demo_result())])
+    seen, data = check(page)
+    assert [one["name"] for one in data["series"]] == ["warm start", EVIL]
+    assert len(data["samples"]) == 2
+    assert [panel["title"] for panel in data["curves"][0]] == ["tokens per completion", "rate of S1 > S2"]
+    assert ("caption", None) in seen.texts
+    assert "standard error over held-out scenes" in page
+    two = demo_result()
+    two["settings"].append(dict(two["settings"][0], key="F"))
+    _, data = check(render([("result.json", two)]))
+    assert [one["name"] for one in data["series"]] == ["E: warm start", f"E: {EVIL}", "F: warm start", f"F: {EVIL}"]
+    assert len(data["curves"]) == 2
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two samples on pictures of their own, the second large."""
+    folder = shapes.export_reasonseg(tmp_path / "data", seed=3, count=2)
+    return list(reasonseg.load(folder))
+
+
+def test_evaluate_records_hold_box_masks_and_the_picture(photographs, tmp_path):
+    rows = [record(item) for item in photographs]
+    content = {
+        "n": 2,
+        "missing": 0,
+        "protocols": {"strict": {"gIoU": 0.0, "n": 2}},
+        "metrics": {"s1": NUMBER},
+        "records": rows,
+    }
+    page = render([("theirs.json", content)])
+    _, data = check(page)
+    sample, answer = data["samples"][0], data["answers"][0][0][0]
+    target = photographs[0].target
+    assert data["series"][0]["name"] == "theirs"
+    assert (sample["boxes"], sample["size"]) == ([list(target.box)], list(target.image_size))
+    np.testing.assert_array_equal(decode_mask(sample["mask"]), target.mask)
+    np.testing.assert_array_equal(decode_mask(answer["mask"]), target.mask)
+    assert (answer["boxes"], answer["points"]) == ([[1, 2, 30, 40]], [[3, 4], [5, 6]])
+    assert answer["terms"] == {"think_format": [1, None], "answer_format": [0, "no-json"]}
+    assert "<th scope='col'></th><th scope='col'>gIoU</th><th scope='col'>n</th>" in page
+    assert "<tr><td>strict</td><td>0.000</td><td>2</td></tr>" in page
+    both = render([("theirs.json", content), ("other.json", {**content, "protocols": {"lisa": {"gIoU": 0.5}}})])
+    assert "<td>strict, theirs</td><td>0.000</td><td>2</td>" in both
+    assert "<td>lisa, other</td><td>0.500</td><td>-</td>" in both
+    assert "<td>s1</td><td>0.500 ± 0.100</td>" in page
+
+
+def test_answers_of_several_objects(photographs):
+    """Their boxes have a confidence; without records' own boxes they are read from the text."""
+    several = record(photographs[0], boxes=[[1, 2, 30, 40, 0.5], [5, 5, 9, 9, 0.25], "x"])
+    _, data = check(render([("x.json", {"records": [several]})]))
+    assert data["answers"][0][0][0]["boxes"] == [[1, 2, 30, 40], [5, 5, 9, 9]]
+    result = run_result(text="<think>t</think><answer>[]</answer>")
+    objects = [{"bbox_2d": [1, 2, 30, 40], "point_2d": [3, 4]}, {"bbox_2d": [5, 5, 9, 9], "point_2d": [6, 6]}]
+    result["config"] = TrainConfig(
+        rewards={"preset": "vision-reasoner"}, evaluation=EvaluationConfig(data=HeldOutConfig(path="gone.jsonl"))
+    ).as_dict()
+    for rows in result["records"].values():
+        rows[0] = {**rows[0], "text": f"<think>t</think><answer>{json.dumps(objects)}</answer>"}
+    _, data = check(render([("r", result)]))
+    answer = data["answers"][0][0][0]
+    assert (answer["boxes"], answer["points"]) == ([[1, 2, 30, 40], [5, 5, 9, 9]], [[3, 4], [6, 6]])
+
+
+def test_pictures_that_are_not_there_are_said(photographs):
+    rows = [record(photographs[0], image="gone.jpg"), record(photographs[1], id="b", truth=None, image=None)]
+    lookup = Lookup()
+    page = render([("x.json", {"records": rows})], Options(lookup))
+    _, data = check(page)
+    assert data["pictures"] == [None, None]
+    assert lookup.notes == [f"{photographs[0].id}: picture 'gone.jpg' is not there"]
+    assert "gone.jpg" in page
+    assert data["samples"][1]["query"] == photographs[1].query
+
+
+def test_data_fills_what_records_do_not_say(photographs, tmp_path):
+    bare = [{"id": item.id, "text": "x", "intersection": 1, "union": 2} for item in photographs]
+    _, data = check(render([("x.json", {"records": bare})], Options(Lookup(str(tmp_path / "data")))))
+    assert [sample["query"] for sample in data["samples"]] == [item.query for item in photographs]
+    assert data["samples"][0]["mask"]["size"] == list(photographs[0].target.mask.shape)
+    assert None not in data["pictures"]
+
+
+def test_thumbnails_and_limit(photographs, tmp_path):
+    rows = [record(item) for item in photographs]
+    _, data = check(render([("x.json", {"records": rows})], Options(thumb=0, limit=1)))
+    assert (len(data["samples"]), data["pictures"]) == (1, [None])
+    large = Image.new("RGB", (600, 300), (10, 200, 30))
+    large.save(tmp_path / "l.jpg")
+    size, uri = thumbnail(str(tmp_path / "l.jpg"), 100)
+    with Image.open(tmp_path / "l.jpg") as _, Image.open(_decoded(uri)) as small:
+        assert (size, small.size) == ((600, 300), (100, 50))
+        assert np.abs(np.asarray(small).astype(int) - [10, 200, 30]).max() < 8
+    turned = Image.new("RGB", (600, 300))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "t.jpg", exif=exif)
+    size, uri = thumbnail(str(tmp_path / "t.jpg"), 100)
+    with Image.open(_decoded(uri)) as small:
+        assert (size, small.size) == ((300, 600), (50, 100))
+    sources = read_sources([("x", {"records": [{"id": f"shapes-0-{i}", "text": ""} for i in range(3)]})])
+    assert _side(gallery(list(series_of(sources)), Lookup(), None)["pictures"][0]) == min(THUMB, shapes.SIDE)
+    assert THUMB_OF_MANY < THUMB
+
+
+def _decoded(uri):
+    import io
+
+    return io.BytesIO(base64.b64decode(uri.partition(",")[2]))
+
+
+def _side(uri):
+    with Image.open(_decoded(uri)) as small:
+        return max(small.size)
+
+
+def test_long_masks_are_thinned():
+    mask = np.zeros((1300, 40), dtype=bool)
+    mask[300:700] = True
+    small = small_mask(mask)
+    assert max(small["size"]) <= MASK_SIDE
+    found = decode_mask(small)
+    assert found.mean() == pytest.approx(mask.mean(), abs=0.01)
+    np.testing.assert_array_equal(found, mask[1::3, 1::3])
+    assert small_mask(None) is None
 
 
 def test_hostile_answers_can_be_drawn():
     for answer in ('{"bbox": [1e308, -1e308, 1e309, 5]}', '{"bbox": [5, 5, 1, 1], "points_1": ["a", null]}', "{}"):
-        page = render(run_result(text=f"<think>x</think><answer>{answer}</answer><caption>c</caption>"))
-        assert page.count("<figure>") == 16
+        page = render([("r", run_result(text=f"<think>x</think><answer>{answer}</answer><caption>c</caption>"))])
+        _, data = check(page)
+        assert sum(len(answers) for answers in data["answers"][0]) == 8
 
 
-def test_drawing_marks_truth_and_answer():
-    item = shapes.sample(0, 0)
-    drawn = draw_answer(item.image, (14, 14, 42, 42), (21, 21, 49, 49), [(30, 30)], scale=2)
-    assert drawn.size == (224, 224)
-    assert drawn.getpixel((28, 50)) == TRUTH
-    assert drawn.getpixel((42, 60)) == ANSWER
-    assert drawn.getpixel((60, 60)) == ANSWER
-    draw_answer(item.image, None, (1e300, 0, -1e300, 5), [(1e300, -1e300)])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"text": 7}, r"records\[0\].text: 7 is no text"),
+        ({"union": "x"}, r"records\[0\].union: 'x' is no number"),
+        ({"iou": float("nan")}, r"records\[0\].iou: nan is no number"),
+        ({"id": None}, r"records\[0\].id: None is no text"),
+        ({"terms": []}, r"records\[0\].terms: \[\] is no mapping"),
+        ({"truth": {"mask": {"size": [2, 2], "counts": "\x00"}}}, "b: truth: "),
+        ({"prediction": {"size": [2, 2]}}, "b: prediction: mask must be"),
+    ],
+)
+def test_records_that_are_no_records_are_refused(changes, words):
+    row = {"id": "b", "text": "x", "intersection": 1, "union": 2, **changes}
+    with pytest.raises(ValueError, match=words):
+        render([("x.json", {"records": [row]})])
 
 
-def test_curves():
-    history = run_result()["history"]
-    drawn = curves_svg({"a": [history], "b": [history, history[:2]]})
-    assert drawn.startswith("<svg")
-    assert curves_svg({"a": [[]]}) == ""
-    assert curves_svg({}) == ""
+def test_curves_are_means_over_the_last_steps():
+    history = [{"step": i, "kl": float(i), "rewards/a/mean": 1.0, "other": 3} for i in range(1, 5)]
+    panels = curve_panels({"a": [history], "b": [history, history[:2]], "empty": [[]]}, window=2)
+    assert [panel["title"] for panel in panels] == ["KL from the warm start", "mean of a"]
+    first, second, third = panels[0]["lines"]
+    assert panels[0]["steps"] == [1, 2, 3, 4]
+    assert first["values"] == [1, 2, 3, 4]
+    assert first["mean"] == [1, 1.5, 2.5, 3.5]
+    assert (second["name"], third["name"], third["arm"]) == ("b, seed 0", "b, seed 1", 1)
+    assert third["values"] == [1, 2, None, None]
+    assert curve_panels({"a": [[]]}) == []
+    assert curve_panels({"a": [[{"step": 1, "kl": float("nan")}]]}) == []
+    assert curve_panels({}) == []
 
 
 def test_tables_say_what_is_beyond_noise():

@@ -63,7 +63,7 @@ def test_only_the_answer_is_learnt(lists):
 def test_stages_train_what_they_should_and_report_progress():
     model, seen = build_policy(0), []
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    stage = small_policy.Stage(steps=2, batch=2, lr=1e-3)
+    stage = small_policy.TrainingStage(steps=2, batch=2, lr=1e-3)
     small_policy.train_vision(model, stage, lambda *line: seen.append(line))
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, start[name])}
     assert moved

@@ -26,8 +26,8 @@ namespace {
 
 constexpr size_t kPage = size_t{2} << 20;
 constexpr size_t kMaxKept = size_t{4} << 30;
-// So much is kept without being marked as free: marking interrupts every processor that runs a thread of this process,
-// once for each page.
+// Kept bytes that are not marked as free: marking interrupts every processor that runs a thread of this process, once
+// for each page.
 constexpr size_t kUnmarked = size_t{256} << 20;
 
 size_t whole_pages(size_t bytes) {
@@ -168,7 +168,7 @@ class OutputPool {
     return {kept_, limit_};
   }
 
-  // Around a fork nobody else may be in the middle of something: the child would find it so for ever.
+  // No other thread may hold the lock during a fork: in the child it would stay locked for ever.
   void before_fork() { lock_.lock(); }
   void after_fork() { lock_.unlock(); }
   void in_the_child() {

@@ -16,13 +16,13 @@ struct OutputBlock {
 
 // A block of at least `bytes`, its contents unknown unless `zeros` says so. Throws std::bad_alloc.
 OutputBlock take_output(size_t bytes);
-// For the next call, where the limit allows it; else back to the operating system. A block that a forked child has from
-// its parent goes back: writing to it would copy its pages.
+// Keeps the block for the next call where the limit allows it, and else returns it to the operating system. A block
+// that a forked child has from its parent is returned, since writing to it would copy its pages.
 void give_back_output(const OutputBlock& block) noexcept;
 
 // Blocks that wait for the next call hold `kept` bytes together, never more than `limit`. Those beyond 256 MiB are
 // marked as free (MADV_FREE), so that the system takes their pages where memory runs short. The limit is
-// DPAD_FAST_KEEP_MB, in MiB, or an eighth of the memory but 4 GiB at most; setting it lets go what is beyond.
+// DPAD_FAST_KEEP_MB, in MiB, or an eighth of the memory but 4 GiB at most; setting it frees the blocks beyond it.
 struct OutputMemory {
   size_t kept;
   size_t limit;

@@ -75,7 +75,7 @@ class ThreadPool {
       try {
         std::thread([this] { serve(); }).detach();
       } catch (const std::system_error&) {
-        return;  // the system gives no more threads: go on with those that there are
+        return;  // the system gives no more threads: go on with the existing ones
       }
       ++threads_;
     }

@@ -1,4 +1,4 @@
-// Writing past the caches what they will not hold until it is read.
+// Stores that bypass the caches, for outputs that are too large to stay in them until they are read.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace dpad {
 
-// From here on an output is taken not to stay in the last-level cache until it is read.
+// An output of this size is assumed not to stay in the last-level cache until it is read.
 constexpr int64_t kBeyondCaches = int64_t{64} << 20;
 
 inline void copy_or_clear(uint8_t* to, const uint8_t* from, int64_t bytes) {
@@ -24,7 +24,7 @@ inline void copy_or_clear(uint8_t* to, const uint8_t* from, int64_t bytes) {
     std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
-// Stores of one thread that go past the caches: other threads see them no later than what it stores after this is gone.
+// Stores of one thread that bypass the caches. The destructor's fence orders them before the thread's later stores.
 class StreamingStores {
  public:
   StreamingStores() = default;

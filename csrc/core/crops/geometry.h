@@ -25,7 +25,7 @@ struct Geometry {
 
 Geometry plan_geometry(int64_t source_width, int64_t source_height, const PreprocessOptions& options);
 
-// What a side's weights depend on. Source pixels outside of [valid_begin, valid_end) are black and get no weight.
+// The parameters of a side's weights. Source pixels outside of [valid_begin, valid_end) are black and get no weight.
 struct AxisKey {
   int64_t source;
   int64_t resized;

@@ -33,7 +33,7 @@ class Buffer {
   int64_t size_ = 0;
 };
 
-// What one thread needs beside the output; reused from crop to crop.
+// The buffers of one thread; reused from crop to crop.
 struct Workspace {
   Buffer ring;     // rows after the horizontal pass
   Buffer scratch;  // of the horizontal pass

@@ -11,11 +11,11 @@ namespace dpad {
 enum class Resize { shortest, squash, longest };
 enum class Filter { bicubic, bilinear };
 enum class Center { floor, round };
-// Which pass Pillow runs first; see vertical_first() in resample_geometry.cpp.
+// Which pass Pillow runs first; see vertical_first() in geometry.cpp.
 enum class PassOrder { horizontal, pillow_12_3, pillow_13 };
 enum class PixelType { float32, bfloat16, float16 };
 
-// uint8 pixels in memory that somebody else owns. rgb: 3 bytes a pixel; rgbx: 4; planar: plane_stride between planes.
+// uint8 pixels in memory of the caller's. rgb: 3 bytes a pixel; rgbx: 4; planar: plane_stride between planes.
 struct ImageView {
   const uint8_t* data;
   int64_t height;

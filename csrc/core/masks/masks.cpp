@@ -190,8 +190,8 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 
 namespace {
 
-// Which truths a mask's box meets, and the memory that they will read of it, asked for in steps while the mask before
-// is counted: many masks lie in memory, where the processor's own prefetcher starts anew with every box.
+// Finds which truths a mask's box meets, and prefetches the memory that they will read of it, in steps while the mask
+// before is counted: many masks lie in memory, where the processor's own prefetcher starts anew with every box.
 class BoxOverlaps {
  public:
   explicit BoxOverlaps(const PackedView& truth) : truth_(&truth), found_(static_cast<size_t>(truth.n)) {}

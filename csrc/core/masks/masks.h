@@ -10,11 +10,12 @@
 
 namespace dpad {
 
-// A side may not be longer, nor a mask larger: 16k x 16k pixels are 32 MiB as bits. Keeps every count in 32 bits.
+// The longest side and the most pixels of a mask: 16k x 16k pixels are 32 MiB as bits. They keep every count in 32
+// bits.
 constexpr int64_t kMaxSide = 65535;
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
 
-// Scratch kept from call to call by each thread is let go when it has grown beyond this (1 MiB).
+// Each thread keeps its scratch from call to call, and frees it when it has grown beyond this (1 MiB).
 constexpr size_t kScratchWords = size_t{1} << 17;
 
 inline bool mask_size_fits(int64_t height, int64_t width) {
@@ -34,7 +35,7 @@ inline bool boxes_overlap(const PixelBox& a, const PixelBox& b) {
   return ((std::max(a.x1, b.x1) < std::min(a.x2, b.x2)) & (std::max(a.y1, b.y1) < std::min(a.y2, b.y2))) != 0;
 }
 
-// The box of what was measured, in a window of `words` words a row; counted from the window's first row and word.
+// The box of the measured pixels, in a window of `words` words a row; counted from the window's first row and word.
 PixelBox box_of(const Extent& extent, int64_t words);
 
 // A mask's rows y1..y2 and the words of x1..x2 in them; `words` addresses row y1 at the word of x1. A stored row has
@@ -58,8 +59,8 @@ struct PackedView {
   MaskView view(int64_t i) const;
 };
 
-// dense [n, height, width] bytes, not 0 is set; fills words, area and box. Here and below, what reads dense masks
-// returns the OR of all bytes that it read: 0 or 1 where each of them is.
+// dense [n, height, width] bytes, not 0 is set; fills words, area and box. Here and below, a function that reads dense
+// masks returns the OR of all bytes that it read, which is 0 or 1 where each of them is.
 uint8_t pack_masks(const uint8_t* dense, int64_t n, int64_t height, int64_t width, int threads, uint64_t* words,
                    int64_t* area, PixelBox* box);
 void unpack_masks(const uint64_t* words, int64_t n, int64_t height, int64_t width, int threads, uint8_t* dense);
@@ -75,7 +76,7 @@ uint8_t dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ign
 int64_t intersect(const MaskView& a, const MaskView& b);
 
 // Counts [n, b.n] of dense masks a [n, height, width] with packed ones: each is packed into a few pages that stay in
-// cache, and met with all of b before the next is read.
+// cache, and compared with all of b before the next is read.
 uint8_t dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
                             int64_t* uni);
 
@@ -92,7 +93,9 @@ inline double iou_ratio(int64_t intersection, int64_t uni, double empty) {
 }
 void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out);
 
-// Squared Euclidean distance of each set pixel to the nearest one that is not, beyond the image included; 0 elsewhere.
-void distance_squared(const uint8_t* mask, int64_t height, int64_t width, int64_t* out);
+// points = x, y, x, y: the set pixel that is farthest from the nearest one that is not, beyond the image included; and
+// of the set pixels that are farther from it than their median, the one that is. Ties go to the upper, then the left
+// one; where there is no second, it is the first again. False, and nothing written, for an empty mask.
+bool inscribed_points(const uint8_t* mask, int64_t height, int64_t width, int64_t* points);
 
 }  // namespace dpad

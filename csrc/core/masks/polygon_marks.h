@@ -1,7 +1,8 @@
 // Marks a polygon's crossings in a window of bits that csrc/simd folds into rows of pixels.
 //
-// Each edge flips one bit per row (or column) that it crosses; a pixel is inside where the flips before it are odd in
-// number. Flips commute, so edges need no sorting, no active list, and a polygon costs its crossings plus its window.
+// Each edge flips one bit per row (or column) that it crosses; a pixel is inside where an odd number of flips lie
+// before it. Flips commute, so edges need no sorting and no active list, and a polygon costs its crossings plus its
+// window.
 #pragma once
 
 #include <cstdint>

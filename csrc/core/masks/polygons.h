@@ -28,7 +28,7 @@ struct PolygonBatch {
 void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings);
 
 // Fills words [n, height, words_for(width)], area [n] and box [n]. Where `zeros` says that the words are all 0 already,
-// what no polygon touches is never written.
+// words that no polygon touches are never written.
 void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, PolygonRule rule, int threads, bool zeros,
                    uint64_t* words, int64_t* area, PixelBox* box);
 // The same in bytes, 1 in a polygon and 0 elsewhere: dense [n, height, width].

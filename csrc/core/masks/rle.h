@@ -16,7 +16,7 @@ struct Rle {
   std::vector<uint32_t> counts;
 };
 
-// What messages call one item of a list; put into words only when there is something to say.
+// The name of one item of a list in messages; the text is made only when there is an error.
 struct ItemName {
   const char* list;
   int64_t index;
@@ -41,7 +41,7 @@ void rle_to_columns(const Rle& rle, uint8_t* columns);
 // Union, or intersection, of masks of one size.
 Rle rle_merge(const std::vector<Rle>& rles, bool intersect);
 
-// Between runs and bits, both without bytes in between. `words` [height, words_for(width)] need not be clear.
+// Conversions between runs and bits, without a byte per pixel. `words` [height, words_for(width)] need not be clear.
 void rle_to_words(const Rle& rle, uint64_t* words, int64_t* area, PixelBox* box);
 Rle rle_from_words(const uint64_t* words, int64_t height, int64_t width, const PixelBox& box);
 
@@ -54,7 +54,7 @@ struct CompactMask {
 
   CompactMask() = default;
   explicit CompactMask(const Rle& rle);
-  // With x and y exchanged, so that columns are what rows are elsewhere: only to be met with its like.
+  // The view has x and y exchanged: its rows are columns of the image. Compare it only with views of this kind.
   MaskView view() const;
 };
 

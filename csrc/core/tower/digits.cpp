@@ -74,7 +74,7 @@ void fill(const float* x, int64_t rows, const Depth& depth, const Norm& norm, fl
   }
 }
 
-// What becomes of a product's sums.
+// Where a product's sums are stored, and the steps that follow them.
 struct Epilogue {
   bool add, quick_gelu;
   float* out;

@@ -10,10 +10,9 @@ namespace dpad {
 
 constexpr int64_t ceil_div(int64_t value, int64_t step) { return (value + step - 1) / step; }
 
-// Rows are worked on in groups, each by one thread from the norm to the last product: the values between stay in the
-// second-level cache, and each group reads the weights once. Every thread gets as many groups, of whole tiles of
-// `tile` rows, at most `group_rows` rows each and none more than a tile larger than another, so that threads end
-// together.
+// One thread processes a group of rows from the norm to the last product: intermediate values stay in the second-level
+// cache, and each group reads the weights once. Every thread gets the same number of groups, of whole tiles of `tile`
+// rows, at most `group_rows` rows each and none more than a tile larger than another, so that threads end together.
 class RowGroups {
  public:
   RowGroups(int64_t rows, int64_t tile, int64_t group_rows, int threads)

@@ -1,5 +1,4 @@
-// What a transformer tower is made of, over packed rows: no padding, and a prefix that captions share is one set of
-// rows.
+// The layers of a transformer tower, over packed rows: no padding, and a prefix that captions share is one set of rows.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +7,11 @@
 
 namespace dpad {
 
-// What happens to x W^T + b: stored, or added to what the output holds.
+// x W^T + b is stored, or added to the output's values.
 enum class Finish { store, add };
 
-// What the products of a layer are made of: floats; 16-bit integers with a scale for every 128 of a row; or numbers in
-// two or three digits of 8 bits, csrc/simd/digits/table.h.
+// The numbers of a layer's products: floats; 16-bit integers with a scale for every 128 of a row; or numbers in two or
+// three digits of 8 bits, csrc/simd/digits/table.h.
 enum class Products { float32, int16, digits2, digits3 };
 
 // Elements of packed weights, as 16-bit integers (reduced) or float32; and bytes of them in digits.
@@ -68,7 +67,7 @@ struct AttentionProblem {
 void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
                int64_t kv_stride, float* out);
 
-// What products are made with: amx where digits are, else what floats and 16-bit integers use.
+// The instruction set of the products: amx where digits use it, else that of floats and 16-bit integers.
 SimdLevel tower_level();
 
 }  // namespace dpad

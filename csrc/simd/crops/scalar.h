@@ -1,4 +1,4 @@
-// What the scalar build consists of, and what the others use where a row ends in the middle of a vector.
+// The scalar loops; the vector levels use them too where a row ends in the middle of a vector.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Plain C++: what AMX is tested against.
+// Plain C++; tests compare AMX with it.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,9 +1,9 @@
 // Products of numbers in digits, on AMX's tiles: a row and a column are integers of two or three digits of base 256,
 // each between -128 and 127, times a float, and digits are what the tiles multiply, exactly.
 //
-// Two digits (16 bits) take three products of digits, three (24 bits, what a float32 has) six; what is left out is
-// smaller than the rounding to digits. A tile does sixteen times the multiply-adds of a float32 FMA in the same time,
-// so even six leave more than twice the speed of float32 at float32's exactness.
+// Two digits (16 bits) take three products of digits; three (24 bits, as in a float32) take eight, all but that of the
+// two lowest digits. The omitted products are smaller than the rounding to digits. A tile does sixteen times the
+// multiply-adds of a float32 FMA in the same time, so even eight give twice the speed of float32 at its exactness.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ constexpr int64_t kDigitStep = 64;     // depth of a tile
 constexpr int64_t kTileBytes = 1024;
 // Elements of a row that share a scale.
 constexpr int64_t kDigitDepth = 768;
-// The largest integers of two and three digits, less what rounding may add.
+// The largest integers of two and three digits, less a margin for rounding.
 constexpr float kLargestDigits[4] = {0.0f, 0.0f, 32639.0f, 8355700.0f};
 // With two digits a sum of products divided by 256 is kept in 32 bits, which it fits by Cauchy and Schwarz where norms
 // are at most this.

@@ -1,4 +1,4 @@
-// What the files with AVX-512 for masks share, in an unnamed namespace as simd/masks/shared_inl.h says.
+// Helpers of the files with AVX-512 for masks, in an unnamed namespace as simd/masks/shared_inl.h says.
 #pragma once
 
 #include <immintrin.h>

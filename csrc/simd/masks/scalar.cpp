@@ -1,4 +1,4 @@
-// Plain C++: every processor, and what the others are tested against.
+// Plain C++, for every processor; tests compare the other levels with it.
 #include <cstring>
 
 #define POPCOUNT(word) popcount64(word)

@@ -37,14 +37,14 @@ struct EdgePlane {
   int64_t words, top, left;
 };
 
-// What a window of bits holds: `columns`, one row of words that comes in as zeros, gets the OR of all rows.
+// The extent of the bits of a window: `columns`, one row of words that is 0 at first, gets the OR of all rows.
 struct Extent {
   uint64_t* columns;
   int64_t area = 0;
   int64_t top = INT64_MAX, bottom = -1;  // first and last row that is not empty
 };
 
-// What folding a plane yields: drawn, or counted against truth and never stored.
+// The results of folding a plane: drawn, or counted against truth and never stored.
 struct FoldDraw {
   uint64_t* out;  // row 0 of the window
   int64_t stride;

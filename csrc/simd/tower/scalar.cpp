@@ -1,4 +1,4 @@
-// Plain C++: what the other levels are tested against, and what runs where there are none.
+// Plain C++, for processors without another level; tests compare the other levels with it.
 #include <algorithm>
 #include <cmath>
 #include <limits>

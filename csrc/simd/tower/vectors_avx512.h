@@ -1,4 +1,4 @@
-// What the AVX-512 loops of a tower share. For files that are compiled for AVX-512 only.
+// Helpers of a tower's AVX-512 loops, for files that are compiled for AVX-512 only.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)

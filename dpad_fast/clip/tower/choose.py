@@ -1,4 +1,4 @@
-"""Which forward an encoder uses: the fastest towers of this machine that are the model, or the model's own."""
+"""Choice of an encoder's forward: the fastest towers of this machine that agree with the model, or the model's own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import ClipWeights, read_weights
 
-# The largest difference of unit embeddings between the towers and the model itself. Another order of additions makes
-# some 1e-7; a model that is not what its type says makes a thousand times more than this.
+# The largest accepted difference of unit embeddings between the towers and the model itself. Another order of
+# additions makes some 1e-7; a model that differs from its type makes a thousand times more than this.
 _SAME = 5e-6
-# By precision, which forwards are needed: exact ones (True), reduced ones, or both.
+# The forwards that each precision needs: the exact one (True), the reduced one (False), or both.
 _WANTED = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}
 # The same between a GPU's towers and the CPU's, by precision: above what rounding makes, to bfloat16 or to the TF32
 # that the caller may have allowed, and far below what wrong weights, masks or rows make.
@@ -33,9 +33,9 @@ def make_forwards(
     probe: Sequence[Ids],
     side: int,
 ) -> dict[bool, Forward]:
-    """By whether it is exact (float32): the forwards that a precision needs.
+    """The forwards that a precision needs, by whether they are exact (float32).
 
-    "guarded" gets both; where nothing on this machine is faster than float32 they are the same one.
+    "guarded" gets both; where nothing on this machine is faster than float32, both are the same forward.
 
     Args:
         model: the caller's; it is left as it is.
@@ -47,7 +47,7 @@ def make_forwards(
     """
     weights = read_weights(model) if device.type == "cpu" else None
     if weights is not None:
-        probed = own(_as(model, torch.float32, device))
+        probed = own(_in_dtype(model, torch.float32, device))
         for towers in _cpu_towers(weights, precision):
             made: dict[bool, Forward] = {exact: TowerForward(clip) for exact, clip in towers.items()}
             if _agree(made[True], probed, probe, side):
@@ -58,18 +58,18 @@ def make_forwards(
         if forwards:
             return forwards
     if precision != "bfloat16":
-        forwards[True] = own(_as(model, torch.float32, device))
+        forwards[True] = own(_in_dtype(model, torch.float32, device))
     if precision != "float32":
         # Without AMX a bfloat16 product is no faster than float32's on any CPU that this was measured on.
         slow = precision == "guarded" and device.type == "cpu" and not has_amx()
-        forwards[False] = forwards[True] if slow else own(_as(model, torch.bfloat16, device))
+        forwards[False] = forwards[True] if slow else own(_in_dtype(model, torch.bfloat16, device))
     return forwards
 
 
 def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Towers]]:
-    """The towers of this processor by whether they are exact, the fastest first.
+    """Candidate towers of this processor, by whether they are exact; the fastest candidate first.
 
-    AMX's numbers are of a fixed point, which a model with large outliers may not bear: the others are for that.
+    AMX's numbers are in fixed point, which is too coarse for a model with large outliers; later candidates are for it.
     """
     if has_amx():
         exact = Towers(weights, NativeProducts("digits3"))
@@ -78,8 +78,8 @@ def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Tow
         exact = Towers(weights, NativeProducts("float32") if has_avx512() else TorchProducts())
         yield {True: exact, False: exact}
     else:
-        # Beside int16, float32 is for the few near the threshold: torch's products, as fast, take the model's own
-        # weights as they are, where ours would pack half a gigabyte of copies.
+        # Beside int16, float32 is used for the few captions near the threshold. torch's products are as fast and use
+        # the model's own weights, where this package's would pack half a gigabyte of copies.
         exact = Towers(weights, TorchProducts(join=False))
         yield {True: exact, False: Towers(weights, NativeProducts("int16"))}
 
@@ -92,15 +92,15 @@ def _on_gpu(
     probe: Sequence[Ids],
     side: int,
 ) -> dict[bool, Forward]:
-    """The packed towers on a GPU, as `make_forwards`; nothing where the model is another one, or the GPU cannot.
+    """The packed towers on a GPU, as `make_forwards`; empty where the model is another one or the GPU cannot run them.
 
-    That the towers are the model is found out on the CPU: there float32 is float32, where a GPU's convolutions, and
-    products if the caller said so, are of TF32 and hide a small difference.
+    The towers are compared with the model on the CPU, in true float32. On a GPU convolutions (and products, if the
+    caller allowed it) use TF32, which hides a small difference.
     """
     weights = read_weights(model, device)
     if weights is None:
         return {}
-    here = _as(model, torch.float32, torch.device("cpu"))
+    here = _in_dtype(model, torch.float32, torch.device("cpu"))
     known = read_weights(here)
     assert known is not None, "a copy has what the model has"
     truth = TowerForward(Towers(known, TorchProducts()))
@@ -132,7 +132,7 @@ def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same:
     threads = torch.get_num_threads()
     try:
         pairs = [(f.texts(probe, threads), f.images(pixels, threads)) for f in (towers, own)]
-    except (RuntimeError, ValueError, IndexError):  # shapes that do not fit: not the model that it looked like
+    except (RuntimeError, ValueError, IndexError):  # shapes do not fit: the model differs from its type
         return False
     for mine, theirs in zip(*pairs, strict=True):
         difference = torch.nn.functional.normalize(mine, dim=-1) - torch.nn.functional.normalize(theirs, dim=-1)
@@ -141,7 +141,7 @@ def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same:
     return True
 
 
-def _as(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
+def _in_dtype(model: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
     weights = list(model.parameters())
     if all(weight.dtype == dtype and weight.device == device for weight in weights):
         return model

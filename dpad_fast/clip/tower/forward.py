@@ -1,4 +1,4 @@
-"""How an encoder gets from token ids and pixels to embeddings: the model's own forward, or this package's towers."""
+"""From token ids and pixels to embeddings: by the model's own forward, or by this package's towers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Forward(Protocol):
     """Embeddings, not normalised, float32 on the CPU.
 
     Attributes:
-        name: what computes them, in words.
+        name: the implementation, in words.
         precision: of the products: "float32", "bfloat16" or "int16".
     """
 
@@ -30,11 +30,11 @@ class Forward(Protocol):
     precision: str
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
-        """Of N token id lists, [N, D]."""
+        """Embeddings [N, D] of N token id lists."""
         ...
 
     def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
-        """Of K preprocessed images [K, 3, side, side], [K, D]."""
+        """Embeddings [K, D] of K preprocessed images [K, 3, side, side]."""
         ...
 
 
@@ -136,7 +136,7 @@ def unit(values: torch.Tensor, name: str) -> torch.Tensor:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Operations of torch itself on `threads` threads, meanwhile; in a forked child on one."""
+    """Within it, torch's own operations use `threads` threads; in a forked child one."""
     before = torch.get_num_threads()
     if before == threads or one_thread():
         yield

@@ -1,10 +1,10 @@
 """Attention over packed rows on a GPU: one call for sequences of all lengths, and no wait for the GPU between layers.
 
-In half precision the call is flash-attn's where that is installed, else torch's own (2.10 and later). Either is tried
-on the device first, against `padded_attention`, with shared prefixes: an installation that was built for another GPU,
-that does not know the heads' width, or that aligns the causal mask otherwise is passed over. In float32, and where
-neither is to be had, `padded_attention` serves: few calls of `scaled_dot_product_attention` over sequences of similar
-length. Only attention is padded then; the products, where the time goes, see packed rows in every case.
+In half precision the call is flash-attn's where that is installed, else torch's own (2.10 and later). Either is first
+compared with `padded_attention` on the device, on shared prefixes: an installation that was built for another GPU,
+that does not support the heads' width, or that aligns the causal mask in another way is not used. In float32, and where
+neither is available, `padded_attention` serves: few calls of `scaled_dot_product_attention` over sequences of similar
+length. Only attention is padded then; the products, which take most of the time, work on packed rows in every case.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dpad_fast.clip.tower.weights import Affine, Norm
 Tensor = torch.Tensor
 # Sequences whose lengths differ by less than this are padded together.
 _STEP = 16
-# The largest relative error of a row by which one half-precision attention may differ from another. Rounding makes
-# some 1e-2; a mask that is aligned otherwise, or rows of another sequence, make about 1.
+# The largest accepted relative difference of a row between two half-precision attentions. Rounding makes some 1e-2; a
+# mask that is aligned in another way, or rows of another sequence, make about 1.
 _SAME = 5e-2
 
 
@@ -104,7 +104,7 @@ def padded(paths: Paths, device: torch.device) -> Padded:
     for step in sorted(set(steps.tolist())):
         members = (steps == step).nonzero().flatten()
         length, count = lengths[members, None], counts[members, None]
-        # What fills a row up is its last element again: valid memory, and no softmax over nothing.
+        # Padding repeats a row's last element: it is valid memory, and no softmax is over nothing.
         key = torch.arange(int(length.max()), device="cpu").minimum(length - 1)
         query = torch.arange(int(count.max()), device="cpu").minimum(count - 1)
         rows = paths.path[paths.offsets[members, None] + key]
@@ -137,8 +137,8 @@ def padded_attention(q: Tensor, k: Tensor, v: Tensor, part: Padded) -> Tensor:
 class GpuProducts(TorchProducts):
     """torch's products on packed rows of any device, and attention in few calls.
 
-    Unlike others these leave bfloat16 what only the next product or attention reads; residuals, norms and softmax are
-    float32 all the same.
+    Unlike other products these leave a value in bfloat16 that only the next product or attention reads; residuals,
+    norms and softmax are float32 in any case.
 
     Args:
         dtype: of the operands of the products, float32 or bfloat16.
@@ -154,7 +154,7 @@ class GpuProducts(TorchProducts):
         self._varlen = varlen
 
     def prepare(self, layers: list[Affine]) -> PreparedLinear:
-        """Joins the weights; the bias is of the products' type too, so that it is added inside of the product."""
+        """Joins the weights; the bias has the products' type too, so that it is added inside the product."""
         weight, bias = joined(layers).to(self._dtype).contiguous(), joined_bias(layers)
         bias = None if bias is None else bias.to(self._dtype)
         return PreparedLinear(weight.shape[0], weight.shape[1], weight, None, bias)
@@ -162,14 +162,14 @@ class GpuProducts(TorchProducts):
     def linear(
         self, x: Tensor, layer: PreparedLinear, threads: int, *, norm: Norm | None = None, add: Tensor | None = None
     ) -> Tensor:
-        """See `Products`; without `add` the result is of the products' type."""
+        """See `Products`; without `add` the result has the products' type."""
         if norm is not None:
             x = self.normalise(x, norm, threads)
         out = F.linear(x.to(self._dtype), layer.weight, layer.bias)
         return out if add is None else add.add_(out)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
-        """See `Products`. What describes the paths is made once, for all layers."""
+        """See `Products`. The description of the paths is made once, for all layers."""
         query, key, value = (part.view(len(part), heads, -1) for part in (q, k, v))
         if self._varlen is None:
             described: Padded = paths.kept(("padded", q.device), lambda: padded(paths, q.device))
@@ -233,7 +233,7 @@ def installed() -> Iterator[tuple[str, Varlen]]:
 
 
 def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequence[tuple[int, int]]) -> GpuProducts:
-    """The fastest products of a GPU that give what they should.
+    """The fastest products of a GPU whose attention agrees with `padded_attention`.
 
     Args:
         dtype: float32 or bfloat16.
@@ -249,7 +249,7 @@ def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequenc
 
 
 def attends(products: GpuProducts, dtype: torch.dtype, device: torch.device, heads: int, width: int) -> bool:
-    """Whether attention of `products` is what `padded_attention` gives, on shared prefixes and on whole sequences."""
+    """Whether attention of `products` agrees with `padded_attention`, on shared prefixes and on whole sequences."""
     generator = torch.Generator("cpu").manual_seed(0)
     sequences = [(1, *range(2, 9), *range(20, 20 + more)) for more in (1, 3, 40)]
     text = pack_tokens(sorted([(1,), (1, 2), (1, 3, 4), *sequences, (7,)])).paths

@@ -1,7 +1,7 @@
 """Token sequences packed without padding, where the prefixes that sequences share are one set of rows.
 
-Exact for a causal tower: what a token becomes depends on nothing but the tokens up to it, so equal prefixes become
-equal values, and nothing after the token that is read matters.
+This is exact for a causal tower: a token's values depend only on the tokens up to it, so equal prefixes have equal
+values, and the tokens after the one that is read do not matter.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Paths:
     first: torch.Tensor
     last: torch.Tensor
     causal: bool
-    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cached: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` makes of these paths, made once: every layer of a tower asks for the same."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        """The result of `make`, cached under `key`: every layer of a tower needs the same one."""
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]
 
     @property
     def count(self) -> int:

@@ -1,7 +1,7 @@
 """The arithmetic of a transformer tower on packed rows: this package's own kernels, or torch's.
 
-All take and return float32 (those of gpu_attention.py leave bfloat16 between two products); what differs is the
-precision of the matrix products, and what multiplies. "int16": rows and weights are scaled to 16-bit integers and
+All take and return float32 (those of gpu_attention.py leave bfloat16 between two products). They differ in the
+precision and the instructions of the matrix products. "int16": rows and weights are scaled to 16-bit integers and
 multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower/table.h) or by AMX in two digits of 8 bits
 (csrc/simd/digits/table.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
 AMX in three digits, 24 bits as a float32 has, with the error of torch's own product. Residuals, norms, softmax and
@@ -27,9 +27,9 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class PreparedLinear:
-    """A linear layer as one kind of products wants it: `scale` is None for floats, `digits` is 0 but for AMX.
+    """A linear layer prepared for one kind of products: `scale` is None for floats, `digits` is 0 except for AMX.
 
-    `apart` holds layers of one input that were left as they are; `weight` and `bias` are then the first one's.
+    `apart` holds layers of one input that were not joined; `weight` and `bias` are then the first layer's.
     """
 
     columns: int
@@ -42,11 +42,11 @@ class PreparedLinear:
 
 
 class Products(Protocol):
-    """What a tower is computed with.
+    """The arithmetic of a tower.
 
     Attributes:
         precision: "float32", "bfloat16" or "int16".
-        name: the same and what multiplies, in words.
+        name: the precision and the instructions, in words.
     """
 
     precision: str
@@ -77,7 +77,7 @@ class Products(Protocol):
         ...
 
 
-# By kind of product: its precision, and that and what multiplies, in words.
+# By kind of product: its precision, and its precision and instructions in words.
 _KINDS = {
     "float32": ("float32", "float32"),
     "int16": ("int16", "int16"),
@@ -88,10 +88,10 @@ _DIGITS = {"digits2": 2, "digits3": 3}
 
 
 class NativeProducts:
-    """csrc/core/tower/tower.h. Buffers are used again: fresh pages of this size would cost as much as the products.
+    """Products of csrc/core/tower/tower.h. Buffers are reused: fresh pages would cost as much as the products.
 
-    Not for two threads at once, and the result of `linear` or `attend` lives until the next call that gives as many
-    columns.
+    It must not be used by two threads at once. The result of `linear` or `attend` is valid until the next call with as
+    many columns.
 
     Args:
         kind: "float32" or "int16", by AVX-512 or plain C++; "digits3" (float32) or "digits2" (int16), by AMX or, as
@@ -201,7 +201,7 @@ class TorchProducts:
         self._join = join
 
     def prepare(self, layers: list[Affine]) -> PreparedLinear:
-        """Joins the weights, if asked to; a layer of its own is not copied."""
+        """Joins the weights under `join`; a single layer is not copied."""
         first, columns = layers[0], sum(len(layer.weight) for layer in layers)
         depth, apart = first.weight.shape[1], len(layers) > 1 and not self._join
         if apart and all(layer.weight.dtype == torch.float32 for layer in layers):
@@ -262,7 +262,7 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
 
 
 def has_amx() -> bool:
-    """Whether products run on AMX tiles: then they are several times as fast as anything else."""
+    """Whether products run on AMX tiles, which are several times as fast as anything else."""
     return _products_level() == "amx"
 
 

@@ -1,4 +1,4 @@
-"""A CLIP's two towers over packed rows: no padding, shared prefixes once, and of the last layer only what is read."""
+"""A CLIP's two towers over packed rows: no padding, shared prefixes once, and only the read rows of the last layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dpad_fast.clip.tower.products import PreparedLinear, Products
 from dpad_fast.clip.tower.weights import Affine, ClipWeights, Layer, Norm, Transformer
 
 Tensor = torch.Tensor
-# Rows that are worked on together: enough for the products to run at full speed; memory grows with it (100 MB here).
+# Rows of one call: enough for the products to run at full speed; memory grows with it (100 MB here).
 _ROWS = 2048
 # On a GPU more are needed to keep it busy. By their shapes 16,384 rows of ViT-B are 0.4 GB in bfloat16, 0.8 in float32.
 _GPU_ROWS = 16384
@@ -92,7 +92,7 @@ class Towers:
     def __init__(self, weights: ClipWeights, products: Products) -> None:
         self.device = weights.text.tokens.device
         self._text, self._image = Body(weights.text.body, products), Body(weights.image.body, products)
-        # The layers are in the bodies, as the products want them; kept here too they would be a second copy.
+        # The bodies hold the prepared layers; the original weights here would be a second copy.
         text = replace(weights.text, body=replace(weights.text.body, layers=()))
         image = replace(weights.image, body=replace(weights.image.body, layers=()))
         self._products, self._weights = products, ClipWeights(text, image)
@@ -103,7 +103,7 @@ class Towers:
 
     @property
     def products(self) -> Products:
-        """What the products are computed with."""
+        """The products of both towers."""
         return self._products
 
     def sharing(self, products: Products) -> Towers:
@@ -173,15 +173,15 @@ class Towers:
         length = x.shape[1]
         x = self._products.normalise(x.view(count * length, -1), tower.norm_in, threads)
         first = torch.arange(count, device=self.device) * length
-        # Without an order every position is as good a query; the rows that are read are the class tokens.
+        # Attention is not causal, so any position may be the only query; the rows that are read are the class tokens.
         x = self._image(x, whole_sequences(count, length), first, threads)
         return self._project(x, tower.norm, self._projections[1], threads)
 
     def _memory(self, *shape: int) -> Tensor:
-        """Float32 memory for as long as a call, not from torch's heap.
+        """Float32 memory for one call, not from torch's heap.
 
-        There the embeddings that are kept would soon stand between the holes that it leaves, and a large batch would
-        hold several hundred megabytes more.
+        On the heap the embeddings that are kept would fragment the freed memory, and a large batch would hold several
+        hundred megabytes more.
         """
         if self.device.type == "cpu":
             return new_output(shape, torch.float32)

@@ -1,4 +1,4 @@
-"""The weights of a CLIP by their role, read from the models that are known to the letter."""
+"""The weights of a CLIP by their role, read from stock models only."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ClipWeights:
 
 
 def read_weights(model: Any, device: torch.device | str = "cpu") -> ClipWeights | None:
-    """The weights of a stock CLIP of transformers or open_clip; None for any other model, or one that was changed.
+    """The weights of a stock CLIP of transformers or open_clip; None for any other model or a changed one.
 
     Args:
         model: is left as it is. What is float32 on `device` already is not copied.

@@ -11,7 +11,7 @@ from dpad_fast.evaluate.readers import text as scan
 from dpad_fast.evaluate.readers.formats import Found, Reader
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.parse import find_between, parse_completion
-from dpad_fast.types import Completion, Point
+from dpad_fast.types import Completion
 
 PICTURE, MODEL, NORM = "picture", "model", "norm1000"
 
@@ -151,7 +151,7 @@ def read(form: Format, text: str, geometry: str = "polygon") -> Reading:
         What was found, strictly where that succeeds, else tolerantly.
     """
     if form.reader is None:
-        return _own(form, text, geometry)
+        return _read_own_format(form, text, geometry)
     strict, tolerant = form.reader(text, True), form.reader(text, False)
     found = tolerant if strict.reason is not None else strict
     answer = _as_completion(text, found, tags_ok=strict.reason != "no-tags", fields_ok=strict.reason is None)
@@ -193,7 +193,7 @@ def config_of(form: Format, geometry: str = "box") -> RewardConfig:
     return config.replace(terms=terms, geometry=geometry) if geometry == "mask" else config.replace(terms=terms)
 
 
-def _own(form: Format, text: str, geometry: str) -> Reading:
+def _read_own_format(form: Format, text: str, geometry: str) -> Reading:
     by_box, by_polygon = _CONFIGS[form.preset or "dpad"]
     answer = parse_completion(text, by_box)
     config = by_box

@@ -22,10 +22,10 @@ from typing import Any
 from dpad_fast import files
 from dpad_fast.data.shapes_text import MIXTURES
 from dpad_fast.train.warm_start.small_clip import ClipTraining
-from dpad_fast.train.warm_start.small_policy import Progress, Stage
+from dpad_fast.train.warm_start.small_policy import Progress, TrainingStage
 
 CLIP = ClipTraining()
-VISION = Stage(steps=1000, batch=48, lr=1e-3)
+VISION = TrainingStage(steps=1000, batch=48, lr=1e-3)
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Lesson:
     name: str
     start: str
     mixture: str
-    stage: Stage
+    stage: TrainingStage
     listing: float = 0.0
 
 
-BASE = Lesson("policy-f", "vision", "f", Stage(1600, 32, 2.5e-3, seed=0), listing=0.5)
+BASE = Lesson("policy-f", "vision", "f", TrainingStage(1600, 32, 2.5e-3, seed=0), listing=0.5)
 CONTINUED = (  # side by side
-    Lesson("policy-e", "policy-f", "e", Stage(300, 32, 4e-4, seed=1)),
-    Lesson("policy-j", "policy-f", "j", Stage(260, 32, 4e-4, seed=2)),
+    Lesson("policy-e", "policy-f", "e", TrainingStage(300, 32, 4e-4, seed=1)),
+    Lesson("policy-j", "policy-f", "j", TrainingStage(260, 32, 4e-4, seed=2)),
 )
 
 

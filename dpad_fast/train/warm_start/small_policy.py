@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One stage of supervised training.
 
     Attributes:
@@ -53,18 +53,18 @@ class Stage:
     seed: int = 0
 
 
-def _schedule(optimiser: torch.optim.Optimizer, stage: Stage, step: int) -> None:
+def _schedule(optimiser: torch.optim.Optimizer, stage: TrainingStage, step: int) -> None:
     fade = 0.525 + 0.475 * np.cos(np.pi * step / stage.steps)
     for group in optimiser.param_groups:
         group["lr"] = stage.lr * min(1.0, (step + 1) / 50) * fade
 
 
-def _scenes(seed: int, stage: Stage, step: int) -> list[ShapesSample]:
+def _scenes(seed: int, stage: TrainingStage, step: int) -> list[ShapesSample]:
     first = stage.seed * 10_000_000 + step * stage.batch
     return [sample(seed, first + i) for i in range(stage.batch)]
 
 
-def _ahead(make: Callable[[int], T], steps: int) -> Iterator[T]:
+def _prefetched(make: Callable[[int], T], steps: int) -> Iterator[T]:
     """`make(0)`, `make(1)`, ... with the next one made in a thread while this one is being learnt from."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(make, 0)
@@ -117,7 +117,9 @@ def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
     return labels
 
 
-def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progress: Progress | None = None) -> float:
+def train_vision(
+    model: Qwen2_5_VLForConditionalGeneration, stage: TrainingStage, progress: Progress | None = None
+) -> float:
     """Train the vision tower densely, in place.
 
     Returns:
@@ -136,7 +138,7 @@ def train_vision(model: Qwen2_5_VLForConditionalGeneration, stage: Stage, progre
         labels = np.concatenate([dense_labels(item) for item in items])  # [16 n, 7]
         return images([item.image for item in items], return_tensors="pt"), torch.from_numpy(labels)
 
-    for step, (inputs, labels) in enumerate(_ahead(batch, stage.steps)):
+    for step, (inputs, labels) in enumerate(_prefetched(batch, stage.steps)):
         _schedule(optimiser, stage, step)
         tokens = visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
         logits = heads(tokens)
@@ -176,7 +178,7 @@ def _batch(
 def train_language(
     model: Qwen2_5_VLForConditionalGeneration,
     mixture: Mixture,
-    stage: Stage,
+    stage: TrainingStage,
     *,
     listing: float = 0.0,
     progress: Progress | None = None,
@@ -207,7 +209,7 @@ def train_language(
         answers = [completion_of(item, mixture, rng) for item in items]
         return False, _batch(processor, items, [item.query for item in items], answers)
 
-    for step, (lists, inputs) in enumerate(_ahead(batch, stage.steps)):
+    for step, (lists, inputs) in enumerate(_prefetched(batch, stage.steps)):
         _schedule(optimiser, stage, step)
         loss = model(**inputs).loss
         optimiser.zero_grad(set_to_none=True)

@@ -177,7 +177,7 @@ def test_layers_do_not_ask_the_host(tiny, provider):
         assert {"addmm", "native_layer_norm"} <= set(seen.names)
         # Values read by Python, sizes that depend on values, and boolean indices: each would wait for the GPU.
         assert not {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "lift_fresh"} & set(seen.names)
-    assert {key[0] for key in paths._kept} == {"padded" if provider is None else "ragged"}
+    assert {key[0] for key in paths._cached} == {"padded" if provider is None else "ragged"}
 
 
 def test_what_only_the_next_product_reads_is_half():

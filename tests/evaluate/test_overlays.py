@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dpad_fast.evaluate.drawing import ANSWER, draw_overlay
+from dpad_fast.evaluate.overlays import ANSWER, draw_overlay
 from dpad_fast.segmenters import Prompt
 
 

@@ -1,0 +1,365 @@
+"""`MicroBatcher`: rows that arrive one at a time, from threads and event loops, scored together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.reasons import MALFORMED
+from dpad_fast.row_errors import moved
+from dpad_fast.types import ScoreBatch, Target
+
+Observer = Callable[[int, float, "ScoreBatch | None"], None]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRow:
+    """What one completion got.
+
+    Attributes:
+        total: the weighted sum of the terms; NaN where the row was left unscored.
+        terms: each term, unweighted, in the order of the configuration.
+        similarity: "roi" (S1) and "aoi" (S2); NaN where nothing was compared.
+        reason: a short code, None where nothing is wrong and no term is zero.
+        error: why the row was left unscored, or None.
+    """
+
+    total: float
+    terms: dict[str, float]
+    similarity: dict[str, float]
+    reason: str | None
+    error: str | None
+
+    def for_log(self) -> dict[str, float | str]:
+        """A flat row with the same keys for every completion of a configuration.
+
+        Some trainers take the keys of the first sample for all.
+
+        Returns:
+            "total", every term, "s1" and "s2" (NaN where there is none), "s1_over_s2", "malformed" and "unscored" (0 or
+            1), "reason" and "error" (text, empty where there is none).
+        """
+        roi, aoi = self.similarity["roi"], self.similarity["aoi"]
+        return {
+            "total": self.total,
+            **self.terms,
+            "s1": roi,
+            "s2": aoi,
+            "s1_over_s2": float(roi > aoi),
+            "malformed": float(self.reason in MALFORMED),
+            "unscored": float(math.isnan(self.total)),
+            "reason": self.reason or "",
+            "error": self.error or "",
+        }
+
+
+@dataclass
+class _Job:
+    """Rows that one caller handed in; they are scored in one batch, with others'."""
+
+    completions: list[Any]
+    targets: list[Any]
+    images: list[Any] | None
+    keys: list[Hashable] | None
+    sizes: list[Any] | None
+    future: Future[ScoreBatch] = field(default_factory=Future)
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+
+class MicroBatcher:
+    """Collects rows for a moment and scores them at once; every caller gets what `scorer.score` gives for its rows.
+
+    A batch begins with its first row and is scored `window_ms` later, or as soon as it has `max_batch` rows, by a
+    single thread. What arrives meanwhile is the next batch. A row that cannot be scored is left unscored with a reason,
+    and one that makes the scorer fail raises for its own caller; all others get their scores.
+
+    Args:
+        scorer: a `RewardScorer`, or anything with its `score` and `config`.
+        window_ms: how long the first row of a batch waits for others, in milliseconds.
+        max_batch: rows of a batch; rows that are handed in together (`submit_rows`) are not divided.
+        observe: called after each call of the scorer with its rows, its seconds and its scores (None: it failed), from
+            the thread that scores.
+
+    Raises:
+        ValueError: `window_ms` or `max_batch` is out of range.
+    """
+
+    def __init__(
+        self, scorer: Any, window_ms: float = 30, max_batch: int = 256, *, observe: Observer | None = None
+    ) -> None:
+        if isinstance(window_ms, bool) or not isinstance(window_ms, int | float) or not 0 <= window_ms <= 60_000:
+            raise ValueError(f"window_ms must be from 0 to 60000 milliseconds, got {window_ms!r:.80}")
+        if type(max_batch) is not int or max_batch < 1:
+            raise ValueError(f"max_batch must be a whole number of at least 1, got {max_batch!r:.80}")
+        self.scorer = scorer
+        self._queue = _Queue(scorer, window_ms / 1000, max_batch, observe)
+        # At the end of the process, and when nobody holds this any more: what was accepted is scored, the thread ends.
+        self._close = weakref.finalize(self, _Queue.close, self._queue)
+
+    @property
+    def config(self) -> RewardConfig:
+        """The scorer's configuration."""
+        config: RewardConfig = self.scorer.config
+        return config
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are accepted and not yet answered."""
+        return self._queue.waiting
+
+    def submit(
+        self,
+        completion: str,
+        target: Target | str,
+        image: Any = None,
+        image_key: Hashable = None,
+        model_size: Any = None,
+    ) -> Future[ScoredRow]:
+        """Hands in one row.
+
+        Args:
+            completion: the answer's text. Here and below a `ValueError` stands for what could not be read.
+            target: its ground truth, or the solution's text.
+            image: the picture, where a term looks at one.
+            image_key: images of equal keys must be equal, also those of other callers. None: compared by content.
+            model_size: (width, height) of the picture that the model saw, or None.
+
+        Returns:
+            A future. A row that cannot be scored is NaN with its reason and error; the future raises only where the
+            scorer itself fails. Cancelling it leaves the row out if its batch has not begun.
+
+        Raises:
+            RuntimeError: this is closed, or of the process that this one was forked from.
+        """
+        rows = self._queue.put(
+            _Job(
+                [completion],
+                [target],
+                None if image is None else [image],
+                None if image_key is None else [image_key],
+                None if model_size is None else [model_size],
+            )
+        )
+        future: Future[ScoredRow] = Future()
+        rows.add_done_callback(lambda done: _hand_on(done, future))
+        future.add_done_callback(lambda row: rows.cancel() if row.cancelled() else None)
+        return future
+
+    async def score_one(
+        self,
+        completion: str,
+        target: Target | str,
+        image: Any = None,
+        image_key: Hashable = None,
+        model_size: Any = None,
+    ) -> ScoredRow:
+        """`submit`, awaited: for a reward function that is called once per sample, on any event loop."""
+        return await asyncio.wrap_future(self.submit(completion, target, image, image_key, model_size))
+
+    def submit_rows(
+        self,
+        completions: Sequence[str],
+        targets: Sequence[Target | str],
+        images: Sequence[Any] | None = None,
+        image_keys: Sequence[Hashable] | None = None,
+        model_sizes: Sequence[Any] | None = None,
+    ) -> Future[ScoreBatch]:
+        """Hands in N rows of one caller, as `RewardScorer.score(..., on_error="row")` takes them.
+
+        `model_sizes` is a list here, and no function.
+
+        Returns:
+            A future of their `ScoreBatch`; `timings` are those of the whole batch.
+
+        Raises:
+            ValueError: the lists have different lengths.
+            RuntimeError: as `submit`.
+        """
+        given = {"targets": targets, "images": images, "image_keys": image_keys, "model_sizes": model_sizes}
+        for name, column in given.items():
+            if column is not None and len(column) != len(completions):
+                raise ValueError(f"{name} has {len(column)} entries for {len(completions)} completions")
+        images, image_keys, model_sizes = (
+            None if column is None else list(column) for column in (images, image_keys, model_sizes)
+        )
+        return self._queue.put(_Job(list(completions), list(targets), images, image_keys, model_sizes))
+
+    def close(self) -> None:
+        """Accepts no more rows, and returns when those that were accepted are scored."""
+        self._close()
+
+    def __enter__(self) -> MicroBatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a MicroBatcher cannot be pickled, for it has a thread and callers that wait. Send the ScorerSpec of its "
+            "scorer and make one there, or serve one scorer to all processes (dpad-fast serve, RemoteScorer)"
+        )
+
+
+class _Queue:
+    """What the thread of a `MicroBatcher` holds, so that the batcher itself can be collected."""
+
+    def __init__(self, scorer: Any, window: float, most: int, observe: Observer | None) -> None:
+        self._scorer, self._window, self._most, self._observe = scorer, window, most, observe
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._jobs: deque[tuple[float, _Job]] = deque()
+        self._rows = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self.waiting = 0
+
+    def put(self, job: _Job) -> Future[ScoreBatch]:
+        if self._process != os.getpid():
+            raise RuntimeError("this MicroBatcher belongs to the process that this one was forked from; make one here")
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("this MicroBatcher is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dpad-batch", daemon=True)
+                self._thread.start()
+            self._jobs.append((time.monotonic(), job))
+            self._rows += len(job)
+            self.waiting += len(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        if self._process != os.getpid():
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while jobs := self._take():
+            rows = sum(map(len, jobs))
+            live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+            # A list of images has no entry that says "none": rows without are scored apart.
+            for group in ([j for j in live if j.images is not None], [j for j in live if j.images is None]):
+                if group:
+                    self._score(group)
+            with self._changed:
+                self.waiting -= rows
+
+    def _take(self) -> list[_Job]:
+        """The next batch, when its time has come; empty when there will be none."""
+        with self._changed:
+            while not self._jobs:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            due = self._jobs[0][0] + self._window
+            while self._rows < self._most and not self._closing and (left := due - time.monotonic()) > 0:
+                self._changed.wait(left)
+            taken: list[_Job] = []
+            count = 0
+            while self._jobs and (not taken or count + len(self._jobs[0][1]) <= self._most):
+                taken.append(self._jobs.popleft()[1])
+                count += len(taken[-1])
+            self._rows -= count
+            return taken
+
+    def _score(self, jobs: list[_Job]) -> None:
+        """Scores jobs together; where the scorer fails, in halves, until it fails for one job alone."""
+        started = time.perf_counter()
+        batch: ScoreBatch | None = None
+        failure: BaseException | None = None
+        try:
+            batch = self._scorer.score(*_merged(jobs), on_error="row")
+        except BaseException as error:  # also what ends a thread: the callers must hear of it
+            failure = error
+        self._tell(sum(map(len, jobs)), time.perf_counter() - started, batch)
+        if batch is not None:
+            first = 0
+            for job in jobs:
+                job.future.set_result(_part(batch, first, len(job)))
+                first += len(job)
+        elif len(jobs) == 1:
+            jobs[0].future.set_exception(failure)
+        else:
+            middle = len(jobs) // 2
+            self._score(jobs[:middle])
+            self._score(jobs[middle:])
+
+    def _tell(self, rows: int, seconds: float, batch: ScoreBatch | None) -> None:
+        if self._observe is not None:
+            try:
+                self._observe(rows, seconds, batch)
+            except Exception:  # of whoever watches; those who wait for scores are no part of it
+                logging.getLogger(__name__).exception("the observer of a MicroBatcher failed")
+
+
+def _merged(jobs: list[_Job]) -> tuple[Any, ...]:
+    """The arguments of `score` for the rows of several jobs."""
+    completions = [text for job in jobs for text in job.completions]
+    targets = [target for job in jobs for target in job.targets]
+    images = None if jobs[0].images is None else [image for job in jobs for image in job.images or ()]
+    columns = []
+    for name in ("keys", "sizes"):
+        given = any(getattr(job, name) is not None for job in jobs)
+        merged = [value for job in jobs for value in getattr(job, name) or [None] * len(job)]
+        columns.append(merged if given else None)
+    return completions, targets, images, *columns
+
+
+def _part(batch: ScoreBatch, first: int, count: int) -> ScoreBatch:
+    """The rows of one job, with messages that name its own rows."""
+    if len(batch) == count:
+        return batch
+    rows = slice(first, first + count)
+    errors = (moved(error, -first) for error in batch.errors[rows])
+    return ScoreBatch(
+        total=batch.total[rows].clone(),
+        terms={name: column[rows].clone() for name, column in batch.terms.items()},
+        similarity={name: column[rows].clone() for name, column in batch.similarity.items()},
+        reasons=batch.reasons[rows],
+        timings=batch.timings,
+        errors=tuple(errors),
+    )
+
+
+def _hand_on(done: Future[ScoreBatch], row: Future[ScoredRow]) -> None:
+    if done.cancelled() or not row.set_running_or_notify_cancel():
+        return
+    failure = done.exception()
+    if failure is not None:
+        row.set_exception(failure)
+        return
+    batch = done.result()
+
+    def only(column: torch.Tensor) -> float:
+        return float(column[0])
+
+    row.set_result(
+        ScoredRow(
+            only(batch.total),
+            {name: only(column) for name, column in batch.terms.items()},
+            {name: only(column) for name, column in batch.similarity.items()},
+            batch.reasons[0],
+            batch.errors[0] if batch.errors else None,
+        )
+    )

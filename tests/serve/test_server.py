@@ -1,0 +1,242 @@
+"""A server's life: tokens, overload, a graceful stop, kills with clients that retry, several servers, foreign forms."""
+
+import json
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import dpad_fast as df
+from dpad_fast.serve.foreign import response_of
+from dpad_fast.serve.settings import Refusal, Settings
+from dpad_fast.testing import rewards as shared
+from dpad_fast.testing.serving import ask, request, score_body
+from dpad_fast.testing.soak import soak
+
+TARGET = df.Target.parse(shared.SOLUTION)
+ONE = ([shared.completion()], [TARGET], [shared.picture()])
+
+
+def test_a_token(start, tmp_path):
+    (tmp_path / "token").write_text("s3cret-token\n")
+    server = start("--token-file", tmp_path / "token", "--window-ms", 0)
+    try:
+        body = json.dumps(score_body()).encode()
+        assert ask(server.port, request("GET", "/healthz"))[0] == 200
+        for path in ("/score", "/score?token=wrong", "/metrics", "/config", "/openapi.json"):
+            status, _, answer = ask(server.port, request("POST" if "score" in path else "GET", path, body))
+            assert (status, b"the token is missing or wrong" in answer) == (401, True)
+        for raw in (
+            request("POST", "/score?token=s3cret-token", body),
+            request("POST", "/score", body, authorization="Bearer s3cret-token"),
+        ):
+            assert ask(server.port, raw)[0] == 200
+        assert df.RemoteScorer(server.url, "s3cret-token").score(*ONE).errors == (None,)
+        for wrong in ("s3cret-tokem", None):
+            with pytest.raises(ValueError, match="the token is missing or wrong"):
+                df.RemoteScorer(server.url, wrong).score(*ONE)
+    finally:
+        assert server.stop() == 0
+
+
+def test_a_page_in_a_browser_cannot_have_its_name_point_here(running):
+    body = json.dumps(score_body()).encode()
+    for host in ("127.0.0.1:8421", "localhost", "[::1]:99"):
+        assert ask(running.port, request("POST", "/score", body, host=host))[0] == 200
+    status, _, answer = ask(running.port, request("POST", "/score", body, host="evil.example:80"))
+    assert (status, b"evil.example" in answer) == (421, True)
+
+
+def test_overload_is_told_and_nothing_accepted_is_lost(running):
+    """Of requests that are together too much, some are turned away with Retry-After, and all are scored in the end."""
+    body = json.dumps(score_body(1500, completions=[shared.completion(caption="a red cat " * 9)] * 1500)).encode()
+
+    def until_scored(number):
+        statuses = []
+        while 200 not in statuses and len(statuses) < 500:
+            status, headers, answer = ask(running.port, request("POST", "/score", body, x_request_id=f"load {number}"))
+            statuses.append(status)
+            if status == 503:
+                assert int(headers["retry-after"]) >= 1
+                time.sleep(0.05)
+        return statuses, json.loads(answer)["total"]
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(until_scored, range(6)))
+    seen = {status for statuses, _ in answers for status in statuses}
+    assert seen <= {200, 503}
+    assert all(statuses[-1] == 200 and len(totals) == 1500 for statuses, totals in answers)
+
+
+def test_more_rows_than_may_wait_are_turned_away(start):
+    server = start("--queue", 5, "--window-ms", 0)
+    try:
+        status, headers, answer = ask(server.port, request("POST", "/score", json.dumps(score_body(6)).encode()))
+        assert (status, headers["retry-after"], b"rows are waiting" in answer) == (503, "1", True)
+        assert ask(server.port, request("POST", "/score", json.dumps(score_body(5)).encode()))[0] == 200
+    finally:
+        assert server.stop() == 0
+
+
+def test_what_was_accepted_is_answered_when_the_server_is_stopped(start, scorer):
+    server = start("--set", "shape=margin", "--window-ms", 1500)
+    client = df.RemoteScorer(server.url, retry_s=5)
+    client.score([], [], [])
+    pending = client.score_async(*ONE)
+    deadline = time.monotonic() + 20
+    while b"dpad_queue_rows 1.0" not in ask(server.port, request("GET", "/metrics"))[2]:
+        assert time.monotonic() < deadline
+    assert server.stop(signal.SIGTERM) == 0
+    assert torch.equal(pending.result(5).total, scorer.score(*ONE).total)
+    with pytest.raises(ConnectionError, match="no server scored this within"):
+        df.RemoteScorer(server.url, retry_s=0.3).score(*ONE)
+
+
+def test_clients_that_retry_lose_nothing_when_the_server_is_killed():
+    """The small form of `python -m bench.serve --soak`."""
+    found = soak(clients=8, rows=60, kills=1)
+    assert (found.scored, found.wrong, found.failures) == (8 * 60, 0, [])
+    assert found.restarts == 1
+
+
+def test_a_request_that_takes_too_long_is_scored_all_the_same(start, scorer):
+    server = start("--set", "shape=margin", "--window-ms", 1000, "--timeout", 0.2)
+    try:
+        client = df.RemoteScorer(server.url, retry_s=30)
+        assert torch.equal(client.score(*ONE).total, scorer.score(*ONE).total)
+        text = ask(server.port, request("GET", "/metrics"))[2].decode()
+        assert 'dpad_requests_total{endpoint="/score",status="503"}' in text
+        assert 'dpad_rows_total{outcome="scored"} 1.0' in text  # once, however often it was asked for
+        client.close()
+    finally:
+        assert server.stop() == 0
+
+
+def test_several_servers_take_turns_and_one_that_is_gone_is_left_out(running, start, scorer):
+    other = start("--set", "shape=margin", "--window-ms", 0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{free.getsockname()[1]}"
+    client = df.RemoteScorer([gone, running.url, other.url], retry_s=20)
+    expected = scorer.score(*ONE).total
+    for _ in range(6):
+        assert torch.equal(client.score(*ONE).total, expected)
+    assert b'endpoint="/score",status="200"' in ask(other.port, request("GET", "/metrics"))[2]
+    assert other.stop() == 0
+    for _ in range(4):
+        assert torch.equal(client.score(*ONE).total, expected)
+    client.close()
+
+
+def test_servers_that_score_in_different_ways_are_refused(running, start):
+    other = start("--set", "shape=binary", "--window-ms", 0)
+    try:
+        client = df.RemoteScorer([running.url, other.url], retry_s=20)
+        said = []
+        for _ in range(2):  # whichever is asked first, the other is refused
+            try:
+                client.score(*ONE)
+            except ValueError as error:
+                said.append(str(error))
+        assert len(said) == 1
+        assert "scores otherwise than the server that was asked first" in said[0]
+    finally:
+        assert other.stop() == 0
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1", "ftp://x", "http://", "http://x:99999", "http://x:1?a=b", []])
+def test_addresses_that_are_none(url):
+    with pytest.raises(ValueError, match="url "):
+        df.RemoteScorer(url)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"token": "short"}, "at least 8"), ({"root": "/no/such"}, "no folder"), ({"queue": 0}, "queue must be above 0")],
+)
+def test_settings_that_are_none(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Settings(**settings)
+
+
+class TestForeign:
+    """OpenRLHF's and slime's forms; the picture is named by the label."""
+
+    @pytest.fixture
+    def label(self, root):
+        shared.picture(6).save(root / "6.png")
+        return {"solution": shared.SOLUTION, "image": "6.png", "model_size": [96, 72]}
+
+    @pytest.fixture
+    def expected(self, root, label, scorer):
+        batch = scorer.score([shared.completion()], [TARGET], [root / "6.png"], model_sizes=[(96, 72)])
+        return batch
+
+    def test_openrlhf(self, running, label, expected, scorer):
+        prompt = "<|im_start|>user\nfind <answer>{}</answer> it<|im_end|>\n<|im_start|>assistant\n"
+        query = prompt + shared.completion() + "<|im_end|>"
+        body = {"query": [query, query], "prompts": [prompt] * 2, "labels": [label, json.dumps(label)]}
+        status, _, answer = ask(running.port, request("POST", "/openrlhf", json.dumps(body).encode()))
+        answer = json.loads(answer)
+        assert (status, answer["rewards"]) == (200, expected.total.tolist() * 2)
+        assert answer["scores"] == [total / len(scorer.config.terms) for total in answer["rewards"]]
+        assert answer["extra_logs"]["dpad/iou"] == [1.0, 1.0]
+        assert answer["extra_logs"]["dpad/malformed"] == [0.0, 0.0]
+
+    def test_slime(self, running, label, expected):
+        body = {"prompt": [{"role": "user"}], "response": shared.completion() + "<|im_end|>\n", "label": label}
+        status, _, answer = ask(running.port, request("POST", "/slime", json.dumps(body).encode()))
+        assert (status, json.loads(answer)) == (200, expected.total.item())
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"solution": "nothing"}, "labels[0]: text holds no <box>"),
+            ({"image": None}, "labels[0] names no picture"),
+            ({"image": "missing.png"}, "1 of 1 rows cannot be scored: bad-image: images[0] cannot be opened"),
+            ({"image": "../x.png"}, "leads out of the server's root"),
+            ({"picture": 1}, "labels[0] cannot be read: picture"),
+        ],
+    )
+    def test_a_failure_is_an_error_and_never_a_reward(self, running, label, change, words):
+        body = {"prompt": "p", "response": shared.completion(), "label": label | change}
+        status, _, answer = ask(running.port, request("POST", "/slime", json.dumps(body).encode()))
+        assert status in (403, 422)
+        assert words in json.loads(answer)["error"]
+
+    def test_a_malformed_completion_is_a_low_reward(self, running, label):
+        body = {"prompt": "p", "response": "no tags", "label": label}
+        assert ask(running.port, request("POST", "/slime", json.dumps(body).encode()))[2] == b"0.0"
+
+    def test_the_response_is_told_from_its_prompt(self):
+        prompt = (
+            "<|vision_start|><|image_pad|><|vision_end|>" + "words of the question " * 9 + "<|im_end|>\nassistant\n"
+        )
+        for front in (prompt, prompt.replace("<|image_pad|>", "<|image_pad|>" * 40), prompt[30:], " " + prompt):
+            assert response_of(front + "<think>x</think><|im_end|>", prompt, 0) == "<think>x</think>"
+        again = f"<think>x</think>{prompt}<answer>"  # a response that repeats the prompt hides nothing
+        for front in (prompt, prompt[30:], prompt.replace("<|image_pad|>", "<|image_pad|>" * 40), "other " + prompt):
+            assert response_of(front + again, prompt, 0) == again
+        with pytest.raises(Refusal, match=r"query\[3\] does not hold the end of prompts\[3\]"):
+            response_of("other", prompt, 3)
+
+
+def test_many_threads_through_one_client(running, scorer):
+    client = df.RemoteScorer(running.url, retry_s=20)
+    expected = scorer.score(*ONE).total
+    wrong = []
+
+    def work():
+        wrong.extend(i for i in range(10) if not torch.equal(client.score(*ONE).total, expected))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    client.close()
