@@ -1,7 +1,7 @@
 """Facts of policies by their names on the hub: sizes of the architecture and rules for pictures, without a network.
 
-All of it was written down from memory: the repositories that the names are of (Qwen, HuggingFaceTB, OpenGVLab) could not
-be read here. The sizes of the architectures are backed by one thing: a test builds every model on the meta device, and
+All of it was written down from memory: the repositories of these names (Qwen, HuggingFaceTB, OpenGVLab) could not be
+read here. The sizes of the architectures are backed by one thing: a test builds every model on the meta device, and
 it has exactly the number of parameters that its repository states. That says nothing of what adds no parameters: heads
 that share a width, windows, which layers see the whole picture, positions. The rules for pictures (`images`,
 `tokens`) are backed by nothing but what transformers' processors take. A folder with the policy's own `config.json` and

@@ -138,7 +138,18 @@ def test_a_trained_policy_is_asked_as_its_run_asked_it(asked, run):
         assert user["content"][1]["text"] == "Seek Where?"
         assert (seen["max_new_tokens"], seen["model_size"], seen["coordinates"]) == (33, (840, 840), "pixel")
         assert seen["processor"].image_processor.size["longest_edge"] == 50176
-    run("infer", "scene.png", "Where?", "--policy", "run", "--tokens", 9, "--prompt-template", "Find {question}", "--quiet")
+    run(
+        "infer",
+        "scene.png",
+        "Where?",
+        "--policy",
+        "run",
+        "--tokens",
+        9,
+        "--prompt-template",
+        "Find {question}",
+        "--quiet",
+    )
     assert asked[2]["max_new_tokens"] == 9
     assert asked[2]["ask"]("Where?")[1]["content"][1]["text"] == "Find Where?"
 
