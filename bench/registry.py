@@ -27,6 +27,7 @@ BENCHMARKS = {
     "polygons": Benchmark("bench.cpu.polygons", "contests", "draw 128 polygons; their IoU with masks"),
     "advantage": Benchmark("bench.cpu.advantage", "contests", "group advantages, discriminative reward"),
     "linear": Benchmark("bench.linear", "main", "time per item and memory as the number of items grows"),
+    "data": Benchmark("bench.data", "main", "10,000 rows of COCO's and RefCOCO's form: seconds and memory"),
     "reward": Benchmark("bench.reward.__main__", "main", "a step of 128 completions through CLIP ViT-B/32"),
     "hostile": Benchmark("bench.hostile", "main", "hostile completions through the scorer, one by one"),
     "gpu": Benchmark("bench.gpu.__main__", "main", "the ops on a GPU; refuses where there is none"),

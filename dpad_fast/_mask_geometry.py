@@ -26,20 +26,8 @@ def inscribed_points(mask: NDArray[np.bool_]) -> tuple[Point, Point] | None:
     second its maximum among the mask's pixels farther from the first than their median distance; ties go to the upper,
     then the left pixel. A mask without such pixels (one pixel) has the same point twice.
     """
-    box = box_of(mask)
-    if box is None:
+    pixels, points = np.ascontiguousarray(mask, np.bool_), np.empty(4, np.int64)
+    if not extension.C.inscribed_points(pixels.ctypes.data, *pixels.shape, points.ctypes.data):
         return None
-    left, top, right, bottom = map(int, box)
-    # No pixel of the mask lies outside its box, and beyond the picture counts as outside: the box's pixels suffice.
-    pixels = np.ascontiguousarray(mask[top:bottom, left:right], np.bool_)
-    depth = np.empty(pixels.shape, np.int64)  # squared; 0 outside of the mask
-    extension.C.distance_squared(pixels.ctypes.data, *pixels.shape, depth.ctypes.data)
-    y, x = divmod(int(np.argmax(depth)), pixels.shape[1])
-    away = (np.arange(pixels.shape[0])[:, None] - y) ** 2 + (np.arange(pixels.shape[1]) - x) ** 2
-    inside = away[pixels]
-    # No distance lies between the two middle ones of an even number, so the lower one serves as the median.
-    middle = (len(inside) - 1) // 2
-    beyond = np.where(away > np.partition(inside, middle)[middle], depth, 0)
-    second = int(np.argmax(beyond))
-    y2, x2 = divmod(second, pixels.shape[1]) if beyond.flat[second] else (y, x)
-    return (float(left + x), float(top + y)), (float(left + x2), float(top + y2))
+    x1, y1, x2, y2 = map(float, points)
+    return (x1, y1), (x2, y2)

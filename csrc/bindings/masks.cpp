@@ -75,8 +75,10 @@ void iou_ratios(Address intersection, Address uni, int64_t n, double empty, Addr
   dpad::iou_ratios(at<const int64_t>(intersection), at<const int64_t>(uni), n, empty, at<double>(out));
 }
 
-void distance_squared(Address mask, int64_t height, int64_t width, Address out) {
-  without_gil([&] { dpad::distance_squared(at<const uint8_t>(mask), height, width, at<int64_t>(out)); });
+bool inscribed_points(Address mask, int64_t height, int64_t width, Address points) {
+  bool found = false;
+  without_gil([&] { found = dpad::inscribed_points(at<const uint8_t>(mask), height, width, at<int64_t>(points)); });
+  return found;
 }
 
 }  // namespace
@@ -91,5 +93,5 @@ void bind_masks(pybind11::module_& m) {
   m.def("packed_pair_counts", &packed_counts<&dpad::packed_pair_counts>);
   m.def("packed_matrix_counts", &packed_counts<&dpad::packed_matrix_counts>);
   m.def("iou_ratios", &iou_ratios);
-  m.def("distance_squared", &distance_squared);
+  m.def("inscribed_points", &inscribed_points);
 }

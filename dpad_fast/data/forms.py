@@ -113,7 +113,7 @@ def _form_of_folder(folder: Path) -> str | None:
     for form in ("coco", "grandf", "reasonseg"):
         if form in found:
             return form
-    return None
+    return "rows" if any(name.endswith(_TABLES) for name in names) else None
 
 
 def _is_refs(name: str) -> bool:
@@ -132,14 +132,14 @@ def _form_of_file(file: Path) -> str | None:
 
 def _form_of_parquet(file: Path) -> str:
     try:
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
     except ImportError:
         return "released"  # whose reader says what to install
     try:
         names = set(parquet.read_schema(file).names)
     except Exception as error:  # pyarrow's errors are many
         raise ValueError(f"path: {file} cannot be read as Parquet: {str(error) or type(error).__name__:.160}") from None
-    return "released" if "solution" in names else "rows"
+    return "released" if {"problem", "solution"} <= names else "rows"
 
 
 def _form_of_json(file: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,32 @@ class PictureStore:
                 return upright_size(opened)
         pixels = _pixels(image, where)
         return int(pixels.shape[1]), int(pixels.shape[0])
+
+
+def copy_as(image: ImageLike, folder: Path, stem: str, suffixes: Sequence[str], where: str) -> tuple[str, Size]:
+    """Puts a picture into a folder under a name of one's own: a file as it is, all else as PNG.
+
+    Args:
+        image: as a sample has it.
+        folder: where it goes; it is there.
+        stem: its name.
+        suffixes: of the files that may be copied, such as ".jpg".
+        where: the sample, for messages.
+
+    Returns:
+        Its file name, and its (width, height) turned as its EXIF says.
+
+    Raises:
+        ValueError: the picture cannot be opened.
+    """
+    if isinstance(image, str | os.PathLike) and (suffix := os.path.splitext(os.fspath(image))[1].lower()) in suffixes:
+        size = PictureStore._size(image, where)
+        copy = folder / f"{stem}{suffix}"
+        if not (copy.exists() and copy.samefile(image)):
+            shutil.copyfile(image, copy)
+        return copy.name, size
+    _save(image, folder / f"{stem}.png", where)
+    return f"{stem}.png", PictureStore._size(folder / f"{stem}.png", where)
 
 
 def _pixels(image: Any, where: str) -> Any:

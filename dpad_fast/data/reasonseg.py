@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpad_fast import files
 from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.data import labelme
+from dpad_fast.data import reasonseg_writing as writing
 from dpad_fast.data.labelme import LabelledShape, Region
+from dpad_fast.data.picture_files import copy_as
 from dpad_fast.ops.polygons import rasterize_polygons
 from dpad_fast.pictures import decoding, open_picture, upright_size
 from dpad_fast.terminal import as_utf8
@@ -67,6 +70,71 @@ def load(
             are not the picture's; the message names the file and the field.
     """
     return _samples_of_files(_files(folder, encoding), encoding, on_error)
+
+
+def write(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> Path:
+    """Writes samples as a ReasonSeg folder: a picture and a JSON for each, which labelme opens too.
+
+    Consecutive samples of one picture and one target, with the ids NAME-0, NAME-1, ..., share the file NAME.
+
+    Args:
+        samples: each with a mask or polygons, and an id that can be the name of a file.
+        folder: made where it is not there; JPEG and PNG files are copied into it, other pictures saved as PNG.
+
+    Returns:
+        The folder. `load` gives the same ids, queries, masks and ignored pixels, in the order of the file names; and
+        the same polygons where they draw that mask. Where they do not, or where there are none, the target is a shape
+        of labelme's kind "mask". Box and points are derived from the mask again; other boxes are not in this form.
+
+    Raises:
+        ValueError: the form cannot say what a sample has: neither mask nor polygons, several objects, pixels both
+            target and ignored, an id that is no file name, a picture that cannot be opened or has another size than
+            the target; or another picture of that name lies in the folder. Names the sample; those before it are
+            written.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    for name, group in writing.by_file(samples):
+        where = f"sample {group[0].id!r:.80}"
+        picture, size = copy_as(group[0].image, place, name, _PICTURES, where)
+        # The first that `load` finds would be taken for it.
+        if (found := _beside(place / f"{name}.json")) != place / picture:
+            raise ValueError(f"{where}: {found} is there already, another picture of its name")
+        shapes = _shapes_of(group[0].target, size, where)
+        files.write_json(place / f"{name}.json", writing.record([s.query for s in group], shapes, picture, size))
+    return place
+
+
+def _shapes_of(target: Target, size: Size, where: str) -> list[dict[str, Any]]:
+    """The entries of `shapes` that draw the target again."""
+    if target.image_size is not None and target.image_size != size:
+        raise ValueError(f"{where}: image_size is {target.image_size}, but its picture is {size}")
+    if target.objects:
+        raise ValueError(f"{where}: it lists objects, and this form has one target a picture")
+    if target.mask is None and target.polygons is None:
+        raise ValueError(f"{where}: it has neither mask nor polygons, which is all that this form says of a target")
+    ignored = [] if target.ignore is None else writing.mask_shape("ignore", target.ignore)
+    outlines = [writing.polygon_shape("target", ring) for ring in target.polygons or ()]
+    if target.polygons is not None and _draws([*outlines, *ignored], target, size, where):
+        return [*outlines, *ignored]
+    if target.mask is None:
+        raise ValueError(f"{where}: its polygons and ignored pixels do not draw what they are: give a mask")
+    if target.ignore is not None and (target.mask & target.ignore).any():
+        raise ValueError(f"{where}: mask and ignore share pixels, and this form has one value for each")
+    return [*writing.mask_shape("target", target.mask), *ignored]
+
+
+def _draws(shapes: list[dict[str, Any]], target: Target, size: Size, where: str) -> bool:
+    """Whether `load` would make the polygons, mask and ignored pixels of a target of the shapes."""
+    width, height = size
+    found = [labelme.read(shape, where) for shape in shapes]
+    drawn = draw([(shape.label, shape.region(height, width)) for shape in found], height, width)
+    ignore = np.zeros((height, width), np.bool_) if target.ignore is None else target.ignore
+    return (
+        all(_touches(ring, size) for ring in target.polygons or ())
+        and (target.mask is None or np.array_equal(drawn == TARGET, target.mask))
+        and np.array_equal(drawn == IGNORE, ignore)
+    )
 
 
 def find(
@@ -293,8 +361,12 @@ def _shapes(file: Path, shapes: object) -> list[LabelledShape]:
     return [labelme.read(shape, f"{file}: shapes[{i}]") for i, shape in enumerate(shapes)]
 
 
+def _beside(file: Path) -> Path | None:
+    return next((p for suffix in _PICTURES if (p := file.with_suffix(suffix)).is_file()), None)
+
+
 def _picture(file: Path) -> tuple[str, tuple[int, int]]:
-    path = next((p for suffix in _PICTURES if (p := file.with_suffix(suffix)).is_file()), None)
+    path = _beside(file)
     if path is None:
         raise ValueError(f"{file}: no picture beside it ({', '.join(file.stem + suffix for suffix in _PICTURES)})")
     with open_picture(str(path), str(path)) as image, decoding(str(path)):

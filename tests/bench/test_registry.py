@@ -54,7 +54,7 @@ def test_what_there_is_and_what_there_is_not() -> None:
     listed = run("-m", "bench.run", "--list")
     assert listed.returncode == 0
     assert [line.split()[0] for line in listed.stdout.splitlines()] == [
-        "preprocess", "masks", "polygons", "advantage", "linear", "reward", "hostile", "gpu", "gpu-static",
+        "preprocess", "masks", "polygons", "advantage", "linear", "data", "reward", "hostile", "gpu", "gpu-static",
     ]  # fmt: skip
     unknown = run("-m", "bench.run", "maskz")
     assert unknown.returncode == 2
@@ -78,3 +78,13 @@ def test_hostile_completions_are_counted(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(hostile, "PRESETS", ("dpad",))
     assert hostile.main(["--count", "3"]) == 0
     assert "dpad" in capsys.readouterr().out
+
+
+def test_a_set_is_made_and_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench import data
+
+    assert data.main(["--rows", "3", "--radius", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 rows, 5 annotations each" in printed
+    assert "refcoco" in printed

@@ -5,10 +5,21 @@ import json
 import pytest
 
 import dpad_fast as df
-from dpad_fast.data import coco, forms, grandf, refcoco, shapes
+from dpad_fast.data import coco, forms, grandf, prepare, reasonseg, refcoco, released, rows, shapes
 from dpad_fast.testing.data_forms import told
+from dpad_fast.types import Sample, Target
 
 MINI = list(forms.load("shapes:3:4"))
+SEVERAL = [
+    Sample(s.id, s.image, s.query, Target(objects=tuple((b, (b[0] + 3, b[1] + 4)) for b in s.target.other_boxes)))
+    for s in MINI
+]
+
+
+def solved(sample):
+    """What a solution says, and the picture's pixels."""
+    target = sample.target
+    return sample.id, sample.query, target.box, target.points, target.objects
 
 
 def test_each_form_is_told_and_read(tmp_path):
@@ -91,3 +102,79 @@ def test_bad_arguments_are_named(arguments, message):
 def test_bad_worlds_are_named(place):
     with pytest.raises(ValueError, match="shapes:SEED:COUNT or a number"):
         list(forms.load(place))
+
+
+@pytest.mark.parametrize(("form", "samples"), [("released", MINI), ("multi-object", SEVERAL)])
+def test_the_released_forms_are_read_end_to_end(tmp_path, form, samples):
+    pytest.importorskip("datasets")
+    released.write(samples, tmp_path / "set" / "train-00000-of-00001.parquet")
+    assert forms.detect(tmp_path / "set") == "released"
+    for place, named in ((tmp_path / "set", form), (tmp_path / "set", None), (tmp_path / "set", "released")):
+        again = list(df.data.load(place, named))
+        assert [solved(s) for s in again] == [solved(s) for s in samples]
+        assert all(s.target.image_size == (112, 112) for s in again)
+    masks = [None if s.target.mask is None else s.target.mask.tolist() for s in again]
+    assert masks == [None if s.target.mask is None else s.target.mask.tolist() for s in samples]
+    assert [s.id for s in df.data.load(tmp_path / "set", form, limit=2)] == [s.id for s in samples[:2]]
+
+
+def test_a_prepared_folder_is_read_with_its_masks(tmp_path):
+    pytest.importorskip("datasets")
+    folder = shapes.export_reasonseg(tmp_path / "data", 3, 4)
+    (folder / f"{MINI[1].id}.json").write_text("{")
+    made = prepare.prepare(folder, tmp_path / "made")
+    assert (made.rows, len(made.bad)) == (3, 1)
+    assert forms.detect(tmp_path / "made") == "released"
+    given, again = list(reasonseg.load(folder, on_error=[].append)), list(df.data.load(tmp_path / "made"))
+    assert [(s.id, s.query) for s in again] == [(s.id, s.query) for s in given]
+    for before, after in zip(given, again, strict=True):
+        assert after.target.mask.tolist() == before.target.mask.tolist()
+        assert after.target.box == before.target.box
+
+
+@pytest.mark.parametrize("form", ["released", "multi-object", "rows"])
+def test_bad_rows_of_tables_are_said_and_left_out(tmp_path, form):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("datasets")
+    from pyarrow import parquet
+
+    file = tmp_path / "set" / "train.parquet"
+    released.write(SEVERAL if form == "multi-object" else MINI, file)
+    content = parquet.read_table(file).to_pylist()
+    content[1]["solution"] = "<box>(1,2)</box>"
+    content[3]["image"] = {"bytes": b"no picture", "path": None}
+    parquet.write_table(pyarrow.Table.from_pylist(content), file)
+    named = (
+        {"columns": df.Columns(solution="solution", query="problem", image="image", id="id")} if form == "rows" else {}
+    )
+    said = []
+    again = list(df.data.load(file.parent, form, on_error=said.append, **named))
+    assert [s.id for s in again] == [MINI[0].id, MINI[2].id]
+    assert len(said) == 2
+    assert "row 1: " in said[0]
+    assert "<box>" in said[0]
+    assert "row 3: " in said[1]
+    assert "image" in said[1]
+    with pytest.raises(ValueError, match="row 1: "):
+        list(df.data.load(file.parent, form, **named))
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.csv", "set.parquet"])
+def test_rows_are_read_end_to_end(tmp_path, name):
+    pytest.importorskip("pyarrow")
+    rows.write(MINI, tmp_path / "set" / name)
+    for place in (tmp_path / "set" / name, tmp_path / "set"):
+        assert forms.detect(place) == "rows"
+        again = list(df.data.load(place))
+        assert [(s.id, s.query, s.target.box) for s in again] == [(s.id, s.query, s.target.box) for s in MINI]
+        assert [s.target.mask.tolist() for s in again] == [s.target.mask.tolist() for s in MINI]
+
+
+def test_columns_alone_mean_rows(tmp_path):
+    table = [{"what": s.query, "where": list(s.target.box), "picture": s.image} for s in MINI]
+    columns = df.Columns(query="what", box="where", image="picture")
+    assert [(s.query, s.target.box) for s in df.data.load(table, columns=columns)] == [
+        (s.query, s.target.box) for s in MINI
+    ]
+    with pytest.raises(ValueError, match="columns is for the form 'rows'"):
+        df.data.load(table, "released", columns=columns)

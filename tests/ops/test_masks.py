@@ -13,7 +13,6 @@ from pycocotools import mask as coco
 from dpad_fast._native import extension
 from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
 from dpad_fast.ops import _mask_ops as ops
-from dpad_fast.reference import distance as reference_distance
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference import rle as reference_rle
 from dpad_fast.testing import cases
@@ -135,15 +134,6 @@ def test_crowd_is_cocos(case, data):
     rle_a, rle_b = pack(a).to_rle(), pack(b).to_rle()
     got = mask_iou_matrix(PackedMasks.from_rle(rle_a), PackedMasks.from_rle(rle_b), crowd=crowd)
     assert np.array_equal(got.numpy(), coco.iou(rle_a, rle_b, crowd))
-
-
-@given(masks(n=1))
-@settings(max_examples=cases(200), deadline=None)
-def test_distance_is_exact(dense):
-    height, width = dense.shape[1:]
-    pixels, out = np.ascontiguousarray(dense[0]), np.empty((height, width), np.int64)
-    extension.C.distance_squared(pixels.ctypes.data, height, width, out.ctypes.data)
-    assert np.array_equal(out, reference_distance.distance_squared(dense[0]))
 
 
 def test_pair_operations_of_packed_masks():

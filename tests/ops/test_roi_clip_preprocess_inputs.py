@@ -153,7 +153,7 @@ def test_without_the_loan_the_result_is_the_same(monkeypatch):
     images = importlib.import_module("dpad_fast._native.images")
     image = Image.fromarray(noisy_pixels(60, 80))
     want = roi_clip_preprocess([image], None, size=32)
-    monkeypatch.setattr(images, "_lent", lambda image: None)
+    monkeypatch.setattr(images, "_borrowed", lambda image: None)
     assert torch.equal(roi_clip_preprocess([image], None, size=32), want)
 
 

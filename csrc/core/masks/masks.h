@@ -93,7 +93,9 @@ inline double iou_ratio(int64_t intersection, int64_t uni, double empty) {
 }
 void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out);
 
-// Squared Euclidean distance of each set pixel to the nearest one that is not, beyond the image included; 0 elsewhere.
-void distance_squared(const uint8_t* mask, int64_t height, int64_t width, int64_t* out);
+// points = x, y, x, y: the set pixel that is farthest from the nearest one that is not, beyond the image included; and
+// of the set pixels that are farther from it than their median, the one that is. Ties go to the upper, then the left
+// one; where there is no second, it is the first again. False, and nothing written, for an empty mask.
+bool inscribed_points(const uint8_t* mask, int64_t height, int64_t width, int64_t* points);
 
 }  // namespace dpad
