@@ -1,4 +1,4 @@
-"""docs/recipe.md: the commands of the walk run in order and give what the page says; the real ones run as far as they can."""
+"""docs/recipe.md: the commands of the walk run in order and print what it says; the real ones go as far as here."""
 
 import contextlib
 import io

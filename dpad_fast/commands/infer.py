@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("subjects", nargs="*", metavar="IMAGE... QUERY", help="pictures, and a question about each")
     parser.add_argument("--shapes", type=int, metavar="SCENES", help="ask about so many scenes of the shapes world")
-    parser.add_argument("--policy", help=f"shipped name, folder or name on the hub (default: {DEFAULT_POLICY})")
+    parser.add_argument("--policy", help=f"shipped name, folder, run folder or hub name (default: {DEFAULT_POLICY})")
     parser.add_argument(
         "--segmenter",
         help="box, polygon, background, sam2[:NAME_OR_FOLDER], sam3, or your own MODULE:FUNCTION (default: polygon, "
@@ -42,19 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--encoder", help="CLIP for S1 and S2 (shipped name, folder or hub name; default: none)")
     parser.add_argument("--out", default="infer-out", help="folder for a PNG of each answer (default: infer-out)")
-    parser.add_argument("--system", default="", help="the system's turn (default: none)")
+    parser.add_argument("--system", default="", help="the system's turn (default: its run's, or none)")
     parser.add_argument(
         "--prompt-template",
         default="",
-        help="dpad, seg-zero, vision-reasoner, or a text with {question} (default: dpad; the built-in policies take "
-        "the question alone)",
+        help="dpad, seg-zero, vision-reasoner, or a text with {question} (default: its run's, or dpad; the built-in "
+        "policies take the question alone)",
     )
-    parser.add_argument("--coordinates", help="pixel, norm1000 or norm1 (default: as the policy's family answers)")
+    parser.add_argument("--coordinates", help="pixel, norm1000 or norm1 (default: its run's, or its family's)")
     parser.add_argument("--batch", type=int, default=8, help="completions at a time (default: 8)")
     parser.add_argument("--temperature", type=float, default=0.0, help="of sampling; 0 is greedy (default: 0)")
     parser.add_argument("--samples", type=int, default=1, help="answers per picture (default: 1)")
     parser.add_argument("--seed", type=int, default=9000, help="of sampling, and of the scenes (default: 9000)")
-    parser.add_argument("--tokens", type=int, default=512, help="longest answer (default: 512)")
+    parser.add_argument("--tokens", type=int, help="longest answer (default: its run's, or 512)")
     parser.add_argument("--device", default="cpu", help="where the models run (default: cpu)")
     _output.add_json(parser, "the answers with their masks")
     _output.add_quiet(parser)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     _output.spare({"--json": args.json}, [path for path in images if isinstance(path, str)])
     _output.prepare(args.json)
     for name in ("batch", "samples", "tokens"):
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if not 0 <= args.seed < 1 << 63:
         raise ValueError(f"--seed must be at least 0 and below 2^63, got {args.seed}")
@@ -134,19 +134,28 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _ask(args: argparse.Namespace, images: Sequence[Any], queries: Sequence[str]) -> list[list[Inference]]:
-    import torch
-
     from dpad_fast.checkpoints import POLICIES
     from dpad_fast.clip import load_encoder
     from dpad_fast.clip.load import find_device
+    from dpad_fast.evaluate.asking import asking_of
     from dpad_fast.evaluate.infer import ask_as, coordinates_of, infer
     from dpad_fast.segmenters import make_segmenter
-    from dpad_fast.train.policy import load_policy, quiet
+    from dpad_fast.train.policy import quiet
 
     device = find_device(args.device)
     policy = args.policy or DEFAULT_POLICY
-    built_in = policy in POLICIES
-    if built_in and args.shapes is None:
+    asking = asking_of(
+        policy,
+        prompt=args.prompt_template or None,
+        system=args.system or None,
+        coordinates=args.coordinates,
+        samples=args.samples,
+        temperature=args.temperature,
+        seed=args.seed,
+        batch=args.batch,
+        tokens=args.tokens,
+    )
+    if policy in POLICIES and args.shapes is None:
         say(_NOTE, quiet=args.quiet, file=sys.stderr)
     with quiet():
         # First: a name that leads nowhere is told before anything large is loaded.
@@ -155,18 +164,17 @@ def _ask(args: argparse.Namespace, images: Sequence[Any], queries: Sequence[str]
             **({"device": device} if (args.segmenter or "").startswith("sam") else {}),
         )
         encoder = None if args.encoder is None else load_encoder(args.encoder, device=device)
-        model, processor = load_policy(policy, torch.float32 if device.type == "cpu" else torch.bfloat16)
-    model.to(device)
-    space = args.coordinates or coordinates_of(model)
-    template = args.prompt_template or ("{question}" if built_in else "dpad")
+    model, processor = asking.load(device)
+    space = asking.coordinates or coordinates_of(model)
     settings = {
-        "per_image": args.samples,
-        "batch": args.batch,
-        "temperature": args.temperature,
-        "seed": args.seed,
-        "max_new_tokens": args.tokens,
+        "per_image": asking.samples,
+        "batch": asking.batch,
+        "temperature": asking.temperature,
+        "seed": asking.seed,
+        "max_new_tokens": asking.tokens,
         "coordinates": space,
-        "ask": ask_as(template, args.system, space),
+        "model_size": asking.model_size,
+        "ask": ask_as(asking.prompt, asking.system, space),
     }
     try:
         return infer(model, processor, images, queries, segmenter=segmenter, encoder=encoder, **settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -158,6 +157,7 @@ def infer(
     seed: int = 0,
     max_new_tokens: int = 512,
     coordinates: str | None = None,
+    model_size: Size | None = None,
     ask: Callable[[str], Messages] | None = None,
     segmenter: Segmenter | None = None,
     encoder: ClipEncoder | None = None,
@@ -177,6 +177,7 @@ def infer(
         max_new_tokens: longest completion.
         coordinates: what answers are in: "pixel" (of the picture as the policy sees it), "norm1000" or "norm1"; None:
             as its family has it.
+        model_size: (width, height) that answers in pixels refer to; None: each picture's as the policy sees it.
         ask: makes the messages of a question; None: the question alone, after the picture.
         segmenter: makes masks.
         encoder: compares descriptions with pictures.
@@ -212,7 +213,10 @@ def infer(
         ask=ask,
     )
     rows = [i for i in range(len(items)) for _ in range(per_image)]
-    seen_as = partial(model_size_for, processor=processor) if space == "pixel" else None
+
+    def seen_as(size: Size) -> Size | None:
+        return model_size or model_size_for(size, processor)
+
     answers = [
         in_pixels(read_answer(text), scale_to(shown[i].size, space, seen_as))
         for i, text in zip(rows, (text for group in texts for text in group), strict=True)

@@ -1,9 +1,12 @@
 """Facts of policies by their names on the hub: sizes of the architecture and rules for pictures, without a network.
 
-Numbers are those of `config.json` and `preprocessor_config.json` of the repositories that the names are of (Qwen,
-HuggingFaceTB, OpenGVLab on the Hugging Face hub). A test builds every model on the meta device: it has exactly the
-number of parameters that its repository states. Of Qwen2.5-VL-72B and InternVL3-14B and up that number was not at hand,
-so they are left out.
+All of it was written down from memory: the repositories of these names (Qwen, HuggingFaceTB, OpenGVLab) could not be
+read here. The sizes of the architectures are backed by one thing: a test builds every model on the meta device, and
+it has exactly the number of parameters that its repository states. That says nothing of what adds no parameters: heads
+that share a width, windows, which layers see the whole picture, positions. The rules for pictures (`images`,
+`tokens`) are backed by nothing but what transformers' processors take. A folder with the policy's own `config.json` and
+`preprocessor_config.json` goes before all of this. Of Qwen2.5-VL-72B and InternVL3-14B and up the number of parameters
+was not at hand, so they are left out.
 """
 
 from __future__ import annotations

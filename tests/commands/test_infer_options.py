@@ -15,6 +15,7 @@ import dpad_fast as df
 from dpad_fast import cli
 from dpad_fast.data import shapes
 from dpad_fast.testing.segmenters import write_small_sam2
+from dpad_fast.train.config import from_dict
 from dpad_fast.train.tiny_policy import write_tiny_policy
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -113,6 +114,44 @@ def test_another_policy_is_asked_in_full(asked, run):
     assert seen["coordinates"] == "norm1000"
     assert "'where?'" in user["content"][1]["text"]
     assert "thousandths" in user["content"][1]["text"]
+    assert (seen["max_new_tokens"], seen["model_size"]) == (512, None)
+
+
+def test_a_trained_policy_is_asked_as_its_run_asked_it(asked, run):
+    config = from_dict(
+        {
+            "max_pixels": 50176,
+            "min_pixels": 3136,
+            "data": {"kind": "reasonseg", "path": "x", "prompt": "Seek {question}", "system_prompt": "You see."},
+            "grpo": {"completion_tokens": 33},
+            "rewards": {"preset": "dpad", "model_size": [840, 840]},
+        }
+    )
+    write_tiny_policy("run/policy", "Qwen/Qwen2.5-VL-3B-Instruct")
+    content = {"fingerprint": config.fingerprint(), "config": config.as_dict()}
+    Path("run/config.json").write_text(json.dumps(content))
+    for policy in ("run", "run/policy"):
+        run("infer", "scene.png", "Where?", "--policy", policy, "--quiet")
+    for seen in asked:
+        system, user = seen["ask"]("Where?")
+        assert system["content"][0]["text"] == "You see."
+        assert user["content"][1]["text"] == "Seek Where?"
+        assert (seen["max_new_tokens"], seen["model_size"], seen["coordinates"]) == (33, (840, 840), "pixel")
+        assert seen["processor"].image_processor.size["longest_edge"] == 50176
+    run(
+        "infer",
+        "scene.png",
+        "Where?",
+        "--policy",
+        "run",
+        "--tokens",
+        9,
+        "--prompt-template",
+        "Find {question}",
+        "--quiet",
+    )
+    assert asked[2]["max_new_tokens"] == 9
+    assert asked[2]["ask"]("Where?")[1]["content"][1]["text"] == "Find Where?"
 
 
 def test_files_of_one_name_have_overlays_of_their_own(run, here):
