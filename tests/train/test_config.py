@@ -232,10 +232,7 @@ def test_hostile_overrides_are_one_line(tmp_path, value):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"grpo": {"paired_sampling": True}, "vllm": {"mode": "colocate"}},
-            "grpo.paired_sampling is set, but with vllm",
-        ),
+        ({"grpo": {"paired_sampling": True}, "vllm": {"mode": "colocate"}}, "grpo.paired_sampling is set, but with vllm"),
         ({"grpo": {"fsdp": "f.yaml"}, "evaluation": {"every": 2}}, "evaluation.every is set with grpo.fsdp"),
         ({"grpo": {"deepspeed": "d.json"}, "evaluation": {"every": 2}}, "evaluation.every is set with grpo.fsdp"),
     ],
