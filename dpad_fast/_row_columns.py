@@ -129,6 +129,17 @@ class Columns:
             found[role] = there[0] if there else None
         return _settled(sure, tuple(found.items()), tuple(row)) if found else _settled(sure, (), tuple(row))
 
+    @staticmethod
+    def taken(columns: Any) -> Columns | None:
+        """What was given as `columns`, where it is `Columns` or None.
+
+        Raises:
+            ValueError: it is anything else, such as a dictionary; shows how to write it.
+        """
+        if columns is None or isinstance(columns, Columns):
+            return columns
+        raise ValueError(f"columns must be Columns, such as Columns(box='bbox'), or None, got {columns!r:.80}")
+
     def check(self, row: Mapping[str, Any]) -> None:
         """Raises a `ValueError` where a row has no column of a name that was given."""
         for field in fields(self):

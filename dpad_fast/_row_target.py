@@ -25,6 +25,7 @@ _SCALES = {"0-1000": 1000.0, "0-1": 1.0}
 def read_row(row: Any, columns: Columns | None, image_size: Any) -> dict[str, Any]:
     """The arguments of a `Target`."""
     row = as_mapping(row)
+    columns = Columns.taken(columns)
     guessed = columns is None
     if columns is None:
         columns = Columns.guess(row)

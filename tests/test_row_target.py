@@ -318,3 +318,12 @@ def test_columns_that_are_named_must_be_there():
 def test_columns_are_checked(settings, message):
     with pytest.raises(ValueError, match=message.replace("'", ".")):
         df.Columns(**settings)
+
+
+@pytest.mark.parametrize("columns", [{"box": "b"}, "b", ["b"]])
+def test_columns_of_another_kind_are_refused_in_words(columns):
+    row = {"image": "a.png", "query": "q", "b": [1, 2, 3, 4]}
+    with pytest.raises(ValueError, match=r"columns must be Columns, such as Columns\(box='bbox'\), or None, got"):
+        df.Target.from_row(row, columns)
+    with pytest.raises(ValueError, match="columns must be Columns"):
+        df.data.rows.load([row], columns=columns)

@@ -154,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: if another demo is at work in the folder, or a worker failed.
     """
     from dpad_fast.demo.jobs import Ended, ended_by_signals
-    from dpad_fast.train.lock import only_one
+    from dpad_fast.lock import only_one
 
     try:
         with ended_by_signals(), only_one(args.out):

@@ -77,11 +77,13 @@ def _printer() -> Callable[[str, int, int, Mapping[str, float]], None]:
 
 def _dry_run(config: TrainConfig, args: argparse.Namespace) -> int:
     from dpad_fast.train import dry_run
+    from dpad_fast.train.grpo_arguments import per_device
     from dpad_fast.train.plan import plan, text_of
 
     made_up = None if args.made_up_data is None else _size(args.made_up_data)
     if not 1 <= args.cards <= 4096:
         raise ValueError(f"--cards must be at least 1 and at most 4096, got {args.cards}")
+    per_device(config, args.cards)
     for value in args.card_gb or ():
         if not 1 <= value <= 1e6:
             raise ValueError(f"--card-gb must be at least 1 and at most 1,000,000, got {value:g}")

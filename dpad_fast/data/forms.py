@@ -113,7 +113,7 @@ def _form_of_folder(folder: Path) -> str | None:
     for form in ("coco", "grandf", "reasonseg"):
         if form in found:
             return form
-    return "rows" if any(name.endswith(_TABLES) for name in names) else None
+    return "rows" if any(Path(name).suffix in _TABLES for name in names) else None
 
 
 def _is_refs(name: str) -> bool:

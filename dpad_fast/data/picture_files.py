@@ -63,11 +63,12 @@ class PictureFolder:
         Raises:
             ValueError: no such file.
         """
-        if self._last is not None and (path := self._last / name).is_file():
+        # Path.is_file would raise for names that are too long and folders that may not be read.
+        if self._last is not None and os.path.isfile(path := self._last / name):
             return str(path)
         for root in self._roots:
             for folder in SUBFOLDERS:
-                if (path := root / folder / name).is_file():
+                if os.path.isfile(path := root / folder / name):
                     self._last = root / folder
                     return str(path)
         place = f"{self._roots[0]} or its usual folders" if self._by_hand else f"{self._roots[0]} or near it"

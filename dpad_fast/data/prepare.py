@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from dpad_fast import files
 from dpad_fast.data import forms
 from dpad_fast.data.resize import Sizing
 from dpad_fast.data.shards import BadRow, Notes, PackedSample, pack, read_notes, write_shard
+from dpad_fast.lock import only_one
 from dpad_fast.types import Sample
 
 SHARD_ROWS = 256
@@ -86,7 +88,7 @@ def prepare(
 
     Raises:
         ValueError: no row is as it should be; an argument is not as above; `out` holds another data set (names the
-            setting that differs).
+            setting that differs), or another run is at work in it.
         OSError: `out` cannot be written.
     """
     for name, value, least, most in (
@@ -107,17 +109,33 @@ def prepare(
         "shard_rows": shard_rows,
         "files": _fingerprint(Path(data), folder),
     }
-    done = _begin(folder, settings)
-    if done is not None:
-        return done
-    stream = _Stream(data, form, columns=columns, split=split, images=images, limit=limit)
-    notes, kept = _make(stream, folder, sizing, workers, shard_rows, progress or (lambda count: None))
+    files.prepare(folder / _NOTE)
+    with only_one(folder, mark=False):
+        done = _begin(folder, settings)
+        if done is not None:
+            return done
+        stream = _Stream(data, form, columns=columns, split=split, images=images, limit=limit)
+        return _finish(stream, folder, settings, sizing, workers, progress or (lambda count: None))
+
+
+def _finish(
+    stream: _Stream,
+    folder: Path,
+    settings: dict[str, Any],
+    sizing: Sizing,
+    workers: int,
+    progress: Callable[[int], None],
+) -> Prepared:
+    """Makes what is missing of a set that is begun."""
+    notes, kept = _make(stream, folder, sizing, workers, settings["shard_rows"], progress)
     bad = tuple(sorted([*stream.bad, *(row for note in notes for row in note.bad)]))
     rows = sum(note.rows for note in notes)
     _write_bad(folder, bad)
     if not rows:
+        for empty in folder.glob(".shard-*"):  # they would bind the folder to these settings
+            empty.unlink()
         first = f"; the first: {bad[0].reason}" if bad else ""
-        raise ValueError(f"{os.fspath(data)} gives no row: {len(bad)} are bad{first}")
+        raise ValueError(f"{settings['source']} gives no row: {len(bad)} are bad{first}")
     _name_shards(folder, len(notes))
     counts = {"rows": rows, "bad": len(bad), "shards": len(notes)}
     files.write_json(folder / _NOTE, {"format": _FORMAT, "complete": True, **_note_fields(settings), "counts": counts})
@@ -142,7 +160,8 @@ def _fingerprint(data: Path, out: Path) -> str:
     for folder, inner, names in os.walk(data):
         inner[:] = sorted(name for name in inner if os.path.realpath(os.path.join(folder, name)) != own)
         for name in sorted(names):
-            state = os.stat(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            state = os.stat(path) if os.path.exists(path) else os.lstat(path)  # a link that leads nowhere is one too
             line = f"{os.path.relpath(folder, data)}/{name} {state.st_size} {state.st_mtime_ns}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
@@ -151,7 +170,6 @@ def _fingerprint(data: Path, out: Path) -> str:
 def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
     """Writes the note of a new set; returns a set that is already complete, and refuses another data set's folder."""
     place = folder / _NOTE
-    files.prepare(place)
     if not place.is_file():
         if any(folder.glob("*.parquet")):
             raise ValueError(f"{folder} holds Parquet files but no {_NOTE}: it was not made here; name another folder")
@@ -164,6 +182,10 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
         version, complete = held["format"], held["complete"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{place} is not what `data prepare` writes; name another folder") from None
+    if not complete and not any(itertools.chain(folder.glob(".shard-*"), folder.glob("*.parquet"))):
+        # A run that ended before its first shard, as with a mistyped option, holds up nobody.
+        files.write_json(place, {"format": _FORMAT, "complete": False, **_told(settings)})
+        return None
     for name, value in [*settings.items()] if version == _FORMAT else [("format", _FORMAT)]:
         if name == "format" or not same[name]:
             was, now = (version, value) if name == "format" else (before[name], value)

@@ -51,6 +51,7 @@ def load(
         ValueError: the source cannot be read, or (while iterating) a row cannot and `on_error` is None; names the
             file, the row (the line of JSONL and CSV) and the field.
     """
+    columns = Columns.taken(columns)
     if images is None:
         images = folder_of(source)
     return samples_of(rows_of(source, split), _RowReader(columns, images), on_error, limit)

@@ -41,6 +41,21 @@ def serve(server: ScoreServer, listening: socket.socket, ready: Callable[[str], 
         listening: from `listen`.
         ready: called with the server's address when it answers.
     """
+    running = runner(server, listening, ready)
+
+    def stop(*_: object) -> None:
+        running.should_exit = True
+
+    # uvicorn raises the signal again when it has stopped, which would look like a process that was killed.
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        running.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def runner(server: ScoreServer, listening: socket.socket, ready: Callable[[str], None]) -> Any:
+    """The `uvicorn.Server` that `serve` runs; the arguments are the same."""
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     config = uvicorn.Config(
@@ -63,14 +78,4 @@ def serve(server: ScoreServer, listening: socket.socket, ready: Callable[[str], 
             if not self.should_exit:
                 ready(address)
 
-    running = Announced(config)
-
-    def stop(*_: object) -> None:
-        running.should_exit = True
-
-    # uvicorn raises the signal again when it has stopped, which would look like a process that was killed.
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        running.run(sockets=[listening])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return Announced(config)

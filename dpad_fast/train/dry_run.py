@@ -21,7 +21,7 @@ from dpad_fast.train.known_policies import true_config
 from dpad_fast.train.made_up import with_made_up_data
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.prompt_sizes import prompt_size, render
-from dpad_fast.train.prompts import make_dataset
+from dpad_fast.train.prompts import make_dataset, with_steps
 from dpad_fast.train.run import make_encoder, make_trainer
 from dpad_fast.train.tiny_policy import write_tiny_policy
 from dpad_fast.train.watched_step import GENERATIONS, WatchedScorer, WatchedStep, check_right_answers
@@ -145,19 +145,28 @@ def _check_reachable(config: TrainConfig) -> None:
 
 
 def rows_of(config: TrainConfig, made_up: Size | None = None) -> int | None:
-    """Rows of a run's data, counted only where the number of steps follows from it.
+    """Rows of a run's data, counted only where the number of steps follows from it; else as many as one step needs.
 
     Args:
         config: the run.
         made_up: as in `dry_run`; made-up data has no number of its own.
 
     Returns:
-        The number, or None.
+        The number, or None where not all were counted.
+
+    Raises:
+        ValueError: the data does not fill one step, or a row that was counted cannot be read.
     """
-    if made_up is not None or not config.epochs:
+    if made_up is not None or config.data.kind == "shapes":
         return None
+    counted = config
+    if not config.epochs:
+        step = config.grpo.queries
+        counted = replace(config, data=replace(config.data, limit=min(step, config.data.limit or step)))
     with _no_bars():
-        return len(make_dataset(config))
+        rows = make_dataset(counted)
+    with_steps(config, rows)
+    return len(rows) if config.epochs else None
 
 
 def _policy(config: TrainConfig, rows: TrainConfig, place: Path, done: Callable[..., None]) -> TrainConfig:
@@ -229,7 +238,10 @@ def _prompt(processor: Any, rows: list[dict[str, Any]], done: Callable[..., None
     plain = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     done("prompt", started, text=text, tokens=len(plain))
     started = time.perf_counter()
-    given = processor(text=[text], images=[row["image"]], return_tensors="pt", add_special_tokens=False)
+    try:
+        given = processor(text=[text], images=[row["image"]], return_tensors="pt", add_special_tokens=False)
+    except ValueError as error:  # such as a picture that is too narrow for the family
+        raise ValueError(f"data: the picture of {row['id']}, {_by(row['image'].size)}: {error}") from error
     tokens = int(given["input_ids"].shape[1])
     seen = model_size_for(row["image"].size, processor)
     facts = {"given": _size_text(row["image"].size), "seen": "tiles" if seen is None else _size_text(seen)}

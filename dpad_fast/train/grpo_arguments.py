@@ -42,7 +42,7 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         "fp16": not cpu and config.dtype == "float16",
         "dataloader_pin_memory": not cpu,
         "remove_unused_columns": False,
-        "per_device_train_batch_size": _per_device(config),
+        "per_device_train_batch_size": per_device(config, count()),
         "gradient_accumulation_steps": grpo.accumulate,
         "num_generations": grpo.generations,
         "max_completion_length": grpo.completion_tokens,
@@ -80,10 +80,21 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
         raise ValueError(f"grpo.trl holds a value of the wrong type: {error}") from error
 
 
-def _per_device(config: TrainConfig) -> int:
-    """Completions of one backward pass of one process: a step is shared by the processes that a launcher started."""
+def per_device(config: TrainConfig, processes: int) -> int:
+    """Completions of one backward pass of one process: a step is shared by the processes that a launcher started.
+
+    Args:
+        config: the run.
+        processes: how many share it.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: for a step that they cannot share evenly.
+    """
     grpo = config.grpo
-    rows, processes = grpo.queries * grpo.generations, count()
+    rows = grpo.queries * grpo.generations
     if rows % (processes * grpo.accumulate):
         raise ValueError(
             f"grpo.queries x grpo.generations = {rows} completions a step cannot be shared evenly by {processes} "

@@ -164,20 +164,30 @@ def _states(config: TrainConfig, counts: Parameters, strategy: str, cards: int, 
     if strategy in ("zero-2", "zero-3") and size == 2:
         moments, words = 12, f"(2 moments + float32 copy) x 4 B x trained {trained:,}"
     if strategy == "fsdp" and size == 2:  # accelerate trains float32 copies where bf16 is the precision of the work
-        weights, own, moments = (base - trained) * size / sharded + trained * 4 / sharded, 4, 8
+        weights, own, moments = ((counts.total - trained) * size + trained * 4) / sharded, 4, 8
         words = f"2 moments x 4 B x trained {trained:,}"
     gradients, over = trained * own, f" / {split} cards" if split > 1 else ""
     if strategy == "single" and cards > 1:
         gradients *= 2
     note = " x 2 (buckets of all-reduce)" if strategy == "single" and cards > 1 else over
     shards = f" / {sharded} cards" if sharded > 1 else ""
+    held = f"parameters {base:,} x {size} B"
+    if counts.adapters:
+        held = (
+            f"({held} + adapters {counts.adapters:,} x 4 B)"
+            if shards
+            else f"{held} + adapters {counts.adapters:,} x 4 B"
+        )
     items = {
-        "weights": Amount(math.ceil(weights), f"parameters {counts.total:,} x {size} B{shards}"),
+        "weights": Amount(math.ceil(weights), f"{held}{shards}"),
         "gradients": Amount(math.ceil(gradients / split), f"trained {trained:,} x {own} B{note}"),
         "optimiser": Amount(math.ceil(trained * moments / split), f"{words}{over}"),
     }
     if strategy == "fsdp" and size == 2:
-        items["weights"] = Amount(items["weights"].bytes, f"trained x 4 B + frozen x {size} B{shards}")
+        items["weights"] = Amount(
+            items["weights"].bytes,
+            f"(trained {trained:,} x 4 B + frozen {counts.total - trained:,} x {size} B){shards}",
+        )
     if config.grpo.beta > 0 and not counts.adapters:
         items["reference"] = Amount(math.ceil(base * size / sharded), f"parameters {base:,} x {size} B{shards}")
     return items

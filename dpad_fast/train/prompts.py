@@ -152,7 +152,10 @@ def _from_form(config: TrainConfig) -> Dataset:
         for sample in samples(config.data):
             missing = [name for name in needed if not getattr(sample.target, name)]
             if missing:
-                raise ValueError(f"{sample.id}: its target has no {missing[0]}, which rewards need")
+                raise ValueError(
+                    f"{config.data.path}: {sample.id}: its target has no {missing[0]}, which rewards need; give them "
+                    "or a mask, or leave their terms out of rewards.terms"
+                )
             image = str(sample.image) if isinstance(sample.image, Path) else sample.image
             text = target_text(sample.target)
             yield {"prompt": turns(sample.query, config), "image": image, "id": sample.id, COLUMN: text}

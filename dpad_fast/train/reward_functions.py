@@ -54,7 +54,7 @@ class TrlRewards:
     """Reward functions for TRL's `GRPOTrainer` that share one scoring per step.
 
     Args:
-        scorer: the configured scorer.
+        scorer: the configured scorer, or a `RemoteScorer`, which has the same `config` and `score`.
         target_of: makes the target of a row (all its columns, and `image`); `parse_solution` when None.
         id_column: column whose equal values mark equal images, so that a group's image is embedded once. Images are
             compared by content where the data set has no such column.

@@ -38,6 +38,10 @@ class TestTrain:
             (("--dry-run", "--made-up-data", "840"), "--made-up-data must be WIDTHxHEIGHT such as 840x840, got '840'"),
             (("--dry-run", "--made-up-data", "8x9000"), "--made-up-data must have sides of 16 to 8192 pixels"),
             (("--dry-run", "--cards", "0"), "--cards must be at least 1 and at most 4096, got 0"),
+            (
+                ("--dry-run", "--cards", "3"),
+                "grpo.queries x grpo.generations = 64 completions a step cannot be shared evenly by 3 processes",
+            ),
             (("--dry-run", "--card-gb", "nan"), "--card-gb must be at least 1 and at most 1,000,000, got nan"),
             (("--made-up-data", "84x84"), "--made-up-data is for --dry-run"),
             (("--json", "x.json"), "--json is for --dry-run"),

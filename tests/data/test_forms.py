@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 import dpad_fast as df
 from dpad_fast.data import coco, forms, grandf, prepare, reasonseg, refcoco, released, rows, shapes
@@ -52,6 +53,16 @@ def test_bad_files_of_a_reasonseg_folder_are_left_out(tmp_path):
     assert said[0].startswith(f"{bad}: not valid JSON")
     with pytest.raises(ValueError, match="not valid JSON"):
         list(forms.load(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "metadata.csv", "x.tsv"])
+def test_a_folder_of_text_tables_is_rows(name, tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    mark = {".csv": ",", ".tsv": "\t"}.get(name[-4:])
+    table = f"image{mark}query{mark}box\na.png{mark}q{mark}0 0 2 2\n"
+    (tmp_path / name).write_text(table if mark else '{"image": "a.png", "query": "q", "box": [0, 0, 2, 2]}\n')
+    assert forms.detect(tmp_path) == "rows"
+    assert [s.target.box for s in df.data.load(tmp_path)] == [(0, 0, 2, 2)]
 
 
 def test_tables_are_rows_or_the_released_form(tmp_path):

@@ -16,6 +16,7 @@ from dpad_fast import coco_mask
 from dpad_fast._mask_geometry import box_of
 from dpad_fast.data import reasonseg, shapes
 from dpad_fast.data.prepare import prepare
+from dpad_fast.lock import only_one
 
 WORLD = "shapes:3:10"
 
@@ -194,3 +195,40 @@ def test_numbers_out_of_range_are_refused(tmp_path):
     for name, value in (("workers", 0), ("workers", 1000), ("shard_rows", 0), ("limit", -1), ("limit", True)):
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
             prepare(WORLD, tmp_path / "o", **{name: value})
+
+
+def test_a_run_that_made_no_shard_holds_up_no_other(tmp_path):
+    empty = tmp_path / "s.jsonl"
+    empty.write_text('{"image": "gone.png", "query": "q", "box": [1, 2, 3, 4]}\n')
+    out = tmp_path / "o"
+    with pytest.raises(ValueError, match="not valid JSON|images and annotations"):
+        prepare(empty, out, form="coco")
+    with pytest.raises(ValueError, match="gives no row: 1 are bad"):
+        prepare(empty, out)
+    broken = tmp_path / "broken.png"
+    Image.new("RGB", (64, 64)).save(broken)
+    broken.write_bytes(broken.read_bytes()[:60])  # its header can be read, so the row is found bad in the shard
+    empty.write_text('{"image": "broken.png", "query": "q", "box": [1, 2, 3, 4]}\n')
+    with pytest.raises(ValueError, match=r"gives no row: 1 are bad; .*broken.png cannot be decoded"):
+        prepare(empty, out)
+    assert prepare(WORLD, out).rows == 10
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(tmp_path):
+    with only_one(tmp_path / "o", mark=False):
+        told = subprocess.run(
+            [sys.executable, "-m", "dpad_fast.cli", "data", "prepare", WORLD, "--out", str(tmp_path / "o")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert told.returncode == 2 and "is in use by another run" in told.stderr and told.stderr.count("\n") == 1
+    assert content(tmp_path / "o") == {}
+    assert prepare(WORLD, tmp_path / "o").rows == 10
+
+
+def test_a_link_that_leads_nowhere_beside_the_data_stops_nothing(tmp_path):
+    folder = tmp_path / "s"
+    reasonseg.write([shapes.sample(3, 0)], folder)
+    (folder / "cache").symlink_to(tmp_path / "nothing")
+    assert prepare(folder, tmp_path / "o").rows == 1

@@ -18,7 +18,7 @@ from dpad_fast.demo import jobs
 from dpad_fast.demo.display import LiveDisplay, PlainDisplay
 from dpad_fast.demo.jobs import Ended, Job, ended_by_signals
 from dpad_fast.demo.settings import SETTINGS
-from dpad_fast.train.lock import only_one
+from dpad_fast.lock import only_one
 
 TWO_JOBS = """
 import sys

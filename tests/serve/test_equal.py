@@ -290,20 +290,17 @@ def test_a_call_in_pieces(running, scorer):
 
 
 def test_pictures_are_sent_once_and_again_where_the_server_forgot_them(start, scorer):
-    server = start("--set", "shape=margin", "--store-mb", "1", "--window-ms", "0")
-    try:
-        client = df.RemoteScorer(server.url, retry_s=20)
-        sent = []
-        send = client._transport.send
-        client._transport.send = lambda s, method, path, *rest: sent.append(path[:9]) or send(s, method, path, *rest)
-        columns = captions(4), [TARGET] * 4, [shared.picture(i % 2) for i in range(4)]
-        for _ in range(3):
-            equal(client.score(*columns), scorer.score(*columns))
-        assert sent.count("/pictures") == 2
-        large = [shared.picture(i, (640, 480)) for i in range(3)]  # 900 kB each, of which the store holds one
-        columns = captions(3), [df.Target.parse(shared.SOLUTION)] * 3, large
-        for _ in range(2):
-            equal(client.score(*columns), scorer.score(*columns))
-        client.close()
-    finally:
-        assert server.stop() == 0
+    server = start(store=1 << 20, window_ms=0)
+    client = df.RemoteScorer(server.url, retry_s=20)
+    sent = []
+    send = client._transport.send
+    client._transport.send = lambda s, method, path, *rest: sent.append(path[:9]) or send(s, method, path, *rest)
+    columns = captions(4), [TARGET] * 4, [shared.picture(i % 2) for i in range(4)]
+    for _ in range(3):
+        equal(client.score(*columns), scorer.score(*columns))
+    assert sent.count("/pictures") == 2
+    large = [shared.picture(i, (640, 480)) for i in range(3)]  # 900 kB each, of which the store holds one
+    columns = captions(3), [df.Target.parse(shared.SOLUTION)] * 3, large
+    for _ in range(2):
+        equal(client.score(*columns), scorer.score(*columns))
+    client.close()

@@ -14,33 +14,29 @@ import dpad_fast as df
 from dpad_fast.serve.foreign import response_of
 from dpad_fast.serve.settings import Refusal, Settings
 from dpad_fast.testing import rewards as shared
-from dpad_fast.testing.serving import ask, request, score_body
+from dpad_fast.testing.serving import Running, ask, request, score_body
 from dpad_fast.testing.soak import soak
 
 TARGET = df.Target.parse(shared.SOLUTION)
 ONE = ([shared.completion()], [TARGET], [shared.picture()])
 
 
-def test_a_token(start, tmp_path):
-    (tmp_path / "token").write_text("s3cret-token\n")
-    server = start("--token-file", tmp_path / "token", "--window-ms", 0)
-    try:
-        body = json.dumps(score_body()).encode()
-        assert ask(server.port, request("GET", "/healthz"))[0] == 200
-        for path in ("/score", "/score?token=wrong", "/metrics", "/config", "/openapi.json"):
-            status, _, answer = ask(server.port, request("POST" if "score" in path else "GET", path, body))
-            assert (status, b"the token is missing or wrong" in answer) == (401, True)
-        for raw in (
-            request("POST", "/score?token=s3cret-token", body),
-            request("POST", "/score", body, authorization="Bearer s3cret-token"),
-        ):
-            assert ask(server.port, raw)[0] == 200
-        assert df.RemoteScorer(server.url, "s3cret-token").score(*ONE).errors == (None,)
-        for wrong in ("s3cret-tokem", None):
-            with pytest.raises(ValueError, match="the token is missing or wrong"):
-                df.RemoteScorer(server.url, wrong).score(*ONE)
-    finally:
-        assert server.stop() == 0
+def test_a_token(start):
+    server = start(token="s3cret-token", window_ms=0)
+    body = json.dumps(score_body()).encode()
+    assert ask(server.port, request("GET", "/healthz"))[0] == 200
+    for path in ("/score", "/score?token=wrong", "/metrics", "/config", "/openapi.json"):
+        status, _, answer = ask(server.port, request("POST" if "score" in path else "GET", path, body))
+        assert (status, b"the token is missing or wrong" in answer) == (401, True)
+    for raw in (
+        request("POST", "/score?token=s3cret-token", body),
+        request("POST", "/score", body, authorization="Bearer s3cret-token"),
+    ):
+        assert ask(server.port, raw)[0] == 200
+    assert df.RemoteScorer(server.url, "s3cret-token").score(*ONE).errors == (None,)
+    for wrong in ("s3cret-tokem", None):
+        with pytest.raises(ValueError, match="the token is missing or wrong"):
+            df.RemoteScorer(server.url, wrong).score(*ONE)
 
 
 def test_a_page_in_a_browser_cannot_have_its_name_point_here(running):
@@ -73,17 +69,14 @@ def test_overload_is_told_and_nothing_accepted_is_lost(running):
 
 
 def test_more_rows_than_may_wait_are_turned_away(start):
-    server = start("--queue", 5, "--window-ms", 0)
-    try:
-        status, headers, answer = ask(server.port, request("POST", "/score", json.dumps(score_body(6)).encode()))
-        assert (status, headers["retry-after"], b"rows are waiting" in answer) == (503, "1", True)
-        assert ask(server.port, request("POST", "/score", json.dumps(score_body(5)).encode()))[0] == 200
-    finally:
-        assert server.stop() == 0
+    server = start(queue=5, window_ms=0)
+    status, headers, answer = ask(server.port, request("POST", "/score", json.dumps(score_body(6)).encode()))
+    assert (status, headers["retry-after"], b"rows are waiting" in answer) == (503, "1", True)
+    assert ask(server.port, request("POST", "/score", json.dumps(score_body(5)).encode()))[0] == 200
 
 
-def test_what_was_accepted_is_answered_when_the_server_is_stopped(start, scorer):
-    server = start("--set", "shape=margin", "--window-ms", 1500)
+def test_what_was_accepted_is_answered_when_the_server_is_stopped(scorer):
+    server = Running("--set", "shape=margin", "--window-ms", 1500)
     client = df.RemoteScorer(server.url, retry_s=5)
     client.score([], [], [])
     pending = client.score_async(*ONE)
@@ -104,20 +97,17 @@ def test_clients_that_retry_lose_nothing_when_the_server_is_killed():
 
 
 def test_a_request_that_takes_too_long_is_scored_all_the_same(start, scorer):
-    server = start("--set", "shape=margin", "--window-ms", 1000, "--timeout", 0.2)
-    try:
-        client = df.RemoteScorer(server.url, retry_s=30)
-        assert torch.equal(client.score(*ONE).total, scorer.score(*ONE).total)
-        text = ask(server.port, request("GET", "/metrics"))[2].decode()
-        assert 'dpad_requests_total{endpoint="/score",status="503"}' in text
-        assert 'dpad_rows_total{outcome="scored"} 1.0' in text  # once, however often it was asked for
-        client.close()
-    finally:
-        assert server.stop() == 0
+    server = start(window_ms=1000, answer_s=0.2)
+    client = df.RemoteScorer(server.url, retry_s=30)
+    assert torch.equal(client.score(*ONE).total, scorer.score(*ONE).total)
+    text = ask(server.port, request("GET", "/metrics"))[2].decode()
+    assert 'dpad_requests_total{endpoint="/score",status="503"}' in text
+    assert 'dpad_rows_total{outcome="scored"} 1.0' in text  # once, however often it was asked for
+    client.close()
 
 
 def test_several_servers_take_turns_and_one_that_is_gone_is_left_out(running, start, scorer):
-    other = start("--set", "shape=margin", "--window-ms", 0)
+    other = start(window_ms=0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -126,26 +116,23 @@ def test_several_servers_take_turns_and_one_that_is_gone_is_left_out(running, st
     for _ in range(6):
         assert torch.equal(client.score(*ONE).total, expected)
     assert b'endpoint="/score",status="200"' in ask(other.port, request("GET", "/metrics"))[2]
-    assert other.stop() == 0
+    other.stop()
     for _ in range(4):
         assert torch.equal(client.score(*ONE).total, expected)
     client.close()
 
 
-def test_servers_that_score_in_different_ways_are_refused(running, start):
-    other = start("--set", "shape=binary", "--window-ms", 0)
-    try:
-        client = df.RemoteScorer([running.url, other.url], retry_s=20)
-        said = []
-        for _ in range(2):  # whichever is asked first, the other is refused
-            try:
-                client.score(*ONE)
-            except ValueError as error:
-                said.append(str(error))
-        assert len(said) == 1
-        assert "scores otherwise than the server that was asked first" in said[0]
-    finally:
-        assert other.stop() == 0
+def test_servers_that_score_in_different_ways_are_refused(running, start, scorer):
+    other = start(df.RewardScorer(df.RewardConfig.preset("dpad"), scorer.encoder), window_ms=0)
+    client = df.RemoteScorer([running.url, other.url], retry_s=20)
+    said = []
+    for _ in range(2):  # whichever is asked first, the other is refused
+        try:
+            client.score(*ONE)
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) == 1
+    assert "scores otherwise than the server that was asked first" in said[0]
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1", "ftp://x", "http://", "http://x:99999", "http://x:1?a=b", []])

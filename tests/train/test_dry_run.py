@@ -1,13 +1,15 @@
 """The dry run of every configuration, and what it finds wrong before a run does."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dpad_fast.data import reasonseg, shapes
 from dpad_fast.train import config as configuration
-from dpad_fast.train.dry_run import ROWS, dry_run
+from dpad_fast.train.dry_run import ROWS, dry_run, rows_of
 from dpad_fast.train.plan import plan, text_of
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -125,3 +127,20 @@ def test_real_rows_of_a_folder(tmp_path):
     found = dry_run(config)
     queries = {sample.query for sample in reasonseg.load(folder)}
     assert facts(found, "data")["first"] in queries
+
+
+@pytest.mark.parametrize("settings", [{"steps": 3}, {"epochs": 1.0}])
+def test_data_that_fills_no_step_is_told(settings, tmp_path):
+    folder = shapes.export_reasonseg(tmp_path / "data", seed=3, count=4)
+    config = shape_run(data={"kind": "reasonseg", "path": str(folder)}, grpo={"queries": 8}, **settings)
+    with pytest.raises(ValueError, match="data.path has 4 prompts, fewer than grpo.queries 8"):
+        rows_of(config)
+
+
+def test_a_picture_that_the_family_cannot_read_is_named(tmp_path):
+    Image.new("RGB", (900, 1)).save(tmp_path / "thin.png")
+    row = {"id": "thin", "query": "it", "image": "thin.png", "box": [0, 0, 9, 1], "points": [[1, 0], [5, 0]]}
+    (tmp_path / "x.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    config = shape_run(policy="Qwen/Qwen2.5-VL-3B-Instruct", data={"kind": "rows", "path": str(tmp_path / "x.jsonl")})
+    with pytest.raises(ValueError, match="data: the picture of thin, 900x1: absolute aspect ratio"):
+        dry_run(config)

@@ -1,6 +1,7 @@
 """The plan of a run: counts against real models, optimisers and adapters; what fits; how steps and disk follow."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,25 @@ def test_sharding_divides_what_it_shards():
     assert bytes_of["zero-2"]["optimiser"] == 12e9
     assert bytes_of["fsdp"]["optimiser"] == 8e9
     assert bytes_of["single"]["optimiser"] == 32e9
+
+
+@pytest.mark.parametrize("cards", [1, 4])
+@pytest.mark.parametrize("strategy", ["single", "zero-2", "zero-3", "fsdp"])
+@pytest.mark.parametrize("counts", [Parameters(2240, 1600), Parameters(2240, 64, 64)], ids=["all", "adapters"])
+def test_each_formula_gives_the_bytes_beside_it(counts, strategy, cards):
+    items = card(run(dtype="bfloat16", grpo={"beta": 0.1}), counts, PROMPT, strategy, cards, 80).items
+    for name in ("weights", "gradients", "optimiser", "reference"):
+        if name not in items:
+            continue
+        terms = items[name].formula.replace("(buckets of all-reduce)", "").replace("float32 copy", "1")
+        numbers = "".join(re.findall(r"[0-9+/().]|(?<= )x(?= )", terms)).replace("x", "*")
+        assert eval(numbers) == items[name].bytes, (name, items[name])
+
+
+def test_fsdp_holds_all_frozen_weights_beside_adapters():
+    """(4 T + s (P - T)) / N."""
+    items = card(run(dtype="bfloat16"), Parameters(1000, 200, 200), PROMPT, "fsdp", 2, 80).items
+    assert items["weights"].bytes == (4 * 200 + 2 * 800) // 2
 
 
 def test_what_fits():

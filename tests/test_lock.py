@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from dpad_fast.train.lock import NAME, only_one
+from dpad_fast.lock import NAME, only_one
 
 HOLD = (
-    "import sys; from pathlib import Path; from dpad_fast.train.lock import only_one\n"
+    "import sys; from pathlib import Path; from dpad_fast.lock import only_one\n"
     "with only_one(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
 )
 
@@ -82,4 +82,17 @@ def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.warns(UserWarning, match="cannot be locked"), only_one(tmp_path):
+        pass
+
+
+def test_a_folder_can_be_held_without_a_mark(tmp_path):
+    folder = tmp_path / "run"
+    with only_one(folder, mark=False):
+        with only_one(folder, mark=False):  # the same thread
+            pass
+        code = f"from pathlib import Path; from dpad_fast.lock import only_one\nwith only_one(Path({str(folder)!r}), False): pass"
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert told.returncode == 1 and "is in use by another run, process unknown" in told.stderr
+        assert list(folder.iterdir()) == []
+    with only_one(folder, mark=False):  # given back
         pass

@@ -15,11 +15,12 @@ _held_locks: dict[Path, int] = {}  # folders that this process holds, and the th
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, mark: bool = True) -> Iterator[None]:
     """Hold a folder. The thread that holds it may take it again; no other thread or process may.
 
     Args:
         folder: made if missing; gets a file `.lock` with the holder's process number, which is left there.
+        mark: False: the folder itself is locked, and nothing is left in it; nobody is told whose it is.
 
     Yields:
         Nothing.
@@ -34,12 +35,16 @@ def only_one(folder: Path) -> Iterator[None]:
             raise ValueError(_refusal(folder, str(os.getpid())))
         yield
         return
-    descriptor = os.open(key / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    if not mark and sys.platform == "win32":  # where a folder cannot be opened
+        yield
+        return
+    descriptor = os.open(key / NAME, os.O_RDWR | os.O_CREAT, 0o644) if mark else os.open(key, os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        _lock(descriptor, folder, mark)
         _held_locks[key] = threading.get_ident()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        if mark:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         if _held_locks.get(key) == threading.get_ident():
@@ -47,7 +52,7 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, mark: bool) -> None:
     """Take the lock, or say who has it. File systems without locks are used without one."""
     if sys.platform == "win32":
         return
@@ -56,7 +61,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if mark else ""
         raise ValueError(_refusal(folder, holder or "unknown")) from None
     except OSError as error:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): nobody notices a second run in it", stacklevel=3)
