@@ -166,7 +166,7 @@ def _ask(args: argparse.Namespace, images: Sequence[Any], queries: Sequence[str]
         encoder = None if args.encoder is None else load_encoder(args.encoder, device=device)
     model, processor = asking.load(device)
     space = asking.coordinates or coordinates_of(model)
-    settings = {
+    settings: dict[str, Any] = {
         "per_image": asking.samples,
         "batch": asking.batch,
         "temperature": asking.temperature,
