@@ -184,7 +184,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> Prepared | None:
         raise ValueError(f"{place} is not what `data prepare` writes; name another folder") from None
     if not complete and not any(itertools.chain(folder.glob(".shard-*"), folder.glob("*.parquet"))):
         # A run that ended before its first shard, as with a mistyped option, holds up nobody.
-        files.write_json(place, {"format": _FORMAT, "complete": False, **_told(settings)})
+        files.write_json(place, {"format": _FORMAT, "complete": False, **_note_fields(settings)})
         return None
     for name, value in [*settings.items()] if version == _FORMAT else [("format", _FORMAT)]:
         if name == "format" or not same[name]:

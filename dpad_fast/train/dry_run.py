@@ -241,7 +241,7 @@ def _prompt(processor: Any, rows: list[dict[str, Any]], done: Callable[..., None
     try:
         given = processor(text=[text], images=[row["image"]], return_tensors="pt", add_special_tokens=False)
     except ValueError as error:  # such as a picture that is too narrow for the family
-        raise ValueError(f"data: the picture of {row['id']}, {_by(row['image'].size)}: {error}") from error
+        raise ValueError(f"data: the picture of {row['id']}, {_size_text(row['image'].size)}: {error}") from error
     tokens = int(given["input_ids"].shape[1])
     seen = model_size_for(row["image"].size, processor)
     facts = {"given": _size_text(row["image"].size), "seen": "tiles" if seen is None else _size_text(seen)}

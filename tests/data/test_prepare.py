@@ -201,7 +201,7 @@ def test_a_run_that_made_no_shard_holds_up_no_other(tmp_path):
     empty = tmp_path / "s.jsonl"
     empty.write_text('{"image": "gone.png", "query": "q", "box": [1, 2, 3, 4]}\n')
     out = tmp_path / "o"
-    with pytest.raises(ValueError, match="not valid JSON|images and annotations"):
+    with pytest.raises(ValueError, match=r"not valid JSON|images and annotations"):
         prepare(empty, out, form="coco")
     with pytest.raises(ValueError, match="gives no row: 1 are bad"):
         prepare(empty, out)
@@ -222,7 +222,9 @@ def test_two_runs_at_once_in_one_folder_are_refused(tmp_path):
             text=True,
             check=False,
         )
-    assert told.returncode == 2 and "is in use by another run" in told.stderr and told.stderr.count("\n") == 1
+    assert told.returncode == 2
+    assert "is in use by another run" in told.stderr
+    assert told.stderr.count("\n") == 1
     assert content(tmp_path / "o") == {}
     assert prepare(WORLD, tmp_path / "o").rows == 10
 
