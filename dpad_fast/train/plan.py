@@ -173,7 +173,11 @@ def _states(config: TrainConfig, counts: Parameters, strategy: str, cards: int, 
     shards = f" / {sharded} cards" if sharded > 1 else ""
     held = f"parameters {base:,} x {size} B"
     if counts.adapters:
-        held = f"({held} + adapters {counts.adapters:,} x 4 B)" if shards else f"{held} + adapters {counts.adapters:,} x 4 B"
+        held = (
+            f"({held} + adapters {counts.adapters:,} x 4 B)"
+            if shards
+            else f"{held} + adapters {counts.adapters:,} x 4 B"
+        )
     items = {
         "weights": Amount(math.ceil(weights), f"{held}{shards}"),
         "gradients": Amount(math.ceil(gradients / split), f"trained {trained:,} x {own} B{note}"),
@@ -181,7 +185,8 @@ def _states(config: TrainConfig, counts: Parameters, strategy: str, cards: int, 
     }
     if strategy == "fsdp" and size == 2:
         items["weights"] = Amount(
-            items["weights"].bytes, f"(trained {trained:,} x 4 B + frozen {counts.total - trained:,} x {size} B){shards}"
+            items["weights"].bytes,
+            f"(trained {trained:,} x 4 B + frozen {counts.total - trained:,} x {size} B){shards}",
         )
     if config.grpo.beta > 0 and not counts.adapters:
         items["reference"] = Amount(math.ceil(base * size / sharded), f"parameters {base:,} x {size} B{shards}")

@@ -201,7 +201,7 @@ def test_a_run_that_made_no_shard_holds_up_no_other(tmp_path):
     empty = tmp_path / "s.jsonl"
     empty.write_text('{"image": "gone.png", "query": "q", "box": [1, 2, 3, 4]}\n')
     out = tmp_path / "o"
-    with pytest.raises(ValueError, match="not valid JSON|images and annotations"):
+    with pytest.raises(ValueError, match="images must be a list, got None"):
         prepare(empty, out, form="coco")
     with pytest.raises(ValueError, match="gives no row: 1 are bad"):
         prepare(empty, out)

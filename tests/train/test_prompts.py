@@ -95,7 +95,9 @@ def test_a_bad_row_stops_the_run_or_is_left_out_with_a_warning(mini):
 
 def test_a_target_without_what_the_rewards_need_is_named_before_the_first_step(mini):
     config = from_dict({"data": {"kind": "reasonseg", "path": str(mini)}, "rewards": {"preset": "vision-reasoner"}})
-    with pytest.raises(ValueError, match=r"^data: \S+: 2011_\w+: its target has no objects, which rewards need; give them or a mask"):
+    with pytest.raises(
+        ValueError, match=r"^data: \S+: 2011_\w+: its target has no objects, which rewards need; give them or a mask"
+    ):
         make_dataset(config)
 
 
