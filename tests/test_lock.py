@@ -90,9 +90,11 @@ def test_a_folder_can_be_held_without_a_mark(tmp_path):
     with only_one(folder, mark=False):
         with only_one(folder, mark=False):  # the same thread
             pass
-        code = f"from pathlib import Path; from dpad_fast.lock import only_one\nwith only_one(Path({str(folder)!r}), False): pass"
+        code = "import sys; from pathlib import Path; from dpad_fast.lock import only_one\n"
+        code += f"with only_one(Path({str(folder)!r}), False): pass"
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert told.returncode == 1 and "is in use by another run, process unknown" in told.stderr
+        assert told.returncode == 1
+        assert "is in use by another run, process unknown" in told.stderr
         assert list(folder.iterdir()) == []
     with only_one(folder, mark=False):  # given back
         pass

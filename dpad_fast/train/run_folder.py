@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from dpad_fast.lock import only_one
 from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
-from dpad_fast.lock import only_one
 
 _WORK = ("before.json", "training.json", "policy", "after.json", "result.json")
 

@@ -222,13 +222,15 @@ def test_two_runs_at_once_in_one_folder_are_refused(tmp_path):
             text=True,
             check=False,
         )
-    assert told.returncode == 2 and "is in use by another run" in told.stderr and told.stderr.count("\n") == 1
+    assert told.returncode == 2
+    assert "is in use by another run" in told.stderr
+    assert told.stderr.count("\n") == 1
     assert content(tmp_path / "o") == {}
     assert prepare(WORLD, tmp_path / "o").rows == 10
 
 
 def test_a_link_that_leads_nowhere_beside_the_data_stops_nothing(tmp_path):
     folder = tmp_path / "s"
-    reasonseg.write([shapes.sample(3, 0)], folder)
+    shapes.export_reasonseg(folder, seed=3, count=1)
     (folder / "cache").symlink_to(tmp_path / "nothing")
     assert prepare(folder, tmp_path / "o").rows == 1

@@ -107,7 +107,7 @@ def test_each_formula_gives_the_bytes_beside_it(counts, strategy, cards):
             continue
         terms = items[name].formula.replace("(buckets of all-reduce)", "").replace("float32 copy", "1")
         numbers = "".join(re.findall(r"[0-9+/().]|(?<= )x(?= )", terms)).replace("x", "*")
-        assert eval(numbers) == items[name].bytes, (name, items[name])  # noqa: S307
+        assert eval(numbers) == items[name].bytes, (name, items[name])
 
 
 def test_fsdp_holds_all_frozen_weights_beside_adapters():
