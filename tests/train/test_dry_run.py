@@ -133,7 +133,7 @@ def test_real_rows_of_a_folder(tmp_path):
 def test_data_that_fills_no_step_is_told(settings, tmp_path):
     folder = shapes.export_reasonseg(tmp_path / "data", seed=3, count=4)
     config = shape_run(data={"kind": "reasonseg", "path": str(folder)}, grpo={"queries": 8}, **settings)
-    with pytest.raises(ValueError, match="data.path has 4 prompts, fewer than grpo.queries 8"):
+    with pytest.raises(ValueError, match=r"data.path has 4 prompts, fewer than grpo.queries 8"):
         rows_of(config)
 
 
