@@ -142,5 +142,5 @@ def test_a_picture_that_the_family_cannot_read_is_named(tmp_path):
     row = {"id": "thin", "query": "it", "image": "thin.png", "box": [0, 0, 9, 1], "points": [[1, 0], [5, 0]]}
     (tmp_path / "x.jsonl").write_text((json.dumps(row) + "\n") * 3)
     config = shape_run(policy="Qwen/Qwen2.5-VL-3B-Instruct", data={"kind": "rows", "path": str(tmp_path / "x.jsonl")})
-    with pytest.raises(ValueError, match="data: the picture of thin, 900x1: absolute aspect ratio"):
+    with pytest.raises(ValueError, match=r"data: the picture of thin, 900x1: absolute aspect ratio"):
         dry_run(config)
