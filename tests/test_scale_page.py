@@ -1,4 +1,4 @@
-"""The recipe of docs/scale.md for Ray Data: rewards are those of one process, and both actors are there."""
+"""The recipe of docs/scale.md for Ray Data ends, and its rewards are those of one process."""
 
 import json
 import re
