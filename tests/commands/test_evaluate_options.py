@@ -135,12 +135,19 @@ class TestEvaluate:
         assert seen == [("policy-f", 5, 77, "my/clip")]
 
     @pytest.mark.parametrize(
-        "option",
-        [("--data", "x"), ("--segmenter", "box"), ("--protocol", "all"), ("--missing", "skip"), ("--workers", 2)],
+        ("option", "kinds"),
+        [
+            (("--data", "x"), "predictions or --policy"),
+            (("--segmenter", "box"), "predictions or --policy"),
+            (("--protocol", "all"), "predictions or --policy"),
+            (("--missing", "skip"), "predictions"),
+            (("--workers", 2), "predictions or --policy"),
+            (("--samples", 2), "--policy"),
+        ],
     )
-    def test_options_that_a_checkpoint_does_not_look_at(self, option, refused):
+    def test_options_that_a_checkpoint_does_not_look_at(self, option, kinds, refused):
         said = refused("evaluate", "policy-e", "--shapes", "8", *option)
-        assert f"{option[0]} goes with predictions, not with --shapes" in said
+        assert f"{option[0]} goes with {kinds}, not with --shapes" in said
 
     def test_options_that_predictions_do_not_look_at(self, world, refused):
         folder, _, path = world

@@ -279,3 +279,57 @@ def test_workers_give_the_same_bytes(mini, tmp_path, run, shared):
     run("evaluate", path, "--data", folder, "--json", tmp_path / "1.json")
     run("evaluate", path, "--data", folder, "--json", tmp_path / "2.json", "--workers", "2")
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+def test_a_line_says_what_its_coordinates_refer_to(world, measured, refused):
+    folder, samples, path = world
+    width, height = samples[0].target.image_size
+    perfect = measured(path, "--data", folder, "--segmenter", "box", "--encoder", "shapes")
+    assert perfect[1]["giou"] > 0.3
+
+    def found(size, *options):
+        x1, y1, x2, y2 = samples[0].target.box
+        box = [x1 * size[0] / width, y1 * size[1] / height, x2 * size[0] / width, y2 * size[1] / height]
+        answer = {"bbox": box, "points_1": box[:2], "points_2": box[2:]}
+        text = f"<think>t t t</think><answer>{json.dumps(answer)}</answer><caption>a red circle</caption>"
+        line = {"id": samples[0].id, "completion": text, "model_size": size}
+        path.write_text(json.dumps(line))
+        return measured(path, "--data", folder, "--segmenter", "box", "--encoder", "shapes", *options)
+
+    for size in ([1000, 1000], [77, 99]):
+        same, values = found(size, "--format", "dpad")
+        assert values["giou"] == perfect[1]["giou"]
+        assert values["s1"] == pytest.approx(perfect[1]["s1"], abs=1e-5)  # S1 looks at the same region
+        assert any("coordinates: as each line says" in note for note in same["notes"])
+    assert found([77, 99], "--model-size", "700x900")[1]["giou"] < 0.3  # an option goes before the line
+    for size in ([0, 5], "8x8", [1], [1.5, 2], {"w": 1}):
+        path.write_text(json.dumps({"id": samples[0].id, "completion": "x", "model_size": size}))
+        assert f"{path}:1: model_size must be [width, height]" in refused("evaluate", path, "--data", folder)
+
+
+def test_masks_of_the_other_side_of_a_comparison_are_its_own(mini, tmp_path, measured):
+    folder, samples = mini
+    np.savez(tmp_path / "good.npz", **{s.id: s.target.mask for s in samples})
+    np.savez(tmp_path / "bad.npz", **{s.id: np.zeros_like(s.target.mask) for s in samples})
+    found = measured(tmp_path / "good.npz", "--data", folder, "--compare", tmp_path / "bad.npz")[0]
+    assert found["comparison"]["differences"]["strict"]["gIoU"]["value"] == 1
+    (tmp_path / "other").mkdir()
+    for place, scale in ((tmp_path, 255), (tmp_path / "other", 0)):
+        for sample in samples:
+            Image.fromarray(sample.target.mask.astype(np.uint8) * scale).save(place / f"{sample.id}.png")
+        lines = [json.dumps({"id": s.id, "mask": f"{s.id}.png"}) for s in samples]
+        (place / "p.jsonl").write_text("\n".join(lines))
+    found = measured(tmp_path / "p.jsonl", "--data", folder, "--compare", tmp_path / "other" / "p.jsonl")[0]
+    assert found["comparison"]["differences"]["strict"]["gIoU"]["value"] == 1
+
+
+def test_data_that_changed_is_not_gone_on_with(tmp_path):
+    from dpad_fast.commands import _ruler
+
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.json").write_text("1")
+    before = _ruler.digest(str(tmp_path / "d"))
+    assert _ruler.digest(str(tmp_path / "d")) == before
+    (tmp_path / "d" / "a.json").write_text("22")
+    assert _ruler.digest(str(tmp_path / "d")) != before
+    assert _ruler.digest("shapes:1:2") == "shapes:1:2"
