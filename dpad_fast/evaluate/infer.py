@@ -198,7 +198,8 @@ def infer(
     space = coordinates or coordinates_of(model)
     shown = _as_rgb(images)
     items = [
-        Sample(str(i), image, query, Target()) for i, (image, query) in enumerate(zip(shown, queries, strict=True))
+        Sample(f"images[{i}]", image, query, Target())
+        for i, (image, query) in enumerate(zip(shown, queries, strict=True))
     ]
     texts = sample_completions(
         model,

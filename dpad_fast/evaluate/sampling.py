@@ -86,7 +86,10 @@ def _generate(
     prompts = [processor.apply_chat_template(turn, add_generation_prompt=True) for turn in turns]
     images = [[item.image] for item in items]
     never = {model.config.image_token_id, *(model.generation_config.suppress_tokens or ())}
-    inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
+    try:
+        inputs = processor(text=prompts, images=images, padding=True, padding_side="left", return_tensors="pt")
+    except ValueError as error:  # such as a picture that is too narrow for the family
+        raise _naming_the_picture(processor, items) or error from error
     inputs = inputs.to(model.device)
     tokenizer = processor.tokenizer
     sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -104,3 +107,14 @@ def _generate(
     answers = output[:, inputs["input_ids"].shape[1] :]
     decoded: list[str] = processor.batch_decode(answers, skip_special_tokens=True)
     return decoded
+
+
+def _naming_the_picture(processor: Any, items: Sequence[Sample]) -> ValueError | None:
+    """The error of the first picture that the processor does not take; None where it takes each of them."""
+    for item in items:
+        try:
+            processor.image_processor([item.image], return_tensors="pt")
+        except ValueError as error:
+            width, height = getattr(item.image, "size", ("?", "?"))
+            return ValueError(f"{item.id}: the policy cannot see a picture of {width} x {height} pixels: {error}")
+    return None

@@ -54,7 +54,10 @@ class Plugin:
         Raises:
             ValueError: the function did not return one mask or None per answer; names the index and what came.
         """
-        found = self._function(list(answers), list(images), list(sizes))
+        try:
+            found = self._function(list(answers), list(images), list(sizes))
+        except Exception as error:  # the user's code may fail in any way
+            raise ValueError(f"segmenter {self.name!r:.80} failed: {type(error).__name__}: {error}") from error
         if isinstance(found, str | bytes) or not hasattr(found, "__len__") or len(found) != len(answers):
             count = f"{len(found)} entries" if hasattr(found, "__len__") else f"a {type(found).__name__}"
             raise ValueError(f"segmenter {self.name!r:.80} returned {count} for {len(answers)} answers")

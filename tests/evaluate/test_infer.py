@@ -138,6 +138,13 @@ def test_a_real_policys_class_with_sam():
     assert [(a.size, a.mask, a.prompts) for (a,) in found] == [((200, 120), None, []), ((70, 160), None, [])]
 
 
+def test_a_picture_that_the_policy_cannot_see_is_named():
+    model, processor = tiny_policy("Qwen/Qwen2.5-VL-3B-Instruct")
+    images = [Image.new("RGB", (60, 60)), Image.new("RGB", (3000, 1))]
+    with pytest.raises(ValueError, match=r"^images\[1\]: the policy cannot see a picture of 3000 x 1 pixels: .*aspect"):
+        infer(model, processor, images, ["this", "that"], max_new_tokens=2)
+
+
 def test_sam_gets_the_answers_prompt(says, policy):
     says(text(ONE))
     scene, segmenter = shapes.sample(5, 0), SamSegmenter(*small_sam2())

@@ -45,6 +45,9 @@ def ragged(answers, images, sizes):
 def two(answers, images):
     return []
 
+def raises(answers, images, sizes):
+    return [{}["a mask"] for _ in answers]
+
 number = 3
 """
 
@@ -135,3 +138,8 @@ def test_what_a_users_function_returns_is_checked(name, message):
 def test_what_cannot_be_made_is_refused_at_once(name, message):
     with pytest.raises(ValueError, match=message):
         make_segmenter(name)
+
+
+def test_a_function_that_raises_is_named():
+    with pytest.raises(ValueError, match="segmenter 'my_segmenters:raises' failed: KeyError: 'a mask'"):
+        segment("my_segmenters:raises", [BOX, BOX])
