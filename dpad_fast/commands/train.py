@@ -121,11 +121,14 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     from dpad_fast.train import config as configuration
+    from dpad_fast.train import processes
 
     config = configuration.load(args.config, args.settings)
     if args.out:
         config = replace(config, out=args.out)
     if args.dry_run:
+        if processes.count() > 1:
+            raise ValueError(f"--dry-run is for one process, not {processes.count()}; --cards N plans a run on N cards")
         return _dry_run(config, args)
     for option in ("made_up_data", "card_gb", "json"):
         if getattr(args, option) is not None:
@@ -138,9 +141,8 @@ def run(args: argparse.Namespace) -> int:
     _output.spare({"config.json of the run,": Path(config.out) / "config.json"}, [args.config])
     from dpad_fast.evaluate.tables import before_after
     from dpad_fast.experiment import run_experiment
-    from dpad_fast.train.processes import is_main
 
-    quiet = args.quiet or not is_main()
+    quiet = args.quiet or not processes.is_main()
     result = run_experiment(config, None if quiet else _printer())
     if result["after"]:
         say(before_after(result, config.name).text(), quiet=quiet)

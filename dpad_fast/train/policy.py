@@ -76,15 +76,18 @@ def load_policy(
     Raises:
         ValueError: if nothing is found under the name, or a setting of pictures that the processor does not have.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     adapter = Path(name_or_path)
     base = _base_of(adapter)
     source = base or _source(name_or_path)
+    try:  # before transformers is imported, which takes seconds
+        local = hub.only_local(source, POLICIES)
+    except ValueError as error:
+        raise ValueError(f"policy {str(name_or_path)!r} cannot be loaded: {error}") from error
+    from safetensors import SafetensorError
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
     more = {"attn_implementation": attention} if attention else {}
     try:
-        local = hub.only_local(source, POLICIES)
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, local_files_only=local, **more)
         processor = AutoProcessor.from_pretrained(source if base is None else adapter, local_files_only=local)
         if base is not None:

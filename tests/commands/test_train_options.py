@@ -51,6 +51,12 @@ class TestTrain:
         (tmp_path / "a.yaml").write_text("steps: 3\n")
         assert complaint in refused("train", tmp_path / "a.yaml", *options)
 
+    def test_a_dry_run_is_one_process(self, tmp_path, monkeypatch, refused):
+        (tmp_path / "a.yaml").write_text("steps: 3\n")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        said = refused("train", tmp_path / "a.yaml", "--dry-run")
+        assert "--dry-run is for one process, not 2; --cards N plans a run on N cards" in said
+
     def test_what_was_removed_is_told(self, tmp_path, refused):
         (tmp_path / "a.yaml").write_text("save_model: false\n")
         for arguments in ((), ("--set", "save_model=true")):

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("trl")
 
 from dpad_fast.train.config import from_dict
-from dpad_fast.train.grpo_arguments import _per_device, _sharding, grpo_arguments
+from dpad_fast.train.grpo_arguments import _sharding, grpo_arguments, per_device
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.sections import VllmConfig
 
@@ -15,8 +15,7 @@ from dpad_fast.train.sections import VllmConfig
 def test_a_step_is_shared_by_the_processes(monkeypatch, tmp_path):
     config = from_dict({"out": str(tmp_path), "grpo": {"queries": 4, "generations": 4, "accumulate": 2}})
     for processes, each in ((1, 8), (2, 4), (4, 2)):
-        monkeypatch.setenv("WORLD_SIZE", str(processes))
-        assert _per_device(config) == each
+        assert per_device(config, processes) == each
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match=r"= 16 completions a step cannot be shared evenly by 3 processes with"):
         grpo_arguments(config, [1.0])
