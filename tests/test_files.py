@@ -118,7 +118,7 @@ def commands(folder):
 def test_every_command_keeps_what_was_there_when_the_disk_is_full(tmp_path, monkeypatch, capsys, name):
     output, arguments = commands(tmp_path)[name]
     (tmp_path / "result.json").write_text('{"kind": "run"}')
-    monkeypatch.setattr(report, "render", lambda result: "<html>")
+    monkeypatch.setattr(report, "render", lambda results, options: "<html>")
     assert cli.main(arguments) == 0
     before = (tmp_path / output).read_bytes()
     assert len(before) > 5

@@ -6,6 +6,7 @@ variables. The main process alone writes files; the others wait for what it foun
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Callable
@@ -47,6 +48,15 @@ def join(cpu: bool) -> None:
     from accelerate import PartialState
 
     PartialState(cpu=cpu, timeout=_PATIENCE)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Close the connection: gloo's threads, ended by the interpreter's teardown, would end the process with an abort."""
+    import torch.distributed as group
+
+    if group.is_available() and group.is_initialized():
+        group.destroy_process_group()
 
 
 def from_main(make: Callable[[], T]) -> T:

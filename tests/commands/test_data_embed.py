@@ -57,6 +57,8 @@ def test_photographs_are_noted_and_embedded(tmp_path, capsys):
     folder = export_reasonseg(tmp_path / "data", 0, 1)
     (picture,) = folder.glob("*.png")
     Image.open(picture).resize((200, 112)).save(picture)
+    (shapes,) = folder.glob("*.json")
+    shapes.write_text(json.dumps(json.loads(shapes.read_text()) | {"imageWidth": 200}))
     command = ["data", "embed", "--data", str(folder), "--cache", str(tmp_path / "cache"), "--encoder", "shapes"]
     assert main(command) == 0
     told = capsys.readouterr()

@@ -26,6 +26,9 @@ def test_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^dpad-fast (.+)$", PAGE, re.MULTILINE)
     assert commands
-    for command in commands:
+    policy, data = "policy-e", "path/to/reasonseg"  # what the reader puts in the place of capital letters
+    for command in (
+        text.replace("NAME_OR_FOLDER", policy).replace("--data DATA", f"--data {data}") for text in commands
+    ):
         assert cli.main(shlex.split(command)) == 0, command
     assert "not as strict" in capsys.readouterr().out
