@@ -52,7 +52,7 @@ def join(cpu: bool) -> None:
 
 
 def _leave() -> None:
-    """Close the connection: gloo's threads, ended by the interpreter's teardown, would end the process with an abort."""
+    """Close the connection, for gloo's threads would end the process with an abort when the interpreter goes down."""
     import torch.distributed as group
 
     if group.is_available() and group.is_initialized():
