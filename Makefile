@@ -41,8 +41,8 @@ bench-gpu: $(VENV)/.stamp-train-bench
 gpu-day:
 	bench/gpu/day/prepare.sh
 
-# open_clip carries the vocabulary that the captions are cut with.
-bench-reward: $(VENV)/.stamp-train-bench-openclip
+# open_clip carries the vocabulary that the captions are cut with; OpenVINO and ONNX Runtime are contestants.
+bench-reward: $(VENV)/.stamp-train-bench-openclip-runtimes
 	$(BIN)/python -m bench.reward $(ARGS)
 
 # Wildcards in the names of extras: `.stamp-train-dev` stands for `pip install -e ".[train,dev]"`.

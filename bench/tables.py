@@ -93,12 +93,18 @@ _STAGES = ("parse", "geometry", "preprocess", "text", "image", "combine")
 def reward(rows: Rows) -> str:
     """Seconds of a step of 128 completions, and how many times as fast as the ways that users have today."""
     seconds = {row["contestant"]: float(row["p50_s"]) for row in rows}
+    wrong = {row["contestant"]: row["wrong"] for row in rows}
     lines = []
     for name, value in seconds.items():
         ratios = (seconds[way] / value for way in ("one at a time", "hand-written, cold"))
         shown = f"**{name}**" if name.startswith("dpad_fast guarded") else name
-        lines.append((shown, number(str(value)), f"{1000 * value / 128:.1f}", *(f"{ratio:.1f}" for ratio in ratios)))
-    return markdown(("contestant", "s", "ms a completion", "x one at a time", "x hand-written, cold"), 1, lines)
+        guarded = seconds[f"dpad_fast guarded, {'images known' if name.endswith('images known') else 'cold'}"]
+        cells = (*(f"{ratio:.1f}" for ratio in ratios), f"{value / guarded:.1f}", wrong[name])
+        lines.append((shown, number(str(value)), f"{1000 * value / 128:.1f}", *cells))
+    return markdown(("contestant", "s", "ms a completion", *_REWARD), 1, lines)
+
+
+_REWARD = ("x one at a time", "x hand-written, cold", "times guarded's", "decisions wrong")
 
 
 def reward_floor(rows: Rows) -> str:

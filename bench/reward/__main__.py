@@ -4,6 +4,7 @@ One run compares all contestants' outputs first, and times them in turns. More m
 
     python -m bench.reward --equality 20000     # terms, similarities and decisions against the plain ways
     python -m bench.reward --device cuda        # on a GPU: against transformers with the model and the pixels there
+    python -m bench.reward --eight-bits         # what a first look in 8 bits would save and cost
     python -m bench.reward --memory 8192        # peak memory, and cost per completion from 128 to N
 """
 
@@ -33,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=16, help="queries of a step with --device (%(default)s)")
     parser.add_argument("--equality", type=int, metavar="N", help="check N completions instead of timing")
     parser.add_argument("--memory", type=int, metavar="N", help="peak memory and cost up to N completions instead")
+    parser.add_argument("--eight-bits", action="store_true", help="what a first look in 8 bits would cost, instead")
+    parser.add_argument("--no-runtimes", action="store_true", help="leave OpenVINO and ONNX Runtime out")
     parser.add_argument("--seed", type=int, default=0, help="of --equality's completions (%(default)s)")
     args = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -40,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         from bench.reward import checks
 
         return checks.equality(args, console) if args.equality else checks.memory(args, console)
+    if args.eight_bits:
+        from bench.reward import eight_bits
+
+        return eight_bits.study(args, console)
     if args.device:
         from bench.reward import gpu
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dpad_fast as df
+from bench.reward import runtimes
 from bench.reward import work as ways
 from bench.reward.floor import cpu_name, floor_rows, rates
 from bench.reward.report import report, save
@@ -20,6 +21,9 @@ from dpad_fast._native import extension as _extension
 from dpad_fast.clip import EmbeddingCache
 from dpad_fast.rewards.ahead import embed_ahead
 from dpad_fast.types import Sample
+
+SEEN = (ways.WIDTH, ways.HEIGHT)
+"""The size at which the model saw every picture: its own."""
 
 
 class Contestant:
@@ -33,7 +37,7 @@ class Contestant:
     def __call__(self, work: ways.Work) -> df.ScoreBatch:
         """Scores, from solution strings on, as a trainer would."""
         targets = [df.Target.parse(solution, image_size=(ways.WIDTH, ways.HEIGHT)) for solution in work.solutions]
-        batch = self.scorer.score(work.texts, targets, work.pictures)
+        batch = self.scorer.score(work.texts, targets, work.pictures, model_sizes=[SEEN] * len(targets))
         self.stages.append(batch.timings)
         return batch
 
@@ -99,6 +103,38 @@ def compare(contestants: dict[str, Contestant], work: ways.Work, plain: torch.Te
     return good
 
 
+def compare_runtimes(
+    ready: dict[str, runtimes.Towers], processor: Any, work: ways.Work, plain: torch.Tensor, console: Console
+) -> dict[str, int]:
+    """Prints how the other runtimes differ from the plain way; by name, how many decisions each gets wrong."""
+    table = Table(title="other runtimes' outputs, against the plain way in float32")
+    for name in ("contestant", "largest error of S1, S2", "of S1 - S2", "its spread", "decisions that differ"):
+        table.add_column(name, justify="right" if table.columns else "left")
+    wrong = {}
+    for name, towers in ready.items():
+        found = runtimes.Runtime(towers, processor)(work)
+        error, delta = (found - plain).abs().max(), (found.diff(dim=1) - plain.diff(dim=1)).abs().max()
+        wrong[name] = int(((found[:, 0] > found[:, 1]) != (plain[:, 0] > plain[:, 1])).sum())
+        share = f"{wrong[name]} ({wrong[name] / len(plain):.1%})"
+        table.add_row(name, f"{error:.1e}", f"{delta:.1e}", f"{float(plain.diff(dim=1).std()):.1e}", share)
+    console.print(table)
+    return wrong
+
+
+def make_runtimes(args: argparse.Namespace, model: Any, processor: Any, console: Console) -> dict[str, runtimes.Towers]:
+    """Those that run here; prints why the others do not."""
+    if args.no_runtimes:
+        return {}
+    other = ways.make_work([ways.photograph(1000 + i) for i in range(ways.QUERIES)], ways.QUERIES * ways.GROUP, seed=-1)
+    ready = {}
+    for name, towers in runtimes.contestants(model, processor, args.threads, other):
+        if isinstance(towers, str):
+            console.print(f"  {name}: not measured, {towers}")
+        else:
+            ready[name] = towers
+    return ready
+
+
 def race(args: argparse.Namespace, console: Console) -> int:
     """The main table."""
     torch.set_num_threads(args.threads)
@@ -122,23 +158,32 @@ def race(args: argparse.Namespace, console: Console) -> int:
     if not compare(contestants, work, plain, console):
         console.print("[red]outputs differ; nothing is timed")
         return 1
+    ready = make_runtimes(args, model, fast, console)
+    plain_fast = ways.HandWritten(model, fast)(work)  # the same pixels as theirs
+    wrong = compare_runtimes(ready, fast, work, plain_fast, console) if ready else {}
     times: dict[str, list[float]] = {}
-    hand = {"cold": ways.HandWritten(model, fast), "images known": ways.HandWritten(model, fast, remember=True)}
+    hand = {"hand-written, cold": ways.HandWritten(model, fast)}
+    hand["hand-written, images known"] = ways.HandWritten(model, fast, remember=True)
+    for name, towers in ready.items():
+        hand[f"{name}, cold"] = runtimes.Runtime(towers, fast)
+        hand[f"{name}, images known"] = runtimes.Runtime(towers, fast, remember=True)
+    for way in hand.values():
+        if way.remember:
+            way(work)
     for turn in range(args.runs):
         fresh = ways.make_work(unique(work), len(work.texts), seed=1000 + turn)
         scale = len(work.texts) / len(sample.texts)
         part = fresh.part(args.sample)
         rows = {"one at a time": scale * timed(lambda part=part: ways.one_at_a_time(part, model, slow))}
         for name, way in hand.items():
-            rows[f"hand-written, {name}"] = timed(lambda way=way, fresh=fresh: way(fresh))
+            rows[name] = timed(lambda way=way, fresh=fresh: way(fresh))
         for name, contestant in contestants.items():
             contestant.prepare(fresh)
             contestant.stages.clear()
             rows[f"dpad_fast {name}"] = timed(lambda contestant=contestant, fresh=fresh: contestant(fresh))
         for name, seconds in rows.items():
             times.setdefault(name, []).append(seconds)
-    times["hand-written, images known"] = times["hand-written, images known"][1:] or times["hand-written, cold"]
-    report(times, contestants, args, console)
+    report(times, contestants, wrong, args, console)
     floors = floor_rows(made["float32"], work, rates(args.threads))
     table = Table(title="the arithmetic's floor")
     for column in ("products", "GFLOP/s measured", "cold, s", "images known, s"):
@@ -147,5 +192,5 @@ def race(args: argparse.Namespace, console: Console) -> int:
         table.add_row(row["products"], f"{row['gflops']:.0f}", f"{row['cold_s']:.3f}", f"{row['known_s']:.3f}")
     console.print(table)
     if args.out:
-        save(Path(args.out), times, contestants, floors)
+        save(Path(args.out), times, contestants, floors, wrong)
     return 0

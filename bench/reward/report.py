@@ -25,10 +25,26 @@ GOALS = {
 }
 
 
+AHEAD = {"cold": 1.5, "images known": 2.0}
+"""How far "guarded" should be ahead of every other runtime that makes float32's decisions."""
+
+
 def report(
-    times: dict[str, list[float]], contestants: dict[str, Contestant], args: argparse.Namespace, console: Console
+    times: dict[str, list[float]],
+    contestants: dict[str, Contestant],
+    wrong: dict[str, int],
+    args: argparse.Namespace,
+    console: Console,
 ) -> None:
-    """Seconds, ratios and goals; then the stages."""
+    """Seconds, ratios and goals; then the stages.
+
+    Args:
+        times: per contestant the seconds of each turn.
+        contestants: ours, with their stages.
+        wrong: per other runtime the decisions that differ from float32's.
+        args: of the command line.
+        console: where the tables go.
+    """
     middle = {name: statistics.median(values) for name, values in times.items()}
     table = Table(title=f"128 completions, median of {args.runs} (one at a time: {args.sample} of them, scaled)")
     columns = ("contestant", "s", "ms a completion", "x one at a time", "x hand-written", "goal")
@@ -41,6 +57,9 @@ def report(
             f"{'met' if ratios[way] / seconds >= least else 'NOT met'} ({least:g}x {way})"
             for way, least in goal.items()
         )
+        runtime, _, state = name.partition(", ")
+        if runtime in wrong:
+            met = against_runtime(seconds / middle[f"dpad_fast guarded, {state}"], state, wrong[runtime])
         table.add_row(
             name,
             f"{seconds:.3f}",
@@ -58,6 +77,14 @@ def report(
     console.print(stages)
 
 
+def against_runtime(ratio: float, state: str, wrong: int) -> str:
+    """How a row of another runtime stands to our guarded one."""
+    said = f"guarded is {ratio:.1f}x as fast"
+    if wrong:
+        return f"{said}; {wrong} decisions wrong here"
+    return f"{said}: {'met' if ratio >= AHEAD[state] else 'NOT met'} ({AHEAD[state]:g}x)"
+
+
 def matches(name: str, key: str) -> bool:
     """Whether a row is what a goal speaks of: guarded, or float32 where the goal says so."""
     kind = "float32" if key.startswith("float32") else "guarded"
@@ -65,7 +92,11 @@ def matches(name: str, key: str) -> bool:
 
 
 def save(
-    folder: Path, times: dict[str, list[float]], contestants: dict[str, Contestant], floors: list[dict[str, Any]]
+    folder: Path,
+    times: dict[str, list[float]],
+    contestants: dict[str, Contestant],
+    floors: list[dict[str, Any]],
+    wrong: dict[str, int],
 ) -> None:
     """reward.csv, reward-floor.csv, and the stages as a picture."""
     rows = []
@@ -73,7 +104,8 @@ def save(
         mine = contestants.get(name.removeprefix("dpad_fast "))
         seconds = {"p50_s": statistics.median(values), "least_s": min(values), "most_s": max(values)}
         stages = {f"{stage}_ms": "" if mine is None else f"{1000 * mine.stages[-1][stage]:.2f}" for stage in STAGES}
-        rows.append({"contestant": name, **{key: f"{value:.4f}" for key, value in seconds.items()}, **stages})
+        differ = {"wrong": wrong.get(name.partition(", ")[0], "" if mine is None else 0)}
+        rows.append({"contestant": name, **{key: f"{value:.4f}" for key, value in seconds.items()}, **differ, **stages})
     results.write("reward", rows, folder)
     rounded = [{key: v if isinstance(v, str) else f"{v:.4f}" for key, v in row.items()} for row in floors]
     results.write("reward-floor", rounded, folder)

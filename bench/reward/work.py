@@ -82,8 +82,20 @@ def make_work(pictures: list[Image.Image], count: int, seed: int, group: int = G
 
 def make_clip() -> tuple[Any, Any, Any]:
     """CLIP ViT-B/32 with random weights; a processor as `RewardScorer` takes it; and transformers' fast processor."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig()).eval()
+    slow, fast = make_processors()
+    if slow.tokenizer.eos_token_id != model.config.text_config.eos_token_id:
+        raise RuntimeError(f"open_clip's vocabulary ends with {slow.tokenizer.eos_token_id}, not with CLIP's end token")
+    return model, slow, fast
+
+
+def make_processors() -> tuple[Any, Any]:
+    """CLIP's tokenizer, with the image processor that works on Pillow's pixels and with transformers' fast one."""
     from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+    from transformers import CLIPImageProcessor, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     source = SimpleTokenizer()
@@ -91,12 +103,8 @@ def make_clip() -> tuple[Any, Any, Any]:
     vocabulary = {renamed.get(entry, entry): number for entry, number in source.encoder.items()}
     merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig()).eval()
-    if tokenizer.eos_token_id != model.config.text_config.eos_token_id:
-        raise RuntimeError(f"open_clip's vocabulary ends with {tokenizer.eos_token_id}, which is not CLIP's end token")
     slow = SimpleNamespace(tokenizer=tokenizer, image_processor=CLIPImageProcessorPil())
-    return model, slow, SimpleNamespace(tokenizer=tokenizer, image_processor=CLIPImageProcessor())
+    return slow, SimpleNamespace(tokenizer=tokenizer, image_processor=CLIPImageProcessor())
 
 
 def discrete(text: str, solution: str) -> list[float]:
@@ -181,15 +189,23 @@ class HandWritten:
         missing = [place for place in views if place not in self.known]
         with torch.inference_mode():
             if missing:
-                pixels = self.processor.image_processor([views[place] for place in missing], return_tensors="pt")
-                images = unit(self.model.get_image_features(**pixels))
+                images = self.embed_views([views[place] for place in missing])
                 self.known.update(zip(missing, images, strict=True))
             captions = list(dict.fromkeys(caption(text) for text in work.texts))
-            ids = self.processor.tokenizer(captions, padding=True, return_tensors="pt")
-            texts = unit(self.model.get_text_features(**ids))
+            texts = self.embed_captions(captions)
         rows = torch.tensor([captions.index(caption(text)) for text in work.texts])
         sides = [torch.stack([self.known[pair[side]] for pair in places]) for side in (0, 1)]
         return torch.stack([(texts[rows] * side).sum(-1) for side in sides], dim=1)
+
+    def embed_views(self, views: list[Image.Image]) -> torch.Tensor:
+        """float32 [N, D], of unit length."""
+        return unit(self.model.get_image_features(**self.processor.image_processor(views, return_tensors="pt")))
+
+    def embed_captions(self, captions: list[str]) -> torch.Tensor:
+        """float32 [N, D], of unit length."""
+        return unit(
+            self.model.get_text_features(**self.processor.tokenizer(captions, padding=True, return_tensors="pt"))
+        )
 
 
 def unit(output: Any) -> torch.Tensor:
