@@ -1,10 +1,7 @@
 """docs/bring-your-own-data.md prints what it says, and every error of its table is one that the package raises."""
 
-import contextlib
-import io
 import json
 import re
-import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +10,17 @@ from PIL import Image
 
 import dpad_fast as df
 from dpad_fast.data import reasonseg
+from dpad_fast.testing import pages
 from dpad_fast.testing import rewards as shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "bring-your-own-data.md"
 
 
-def promised(code):
-    """Comments that stand alone, those on neighbouring lines joined: what the lines above them print."""
-    found, last = [], None
-    for token in tokenize.generate_tokens(io.StringIO(code).readline):
-        if token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip():
-            text, row = token.string[2:], token.start[0]
-            found[-1:] = [f"{found[-1]} {text}"] if last == row - 1 else [*found[-1:], text]
-            last = row
-    return found
-
-
 def test_every_block_prints_what_its_comments_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    space = {}
-    for block in blocks:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(block, space)  # the page's own text, on purpose
-        assert printed.getvalue().splitlines() == promised(block)
-    assert sum(len(promised(block)) for block in blocks) >= 20
+    ran = pages.run_python(PAGE.read_text(encoding="utf-8"), joined=True)
+    assert [block.printed for block in ran] == [block.promised for block in ran]
+    assert sum(len(block.promised) for block in ran) >= 20
 
 
 def rows():

@@ -1,7 +1,6 @@
 """docs/data-prepare.md: its commands run, on the sample data where that is beside the checkout."""
 
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from dpad_fast import cli
 from dpad_fast.data import shapes
+from dpad_fast.testing import pages
 
 PAGE = Path(__file__).parents[1] / "docs" / "data-prepare.md"
 MINI = Path(__file__).parents[2] / "shared" / "data" / "reasonseg-mini"
@@ -24,7 +24,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
             box = (np.array(sample.target.box) * 1000 / 112).round().tolist()
             file.write(json.dumps({"id": sample.id, "completion": json.dumps({"bbox_2d": box})}) + "\n")
     said = []
-    for block in re.findall(r"```\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+    for block in pages.blocks(PAGE.read_text(encoding="utf-8")):
         for line in block.splitlines():
             program, *arguments = shlex.split(line)
             assert program == "dpad-fast"

@@ -17,7 +17,7 @@ LAYERS = (
     # `Target.from_row` and `images_from` read rows with coco_mask and what else begins with "_" here.
     (
         *("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal", "row_errors"),
-        *("timer", "lock"),
+        *("timer", "lock", "workers", "cached"),
         *("coco_mask", "_coco_runs", "_mask_geometry", "_row_columns", "_row_values", "_row_target", "row_images"),
     ),
     ("kernels", "reference"),

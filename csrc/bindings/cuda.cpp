@@ -23,8 +23,8 @@ using StreamArgs = std::tuple<int, Address>;  // device, cudaStream_t
 
 DpadStream stream(const StreamArgs& args) { return {std::get<0>(args), at<void>(std::get<1>(args))}; }
 
-// `rule` must outlive the result. Vertices are not checked, as that would mean to wait for the GPU: an object with a
-// bad one is drawn as empty.
+// `rule` must outlive the result. Vertices are not checked here, because that would wait for the GPU. The kernel draws
+// an object with a bad vertex as empty.
 DpadPolygons polygons(const PolygonArgs& args, const std::string& rule) {
   const auto [vertices, vertex_count, rings, ring_count, objects, n] = args;
   return {at<const double>(vertices),

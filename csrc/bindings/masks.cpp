@@ -44,8 +44,8 @@ bool dense_pair_counts(Address a, Address b, Address ignore, int64_t ignore_step
   });
 }
 
-// Counts [n, m] of dense masks a [n, height, width] and b [m, height, width]; packed_b is memory of the caller's for b
-// as bits.
+// Counts [n, m] of dense masks a [n, height, width] and b [m, height, width]. b is packed into packed_b, memory of the
+// caller's.
 bool dense_matrix_counts(Address a, int64_t n, Address b, const PackedArgs& packed_b, int64_t height, int64_t width,
                          int threads, Address intersection, Address uni) {
   const auto& [words, area, box, m] = packed_b;

@@ -58,7 +58,7 @@ bool copy_as(const py::array& array, std::vector<double>& out) {
   return true;
 }
 
-// Arrays [n, 2] of the usual types, as they lie: NumPy's conversion costs more than drawing a small polygon.
+// Copies arrays [n, 2] of the usual types without NumPy, whose conversion costs more than drawing a small polygon.
 bool add_array(Polygons& out, py::handle ring) {
   if (!py::isinstance<py::array>(ring)) return false;
   const auto array = py::reinterpret_borrow<py::array>(ring);
@@ -121,7 +121,7 @@ PolygonArgs args(const Polygons& polygons) {
           address_of(polygons.object_starts), count(polygons)};
 }
 
-// The vectors' own memory, for as long as one of the arrays lives.
+// Arrays over the vectors' own memory, which lives as long as one of them.
 py::tuple arrays(const py::object& self) {
   const auto& polygons = self.cast<const Polygons&>();
   const auto shared = [&](const std::vector<int64_t>& values) {

@@ -33,7 +33,7 @@ int64_t side(py::handle size, int i, const dpad::ItemName& name) {
   const py::object item = py::reinterpret_borrow<py::sequence>(size)[static_cast<size_t>(i)];
   long long value = -1;
   if (PyLong_Check(item.ptr()) || PyIndex_Check(item.ptr())) value = PyLong_AsLongLong(item.ptr());
-  // JSON's 480.0.
+  // A whole float such as 480.0, as JSON may hold it.
   const double real = PyFloat_Check(item.ptr()) ? PyFloat_AS_DOUBLE(item.ptr()) : -1;
   if (real >= 0 && real < 1e15 && real == std::floor(real)) value = static_cast<long long>(real);
   if (PyErr_Occurred()) PyErr_Clear();
@@ -43,7 +43,7 @@ int64_t side(py::handle size, int i, const dpad::ItemName& name) {
   return value;
 }
 
-// An item of a dictionary by a name that is made once, for as long as the process lives.
+// The item of a dictionary, or null. `key` is made once and lives as long as the process.
 PyObject* lookup(py::handle item, PyObject* key) {
   return PyDict_Check(item.ptr()) ? PyDict_GetItem(item.ptr(), key) : nullptr;
 }
@@ -121,7 +121,7 @@ dpad::Rle decode(const Source& source, const dpad::ItemName& name) {
   return dpad::rle_from_counts(name, source.numbers.data(), source.numbers.size(), source.height, source.width);
 }
 
-// Decodes each source and hands it to use(i, rle), in parallel; the first bad one is reported.
+// Decodes each source and calls use(i, rle), in parallel. Throws for the first bad source.
 template <typename Use>
 void for_rles(const std::vector<Source>& sources, const std::string& name, int threads, Use&& use) {
   std::mutex guard;

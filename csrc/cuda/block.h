@@ -79,7 +79,7 @@ DPAD_HD T clamped(T value, T low, T high) {
   return minimum(maximum(value, low), high);
 }
 
-// 16 bytes that move as one where their address allows it.
+// 16 bytes that are loaded and stored at once where their address allows it.
 struct alignas(16) WordPair {
   uint64_t low, high;
 };

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-// The test library of tests/csrc shows these names, the extension keeps them to itself.
+// The test library of tests/csrc exports these names; the extension does not.
 #ifdef DPAD_CUDA_EXPORT
 #define DPAD_CUDA_API extern "C" __attribute__((visibility("default")))
 #else

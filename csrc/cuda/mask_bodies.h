@@ -49,8 +49,8 @@ DPAD_HD uint64_t bytes_of_bits(uint32_t bits) {
   return ((spread + 0x7f7f7f7f7f7f7f7fu) >> 7) & 0x0101010101010101u;
 }
 
-// `count` (at most 16) bits of masks of `width` pixels a row, from pixel x of a row on and into the rows below it.
-// A row takes `pitch` words of 32 bits.
+// `count` bits (at most 16) from pixel x of a row on, which go on in the rows below. A row has `width` pixels in
+// `pitch` words of 32 bits.
 DPAD_HD uint32_t gather_bits(const uint32_t* words, int pitch, int width, int64_t row, int x, int count) {
   uint32_t bits = 0;
   for (int filled = 0; filled < count; ++row) {
@@ -80,7 +80,7 @@ struct PackArgs {
   int64_t n, height, width;
 };
 
-// A thread turns 16 bytes into 16 bits, four times; the block's bits leave as pairs of words.
+// A thread turns 16 bytes into 16 bits, four times. Then the block's bits are stored as pairs of words.
 struct PackBody {
   using Args = PackArgs;
   static constexpr int kThreads = 256, kBlocks = 4, kTurns = 4, kParts = kThreads * kTurns;
@@ -163,7 +163,7 @@ struct UnpackBody {
 
 // --- areas and boxes ---
 
-// Pixels, and the least and one past the largest x and y of them.
+// The number of set pixels, their smallest x and y, and one past their largest.
 struct Extent {
   int32_t area = 0, x1 = INT32_MAX, y1 = INT32_MAX, x2 = 0, y2 = 0;
 

@@ -17,8 +17,8 @@ struct MatrixArgs {
 };
 
 // A tile is 64 masks of a and 16 of b, 32 words at a time in shared memory; a thread owns 2 x 2 pairs. The lanes of a
-// warp read neighbouring masks of a and the same two of b; an odd pitch keeps the transposed writes off each other's
-// banks. With 16 truths or fewer, every mask is read once per tile of the other side.
+// warp read neighbouring masks of a and the same two of b. An odd pitch puts the transposed writes into different
+// banks. With 16 masks of b or fewer, every mask of a is read once.
 template <Ignoring kIgnoring>
 struct MatrixBody {
   using Args = MatrixArgs;
@@ -29,7 +29,7 @@ struct MatrixBody {
   };
 
   DPAD_HD static int64_t tiles(const Args& a) { return ceil_div(a.n, kRows) * ceil_div(a.m, kColumns); }
-  // Enough parts for about four blocks on each of an H100's multiprocessors, and not less than a stage for each.
+  // Enough parts for about four blocks on each of an H100's 132 multiprocessors, each part of kWords words or more.
   DPAD_HD static int64_t splits(const Args& a) {
     const int64_t max_parts = maximum<int64_t>(ceil_div(a.size, kWords), 1);
     return clamped<int64_t>(528 / maximum<int64_t>(tiles(a), 1), 1, max_parts);
@@ -40,7 +40,7 @@ struct MatrixBody {
     return {pair.low & ~hidden.low, pair.high & ~hidden.high};
   }
 
-  // Stage words first..first + kWords of a tile's masks; masks past the last are 0.
+  // Copies words first..first + kWords of a tile's masks to shared memory; masks past the last are 0.
   DPAD_HD static void stage(const Args& args, Shared& shared, int64_t row, int64_t column, int64_t first, int thread) {
     const int64_t left = minimum<int64_t>(args.size - first, kWords);
     const auto read = [&](const uint64_t* masks, int64_t mask, int64_t count, int i) {

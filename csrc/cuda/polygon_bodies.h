@@ -1,5 +1,5 @@
-// Bodies of the polygon kernels. A block draws a band of rows of one object in shared memory, and writes it out as
-// words, as bytes, or only counts it against a mask: nothing is written twice and nothing is read back.
+// Bodies of the polygon kernels. A block draws a band of rows of one object in shared memory. Then it writes the band
+// as words or as bytes, or counts it against a mask. Global memory is written once and not read back.
 #pragma once
 
 #include "cuda/mask_bodies.h"
@@ -23,7 +23,7 @@ constexpr int kDrawThreads = 128;
 constexpr int kManyVertices = 256;
 constexpr double kFarthest = 1e7;
 
-// Rows of a band: as many as fit, and then evenly spread.
+// Rows of a band: as many as fit, then evened out over the bands.
 DPAD_HD int64_t band_rows(int64_t height, int64_t width) {
   const int64_t fit = clamped<int64_t>(kBandWords / maximum<int64_t>(2 * words_in(width), 1), 1, kBandRows);
   const int64_t bands = maximum<int64_t>(ceil_div(height, fit), 1);
@@ -36,7 +36,7 @@ struct BandShared {
   int bad;
 };
 
-// Draws rows of one object; afterwards the bits are in shared.sets, those past the width 0.
+// Draws a band of rows of one object. Its bits end in shared.sets; those past the width are 0.
 template <Rule kRule>
 struct BandDrawer {
   static constexpr int kThreads = kDrawThreads;
@@ -92,7 +92,7 @@ struct BandDrawer {
     return clamped<int64_t>(polygons.ring_starts[ring], 0, polygons.vertex_count);
   }
 
-  // Ring by ring, so that whatever the starts are, nothing is marked that was not looked at.
+  // Ring by ring as `mark` goes, so that no vertex is marked unchecked, whatever the starts are.
   DPAD_HD bool has_bad_vertex(int thread) const {
     bool bad = false;
     for (int64_t ring = first_ring; ring < last_ring; ++ring) {

@@ -1,6 +1,6 @@
-// The marks of one edge of a polygon in a band of rows, by each rule of dpad_fast.ops.rasterize_polygons, in closed
-// form: any lane can take any crossing. csrc/core/masks/polygon_marks.cpp steps along the edges instead, and names the
-// rules' sources; tests/csrc compares the two pixel by pixel.
+// The marks of one edge of a polygon in a band of rows, by each rule of dpad_fast.ops.rasterize_polygons. They are in
+// closed form, so that any lane can compute any crossing. csrc/core/masks/polygon_marks.cpp steps along the edges
+// instead, and names the rules' sources. tests/csrc compares the two pixel by pixel.
 #pragma once
 
 #include <cmath>
@@ -9,8 +9,8 @@
 
 namespace dpad::gpu {
 
-// Rows top..bottom of a mask as bits, `pitch` words of 32 bits a row. A toggle flips its pixel and all after it, below
-// (coco) or right of it; what is set in `sets` is set whatever the toggles say.
+// Rows top..bottom of a mask as bits, `pitch` words of 32 bits a row. A toggle flips its pixel and all later ones,
+// below (coco) or right of it. A pixel in `sets` is set whatever the toggles say.
 struct Band {
   uint32_t *toggles, *sets;
   int32_t pitch, width, top, bottom;
@@ -42,7 +42,7 @@ DPAD_HD void swap(T& a, T& b) {
   a = b, b = c;
 }
 
-// A whole number from one that may be far outside of low..high.
+// A whole number within low..high from a value that may lie far outside of it.
 DPAD_HD int32_t clamped_floor(double value, int32_t low, int32_t high) {
   if (!(value > static_cast<double>(low))) return low;
   return value < static_cast<double>(high) ? static_cast<int32_t>(value) : high;
@@ -50,8 +50,8 @@ DPAD_HD int32_t clamped_floor(double value, int32_t low, int32_t high) {
 
 // --- coco ---
 
-// Rows in which an edge crosses the middle of pixel column k, which is between columns 5 k + 2 and 5 k + 3 of the grid
-// that is five times finer. Points are in the order of the longer axis.
+// The row in which an edge crosses the middle of pixel column k: between columns 5 k + 2 and 5 k + 3 of a grid that is
+// five times finer. Points are in the order of the longer axis.
 struct CocoFlat {
   int32_t x;
   double y, slope;
@@ -60,7 +60,7 @@ struct CocoFlat {
       : x(a.x), y(static_cast<double>(a.y)), slope(static_cast<double>(b.y - a.y) / static_cast<double>(b.x - a.x)) {}
 
   DPAD_HD int32_t row(int32_t k) const {
-    const int32_t t = 5 * k + 2 - x + (slope < 0);  // of the two points, the upper one
+    const int32_t t = 5 * k + 2 - x + (slope < 0);  // the upper one of the two points
     const int32_t v = static_cast<int32_t>(y + slope * static_cast<double>(t) + .5);
     return (maximum(v, 0) + 2) / 5;
   }
@@ -78,7 +78,7 @@ struct CocoSteep {
 
   DPAD_HD int32_t row(int32_t k) const {
     const double edge = static_cast<double>(5 * k + 3);
-    // The first step whose rounded column lies beyond the crossing; the guess is off by one at most.
+    // t becomes the first step whose rounded column lies beyond the crossing. The first guess is off by one at most.
     const auto beyond = [&](int32_t t) { return (x + slope * static_cast<double>(t) + .5 >= edge) == right; };
     int32_t t = static_cast<int32_t>((edge - .5 - x) * inverse);
     while (t > 1 && beyond(t - 1)) --t;
@@ -87,7 +87,7 @@ struct CocoSteep {
   }
 };
 
-// A crossing above the band toggles the whole column of it.
+// A crossing above the band toggles its whole column of the band.
 template <typename Edge>
 DPAD_HD void flip_columns(const Band& band, const Edge& edge, int32_t first, int32_t last, const Lanes& lanes) {
   for (int32_t k = first + lanes.own; k <= last; k += lanes.count) {
@@ -163,15 +163,15 @@ DPAD_HD bool clip(Point& a, Point& b, int64_t width, int64_t height) {
   return true;
 }
 
-// Bresenham from left to right: after i steps the other coordinate has moved by i * low / high, rounded half down.
-// Within an image, so that the products of two sides fit 32 bits.
+// Bresenham from left to right: after i steps along the longer side `high`, the other coordinate has moved by
+// i * low / high, rounded half down. Both points lie in the image, so products of two sides fit 32 bits.
 DPAD_HD uint32_t moved(uint32_t i, uint32_t low, uint32_t high) {
   if (high == 0) return 0;
   const uint32_t quotient = i * low / high, remainder = i * low - quotient * high;
   return quotient + (remainder > high / 2);
 }
 
-// The first step after which it has moved by `by` or more, for 0 < by <= low.
+// The first i for which moved(i, low, high) is `by` or more, for 0 < by <= low.
 DPAD_HD uint32_t step_of(uint32_t by, uint32_t low, uint32_t high) {
   const uint32_t far = high * by - (high - 1) / 2;
   return far / low + (far % low != 0);

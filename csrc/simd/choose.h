@@ -18,8 +18,8 @@ const char* simd_level_name(SimdLevel level);
 // known ones.
 SimdLevel simd_level_named(const char* what, const std::string& name);
 
-// The highest level that the environment variable DPAD_FAST_SIMD allows: all where it is not set or empty. Read once.
-// Throws as simd_level_named does, at every call.
+// The highest level that the environment variable DPAD_FAST_SIMD allows; every level where it is not set or empty. It
+// is read once. Where its value is no level, each call throws as simd_level_named does.
 SimdLevel allowed_simd_level();
 
 // A table, and whether a processor runs it. A table says in `level` which one it is.
@@ -31,8 +31,8 @@ struct Candidate {
 
 inline bool runs_anywhere(const CpuFeatures&) { return true; }
 
-// The first candidate that this processor runs and whose level is allowed, and at most `limit`. They are sorted, the
-// best first, and the last one is plain C++.
+// The first candidate that this processor runs, and whose level is allowed and at most `limit`. Candidates are sorted
+// from the best to plain C++.
 template <typename Table, size_t kCount>
 const Table& choose(const Candidate<Table> (&candidates)[kCount], SimdLevel limit = SimdLevel::amx) {
   const SimdLevel allowed = allowed_simd_level();

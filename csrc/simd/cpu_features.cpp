@@ -55,7 +55,8 @@ bool claim_amx() {
     if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
     constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
     if ((edx & kTile) == 0 || (edx & kInt8) == 0) return false;
-    // Linux gives tiles only to a process that asks, and threads and children inherit them; kernels before 5.16 say no.
+    // Linux lets only a process that asks use tiles. Its threads and forked children inherit the permission. Kernels
+    // before 5.16 refuse.
     constexpr long kRequestPermission = 0x1023, kTileData = 18;
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   }();

@@ -6,7 +6,7 @@ namespace dpad {
 // All false where the processor is no x86-64.
 struct CpuFeatures {
   bool popcnt = false, bmi2 = false, avx2 = false, fma = false, f16c = false;
-  bool avx512 = false;  // F, BW and VL, which no processor with the others lacks
+  bool avx512 = false;  // F, BW and VL, all three
   bool avx512dq = false, avx512vnni = false, avx512vpopcntdq = false, avx512vbmi = false, avx512vbmi2 = false;
 };
 

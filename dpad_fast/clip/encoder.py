@@ -6,11 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import torch
 
+from dpad_fast.cached import cached_property
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.inputs import input_stream, make_inputs

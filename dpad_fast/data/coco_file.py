@@ -57,7 +57,7 @@ class Annotation:
 
 
 @dataclass(slots=True, eq=False)
-class Picture:
+class ImageEntry:
     """One entry of `images`; `path` once it was found."""
 
     id: Id
@@ -92,7 +92,7 @@ class CocoFile:
         if not isinstance(content, dict):
             raise ValueError(f"{file}: expected an object with images and annotations, got {type(content).__name__}")
         pictures, annotations = (_list_of(content, name, file) for name in ("images", "annotations"))
-        self.pictures: dict[Id, Picture] = {}
+        self.pictures: dict[Id, ImageEntry] = {}
         self.annotations: dict[Id, Annotation] = {}
         for i, entry in enumerate(pictures):
             attempt(on_error, self._add_picture, entry, f"{file}: images[{i}]")
@@ -107,7 +107,7 @@ class CocoFile:
             raise ValueError(f"{where}: file_name must be the name of a file, got {short(name)}")
         if number in self.pictures:
             raise ValueError(f"{where}: its id is that of another picture")
-        self.pictures[number] = Picture(
+        self.pictures[number] = ImageEntry(
             number, name, _size(entry, where), where, entry.get("split"), entry.get("caption")
         )
 

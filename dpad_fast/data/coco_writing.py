@@ -11,7 +11,7 @@ import numpy as np
 
 from dpad_fast import coco_mask
 from dpad_fast.data.coco_file import POINTS_KEY, around
-from dpad_fast.data.picture_files import PictureStore
+from dpad_fast.data.picture_files import PictureWriter
 from dpad_fast.types import BoolMask, Box, Sample, Size, Target
 
 
@@ -27,7 +27,7 @@ class CocoWriter:
     """
 
     def __init__(self, folder: Path, images: str | os.PathLike[str] | None) -> None:
-        self._store = PictureStore(folder, images)
+        self._store = PictureWriter(folder, images)
         self._pictures: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 

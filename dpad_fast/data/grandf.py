@@ -28,7 +28,7 @@ from dpad_fast.data.coco_file import (
     points_of,
 )
 from dpad_fast.data.coco_writing import mask_to_write, rle_of, xywh
-from dpad_fast.data.picture_files import PictureFolder, PictureStore
+from dpad_fast.data.picture_files import PictureFolder, PictureWriter
 from dpad_fast.data.segmentations import mask_of, read_json, union_of
 from dpad_fast.types import BoolMask, Box, Sample, Size, Target
 
@@ -109,7 +109,7 @@ def write(
         ValueError: a sample without mask and polygons, or with a picture that cannot be opened; names the sample.
     """
     file = Path(path)
-    store = PictureStore(file.parent / "images", images)
+    store = PictureWriter(file.parent / "images", images)
     rows: list[dict[str, Any]] = []
     last: Any = None
     for sample in samples:

@@ -84,7 +84,7 @@ class PictureFolder:
             return upright_size(image)
 
 
-class PictureStore:
+class PictureWriter:
     """Gives the pictures of samples names that an annotation file can use.
 
     Args:
@@ -170,13 +170,13 @@ def copy_as(image: ImageLike, folder: Path, stem: str, suffixes: Sequence[str], 
         ValueError: the picture cannot be opened.
     """
     if isinstance(image, str | os.PathLike) and (suffix := os.path.splitext(os.fspath(image))[1].lower()) in suffixes:
-        size = PictureStore._size(image, where)
+        size = PictureWriter._size(image, where)
         copy = folder / f"{stem}{suffix}"
         if not (copy.exists() and copy.samefile(image)):
             shutil.copyfile(image, copy)
         return copy.name, size
     _save(image, folder / f"{stem}.png", where)
-    return f"{stem}.png", PictureStore._size(folder / f"{stem}.png", where)
+    return f"{stem}.png", PictureWriter._size(folder / f"{stem}.png", where)
 
 
 def _pixels(image: Any, where: str) -> Any:

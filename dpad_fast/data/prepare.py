@@ -10,14 +10,10 @@ import contextlib
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ from dpad_fast.data.resize import Sizing
 from dpad_fast.data.shards import BadRow, Notes, PackedSample, pack, read_notes, write_shard
 from dpad_fast.lock import only_one
 from dpad_fast.types import Sample
+from dpad_fast.workers import worker_pool
 
 SHARD_ROWS = 256
 MOST_WORKERS = 256
@@ -243,14 +240,14 @@ def _make(
     notes: dict[int, Notes] = {}
     running: dict[Future[Notes], tuple[int, int]] = {}
     kept = done = 0
-    with _Pool(workers) as pool, _told_in_a_line():
+    with _shard_makers(workers) as begin:
         for index, samples in enumerate(stream.shards(shard_rows)):
             found = _existing(folder, index)
             if found is not None:
                 notes[index], kept, done = found, kept + 1, done + len(samples)
             else:
                 packed = [pack(row, sample) for row, sample in samples]
-                running[pool.submit(folder / _hidden(index), packed, sizing)] = index, len(samples)
+                running[begin(folder / _hidden(index), packed, sizing)] = index, len(samples)
             done += _collect(running, notes, workers)
             progress(done)
         while running:
@@ -271,55 +268,23 @@ def _collect(running: dict[Future[Notes], tuple[int, int]], notes: dict[int, Not
 
 
 @contextlib.contextmanager
-def _told_in_a_line() -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool:
-        raise OSError(
-            "a worker process was ended from outside (out of memory?); run the same command again, with fewer workers"
-        ) from None
+def _shard_makers(workers: int) -> Iterator[Callable[[Path, list[PackedSample], Sizing], Future[Notes]]]:
+    """Yields the function that begins a shard in one of `workers` processes; with 1 it makes the shard here."""
+    if workers == 1:
+        yield _make_here
+        return
+    with worker_pool(workers) as pool:
+
+        def begin(path: Path, packed: list[PackedSample], sizing: Sizing) -> Future[Notes]:
+            return pool.submit(write_shard, path, packed, sizing)
+
+        yield begin
 
 
-class _Pool:
-    """Spawned processes (a fork of one with threads may hang), or none of them; gone with their parent."""
-
-    def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(workers, context, initializer=_settle) if workers > 1 else None
-        self._before: set[Any] = set()
-
-    def __enter__(self) -> _Pool:
-        self._before = set(multiprocessing.active_children())
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._executor is None:
-            return
-        if kind is not None:  # what they are at would be thrown away
-            for child in set(multiprocessing.active_children()) - self._before:
-                child.terminate()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def submit(self, path: Path, packed: list[PackedSample], sizing: Sizing) -> Future[Notes]:
-        """Begins a shard; without processes, makes it."""
-        if self._executor is not None:
-            return self._executor.submit(write_shard, path, packed, sizing)
-        future: Future[Notes] = Future()
-        future.set_result(write_shard(path, packed, sizing))
-        return future
-
-
-def _settle() -> None:
-    """In a worker: Ctrl-C is the parent's to answer, and a parent that is killed takes its workers along."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+def _make_here(path: Path, packed: list[PackedSample], sizing: Sizing) -> Future[Notes]:
+    future: Future[Notes] = Future()
+    future.set_result(write_shard(path, packed, sizing))
+    return future
 
 
 def _hidden(index: int) -> str:

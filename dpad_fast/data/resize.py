@@ -72,7 +72,7 @@ class Sizing:
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredPicture:
     """A picture as a data set holds it.
 
     Attributes:
@@ -88,7 +88,7 @@ class Stored:
     after: Size
 
 
-def store_picture(source: ImageLike, sizing: Sizing, name: str) -> Stored:
+def store_picture(source: ImageLike, sizing: Sizing, name: str) -> StoredPicture:
     """Decodes a picture, resizes it (bilinear) and encodes it as PNG, which loses nothing.
 
     A JPEG, PNG or WebP of the right size that no EXIF tag turns is stored as its own bytes.
@@ -115,14 +115,14 @@ def store_picture(source: ImageLike, sizing: Sizing, name: str) -> Stored:
             turned = upright(image) is not image
         kept = _KEPT.get(image.format or "")
         if raw is not None and kept and not turned and sizing.of(size) == size:
-            return Stored(raw, stem + kept, size, size)
+            return StoredPicture(raw, stem + kept, size, size)
     pixels = as_pixels(image, called).cpu().numpy()
     large = Image.fromarray(np.ascontiguousarray(pixels))
     after = sizing.of(large.size)
     small = large if after == large.size else large.resize(after, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     small.save(buffer, format="PNG")
-    return Stored(buffer.getvalue(), stem + ".png", large.size, after)
+    return StoredPicture(buffer.getvalue(), stem + ".png", large.size, after)
 
 
 def raw_picture(source: Any, name: str) -> tuple[bytes | None, str | None]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dpad_fast import coco_mask, files
-from dpad_fast.data.resize import Sizing, Stored, resize_target, store_picture
+from dpad_fast.data.resize import Sizing, StoredPicture, resize_target, store_picture
 from dpad_fast.types import BoolMask, Box, Point, Sample, Size, Target
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _rows(packed: Iterable[PackedSample], sizing: Sizing, bad: list[BadRow]) -> Iterator[dict[str, Any]]:
-    last: tuple[Any, Stored] | None = None
+    last: tuple[Any, StoredPicture] | None = None
     for item in packed:
         try:
             source = item.sample.image
@@ -177,7 +177,7 @@ def _place(sample: Sample) -> str:
     return f"{sample.id} ({sample.image})" if isinstance(sample.image, str) and len(sample.image) < 500 else sample.id
 
 
-def _row(sample: Sample, stored: Stored) -> dict[str, Any]:
+def _row(sample: Sample, stored: StoredPicture) -> dict[str, Any]:
     target = resize_target(sample.target, stored.before, stored.after)
     if not sample.query.strip():
         raise ValueError("the query is empty")

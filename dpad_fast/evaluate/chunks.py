@@ -7,17 +7,16 @@ whatever the number of processes, so the result has the same bytes.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from dpad_fast.evaluate.ruler import Item, Ruler, Settings
+from dpad_fast.workers import worker_pool
 
 CHUNK = 32  # predictions; masks of so many are in memory at once, per process
 _ruler: Ruler | None = None
@@ -66,6 +65,7 @@ def measure_into(
 
     Raises:
         ValueError: as `Ruler.measure`.
+        OSError: a process was ended from outside.
     """
     rest = islice(chunks, written, None)
     if workers == 1:
@@ -73,10 +73,7 @@ def measure_into(
         for chunk in rest:
             _write(side, ruler.measure(chunk))
         return
-    # Spawned, because torch's threads do not run in forked children.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(settings,))
-    try:
+    with worker_pool(workers, _start, settings) as pool:
         waiting: deque[Future[list[dict[str, Any]]]] = deque()
         for chunk in rest:
             waiting.append(pool.submit(_measure, chunk))
@@ -84,25 +81,14 @@ def measure_into(
                 _write(side, waiting.popleft().result())
         while waiting:
             _write(side, waiting.popleft().result())
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _start(settings: Settings) -> None:
     global _ruler
     import torch
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _ruler = Ruler(settings)
-
-
-def _end_with_parent() -> None:
-    """Workers wait for work on a pipe that they hold open themselves, so that they would outlive a killed parent."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _measure(chunk: list[Item]) -> list[dict[str, Any]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dpad_fast.cached import cached_property
 from dpad_fast.evaluate import mask_files, readers
 from dpad_fast.evaluate.protocols import PROTOCOLS, Areas, areas, judge
 from dpad_fast.evaluate.readers import Reading, released

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from dpad_fast.types import ScoreBatch
 
-Prepared = TypeVar("Prepared")
+FirstResult = TypeVar("FirstResult")
 
 
 class PendingScore:
@@ -47,7 +47,7 @@ class Background:
         self._process = 0
         self._stages: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
 
-    def submit(self, prepare: Callable[[], Prepared], finish: Callable[[Prepared], ScoreBatch]) -> PendingScore:
+    def submit(self, prepare: Callable[[], FirstResult], finish: Callable[[FirstResult], ScoreBatch]) -> PendingScore:
         """Queues one job; a job that fails in its first stage never gets to the second."""
         if self._stages is None or self._process != os.getpid():  # threads do not survive a fork
             self._stages = (ThreadPoolExecutor(1, "dpad-parse"), ThreadPoolExecutor(1, "dpad-encode"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Hashable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 
 from dpad_fast import hub
+from dpad_fast.cached import cached_property
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.images import Picture, find_pictures
 from dpad_fast.clip.load import find_device

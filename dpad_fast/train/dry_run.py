@@ -59,10 +59,10 @@ class StageReport:
         return f"{self.name:<13}{self.seconds:6.2f} s  {shown}"
 
 
-Tell = Callable[[StageReport], None]
+TellStage = Callable[[StageReport], None]
 
 
-def dry_run(config: TrainConfig, tell: Tell | None = None, made_up: Size | None = None) -> dict[str, Any]:
+def dry_run(config: TrainConfig, tell: TellStage | None = None, made_up: Size | None = None) -> dict[str, Any]:
     """Go through one step of a run with a tiny random policy of the same class.
 
     Args:

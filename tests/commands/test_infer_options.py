@@ -1,7 +1,5 @@
 """Every option of `infer`, the commands of its page, and what it refuses."""
 
-import contextlib
-import io
 import json
 import re
 import shlex
@@ -14,6 +12,7 @@ from PIL import Image
 import dpad_fast as df
 from dpad_fast import cli
 from dpad_fast.data import shapes
+from dpad_fast.testing import pages
 from dpad_fast.testing.segmenters import write_small_sam2
 from dpad_fast.train.config import from_dict
 from dpad_fast.train.tiny_policy import write_tiny_policy
@@ -204,9 +203,7 @@ def test_the_pages_commands_run(run, here):
     for name in ("kitchen.jpg", "garden.jpg"):
         Image.new("RGB", (120, 90), (80, 90, 30)).save(name)
     page = (DOCS / "infer.md").read_text(encoding="utf-8")
-    commands = [
-        line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.strip().splitlines()
-    ]
+    commands = [line for block in pages.blocks(page, "bash") for line in block.splitlines()]
     assert len(commands) == 4
     said = run(*shlex.split(commands[0])[1:])
     assert re.findall(r"```\n(scene-0.*?)```", page, re.DOTALL)[0] in said
@@ -218,9 +215,6 @@ def test_the_pages_commands_run(run, here):
 
 @pytest.mark.parametrize("page", ["infer.md", "segmenters.md"])
 def test_the_pages_python_prints_what_it_says(page):
-    space = {}
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(block, space)  # the page's own text, on purpose
-        assert printed.getvalue().splitlines() == [line[2:] for line in block.splitlines() if line.startswith("# ")]
+    ran = pages.run_python((DOCS / page).read_text(encoding="utf-8"))
+    assert ran
+    assert [block.printed for block in ran] == [block.promised for block in ran]

@@ -26,8 +26,8 @@ namespace {
 
 constexpr size_t kPage = size_t{2} << 20;
 constexpr size_t kMaxKept = size_t{4} << 30;
-// Kept bytes that are not marked as free: marking interrupts every processor that runs a thread of this process, once
-// for each page.
+// So many kept bytes are not marked as free. Marking a page interrupts every processor that runs a thread of this
+// process.
 constexpr size_t kUnmarked = size_t{256} << 20;
 
 size_t whole_pages(size_t bytes) {
@@ -37,7 +37,7 @@ size_t whole_pages(size_t bytes) {
 
 #if defined(DPAD_PAGES)
 
-// Null where there is no memory.
+// Returns null where there is no memory.
 uint8_t* map(size_t bytes) {
   const size_t more = bytes + kPage;
   void* const got = mmap(nullptr, more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -78,7 +78,7 @@ void unmap(const OutputBlock& block) { ::operator delete(block.data, std::align_
 void mark_as_free(const OutputBlock&) {}
 size_t physical_memory() {
   return 0;
-}  // without MADV_FREE kept memory would be lost to others: keep none unless asked to
+}  // without MADV_FREE other processes could not get kept memory back: keep none unless asked to
 
 #endif
 
@@ -101,8 +101,8 @@ class OutputPool {
       const std::lock_guard<std::mutex> guard(lock_);
       const auto end = idle_.end();
       auto best = end;
-      // More than twice as large is not lent: a small result that lives long would hold it all. Of equals the one that
-      // was given back last, which the caches may still hold.
+      // A block more than twice as large is not taken, because a small result that lives long would hold all of it. Of
+      // blocks of equal size the one that came back last is taken, which may still be in the caches.
       for (auto it = idle_.begin(); it != end; ++it)
         if (it->bytes >= bytes && it->bytes / 2 <= bytes && (best == end || it->bytes <= best->bytes)) best = it;
       if (best != end) {
@@ -168,7 +168,7 @@ class OutputPool {
     return {kept_, limit_};
   }
 
-  // No other thread may hold the lock during a fork: in the child it would stay locked for ever.
+  // A fork waits for the lock: if another thread held it, it would stay locked in the child for ever.
   void before_fork() { lock_.lock(); }
   void after_fork() { lock_.unlock(); }
   void in_the_child() {

@@ -49,7 +49,7 @@ struct ParallelLoop {
 
 class ThreadPool {
  public:
-  // False where another caller has the pool: then nothing was done.
+  // Returns false, with nothing done, where another caller has the pool.
   bool run(ParallelLoop& loop, int helpers) {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     start_threads(helpers);

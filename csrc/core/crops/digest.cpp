@@ -18,9 +18,9 @@ uint64_t mix(uint64_t value) {
   return value ^ value >> 32;
 }
 
-// Two digests of 64 bits at once. For a given word each step is a bijection of the lane, and for a given lane of the
-// word: a difference in one word is never lost, and differences in several cancel with a chance of 2^-64 in each
-// digest.
+// Two digests of 64 bits at once. For a fixed word a step is a bijection of the lane, and for a fixed lane it is one of
+// the word. So a difference in one word is never lost, and differences in several words cancel with a chance of 2^-64
+// in each digest.
 struct Lanes {
   uint64_t one[kLanes], two[kLanes];
 
@@ -41,7 +41,7 @@ struct Lanes {
 
 uint32_t pixel(const uint8_t* p) {
   uint32_t value;
-  std::memcpy(&value, p, sizeof(value));  // of the byte behind the pixel nothing is kept
+  std::memcpy(&value, p, sizeof(value));  // the byte behind the pixel is masked out
   return value & 0xFFFFFF;
 }
 

@@ -6,8 +6,8 @@
 
 namespace dpad {
 
-// Of `count` pixels of three bytes, `step` bytes apart (3, or 4 where a fourth byte pads and is not looked at). Equal
-// pixels give equal digests whatever the step.
+// The digest of `count` pixels of three bytes that lie `step` bytes apart: 3, or 4 where a fourth byte pads and is not
+// looked at. Equal pixels give equal digests whatever the step.
 std::array<uint64_t, 2> digest_pixels(const uint8_t* pixels, int64_t count, int64_t step);
 
 }  // namespace dpad

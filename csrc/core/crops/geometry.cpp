@@ -9,8 +9,9 @@ namespace {
 
 constexpr int kPrecisionBits = 22;
 
-// Pillow < 12.3 always runs the horizontal pass first; 12.3 turns to the vertical one for images over 100 times as high
-// as wide; 13.0 wherever the height loses more than twice as many pixels as the width.
+// Which pass Pillow runs first. Before 12.3 it is always the horizontal one. 12.3 runs the vertical pass first for
+// images that shrink in height and are over 100 times as high as wide; 13.0 where the height loses more than twice as
+// many pixels as the width.
 bool vertical_first(const Side& width, const Side& height, PassOrder order) {
   const int64_t lost = height.source - height.resized;
   if (lost <= 0) return false;
@@ -79,7 +80,8 @@ void put(PairWeight* pairs, int64_t tap, int32_t weight) {
   pair.high[tap % 2] = pair.high[tap % 2 + 2] = static_cast<int8_t>((weight - low) / 65536);
 }
 
-// The weights of one output, in Pillow's order of operations: its 22-bit results depend on the last bit of the doubles.
+// The weights of one output. The order of operations is Pillow's, because the last bit of the doubles decides some of
+// its 22-bit results.
 void one_window(const AxisKey& key, const Sampler& sampler, int64_t i, int64_t window, std::vector<double>& raw,
                 PairWeight* pairs) {
   const double center = sampler.center(i);

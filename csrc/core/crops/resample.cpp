@@ -13,7 +13,7 @@ namespace dpad {
 
 namespace {
 
-// Bytes aligned for vectors. They grow, never shrink, and start as zeros, so that padding is never garbage.
+// A buffer aligned for vectors. It grows and never shrinks. New bytes are 0, so that padding is never garbage.
 class Buffer {
  public:
   uint8_t* get(int64_t bytes) {
@@ -41,8 +41,8 @@ struct Workspace {
   Buffer columns;  // rows after the vertical pass, where that is the first
   std::vector<const uint8_t*> rows;
   std::vector<double> raw;
-  // The weights of the last crops' sides: images of one size share them, and so does a box of that size. Columns and
-  // rows apart, so that finding the one never drops the other.
+  // The weights of the last crops' sides, which images and boxes of one size share. Columns and rows are kept apart, so
+  // that new weights of one never drop those of the other.
   struct Recent {
     std::array<AxisWeights, 4> axes;
     size_t next = 0;
@@ -62,7 +62,7 @@ struct Workspace {
 
 int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-// One [3, size, size] of the output: takes rows of bytes, normalises and stores them.
+// The output [3, size, size] of one crop: takes rows of bytes, normalises and stores them.
 class CropOutput {
  public:
   CropOutput(const PreprocessOptions& options, const CropTable& table, const Normalisation* scales, void* out,
@@ -122,22 +122,23 @@ struct Crop {
 
   int64_t pixel_step() const { return image.layout == Layout::rgb ? 3 : (image.layout == Layout::rgbx ? 4 : 1); }
 
-  // A row of the crop, from the first column that weighs.
+  // Row y of the crop, from the first column that has a weight.
   const uint8_t* row(int64_t y) const {
     return image.data + (region.y1 + y) * image.row_stride + (region.x1 + across.begin) * pixel_step();
   }
   int64_t columns() const { return across.end - across.begin; }
 };
 
-// The source rows that weigh in output row i, a pair of pointers for each pair of weights. The padding repeats the
-// last.
+// The source rows that have a weight in output row i, two pointers for each pair of weights. Past the last source row
+// that row is repeated.
 template <typename RowAt>
 void gather_rows(const Windows& windows, int64_t i, int64_t end, std::vector<const uint8_t*>& rows, RowAt row_at) {
   rows.resize(static_cast<size_t>(2 * windows.pairs));
   for (int64_t tap = 0; tap < 2 * windows.pairs; ++tap) rows[tap] = row_at(std::min(windows.first[i] + tap, end - 1));
 }
 
-// Output rows [begin, end) of the kept ones, horizontal pass first: a ring holds what the next output row needs.
+// Writes the kept output rows [begin, end), horizontal pass first. A ring buffer holds the rows that the next output
+// row needs.
 void horizontal_first(const Crop& crop, int64_t begin, int64_t end, const CropOutput& output, Workspace& work) {
   const Windows columns = crop.across.windows(0);
   const Windows rows = crop.down.windows(0);
@@ -174,7 +175,7 @@ void down_source(const Crop& crop, int64_t i, int64_t plane_bytes, uint8_t* out,
   const Windows rows = crop.down.windows(0);
   const int64_t step = crop.pixel_step();
   const bool planar = crop.image.layout == Layout::planar;
-  // The last pixel's fourth byte may not be ours to read.
+  // The last pixel's fourth byte may lie outside of the picture's memory.
   const int64_t bytes = crop.columns() * step - (crop.image.layout == Layout::rgbx ? 1 : 0);
   for (int c = 0; c < (planar ? kChannels : 1); ++c) {
     const int64_t offset = c * crop.image.plane_stride;
@@ -183,7 +184,7 @@ void down_source(const Crop& crop, int64_t i, int64_t plane_bytes, uint8_t* out,
   }
 }
 
-// The same, vertical pass first: 16 output rows at a time go down, then across.
+// Writes the kept output rows [begin, end), vertical pass first, 16 rows at a time.
 void vertical_first(const Crop& crop, int64_t begin, int64_t end, const CropOutput& output, Workspace& work) {
   const Windows columns = crop.across.windows(0);
   const int64_t plane_bytes = round_up(crop.columns() * crop.pixel_step(), 64);
@@ -224,7 +225,7 @@ AxisKey key_of(const Side& side, const Range& valid, Filter filter, bool from_be
   return {side.source, side.resized, side.first, side.kept, valid.begin, valid.end, filter, from_begin};
 }
 
-// Rows [band, bands) of one region: the part that the given band of the output has in the kept rows.
+// Writes one of `bands` bands of rows of one region's output.
 void one_band(const ImageView& image, const Region& region, const PreprocessOptions& options, const CropTable& table,
               const CropOutput& output, int64_t band, int64_t bands, Workspace& work) {
   const int64_t top = options.size * band / bands, bottom = options.size * (band + 1) / bands;
@@ -253,7 +254,8 @@ void roi_clip_preprocess(const std::vector<ImageView>& images, const std::vector
   for (int c = 0; c < kChannels; ++c) scales[c] = make_normalisation(options.mean[c], options.std[c]);
   const int64_t count = static_cast<int64_t>(regions.size());
   if (count == 0) return;
-  // Few regions are cut into bands of rows, at the price of the rows that two bands share.
+  // Few regions are cut into bands of rows, so that all threads have work. Source rows that two bands need are computed
+  // twice.
   const int64_t max_bands = std::max<int64_t>(options.size / 32, 1);
   const int64_t bands = count >= 2 * threads ? 1 : std::min<int64_t>((2 * threads + count - 1) / count, max_bands);
   std::vector<Workspace> work(static_cast<size_t>(parallel_slots(count * bands, threads)));

@@ -1,7 +1,8 @@
-// The centres of two large inscribed circles of a mask. The distance of a pixel to the nearest one outside is bounded
-// by those along its row and its column, and only where that bound beats the best found so far is the distance itself
-// computed: by looking along the row, or, where that would look at too much, for the row at once by the lower envelope
-// of parabolas (Felzenszwalb and Huttenlocher, "Distance Transforms of Sampled Functions", 2012). All in integers.
+// The centres of two large inscribed circles of a mask. The distance of a pixel to the nearest pixel outside is at most
+// its distance along its row or its column. Only where this bound beats the best pixel so far, the distance itself is
+// computed: by looking along the row, or, where that would look at too many pixels, for a whole run at once by the
+// lower envelope of parabolas (Felzenszwalb and Huttenlocher, "Distance Transforms of Sampled Functions", 2012). All
+// numbers are integers.
 #include <cmath>
 #include <cstring>
 
@@ -11,8 +12,8 @@ namespace dpad {
 
 namespace {
 
-// Columns [begin, end) of a row that are in the mask, between columns that are not; as all below, seen from the upper
-// left pixel of the mask's box.
+// Columns [begin, end) of a row that are in the mask, between columns that are not. Coordinates here and below count
+// from the upper left pixel of the mask's box.
 struct Run {
   int64_t begin, end;
 };
@@ -21,13 +22,13 @@ struct Pixel {
   int64_t x = 0, y = 0;
 };
 
-// Looking along the row costs about so many times less per pixel than the envelope.
+// The envelope costs about so many times as much per pixel as looking along the row.
 constexpr int64_t kEnvelopeCost = 16;
 
 // Integer floor(a / b) for b > 0.
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && a < 0); }
 
-// Floor; exact, as no side comes near 2^26.
+// The floor of the square root; exact, because no side comes near 2^26.
 int64_t root(int64_t value) { return static_cast<int64_t>(std::sqrt(static_cast<double>(value))); }
 
 int64_t next_set(const uint8_t* row, int64_t x, int64_t width) {
@@ -67,8 +68,8 @@ class Shape {
   bool empty() const { return runs_.empty(); }
   Pixel corner() const { return {left_, top_}; }
 
-  // The upper, then left one of the deepest pixels that are farther from `from` than the root of `away`; none: `from`
-  // itself. `away` below 0: of all pixels.
+  // The deepest of the pixels that are farther from `from` than the root of `away`, the upper, then left one of equals;
+  // `from` itself where there are none. `away` below 0 stands for all pixels.
   Pixel deepest(const Pixel& from, int64_t away) {
     int64_t largest = 0;
     found_ = from;
@@ -78,13 +79,13 @@ class Shape {
       largest = bound;
       found_ = {begin + (std::find(bounds_.begin(), bounds_.end(), bound) - bounds_.begin()), y};
     });
-    // Some pixel is this deep, so only the first that is as deep or deeper is looked for.
+    // found_ has this depth, so only the first pixel that is as deep or deeper is looked for.
     best_ = along_row(found_.y, found_.x, largest, -1) - 1;
     each(from, away, [&](int64_t y, const Run& run, int64_t begin, int64_t end) { improve(y, run, begin, end); });
     return found_;
   }
 
-  // The lower median of the squared distances of all pixels from one.
+  // The lower median of the squared distances of all pixels from `from`.
   int64_t median_away(const Pixel& from) const {
     const int64_t below = (pixels_ - 1) / 2, width = right_ - left_;
     int64_t low = -1, high = height_ * height_ + width * width;
@@ -103,7 +104,8 @@ class Shape {
     for (size_t i = starts_[static_cast<size_t>(y)]; i < starts_[static_cast<size_t>(y) + 1]; ++i) visit(runs_[i]);
   }
 
-  // For each pixel the distance to the nearest outside one of its column; a column of 0 on either side, a row below.
+  // Computes for each pixel the distance to the nearest pixel outside in its column. Zeros lie around the box: a column
+  // on either side and a row below.
   void count_steps() {
     stride_ = right_ - left_ + 2;
     steps_.assign(static_cast<size_t>((height_ + 1) * stride_), 0);
@@ -121,7 +123,7 @@ class Shape {
     }
   }
 
-  // How many pixels have a squared distance of at most `limit`.
+  // How many pixels have a squared distance of at most `limit` from `from`.
   int64_t within(const Pixel& from, int64_t limit) const {
     int64_t found = 0;
     for (int64_t y = 0; y < height_; ++y) {
@@ -135,7 +137,7 @@ class Shape {
     return found;
   }
 
-  // The pieces of runs that are farther than the root of `away`, in the order of rows and columns.
+  // Visits the pieces of runs that are farther from `from` than the root of `away`, row by row from left to right.
   template <typename Visit>
   void each(const Pixel& from, int64_t away, Visit visit) const {
     for (int64_t y = 0; y < height_; ++y) {
@@ -150,7 +152,7 @@ class Shape {
     }
   }
 
-  // What the distances of a piece can be at most, by row and column, in bounds_; returns the largest.
+  // Fills bounds_ with upper bounds of a piece's distances, those along row and column. Returns the largest.
   int32_t fill_bounds(int64_t y, const Run& run, int64_t begin, int64_t end) {
     const auto n = static_cast<int32_t>(end - begin), before = static_cast<int32_t>(begin - run.begin),
                behind = static_cast<int32_t>(run.end - begin);
@@ -184,7 +186,8 @@ class Shape {
 
   int64_t bound_of(int64_t i) const { return bounds_[static_cast<size_t>(i)]; }
 
-  // The squared distance of a pixel that has bound * bound at most; or anything that is no more than `enough`.
+  // The squared distance of a pixel, which is at most bound * bound. Where it is no more than `enough`, the result is
+  // any number that is no more.
   int64_t along_row(int64_t y, int64_t x, int64_t bound, int64_t enough) {
     const int32_t* column = steps(y) + x;
     int64_t nearest = bound * bound;
@@ -195,8 +198,8 @@ class Shape {
     return nearest;
   }
 
-  // squared_[1 + i] = the squared distance of the run's pixel i: the minimum over all columns q of (i - q)^2 +
-  // steps[q]^2, for the run with the outside column before and behind it.
+  // squared_[1 + i] = the squared distance of the run's pixel i: the minimum of (i - q)^2 + steps[q]^2 over all columns
+  // q of the run, and over the column before and the one behind it, which are outside.
   void envelope(int64_t y, const Run& run) {
     const int32_t* column = steps(y) + run.begin - 1;
     const int64_t width = run.end - run.begin + 2;
@@ -238,7 +241,7 @@ class Shape {
 }  // namespace
 
 bool inscribed_points(const uint8_t* mask, int64_t height, int64_t width, int64_t* points) {
-  thread_local std::vector<int32_t> kept;  // fresh memory would take longer than all else
+  thread_local std::vector<int32_t> kept;  // new memory for each call would take longer than all else
   Shape shape(mask, height, width, kept);
   if (shape.empty()) return false;
   const Pixel first = shape.deepest({}, -1), second = shape.deepest(first, shape.median_away(first));

@@ -109,7 +109,8 @@ int64_t intersect(const MaskView& a, const MaskView& b) {
   const uint64_t* from_a = a.words + (top - a.box.y1) * a.stride + left - first_a;
   const uint64_t* from_b = b.words + (top - b.box.y1) * b.stride + left - first_b;
   const MaskTable& table = mask_table();
-  // Rows that lie alike in both are one run of words; the zeros between them cost less than stepping over them.
+  // Where rows have the same words in both masks, all rows are counted as one run of words. Reading the words between
+  // the boxes costs less than skipping them.
   if (a.stride == b.stride && a.origin == b.origin && 2 * (right - left) >= a.stride) {
     const int64_t run = (bottom - top - 1) * a.stride + right - left;
     return table.and_count(from_a, run, from_b, run, 1, run);
@@ -140,7 +141,7 @@ uint8_t dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, in
 
 namespace {
 
-// Masks with the ignored pixels taken out; as many as the larger of the two.
+// Copies of masks without the ignored pixels.
 struct WithoutIgnored {
   std::vector<uint64_t> words;
   std::vector<int64_t> area;
@@ -190,8 +191,8 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 
 namespace {
 
-// Finds which truths a mask's box meets, and prefetches the memory that they will read of it, in steps while the mask
-// before is counted: many masks lie in memory, where the processor's own prefetcher starts anew with every box.
+// Finds the truths whose boxes overlap a mask's box. Prefetches the part of the mask that will be read for them, in
+// steps while the mask before it is counted: the processor's own prefetcher starts anew with every box.
 class BoxOverlaps {
  public:
   explicit BoxOverlaps(const PackedView& truth) : truth_(&truth), found_(static_cast<size_t>(truth.n)) {}
@@ -216,7 +217,7 @@ class BoxOverlaps {
     rows_ = n_ == 0 ? 0 : std::min(read.y2, box.y2) - top;
   }
 
-  // Prefetches the next part of what is left; `steps` calls, this one included, prefetch all of it.
+  // Prefetches the next rows. `steps` calls, this one included, prefetch all rows that are left.
   void prefetch(int64_t steps) {
     for (int64_t rows = (rows_ + steps - 1) / steps; rows > 0; --rows, --rows_, at_ += stride_) {
       for (int64_t word = 0; word < width_; word += kLine) __builtin_prefetch(at_ + word);
@@ -244,7 +245,7 @@ void packed_matrix_counts(const PackedView& a, const PackedView& b, const Packed
     return packed_matrix_counts(kept_a.packed, kept_b.packed, nullptr, threads, intersection, uni);
   }
   const auto fill = [&](const PackedView& truth) {
-    // Most pairs' boxes do not meet, or meet in a small part: a quarter of the boxes' bits is what is read at most.
+    // An estimate of the bytes that are read: a quarter of the boxes' bits, because most boxes overlap little or not.
     int64_t boxes = 0;
     for (int64_t i = 0; i < a.n; ++i) boxes += (a.box[i].y2 - a.box[i].y1) * (a.box[i].x2 - a.box[i].x1) / 32;
     for_masks(a.n, truth.n * boxes / std::max<int64_t>(a.n, 1), threads, [&](int64_t begin, int64_t end) {

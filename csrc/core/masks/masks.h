@@ -10,8 +10,8 @@
 
 namespace dpad {
 
-// The longest side and the most pixels of a mask: 16k x 16k pixels are 32 MiB as bits. They keep every count in 32
-// bits.
+// The longest side and the most pixels of a mask. 2^28 pixels, such as 16k x 16k, are 32 MiB as bits, and every count
+// fits 32 bits.
 constexpr int64_t kMaxSide = 65535;
 constexpr int64_t kMaxPixels = int64_t{1} << 28;
 
@@ -30,12 +30,12 @@ struct PixelBox {
   int64_t x1 = 0, y1 = 0, x2 = 0, y2 = 0;
 };
 
-// No branch: which pairs overlap is as good as random.
+// No branch, because which pairs overlap is nearly random.
 inline bool boxes_overlap(const PixelBox& a, const PixelBox& b) {
   return ((std::max(a.x1, b.x1) < std::min(a.x2, b.x2)) & (std::max(a.y1, b.y1) < std::min(a.y2, b.y2))) != 0;
 }
 
-// The box of the measured pixels, in a window of `words` words a row; counted from the window's first row and word.
+// The box of the pixels of an extent, relative to the window's first row and word. A row has `words` words.
 PixelBox box_of(const Extent& extent, int64_t words);
 
 // A mask's rows y1..y2 and the words of x1..x2 in them; `words` addresses row y1 at the word of x1. A stored row has
@@ -72,11 +72,11 @@ void measure(const uint64_t* words, int64_t height, int64_t width, int64_t* area
 uint8_t dense_pair_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t ignore_step, int64_t n,
                           int64_t pixels, int threads, int64_t* intersection, int64_t* uni);
 
-// The pixels that both masks have; nothing is read outside the meeting of their boxes.
+// The number of pixels that both masks have. Only rows in which their boxes overlap are read.
 int64_t intersect(const MaskView& a, const MaskView& b);
 
-// Counts [n, b.n] of dense masks a [n, height, width] with packed ones: each is packed into a few pages that stay in
-// cache, and compared with all of b before the next is read.
+// Counts [n, b.n] of dense masks a [n, height, width] with packed ones. Each dense mask is packed into memory that
+// stays in the cache, and compared with all of b before the next one is read.
 uint8_t dense_matrix_counts(const uint8_t* a, int64_t n, const PackedView& b, int threads, int64_t* intersection,
                             int64_t* uni);
 
@@ -87,15 +87,16 @@ void packed_pair_counts(const PackedView& a, const PackedView& b, const PackedVi
 void packed_matrix_counts(const PackedView& a, const PackedView& b, const PackedView* ignore, int threads,
                           int64_t* intersection, int64_t* uni);
 
-// The one way from counts to an IoU: `empty` where the union is 0.
+// The IoU of counts; `empty` where the union is 0. Every IoU of the package is computed here.
 inline double iou_ratio(int64_t intersection, int64_t uni, double empty) {
   return uni == 0 ? empty : static_cast<double>(intersection) / static_cast<double>(uni);
 }
 void iou_ratios(const int64_t* intersection, const int64_t* uni, int64_t n, double empty, double* out);
 
-// points = x, y, x, y: the set pixel that is farthest from the nearest one that is not, beyond the image included; and
-// of the set pixels that are farther from it than their median, the one that is. Ties go to the upper, then the left
-// one; where there is no second, it is the first again. False, and nothing written, for an empty mask.
+// points = x, y, x, y of two set pixels. A pixel's depth is its distance to the nearest pixel that is not set; pixels
+// outside of the image are not set. The first point is the deepest pixel. The second is the deepest of the pixels that
+// are farther from the first one than their median; where there are none, it is the first again. Of equally deep pixels
+// the upper, then the left one counts. Returns false and writes nothing for an empty mask.
 bool inscribed_points(const uint8_t* mask, int64_t height, int64_t width, int64_t* points);
 
 }  // namespace dpad

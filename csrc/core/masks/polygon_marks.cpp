@@ -27,7 +27,7 @@ bool PolygonMarks::set_window(double x1, double y1, double x2, double y2) {
   left_ = clamp(std::floor(x1), 0, width_) / 64;
   right_ = words_for(right);
   if (top_ >= bottom_ || left_ >= right_) return false;
-  const size_t size = static_cast<size_t>(rows() * words() + 1);  // and where the last row ends
+  const size_t size = static_cast<size_t>(rows() * words() + 1);  // one more word for flips at the end of the last row
   for (auto* marks : {&toggles_, &sets_}) {
     if (marks->size() > kScratchWords && size < kScratchWords) std::vector<uint64_t>().swap(*marks);
     if (marks->size() < size) marks->resize(size, 0);
@@ -55,7 +55,7 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
   }
   inside_ = x1 >= 0 && y1 >= 0 && x2 < static_cast<double>(width_) &&
             y2 < static_cast<double>(std::min<int64_t>(height_, 32768));
-  // An edge that OpenCV clips is carried on from where it enters the image, and may stray beyond its vertices.
+  // OpenCV continues a clipped edge from the point where it enters the image, so it may leave the box of its vertices.
   if (rule_ == PolygonRule::opencv && !inside_) {
     x1 = 0;
     x2 = static_cast<double>(width_);
@@ -71,7 +71,7 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
     if (rule_ != PolygonRule::coco) continue;
     mark_coco(xy, n);
     if (end - first == 1) continue;
-    // COCO joins rings by union, so each is drawn into sets_, which folding without flips then hands on.
+    // COCO joins rings by union. So each ring is drawn into sets_, and the last fold, which has no flips, gives sets_.
     mask_table().fold_draw({toggles_.data(), nullptr, rows(), words(), ~uint64_t{0}, true},
                            {sets_.data(), words(), true});
     merged_ = true;
@@ -79,8 +79,9 @@ bool PolygonMarks::mark(const PolygonBatch& batch, int64_t object) {
   return true;
 }
 
-// pycocotools' rleFrPoly: vertices on a grid five times finer, rounded half up; where the outline steps from column
-// 5k + 2 to 5k + 3 of that grid it crosses the middle of pixel column k, at the upper of the two points of the step.
+// pycocotools' rleFrPoly. Vertices lie on a grid that is five times finer, rounded half up. Where the outline steps
+// from column 5k + 2 to 5k + 3 of that grid, it crosses the middle of pixel column k, at the upper of the step's two
+// points.
 void PolygonMarks::mark_coco(const double* xy, int64_t n) {
   const auto vertex = [&](int64_t i) {
     return Point{static_cast<int>(5 * xy[2 * i] + .5), static_cast<int>(5 * xy[2 * i + 1] + .5)};
@@ -112,7 +113,7 @@ void PolygonMarks::coco_edge(Point a, Point b) {
 void PolygonMarks::coco_flat(Point a, Point b, int64_t first, int64_t last) {
   const double slope = static_cast<double>(b.y - a.y) / static_cast<double>(b.x - a.x);
   const double start = static_cast<double>(a.y);
-  int64_t t = 5 * first + 2 - a.x + (slope < 0);  // of the two points, the upper one
+  int64_t t = 5 * first + 2 - a.x + (slope < 0);  // the upper one of the two points
   for (int64_t k = first; k <= last; ++k, t += 5) {
     const int v = static_cast<int>(start + slope * static_cast<double>(t) + .5);
     const int64_t y = (std::max(v, 0) + 2) / 5;
@@ -126,7 +127,7 @@ void PolygonMarks::coco_steep(Point a, Point b, int64_t first, int64_t last) {
   const bool right = b.x > a.x;
   for (int64_t k = first; k <= last; ++k) {
     const double edge = static_cast<double>(5 * k + 3);
-    // The first step whose rounded column lies beyond the crossing; the guess is off by one at most.
+    // t becomes the first step whose rounded column lies beyond the crossing. The first guess is off by one at most.
     const auto beyond = [&](int64_t t) { return (start + slope * static_cast<double>(t) + .5 >= edge) == right; };
     int64_t t = static_cast<int64_t>((edge - .5 - start) * inverse);
     while (t > 1 && beyond(t - 1)) --t;
@@ -165,8 +166,9 @@ void PolygonMarks::mark_opencv(const double* xy, int64_t n) {
   }
 }
 
-// cv::fillPoly draws the outline as lines, and fills each row from ceil to floor of neighbouring edges' positions.
-// Sorted or not, a pixel is filled where an odd number of positions lie left of it, or where one falls right on it.
+// cv::fillPoly draws the outline as lines. Then it sorts the positions of a row's edges, and fills from the ceil of one
+// to the floor of the next. The same without sorting: a pixel is filled where an odd number of positions lie left of
+// it, or where one lies exactly on it.
 void PolygonMarks::opencv_edge(Point a, Point b) {
   Point p = a, q = b;
   if (clip(p, q)) {
@@ -187,8 +189,8 @@ void PolygonMarks::opencv_edge(Point a, Point b) {
   }
 }
 
-// cv::clipLine, in whole pixels: top and bottom first, then the sides, each division towards zero. Points are moved
-// even where the line turns out to miss the image, and the fill above depends on that.
+// cv::clipLine, in whole pixels: it clips at the top and bottom first, then at the sides, and each division rounds
+// towards zero. Points may move even where the line misses the image, and opencv_edge depends on that.
 bool PolygonMarks::clip(Point& a, Point& b) const {
   const int64_t right = width_ - 1, bottom = height_ - 1;
   const auto side = [&](const Point& p) { return (p.x < 0 ? 1 : 0) | (p.x > right ? 2 : 0); };

@@ -31,7 +31,7 @@ class PolygonMarks {
   };
 
   bool set_window(double x1, double y1, double x2, double y2);
-  // x may be one past the window's last column: where the row ends.
+  // x may be one past the window's last column, which is where the row ends.
   void flip(int64_t x, int64_t y) { toggles_[at(x, y)] ^= uint64_t{1} << (x & 63); }
   void set(int64_t x, int64_t y) { sets_[at(x, y)] |= uint64_t{1} << (x & 63); }
   size_t at(int64_t x, int64_t y) const {

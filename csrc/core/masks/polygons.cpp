@@ -29,8 +29,8 @@ uint8_t* bytes_at(uint64_t* words) { return reinterpret_cast<uint8_t*>(words); }
 
 bool beyond_caches(int64_t bytes) { return bytes > kBeyondCaches; }
 
-// Writes the window's rows into a mask whose row at the window's top is `rows`, with its area and box, so that the
-// empty rest is not read again.
+// Writes the window's rows into a mask, and its area and box, so that the empty rows are not read again. `rows` is the
+// mask's row at the window's top.
 void draw(PolygonMarks& marks, uint64_t* rows, int64_t stride, std::vector<uint64_t>& columns, int64_t* area,
           PixelBox* box) {
   columns.assign(static_cast<size_t>(marks.words()), 0);
@@ -78,8 +78,8 @@ void draw_polygons(const PolygonBatch& batch, int64_t height, int64_t width, Pol
       const bool any = marks.mark(batch, i);
       const int64_t top = any ? marks.row() * stride : 0, count = any ? marks.rows() * stride : 0;
       if (bypass_caches) {
-        // No cache will hold the output until it is read, and an ordinary store would read every line from memory
-        // first.
+        // The output will not stay in a cache until it is read. An ordinary store would first read every line from
+        // memory.
         window.assign(static_cast<size_t>(count), 0);
         if (any) draw(marks, window.data(), stride, columns, area + i, box + i);
         stream.store(bytes_at(out), nullptr, 8 * top);

@@ -23,8 +23,8 @@ struct PolygonBatch {
   int64_t n;
 };
 
-// Throws std::invalid_argument naming the object and ring that has too few vertices or a bad coordinate, and for
-// starts that do not fit `vertices` and `rings`.
+// Throws std::invalid_argument where starts do not fit `vertices` and `rings`, and where a ring has too few vertices or
+// a bad coordinate; the message names the object and the ring.
 void check_polygons(const PolygonBatch& batch, int64_t vertices, int64_t rings);
 
 // Fills words [n, height, words_for(width)], area [n] and box [n]. Where `zeros` says that the words are all 0 already,

@@ -18,7 +18,7 @@ void check_total(const ItemName& name, int64_t total, int64_t height, int64_t wi
                      std::to_string(width) + " = " + std::to_string(height * width));
 }
 
-// The set runs of a mask, in memory that each thread keeps: one at a time.
+// The set runs of a mask. They lie in memory that each thread keeps, so a thread may have one of these at a time.
 class Runs {
  public:
   explicit Runs(const Rle& rle) {
@@ -52,7 +52,7 @@ class Runs {
 void draw_box(const ColumnRuns& runs, const PixelBox& box, uint64_t* out, int64_t stride) {
   const int64_t first = box.x1 / 64, rows = box.y2 - box.y1, words = words_for(box.x2) - first;
   thread_local std::vector<uint64_t> scratch;  // all 0 between calls: folding clears what it reads
-  std::vector<uint64_t>& marks = scratch;      // asked for once: finding a thread's own is a call
+  std::vector<uint64_t>& marks = scratch;      // looked up once, because each look-up of a thread_local is a call
   if (marks.size() < static_cast<size_t>(rows * words)) marks.resize(static_cast<size_t>(rows * words), 0);
   for (int64_t i = 0; i < runs.n; ++i) {
     uint64_t* column = marks.data() + (runs.x[i] / 64 - first);
@@ -117,7 +117,7 @@ Rle rle_from_string(const ItemName& name, const char* text, size_t length, int64
       done += static_cast<size_t>(found - k);
       k = found;
     }
-    while (k < found) add(values[k++]);  // again, to say which is wrong
+    while (k < found) add(values[k++]);  // one by one, so that the error names the wrong one
     i += static_cast<size_t>(used);
     if (used < static_cast<int64_t>(chunk)) add(read_number(name, text, length, i));
   }

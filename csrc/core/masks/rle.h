@@ -45,8 +45,8 @@ Rle rle_merge(const std::vector<Rle>& rles, bool intersect);
 void rle_to_words(const Rle& rle, uint64_t* words, int64_t* area, PixelBox* box);
 Rle rle_from_words(const uint64_t* words, int64_t height, int64_t width, const PixelBox& box);
 
-// The bits of a mask's box only, column by column as the runs come: a run is a few words to fill, and all-pairs
-// counting stays in cache.
+// The bits of a mask's box, column by column as the runs are. So a run fills a few words, and counting all pairs stays
+// in the cache.
 struct CompactMask {
   std::vector<uint64_t> words;  // [columns of the box, words of its rows], and kColumnSlack
   int64_t area = 0;

@@ -44,7 +44,7 @@ class Grouping {
   int64_t count_ = 0;
 };
 
-// distance 0 is answered before the division, and so is a spread too small to square: 0 / 0 and x / 0 where eps is 0.
+// 0 where the distance is 0, or where the divisor is: with eps 0, a spread may be 0 or too small to square.
 double divided(double distance, double divisor) { return distance == 0 || divisor == 0 ? 0.0 : distance / divisor; }
 
 struct Moments {
@@ -55,7 +55,7 @@ struct Moments {
   double std_dev() const { return count > 1 ? std::sqrt(squares / static_cast<double>(count - 1)) : 0.0; }
 };
 
-// Two passes: with the textbook one-pass formula, equal rewards would leave a residue for 1 / eps to blow up.
+// Two passes. The one-pass formula leaves a rounding error for equal rewards, which 1 / eps would magnify.
 std::vector<Moments> group_moments(const std::vector<double>& values, const Grouping& groups) {
   std::vector<Moments> moments(static_cast<size_t>(groups.count()));
   const int64_t n = static_cast<int64_t>(values.size());

@@ -7,8 +7,8 @@
 namespace dpad {
 namespace {
 
-// Partial sums per lane: wide enough for two AVX-512 registers' worth of independent chains, and a fixed order of
-// addition, so that a caption scores the same in any batch.
+// Partial sums: one for each float of an AVX-512 register. The order of addition is fixed, so that a caption scores the
+// same in any batch.
 constexpr int kLanes = 16;
 
 float from_bits(uint32_t bits) {

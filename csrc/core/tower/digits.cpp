@@ -13,7 +13,7 @@
 namespace dpad {
 namespace {
 
-// The depth of a layer in blocks of equally many steps. The elements of a block share a scale in every row.
+// The depth of a layer, cut into blocks of equally many steps. In every row, the elements of a block share a scale.
 struct Depth {
   explicit Depth(int64_t depth)
       : depth(depth), blocks(ceil_div(depth, kDigitDepth)), steps(ceil_div(ceil_div(depth, blocks), kDigitStep)) {}
@@ -24,9 +24,9 @@ struct Depth {
   int64_t depth, blocks, steps;
 };
 
-constexpr int64_t kGroupRows = 256;  // that share a panel of weights from the second-level cache
+constexpr int64_t kGroupRows = 256;  // rows that share a panel of weights from the second-level cache
 
-// In whole pairs of blocks, which are multiplied at once.
+// Groups are whole pairs of blocks, because two digits multiply two blocks at once.
 RowGroups groups_of(int64_t rows, int threads) { return {rows, 2 * kDigitRows, kGroupRows, threads}; }
 
 // A group of rows in digits.
@@ -40,7 +40,7 @@ class DigitRows {
         scale_(rows * depth.blocks),
         capacity_(rows) {}
 
-  // `count` elements of row r in one block of the depth.
+  // Sets the `count` elements of row r in one block of the depth.
   void set(int64_t r, int64_t block, const float* x, int64_t count) {
     int8_t* out = data_.get() + r / kDigitRows * stride_ + block * depth_.steps * step() + r % kDigitRows * kDigitStep;
     scale_.get()[block * capacity_ + r] = digit_table().to_digits(x, count, digits_, out, kTileBytes, step());
@@ -62,7 +62,7 @@ class DigitRows {
 
 int used_digits(const Linear& layer) { return layer.products == Products::digits2 ? 2 : 3; }
 
-// rows x, through the norm first, in digits.
+// Turns rows x into digits, after the norm if there is one.
 void fill(const float* x, int64_t rows, const Depth& depth, const Norm& norm, float* normed, DigitRows& out) {
   for (int64_t r = 0; r < rows; ++r, x += depth.depth) {
     const float* row = x;
@@ -81,8 +81,8 @@ struct Epilogue {
   int64_t stride;
 };
 
-// Columns [from, to) of some rows, from the blocks [first, last) of the layer's depth; out's column 0 is `from`. `a`
-// has only these blocks.
+// Multiplies some rows with columns [from, to) of a layer, over the blocks [first, last) of its depth. `a` has only
+// these blocks, and column 0 of out is `from`.
 void multiply(const DigitRows& a, int64_t rows, const Linear& layer, int64_t from, int64_t to, int64_t first,
               int64_t last, const Epilogue& epilogue) {
   const Depth depth(layer.depth);
@@ -133,7 +133,7 @@ void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits
   std::fill_n(scale, ceil_div(columns, kDigitColumns) * kDigitColumns, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
     const float* row = weight + c * depth;
-    // Of the block with the largest norm, so that two digits are never too large.
+    // The scale comes from the block with the largest norm, so that no block is too large for two digits.
     double largest = 0.0, norm = 0.0;
     for (int64_t b = 0; b < layer.blocks; ++b) {
       double squares = 0.0;
@@ -149,7 +149,7 @@ void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits
     }
     norm = std::sqrt(norm);
     if (norm < kNothingInDigits) continue;
-    // In units of the lowest of three digits, whether it is kept or not.
+    // Integers are in units of the lowest of three digits, even where only two are stored.
     const double by = std::min(kLargestDigits[3] / largest, 256.0 * kDigitNorm / norm);
     scale[c] = static_cast<float>(65536.0 / by);
     int8_t* out = packed + c / kDigitColumns * panel + c % kDigitColumns * 4;
@@ -170,7 +170,7 @@ void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& 
                   int threads, float* out) {
   const RowGroups groups = groups_of(rows, threads);
   const Depth depth(layer.depth);
-  // Few rows: threads share the columns instead, so that the weights are read once.
+  // With few rows, threads share the columns instead.
   const int64_t panels = ceil_div(layer.columns, kDigitColumns);
   const int64_t parts = groups.count() < threads ? parallel_slots(panels, threads) : 1;
   std::vector<LinearWorkspace> work;
@@ -198,7 +198,7 @@ void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer,
     digit_linear(hidden.get(), rows, Norm{nullptr, nullptr, 0.0f}, down, Finish::add, false, threads, x);
     return;
   }
-  // A block of the hidden columns at a time, so that the values between the products stay in the second-level cache.
+  // One block of hidden columns at a time, so that the values between the two products stay in the second-level cache.
   const Depth depth(up_layer.depth), hidden_depth(down.depth), block(hidden_depth.width());
   const int digits = used_digits(up_layer);
   struct MlpWorkspace {

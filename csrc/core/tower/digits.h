@@ -5,7 +5,7 @@
 
 namespace dpad {
 
-// out [rows, columns] from x [rows, depth], through the norm first; x * sigmoid(1.702 x) of it if `quick_gelu`.
+// out [rows, columns] is the layer of norm(x), x [rows, depth]; `quick_gelu` then applies x * sigmoid(1.702 x).
 void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, bool quick_gelu,
                   int threads, float* out);
 

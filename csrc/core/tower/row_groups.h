@@ -10,9 +10,10 @@ namespace dpad {
 
 constexpr int64_t ceil_div(int64_t value, int64_t step) { return (value + step - 1) / step; }
 
-// One thread processes a group of rows from the norm to the last product: intermediate values stay in the second-level
-// cache, and each group reads the weights once. Every thread gets the same number of groups, of whole tiles of `tile`
-// rows, at most `group_rows` rows each and none more than a tile larger than another, so that threads end together.
+// One thread processes a group of rows from the norm to the last product. So intermediate values stay in the
+// second-level cache, and each group reads the weights once. A group is whole tiles of `tile` rows, at most
+// `group_rows` rows. Where there are tiles enough, every thread gets the same number of groups, and no group is more
+// than a tile larger than another, so that threads end together.
 class RowGroups {
  public:
   RowGroups(int64_t rows, int64_t tile, int64_t group_rows, int threads)

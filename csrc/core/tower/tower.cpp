@@ -21,8 +21,8 @@ static_assert(kGemmRows % kTile == 0, "a group of whole tiles has room");
 
 RowGroups groups_of(int64_t rows, int threads) { return {rows, kTile, kGemmRows, threads}; }
 
-// A group of rows as products want them: block by block, in 16-bit integers with a scale for every row of every block,
-// or as floats.
+// A group of rows in the order in which products read them: block by block, as 16-bit integers with a scale for every
+// row of every block, or as floats.
 struct BlockedRows {
   BlockedRows(int64_t depth, bool reduced)
       : reduced(reduced),
@@ -38,7 +38,7 @@ struct BlockedRows {
   Floats data, scales;
 };
 
-// rows x, through the norm first, to blocks.
+// Turns rows x into blocks, after the norm if there is one.
 void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* normed, BlockedRows& out) {
   const TowerTable& table = tower_table();
   for (int64_t r = 0; r < rows; ++r, x += depth) {
@@ -54,8 +54,8 @@ void fill(const float* x, int64_t rows, int64_t depth, const Norm& norm, float* 
   }
 }
 
-// Sums of `rows` rows with one panel of weights. `prefetch_out`: where the four cache lines of each row are written
-// next, or null; one is asked for with each of the last four blocks.
+// Multiplies `rows` rows with one panel of weights. `prefetch_out` is null, or where the results will be written: four
+// cache lines of each row, of which each of the last four blocks prefetches one.
 void multiply(const BlockedRows& a, int64_t rows, const Linear& layer, int64_t column, float* sums,
               const float* prefetch_out) {
   const TowerTable& table = tower_table();
@@ -87,8 +87,8 @@ void group_linear(const BlockedRows& a, int64_t rows, const Linear& layer, Finis
   }
 }
 
-// x * sigmoid(1.702 x) of the product of one group, a block of columns at a time, straight to what the next product
-// wants: in rows of their own the floats would be larger than the second-level cache has room for.
+// Applies x * sigmoid(1.702 x) to the product of one group, a block of columns at a time, and stores it in the form
+// that the next product reads. A whole row of floats for each row would not fit the second-level cache.
 void group_hidden(const BlockedRows& a, int64_t rows, const Linear& layer, float* sums, BlockedRows& hidden) {
   const TowerTable& table = tower_table();
   float* right = sums + kGemmRows * kPanel;

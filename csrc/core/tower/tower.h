@@ -14,7 +14,7 @@ enum class Finish { store, add };
 // three digits of 8 bits, csrc/simd/digits/table.h.
 enum class Products { float32, int16, digits2, digits3 };
 
-// Elements of packed weights, as 16-bit integers (reduced) or float32; and bytes of them in digits.
+// The size of packed weights: elements as 16-bit integers (reduced) or float32, and bytes as digits.
 int64_t packed_elements(int64_t columns, int64_t depth, bool reduced);
 int64_t digit_bytes(int64_t columns, int64_t depth, int digits);
 
@@ -42,7 +42,7 @@ struct Linear {
 
 void layer_norm(const float* x, int64_t rows, int64_t depth, const Norm& norm, int threads, float* out);
 
-// out [rows, columns] from x [rows, depth], through the norm first.
+// out [rows, columns] is the layer of norm(x), x [rows, depth]; `finish` says whether it is stored or added.
 void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer, Finish finish, int threads,
             float* out);
 
@@ -50,8 +50,8 @@ void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer,
 // the cache.
 void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up, const Linear& down, int threads);
 
-// Sequences over shared rows. Sequence s has the rows path[offsets[s]..offsets[s + 1]); its queries are the positions
-// first[s]..last[s] of it, and the queries of all sequences, one after the other, are the rows of q and of out.
+// Sequences over shared rows. Sequence s has the rows path[offsets[s]..offsets[s + 1]), and its positions
+// first[s]..last[s] are queries. The rows of q and of out are the queries of all sequences, one after the other.
 struct AttentionProblem {
   int64_t sequences;
   const int64_t* path;
@@ -67,7 +67,7 @@ struct AttentionProblem {
 void attention(const AttentionProblem& p, const float* q, int64_t q_stride, const float* k, const float* v,
                int64_t kv_stride, float* out);
 
-// The instruction set of the products: amx where digits use it, else that of floats and 16-bit integers.
+// The instruction set of the products: amx where digits use it, else the one of floats and 16-bit integers.
 SimdLevel tower_level();
 
 }  // namespace dpad

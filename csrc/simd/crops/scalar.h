@@ -21,7 +21,7 @@ inline int32_t weight_of(const PairWeight& pair, int tap) {
   return static_cast<int32_t>(pair.high[tap]) * 65536 + pair.low[tap];
 }
 
-// The sum is exact in 32 bits, but padded or wrapped partial sums need not be: unsigned arithmetic defines them.
+// The sum fits 32 bits, but partial sums may wrap around, which only unsigned arithmetic defines.
 inline uint8_t rounded_byte(uint32_t sum) {
   const int32_t value = static_cast<int32_t>(sum + (1u << (kPrecisionBits - 1))) >> kPrecisionBits;
   return static_cast<uint8_t>(value < 0 ? 0 : (value > 255 ? 255 : value));
@@ -44,13 +44,13 @@ inline uint32_t float_bits(float value) {
   return bits;
 }
 
-// Half to even; there are no NaNs here.
+// Rounds half to even. The value is no NaN.
 inline uint16_t to_bfloat16_bits(float value) {
   const uint32_t bits = float_bits(value);
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// Half to even; overflow gives infinity.
+// Rounds half to even; overflow gives infinity.
 inline uint16_t to_float16_bits(float value) {
   const uint32_t bits = float_bits(value);
   const uint32_t sign = (bits >> 16) & 0x8000;

@@ -41,9 +41,9 @@ struct Windows {
   const PairWeight* weights;  // [count, pairs]
 };
 
-// x / 255, less mean, divided by std, with a float32 rounding after each step. inverse + inverse_error is 1 / std
-// to 48 bits: the product with both, rounded once, is the quotient, except in rare cases; `multiply` says that there is
-// none among the 256 values that a byte can have, so that vector code may multiply where it would have to divide.
+// (x / 255 - mean) / std, with a float32 rounding after each step. inverse + inverse_error is 1 / std to 48 bits. The
+// product with both, rounded once, equals the quotient except in rare cases. `multiply` says that none of the 256
+// values of a byte is such a case, so that vector code may multiply instead of dividing.
 struct Normalisation {
   float mean;
   float std;
@@ -77,7 +77,7 @@ extern const CropTable kCropAvx2;
 extern const CropTable kCropAvx512;
 #endif
 
-// The best that choose.h allows, up to `limit`, by which tests compare the levels.
+// The best table that choose.h allows, of a level up to `limit`. Tests compare levels by their limit.
 const CropTable& crop_table(SimdLevel limit = SimdLevel::amx);
 
 }  // namespace dpad

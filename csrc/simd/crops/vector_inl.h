@@ -81,8 +81,8 @@ inline __m256i eight_pixels(const uint8_t* row, int64_t x, int64_t plane_stride)
   }
 }
 
-// The last pixels of each row, copied so that nothing behind them is read, with zeros after them. In the layout of the
-// source, rows 32 bytes and planes 8 bytes apart.
+// Copies the last pixels of each row, with zeros after them, so that no later byte of the source is read. The copy has
+// the layout of the source, with rows 32 bytes and planes 8 bytes apart.
 template <Layout layout>
 inline void copy_edge(const Strip& strip, int64_t x, uint8_t (&edge)[kStripRows][32]) {
   constexpr int64_t step = layout == Layout::rgb ? 3 : (layout == Layout::rgbx ? 4 : 1);
@@ -137,8 +137,8 @@ struct LaneTable {
 };
 constexpr LaneTable kLanes;
 
-// One output column of 16 rows and 3 channels: 48 bytes in the order of kLanes. fixed: the number of pairs, or 0 where
-// only `pairs` says.
+// One output column of 16 rows and 3 channels: 48 bytes in the order of kLanes. `fixed` is the number of pairs where it
+// is known at compile time, else 0.
 template <int fixed>
 inline void across_column(const uint8_t* window, const PairWeight* weights, int64_t pairs, uint8_t* stage) {
   Sums sums[3];

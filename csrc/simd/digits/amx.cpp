@@ -9,10 +9,10 @@
 namespace dpad {
 namespace {
 
-// Instructions of their own and not the compilers' intrinsics: GCC's do not tell it that they read and write memory.
-// Sums are in tiles 0 to 3.
+// Assembly instead of intrinsics, because GCC's intrinsics do not say that they read and write memory. Tiles 0 to 3
+// hold the sums.
 #define TILE_LOAD(tile, from) asm volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
-// Loads past the first-level cache, which is kept for the panel: each panel reads the rows once.
+// Loads past the first-level cache. The panel stays there, while its product reads every row only once.
 #define TILE_LOAD_ROWS(tile, from) \
   asm volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile::"r"(from), "r"(int64_t{64}) : "memory")
 #define TILE_STORE(tile, to) asm volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"(int64_t{64}) : "memory")
@@ -49,7 +49,7 @@ Range range_of(const float* x, int64_t count) {
   return {_mm512_reduce_max_ps(top), std::sqrt(_mm512_reduce_add_ps(sum))};
 }
 
-// The lowest digit of q goes to `out`; the rest is returned.
+// Stores the lowest digit of q at `out`, and returns the higher digits.
 inline __m512i take_digit(__m512i q, int8_t* out) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(q));
   const __m512i digit = _mm512_srai_epi32(_mm512_slli_epi32(q, 24), 24);
@@ -75,13 +75,13 @@ float to_digits(const float* x, int64_t count, int digits, int8_t* out, int64_t 
   return sound ? 1.0f / by : 0.0f;
 }
 
-// Sums as they come out of the tiles, of two digits: of the highest and of the next power of 256 of one block of rows,
-// and the same of another; of three digits the four powers of one block.
+// Sums as the tiles give them, one tile for each power of 256. With two digits: the two highest powers of one block of
+// rows, then those of a second block. With three digits: the four highest powers of one block.
 struct alignas(64) Sums {
   int32_t tile[4][16][16];
 };
 
-// Turns sums into results row by row, so that it can be done between the tiles' instructions for the next rows.
+// Turns sums into results row by row, so that this work fits between the tile instructions for the next rows.
 template <int kDigits>
 class RowFinisher {
  public:
@@ -91,7 +91,7 @@ class RowFinisher {
     bias_ = product.bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes_, product.bias);
   }
 
-  // The sums are of `count` rows from `first` on.
+  // From now on the sums belong to `count` rows from `first` on.
   void start(int64_t first, int64_t count) {
     first_ = first;
     next_ = 0;
@@ -171,8 +171,8 @@ inline void step_of_three(const int8_t* a, const int8_t* b) {
   TILE_MULTIPLY(5, 7, 3);
 }
 
-// Rows [first, first + count), one block or with two digits up to two, with the panel, while those before are finished
-// and `lines` of the next panel, from `line` on, are asked for.
+// Multiplies rows [first, first + count) with the panel: one block of rows, or with two digits up to two. Meanwhile it
+// finishes the rows before them, and prefetches `lines` cache lines of the next panel, from `line` on.
 template <int kDigits, bool kBoth>
 inline void multiply_rows(const DigitProduct& p, int64_t first, int64_t count, int64_t line, int64_t lines, Sums& sums,
                           RowFinisher<kDigits>& finisher) {

@@ -6,7 +6,7 @@ namespace {
 
 constexpr Candidate<DigitTable> kCandidates[] = {
 #if defined(DPAD_FAST_AMX)
-    // With what its AVX-512 needs, too.
+    // amx.cpp uses AVX-512 with DQ too, and the tower's other loops need VNNI.
     {&kDigitAmx, [](const CpuFeatures& cpu) { return cpu.avx512 && cpu.avx512dq && cpu.avx512vnni && claim_amx(); }},
 #endif
     {&kDigitScalar, runs_anywhere},

@@ -1,5 +1,5 @@
-// Products of numbers in digits, on AMX's tiles: a row and a column are integers of two or three digits of base 256,
-// each between -128 and 127, times a float, and digits are what the tiles multiply, exactly.
+// Products of numbers in digits, on AMX's tiles. The elements of a row or column are integers of two or three digits of
+// base 256, each digit from -128 to 127, times one float. The tiles multiply digits, without rounding.
 //
 // Two digits (16 bits) take three products of digits; three (24 bits, as in a float32) take eight, all but that of the
 // two lowest digits. The omitted products are smaller than the rounding to digits. A tile does sixteen times the
@@ -20,7 +20,7 @@ constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kDigitDepth = 768;
 // The largest integers of two and three digits, less a margin for rounding.
 constexpr float kLargestDigits[4] = {0.0f, 0.0f, 32639.0f, 8355700.0f};
-// With two digits a sum of products divided by 256 is kept in 32 bits, which it fits by Cauchy and Schwarz where norms
+// With two digits, a sum of products divided by 256 is held in 32 bits. By Cauchy and Schwarz it fits where both norms
 // are at most this.
 constexpr float kDigitNorm = 700000.0f;
 // A row with a smaller norm counts as zeros.
@@ -30,9 +30,9 @@ constexpr float kNothingInDigits = 1e-18f;
 //
 // a: blocks of kDigitRows rows, a_stride bytes apart; in a block, for each step and each digit, the highest first, a
 // tile [16 rows, 64]. panel: for each step, panel_step bytes apart, and each digit a tile [16, 16 columns, 4]; it may
-// have a digit more than is used. What becomes of a sum, divided by 256 or with three digits 65536: times row_scale and
-// column_scale, plus bias (may be null), plus what `out` holds if `add`, then x * sigmoid(1.702 x) if `quick_gelu`;
-// only `columns` of them are there.
+// have a digit more than is used. A sum is divided by 256 (two digits) or 65536 (three), multiplied by row_scale and
+// column_scale, and bias (may be null) is added. `add` then adds the value in `out`, and `quick_gelu` applies
+// x * sigmoid(1.702 x). Only the first `columns` columns are stored.
 struct DigitProduct {
   const int8_t* a;
   int64_t a_stride;
@@ -51,9 +51,9 @@ struct DigitProduct {
 
 struct DigitTable {
   SimdLevel level;
-  // One row of at most kDigitDepth floats to digits: 64 elements of a digit lie together, `digit_stride` bytes before
-  // the next digit's and `step_stride` before the next 64's; filled up with zeros. Returns what one step of it is
-  // worth; 0 for zeros, NaN where an element is not finite.
+  // One row of at most kDigitDepth floats to digits. The same digit of 64 elements lies together; the next digit of
+  // them follows after `digit_stride` bytes, the next 64 elements after `step_stride` bytes. Zeros fill the last 64.
+  // Returns the value of an integer 1: 0 where all are zeros, NaN where an element is not finite.
   float (*to_digits)(const float* x, int64_t count, int digits, int8_t* out, int64_t digit_stride, int64_t step_stride);
   // Around calls of `multiply` on one thread.
   void (*begin)();
@@ -66,7 +66,7 @@ extern const DigitTable kDigitScalar;
 extern const DigitTable kDigitAmx;
 #endif
 
-// The best that choose.h allows.
+// The best table that choose.h allows.
 const DigitTable& digit_table();
 
 }  // namespace dpad

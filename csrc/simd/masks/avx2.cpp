@@ -9,7 +9,7 @@
 namespace dpad {
 namespace {
 
-// How far ahead memory is asked for: the processor's own prefetcher stops at the end of a page.
+// How many bytes ahead memory is prefetched. The processor's own prefetcher stops at the end of a page.
 constexpr int64_t kAhead = 4096;
 
 inline void prefetch_ahead(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
@@ -54,7 +54,7 @@ struct Plain {
   __m256i operator()(int64_t i) const { return load(a + 4 * i); }
 };
 
-// Population count of vectors 0..n-1, where n is a multiple of 8; only one vector in eight is looked up in the table.
+// Population count of vectors 0..n-1, where n is a multiple of 8. Only one vector in eight is looked up in the table.
 template <typename Source>
 inline __m256i tree_count(const Source& at, int64_t n) {
   __m256i total = _mm256_setzero_si256(), ones = total, twos = total, fours = total;
@@ -119,7 +119,8 @@ int64_t count(const uint64_t* a, int64_t words) {
   return sum_lanes(tree_count(Plain{a}, vectors)) + and_count_words(a + tail, a + tail, words - tail);
 }
 
-// 255 steps fill the byte counters, then they are added up; the counters hold pixels that are *not* in the set.
+// The byte counters count pixels that are NOT in the intersection or the union. They are full after 255 steps and are
+// then added up.
 Counts dense_counts(const uint8_t* a, const uint8_t* b, const uint8_t* ignore, int64_t n) {
   const __m256i zero = _mm256_setzero_si256();
   __m256i missing_inter = zero, missing_union = zero, all = zero;

@@ -1,5 +1,5 @@
-// AVX-512 as from Ice Lake on: VPOPCNTDQ counts per 64-bit lane, VBMI and VBMI2 move and compress bytes and words, and
-// masked loads take the ends of rows.
+// AVX-512 with what Ice Lake was the first to have: VPOPCNTDQ counts the bits of each 64-bit lane, VBMI and VBMI2 move
+// and compress bytes and words. Masked loads read the ends of rows.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own header warns (its bug 105593)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -15,7 +15,7 @@
 namespace dpad {
 namespace {
 
-// How far ahead memory is asked for: the processor's own prefetcher stops at the end of a page.
+// How many bytes ahead memory is prefetched. The processor's own prefetcher stops at the end of a page.
 constexpr int64_t kAhead = 4096;
 
 inline void prefetch_ahead(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p + kAhead), _MM_HINT_T0); }
@@ -33,8 +33,8 @@ int64_t and_count(const uint64_t* a, int64_t stride_a, const uint64_t* b, int64_
     words *= rows;
     rows = rows > 0 ? 1 : 0;
   }
-  // The boxes of most pairs meet in a few words of some dozens of rows, and a load that reaches into a second cache
-  // line costs twice, masked or not.
+  // The boxes of most pairs overlap in a few words of some dozens of rows. Short loads cross into a second cache line
+  // less often, and such a load costs twice, masked or not.
   if (words <= 4) {
     const __mmask8 lanes = first_lanes(words);
     __m256i total = _mm256_setzero_si256();
@@ -98,7 +98,7 @@ int64_t changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions
   return find_changes(bytes, n, last, positions, pack64, pack_few);
 }
 
-// Of all rows of a mask so far.
+// Sums over the rows of a mask so far: counts of set pixels by lane, and the OR of all bytes.
 struct Packed {
   __m512i area = _mm512_setzero_si512(), bytes = _mm512_setzero_si512();
 };
@@ -127,8 +127,8 @@ inline void pack_row(const uint8_t* row, int64_t width, int64_t y, uint64_t* wor
   }
 }
 
-// Measures a row while the next ones are on their way from memory, and reads both halves of a mask side by side: one
-// core gets more bytes in a second from two places than from one.
+// Measures each row while the next ones are on their way from memory. Reads the upper and the lower half of a mask in
+// turns, because a core gets more bytes in a second from two places than from one.
 uint8_t pack(const uint8_t* dense, int64_t height, int64_t width, uint64_t* words, Extent& extent) {
   const int64_t half = (height + 1) / 2, stride = words_for(width);
   Packed packed;
@@ -184,7 +184,7 @@ int64_t short_numbers(const char* text, int64_t length, int64_t* used, int16_t* 
   return found;
 }
 
-// Bit i of all words together becomes the parity of bits 0..i.
+// Takes all words as one long row of bits: bit i becomes the parity of bits 0..i.
 inline void prefix_parity_of_all(uint64_t* words, int64_t n) {
   uint64_t carry = 0;
   for (int64_t i = 0; i < n; i += 8) {
@@ -206,9 +206,9 @@ inline void prefix_parity_of_all(uint64_t* words, int64_t n) {
   }
 }
 
-// Hands part(y, i, lanes, words) up to 8 words of a row at a time, strip by strip from top to bottom. Nothing is stored
-// while they are read: a masked store holds up every load that comes near it. The plane is a copy that no store to its
-// words can change, so that it stays in registers.
+// Calls part(y, i, lanes, words) with up to 8 words of a row, word i first. It goes down a strip of 8 words from top to
+// bottom, then down the next strip. No mark is cleared meanwhile, because a masked store delays every load near it. The
+// plane is a copy, so that the compiler keeps it in registers: no store to its words can change it.
 template <typename Part>
 inline void fold_parts(const FoldPlane plane, Part&& part) {
   const int64_t words = plane.words, size = plane.rows * words;
@@ -230,7 +230,7 @@ inline void fold_parts(const FoldPlane plane, Part&& part) {
   if (sets != nullptr) __builtin_memset(plane.sets, 0, static_cast<size_t>(size) * sizeof(uint64_t));
 }
 
-// Adds up an Extent, strip by strip.
+// Measures an Extent of words that come strip by strip.
 class Measuring {
  public:
   explicit Measuring(const Extent& extent) : extent_(extent) {}
@@ -264,7 +264,7 @@ class Measuring {
   __m512i area_ = _mm512_setzero_si512(), columns_ = _mm512_setzero_si512();
 };
 
-// Counts all, looks for the first and last row from both ends, and reads again only the rows between.
+// Counts all words, finds the first and the last row that is not empty, and reads the rows between them again.
 void measure(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent) {
   const int64_t size = rows * stride;
   extent.area += count(words, size);
@@ -289,7 +289,7 @@ void measure(const uint64_t* words, int64_t rows, int64_t stride, Extent& extent
   }
 }
 
-// A line in one store: four stores that a cache miss comes between go to memory one by one.
+// One store for each cache line. Four stores of 16 bytes may go to memory one by one where a cache miss comes between.
 void stream_lines(uint8_t* to, const uint8_t* from, int64_t lines) {
   for (int64_t i = 0; i < 64 * lines; i += 64)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i),

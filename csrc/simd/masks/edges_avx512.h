@@ -1,6 +1,6 @@
-// Marking a ring's edges by OpenCV's rule with AVX-512: eight edges are set up at once, each then yields eight rows at
-// a time. What they mark goes to lists first, which one loop works off: an edge has a few rows, and a branch that is
-// mispredicted at each one's end would cost as much as the rows.
+// Marks a ring's edges by OpenCV's rule with AVX-512. Eight edges are set up at once; then each edge is marked eight
+// rows at a time. The marks go to two lists first, and one loop writes them to the plane: an edge has only a few rows,
+// and a mispredicted branch at the end of each edge would cost as much as its rows.
 #pragma once
 
 #include "simd/masks/lanes_avx512.h"
@@ -35,7 +35,7 @@ class EdgeMarker {
   }
 
  private:
-  // As LineRows and mark_edges_one_by_one have it, lane by lane.
+  // Computes in each lane what LineRows and mark_edges_one_by_one compute for one edge.
   void set_up(__m512i x1, __m512i y1, __m512i x2, __m512i y2) {
     const __m512i zero = _mm512_setzero_si512(), one = _mm512_set1_epi64(1);
     const __mmask8 up = _mm512_cmpgt_epi64_mask(y1, y2);

@@ -21,14 +21,14 @@ inline void set_run(uint64_t* words, int64_t row, int64_t left, int64_t right) {
   words[last] |= to;
 }
 
-// Bresenham's line as cv::LineIterator steps from its left end: after i steps along the longer side the other
-// coordinate has moved by i * short / long, rounded half down. So row k from the left end, at x = k dx / dy, has the
-// pixel nearest to x where the line is steep, and where it is flat those less than half of dx / dy away. In fixed
-// point, with a quarter of 1 / dy to be on the right side: every limit is a whole number of 1 / (2 dy). For coordinates
-// of 0 to 65535.
+// Bresenham's line as cv::LineIterator steps from its left end: after i steps along the longer side, the other
+// coordinate has moved by i * short / long, rounded half down. So the line is at x = k dx / dy in row k from the left
+// end. Where the line is steep, the row has the pixel nearest to x; where it is flat, the row has the pixels less than
+// half of dx / dy away from x. All is in fixed point. Every limit is a whole multiple of 1 / (2 dy), so a quarter of
+// 1 / dy is added or subtracted to be on the right side of it. Coordinates are 0 to 65535.
 class LineRows {
  public:
-  // From (x1, y) in its upper row to (x2, y + rows).
+  // A line from (x1, y), its upper end, to (x2, y + rows).
   LineRows(int64_t x1, int64_t x2, int64_t rows) : first_(x1 < x2 ? x1 : x2), last_(x1 < x2 ? x2 : x1) {
     const int64_t dx = last_ - first_;
     const double inverse = kOne / static_cast<double>(rows > 1 ? rows : 1);
@@ -57,7 +57,7 @@ class LineRows {
   static constexpr int64_t kWhole = int64_t{1} << kBits;
   static constexpr double kOne = static_cast<double>(kWhole);
   const int64_t first_, last_;   // of the line
-  int64_t left_, right_, step_;  // of the row that comes next
+  int64_t left_, right_, step_;  // limits in the next row, and their step from row to row
 };
 
 }  // namespace

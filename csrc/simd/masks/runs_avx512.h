@@ -37,7 +37,7 @@ bool add_differences(const int16_t* values, int64_t n, uint32_t max_count, uint3
   return _mm512_reduce_max_epu32(largest) <= max_count;
 }
 
-// Eight pairs of runs at a time, on the usual assumption that no set run goes on in the next column.
+// Eight pairs of runs at a time where, as usual, no set run goes on in the next column; else one by one.
 void column_runs(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs) {
   ColumnRuns found = runs;
   const __m256i rows = _mm256_set1_epi32(static_cast<int32_t>(height));
@@ -51,7 +51,7 @@ void column_runs(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& 
     const __m512i ends = _mm512_add_epi32(prefix_sum<1>(both), before);
     before = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), ends);
     const __m256i start = _mm512_cvtepi64_epi32(ends), size = _mm512_cvtepi64_epi32(_mm512_srli_epi64(both, 32));
-    // Half a pixel on: then no quotient is so near to a whole number that rounding could reach it.
+    // Half a pixel is added, so that no quotient lies as near to a whole number as rounding could move it.
     const __m512d middle = _mm512_add_pd(_mm512_cvtepu32_pd(start), _mm512_set1_pd(.5));
     const __m256i x = _mm512_cvttpd_epi32(_mm512_mul_pd(middle, column));
     const __m256i y = _mm256_sub_epi32(start, _mm256_mullo_epi32(x, rows)), end = _mm256_add_epi32(y, size);
@@ -88,15 +88,15 @@ void column_runs(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& 
   runs = found;
 }
 
-// A column of up to 512 pixels is one register, stored with each of its runs. Nothing is read, and there is no branch
-// for the word where a run ends or for the next column.
+// A column of up to 512 pixels is one register, which is stored after each of its runs. No bits are loaded, and there
+// is no branch for the word where a run ends or for the next column.
 void fill_columns(const ColumnRuns& runs, const ColumnBits& bits) {
   if (bits.stride > kColumnSlack) return fill_columns_one_by_one(runs, bits);
   const ColumnRuns from = runs;
   uint64_t* const words = bits.words;
   const int64_t stride = bits.stride, first = bits.x;
   const __m512i ones = _mm512_set1_epi64(-1), zero = _mm512_setzero_si512();
-  // Each lane's first pixel, in its low 16 bits; the rest makes 0 of what is subtracted from.
+  // The low 16 bits hold each lane's first pixel. The other bits are set, so that subtracting them gives 0.
   const __m512i starts = _mm512_or_si512(
       _mm512_add_epi64(_mm512_set_epi64(448, 384, 320, 256, 192, 128, 64, 0), _mm512_set1_epi64(bits.y)),
       _mm512_set1_epi64(~int64_t{0xffff}));

@@ -22,9 +22,9 @@ inline int64_t and_count_words(const uint64_t* a, const uint64_t* b, int64_t wor
 
 constexpr int kPositionBits = 16;
 
-// Lines set the pixels that they cover, and each row that an edge crosses on its way down is flipped behind its
-// position in 16.16 fixed point. Where that falls right on a pixel, OpenCV sets it, but so has the line: in 32768 rows
-// a position is off by less than half a pixel.
+// A line sets the pixels that it covers. In each row that an edge crosses, the pixels behind the edge's position are
+// flipped; positions are in 16.16 fixed point. Where a position is a whole number, OpenCV sets that pixel. Here the
+// line has set it already: within 32768 rows a position is off by less than half a pixel.
 inline void mark_edges_one_by_one(const double* xy, int64_t n, const EdgePlane& plane) {
   constexpr int kShift = kPositionBits;
   uint64_t *const toggles = plane.toggles, *const sets = plane.sets;
@@ -36,7 +36,7 @@ inline void mark_edges_one_by_one(const double* xy, int64_t n, const EdgePlane& 
     const int64_t above = up ? x2 : x1, below = up ? x1 : x2, rows = up ? y1 - y2 : y2 - y1;
     int64_t row = origin + (up ? y2 : y1) * words;
     LineRows line(above, below, rows);
-    // Exact, as in whole numbers: a quotient of such that is not whole is further from one than doubles round.
+    // The same as integer division: a quotient that is not whole lies further from a whole number than doubles round.
     const auto slope = static_cast<int64_t>(static_cast<double>((below - above) * (1 << kShift)) /
                                             static_cast<double>(rows > 1 ? rows : 1));
     int64_t behind = (above + 1) * (1 << kShift);
@@ -78,7 +78,7 @@ template <typename Row>
 inline void fold_right(const FoldPlane& plane, Row&& row) {
   uint64_t* const toggles = plane.toggles;
   const int64_t size = plane.rows * plane.words;
-  // All words at once, for vectors; then what each carries to the next.
+  // First all words by themselves, so that the compiler vectorises the loop; then the carries from word to word.
   for (int64_t i = 0; i < size; ++i) toggles[i] = prefix_parity(toggles[i]);
   uint64_t carry = 0;
   for (int64_t y = 0; y < plane.rows; ++y) {
@@ -170,7 +170,7 @@ inline void fold_count_rows(const FoldPlane& plane, FoldCount& target) {
   target.intersection += intersection;
 }
 
-// The positions of `n` bytes' changes, 64 at a time; pack64 gives the pixels of 64 bytes, pack_few those of fewer.
+// MaskTable::changes, 64 bytes at a time. pack64 gives the pixels of 64 bytes as bits, pack_few those of fewer.
 template <typename Pack64, typename PackFew>
 inline int64_t find_changes(const uint8_t* bytes, int64_t n, bool* last, uint32_t* positions, Pack64 pack64,
                             PackFew pack_few) {
@@ -192,7 +192,7 @@ inline int64_t find_changes(const uint8_t* bytes, int64_t n, bool* last, uint32_
 inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_t* used, int16_t* values) {
   int64_t at = 0, found = 0;
   while (at < length) {
-    // No branch: whether a number has one character or two is as good as random.
+    // No branch, because whether a number has one character or two is nearly random.
     const uint32_t low = static_cast<uint32_t>(static_cast<unsigned char>(text[at])) - 48;
     const uint32_t high = at + 1 < length ? static_cast<uint32_t>(static_cast<unsigned char>(text[at + 1])) - 48 : 99;
     const uint32_t more = low >> 5 & 1;
@@ -210,7 +210,7 @@ inline int64_t short_numbers_one_by_one(const char* text, int64_t length, int64_
 inline void fill_bits(uint64_t* column, int64_t begin, int64_t end) {
   const int64_t first = begin >> 6, last = (end - 1) >> 6;
   const uint64_t from = ~uint64_t{0} << (begin & 63), to = ~uint64_t{0} >> (63 - ((end - 1) & 63));
-  // No branch: whether a run ends in the word where it starts is as good as random.
+  // No branch, because whether a run ends in the word where it starts is nearly random.
   const uint64_t apart = first == last ? 0 : ~uint64_t{0};
   column[first] |= from & (to | apart);
   for (int64_t i = first + 1; i < last; ++i) column[i] = ~uint64_t{0};
@@ -246,7 +246,7 @@ inline void add_run(ColumnRuns& runs, int64_t x, int64_t begin, int64_t end) {
   runs.bottom = end > runs.bottom ? static_cast<int32_t>(end) : runs.bottom;
 }
 
-// Adds a run of `left` pixels that begins at (x, y), and moves there where it ends.
+// Adds a run of `left` pixels that begins at (x, y), and moves (x, y) to its end.
 inline void add_long_run(ColumnRuns& runs, int64_t& x, int64_t& y, int64_t left, int64_t height) {
   for (; y + left > height; y = 0, ++x) {
     add_run(runs, x, y, height);
@@ -261,7 +261,7 @@ inline void column_runs_one_by_one(const uint32_t* counts, int64_t n, int64_t he
   int64_t x = 0, y = 0;
   for (int64_t i = 0; i + 1 < n; i += 2) {
     y += counts[i];
-    // Most gaps end in the next column, and a 64-bit division costs more than the rest of the loop.
+    // Most gaps end in the next column. They need no 64-bit division, which costs more than all else in this loop.
     if (y >= 2 * height) {
       x += y / height;
       y %= height;

@@ -6,7 +6,7 @@ namespace {
 
 constexpr Candidate<MaskTable> kCandidates[] = {
 #if defined(__x86_64__)
-    // As from Ice Lake on.
+    // Ice Lake was the first processor with all of these.
     {&kMaskAvx512,
      [](const CpuFeatures& cpu) {
        return cpu.avx512 && cpu.avx512dq && cpu.avx512vpopcntdq && cpu.avx512vbmi && cpu.avx512vbmi2;

@@ -16,13 +16,13 @@ struct Counts {
   uint8_t bytes = 0;  // the OR of all that were read
 };
 
-// A window of rows x words that a polygon was marked into, always left zero behind.
+// A window of rows x words that a polygon was marked into. Folding it sets all marks back to 0.
 struct FoldPlane {
-  // A set bit flips its pixel and every later one: below it (down) or right of it. Then each row has an even number of
-  // them, of which those that lie beyond its last pixel stand in the next row's first bit: flips never need to be told
-  // apart by row, and one word follows the last row.
+  // A set bit flips its pixel and all later ones: those below it (down) or right of it. To the right, each row has an
+  // even number of flips. A flip behind the row's last pixel is in the first bit of the next row, so that all rows fold
+  // as one long row; one word follows the last row for it.
   uint64_t* toggles;
-  uint64_t* sets;  // bits set whatever the toggles say; only read when folding right, may be null
+  uint64_t* sets;  // pixels that are set whatever the toggles say; used only to the right, may be null
   int64_t rows;
   int64_t words;       // per row
   uint64_t last_mask;  // which bits of a row's last word lie inside the image
@@ -59,15 +59,16 @@ struct FoldCount {
   int64_t intersection = 0;
 };
 
-// Pixels begin[i]..end[i] of column x[i], at least one each, from left to right and down; `pixels` of them in all. The
-// arrays have room for kColumnSlack more.
+// Run i is the pixels begin[i]..end[i] of column x[i], at least one. Runs are sorted by column, then downwards;
+// `pixels` is the sum of their pixels. The arrays have room for kColumnSlack more runs.
 struct ColumnRuns {
   int32_t *x, *begin, *end;
   int64_t n = 0, pixels = 0;
   int32_t top = INT32_MAX, bottom = 0;  // of all runs
 };
-// Bits column by column: column `x` first, its pixel `y` in bit 0, `stride` words to a column and kColumnSlack behind
-// the last. They come in as zeros; what is behind a column may be written as long as it comes later.
+// Bits column by column. Column `x` is the first, its pixel `y` is bit 0, and a column has `stride` words; kColumnSlack
+// words follow the last column. All are 0 at first. Writing a column may overwrite the words of later columns, which
+// are written after it.
 struct ColumnBits {
   int64_t x, y, stride;
   uint64_t* words;
@@ -94,13 +95,13 @@ struct MaskTable {
   // counts[i] = values[i] + counts[i - 2]; counts[-2] and counts[-1] are given. Adds them to *total. False where one of
   // them is not 0..max_count.
   bool (*add_differences)(const int16_t* values, int64_t n, uint32_t max_count, uint32_t* counts, int64_t* total);
-  // The set ones among n run lengths, zeros first, cut at the ends of columns of `height` pixels.
+  // The runs of set pixels among n run lengths that begin with unset ones, cut at the ends of columns of `height`.
   void (*column_runs)(const uint32_t* counts, int64_t n, int64_t height, ColumnRuns& runs);
-  // Sets their pixels.
+  // Sets the pixels of runs.
   void (*fill_columns)(const ColumnRuns& runs, const ColumnBits& bits);
   void (*unpack_row)(const uint64_t* words, int64_t width, uint8_t* row);
-  // Stores whole cache lines past the caches, copied or, where `from` is null, all 0; `to` begins a line. A fence is
-  // the caller's.
+  // Stores whole cache lines past the caches: copies of `from`, or zeros where `from` is null. `to` begins a line. The
+  // caller fences.
   void (*stream_lines)(uint8_t* to, const uint8_t* from, int64_t lines);
   // Marks a ring of n vertices (x, y) by OpenCV's rule. All vertices lie in the window.
   void (*mark_edges)(const double* xy, int64_t n, const EdgePlane& plane);
@@ -114,7 +115,7 @@ extern const MaskTable kMaskAvx2;
 extern const MaskTable kMaskAvx512;
 #endif
 
-// The best that choose.h allows.
+// The best table that choose.h allows.
 const MaskTable& mask_table();
 
 }  // namespace dpad

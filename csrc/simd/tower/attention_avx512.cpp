@@ -30,7 +30,7 @@ inline void multiply_one(Sums8& s, float a, float b, float c, float d, __m512 fi
   s.d0 = _mm512_fmadd_ps(_mm512_set1_ps(d), first, s.d0);
 }
 
-// Sixteen rows of sixteen floats to columns: pairs, then fours, then quarters of the registers change places.
+// Transposes 16 x 16 floats: first single floats change places, then pairs, then quarters of the registers.
 inline void transpose16(__m512 (&r)[16]) {
   __m512 t[16];
 #pragma GCC unroll 16
@@ -63,8 +63,8 @@ inline void transpose16(__m512 (&r)[16]) {
   }
 }
 
-// scores[i * padded + j] of four queries for the keys before `seen`, 32 keys at a time, of the last perhaps 16; padded
-// is a multiple of 32.
+// Fills scores[i * padded + j] of four queries i for the keys j < seen, 32 keys at a time, or 16 at the end where no
+// more are left; padded is a multiple of 32.
 void score_keys(const float* const* q, const float* keys_t, int64_t padded, int64_t seen, int64_t dim, float scale,
                 float* scores) {
   const __m512 by = _mm512_set1_ps(scale);
@@ -88,7 +88,7 @@ void score_keys(const float* const* q, const float* keys_t, int64_t padded, int6
   }
 }
 
-// Turns scores into powers of e; returns their sum.
+// Turns scores into e^(score - largest score), and returns the sum.
 float exponentiate(float* scores, int64_t seen) {
   const float lowest = -std::numeric_limits<float>::infinity();
   __m512 top = _mm512_set1_ps(lowest);

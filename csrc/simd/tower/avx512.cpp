@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kTileRows = 6;
 
-// Four vectors at a time, with zeros past the end. Four sums or maxima, one for each vector, hide latency.
+// Four vectors at a time, with zeros past the end. Each vector has its own sum or maximum, so that the four additions
+// do not wait for each other.
 struct Four {
   __m512 v[4];
 };
@@ -28,10 +29,10 @@ inline __m512 total(const Four& f) {
   return _mm512_add_ps(_mm512_add_ps(f.v[0], f.v[1]), _mm512_add_ps(f.v[2], f.v[3]));
 }
 
-// One block of a row in registers: two fours.
+// A block of a row fits in eight registers: two `Four`s.
 static_assert(kBlock16 == 128, "a block is two fours");
 
-// What the block may be multiplied by; 0 for one of zeros, NaN where an element is not finite.
+// The largest factor that the block may be multiplied by; 0 for a block of zeros, NaN where an element is not finite.
 inline float block_scale(const Four& a, const Four& b) {
   Four squares, largest;
   for (int j = 0; j < 4; ++j) {
@@ -47,12 +48,12 @@ inline float block_scale(const Four& a, const Four& b) {
   return std::min(kBlockNorm / norm, kLargest16 / _mm512_reduce_max_ps(top));
 }
 
-// Stores the block times `by`, rounded; returns what one step is worth. Zeros where `by` is 0 or NaN.
+// Stores the block times `by`, rounded, or zeros where `by` is 0 or NaN. Returns the value of an integer 1.
 inline float store_block(const Four& a, const Four& b, float by, int16_t* out) {
   const bool sound = by > 0.0f;
   const __m512 factor = _mm512_set1_ps(by);
   for (int j = 0; j < 4; ++j) {
-    // The limits of block_scale leave nothing to saturate. A NaN or 0 times an infinity would be stored as anything.
+    // After block_scale nothing saturates. NaNs are masked out, because their conversion to integers is arbitrary.
     const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a.v[j], factor));
     const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(b.v[j], factor));
     const __mmask16 kept = sound ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>(0);
@@ -100,10 +101,10 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
   }
 }
 
-// The loop is in assembler because of GCC 12: with 24 accumulators, intrinsics or one asm per instruction alike, it
-// writes half of them to the stack at every step and the loop runs at half its speed. zmm0..23 are the accumulators
-// (row r, register c: 4 r + c), zmm24..27 a step of the panel, zmm28 the row's element. Both kinds of product read four
-// bytes of a row and 256 of the panel a step.
+// The loop is in assembler because of GCC 12. With 24 accumulators it writes half of them to the stack at every step,
+// for intrinsics and for one asm per instruction alike, and the loop runs at half its speed. zmm0..23 are the
+// accumulators (row r, register c: 4 r + c), zmm24..27 hold a step of the panel, zmm28 holds the row's element. In a
+// step, both kinds of product read four bytes of a row and 256 of the panel.
 // clang-format off: it indents the strings further every time that it sees them.
 #define ROW_STEP(op, at, row, c0, c1, c2, c3)                                                                      \
   "vbroadcastss " #at "*4(%[a" #row "],%[i],4), %%zmm28\n\t" op " %%zmm24, %%zmm28, %%zmm" #c0 "\n\t" op           \
@@ -176,9 +177,9 @@ void layer_norm(const float* x, const float* weight, const float* bias, int64_t 
                : TILE_REGISTERS)
 // clang-format on
 
-// sums [6, kPanel] += six rows times the 64 steps of a panel's block; `first`: = instead of +=. The products of
-// integers are multiplied by scale [6] before. `next_block` and `next_rows` are fetched, a line and two at every fourth
-// step.
+// sums [6, kPanel] += six rows times the 64 steps of a panel's block; = instead of += where `first`. Products of
+// integers are first multiplied by scale [6]. Every four steps prefetch one cache line from `next_block` on and two
+// from `next_rows` on.
 void tile(const int16_t* const* row, const float* scale, const int16_t* panel, const char* next_block,
           const char* next_rows, bool first, float* sums) {
   int64_t i;
@@ -204,10 +205,10 @@ void block(const Element* a, const float* scale, const Element* panel, int64_t r
   constexpr int64_t kDepth = kBlockBytes / kPanel / static_cast<int64_t>(sizeof(Element));
   const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t t = 0; t < tiles; ++t) {
-    const Element* row[kTileRows];  // past the end the last row again: kGemmRows has room for its sums
+    const Element* row[kTileRows];  // the last row again past the end: `sums` has room for it
     for (int r = 0; r < kTileRows; ++r) row[r] = a + std::min(t * kTileRows + r, rows - 1) * kDepth;
-    // Asked for while this tile is computed, a few lines at every step, because the core can wait for 16 at a time
-    // only: the next tile's rows, and a sixteenth of the panel's next block, which lies behind this one.
+    // While this tile is computed, the loop prefetches the next tile's rows, and a sixteenth of the panel's next block,
+    // which lies behind this one. It does so a few lines at a time, because a core waits for at most 16 lines.
     const auto* next_rows = reinterpret_cast<const char*>(a + (t + 1) * kTileRows * kDepth);
     const auto* next_block = reinterpret_cast<const char*>(panel) + kBlockBytes + t * (kBlockBytes / 16);
     if (prefetch_out != nullptr)

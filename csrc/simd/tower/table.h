@@ -28,32 +28,33 @@ constexpr float kNothing16 = 1e-18f;
 
 struct TowerTable {
   SimdLevel level;
-  // One row of k floats to 16-bit integers, each block of kBlock16 by a scale of its own, the last filled with zeros:
-  // block b starts at out + b * stride, and scale[b * scale_stride] is what one step of it is worth; 0 for zeros, NaN
-  // where an element is not finite.
+  // One row of k floats to 16-bit integers. Each block of kBlock16 has its own scale, and zeros fill the last block.
+  // Block b starts at out + b * stride. scale[b * scale_stride] is the value of an integer 1 in it: 0 for a block of
+  // zeros, NaN where an element is not finite.
   void (*quantise)(const float* x, int64_t k, int16_t* out, int64_t stride, float* scale, int64_t scale_stride);
   // y = (x - mean) / sqrt(variance + eps) * weight + bias over k elements.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t k, float eps, float* y);
   // One row of k floats in blocks of kBlock32, the last filled with zeros: block b starts at out + b * stride.
   void (*to_blocks)(const float* x, int64_t k, float* out, int64_t stride);
-  // sums[r, c] (+)= the products of one block: `rows` rows (at most kGemmRows, sums has room for all) of the left
-  // matrix, one after the other, with one block of a panel, [kBlock16 / 2, kPanel, 2] or [kBlock32, kPanel]. Integer
-  // products are multiplied by scale[r], of which there are kGemmRows. `first`: overwrite the sums. `prefetch_out`, if
-  // not null: a cache line that will be written next, and one in each of the other rows, prefetch_stride floats apart.
+  // sums[r, c] += the products of one block; = instead of += where `first`. The left matrix is `rows` rows, one after
+  // the other: at most kGemmRows, and sums has room for so many. The right one is a block of a panel,
+  // [kBlock16 / 2, kPanel, 2] or [kBlock32, kPanel]. Integer products are multiplied by scale[r] of [kGemmRows].
+  // `prefetch_out` may be null, or the cache line of the first row that is written next; the line of each further row
+  // lies prefetch_stride floats behind.
   void (*block16)(const int16_t* a, const float* scale, const int16_t* panel, int64_t rows, bool first, float* sums,
                   const float* prefetch_out, int64_t prefetch_stride);
   void (*block32)(const float* a, const float* panel, int64_t rows, bool first, float* sums, const float* prefetch_out,
                   int64_t prefetch_stride);
-  // out[c] = sums[c] * scale[c] + bias[c] for `count` columns; scale and bias may be null. Then, if asked,
-  // x * sigmoid(1.702 x); or added to what out holds.
+  // out[c] = sums[c] * scale[c] + bias[c] for `count` columns; scale and bias may be null. `quick_gelu` then applies
+  // x * sigmoid(1.702 x), and `add` adds the value that out holds.
   void (*finish)(const float* sums, const float* scale, const float* bias, int64_t count, bool quick_gelu, bool add,
                  float* out);
-  // The same with x * sigmoid(1.702 x) for the kBlock16 columns of two panels, of which `count` are there, straight to
-  // 16-bit integers, as `quantise` would make them of one block; returns what one step is worth.
+  // `finish` with quick_gelu for the first `count` of the kBlock16 columns of two panels, straight to 16-bit integers,
+  // as `quantise` makes them of one block. Returns the value of an integer 1.
   float (*finish_block16)(const float* left, const float* right, const float* scale, const float* bias, int64_t count,
                           int16_t* out);
-  // keys[j], rows of dim floats, to the columns of keys_t [dim, padded]; padded is a multiple of kKeyStep, and what
-  // lies beyond the last column is set to anything finite or left as it was.
+  // Copies keys[j], rows of dim floats, to the columns of keys_t [dim, padded]. padded is a multiple of kKeyStep. The
+  // columns after the last key get any finite values, or stay as they were.
   void (*transpose_keys)(const float* const* keys, int64_t length, int64_t dim, int64_t padded, float* keys_t);
   // Attention of the queries [from, to) over `length` keys: keys_t [dim, padded], values[j] rows of dim floats. Query t
   // sees keys 0..t if causal. q and out have rows `q_stride` and `out_stride` apart; `padded` is a multiple of
@@ -68,7 +69,7 @@ extern const TowerTable kTowerScalar;
 extern const TowerTable kTowerAvx512;
 #endif
 
-// The best that choose.h allows; AVX-512 is that with VNNI.
+// The best table that choose.h allows. Its AVX-512 includes VNNI.
 const TowerTable& tower_table();
 
 }  // namespace dpad

@@ -21,7 +21,7 @@ inline __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1u << std::max<int64_t>(count, 0)) - 1);
 }
 
-// e^x to about 1 ulp; x beyond +-80 counts as 80. Neither the result nor its reciprocal is a denormal number, which
+// e^x to about 1 ulp, for x clamped to -80..80. So neither the result nor its reciprocal is a denormal number, which
 // would cost as much as a hundred others.
 inline __m512 exponential(__m512 x) {
   x = _mm512_max_ps(x, _mm512_set1_ps(-80.0f));
@@ -46,10 +46,10 @@ inline __m512 reciprocal(__m512 x) {
   return _mm512_mul_ps(estimate, _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(2.0f)));
 }
 
-// x * sigmoid(1.702 x), sigmoid to about 2 ulp. e^(-1.702 x) is 2^t, and 2 to the power of what t is above its floor a
-// polynomial with the least largest relative error, 8e-8.
+// x * sigmoid(1.702 x), with the sigmoid to about 2 ulp. e^(-1.702 x) is 2^t; a minimax polynomial gives 2 to the
+// fraction of t with a relative error of at most 8e-8.
 inline __m512 quick_gelu_of(__m512 x) {
-  // Above 126 the reciprocal would be a denormal number, or that of an infinity.
+  // For t above 126 the reciprocal would be a denormal number, or the power an infinity.
   const __m512 t = _mm512_min_ps(_mm512_mul_ps(x, _mm512_set1_ps(-2.45546696f)), _mm512_set1_ps(126.0f));
   const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   __m512 p = _mm512_set1_ps(1.8671301659e-3f);

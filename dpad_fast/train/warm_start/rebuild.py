@@ -1,19 +1,17 @@
 """Makes every shipped checkpoint again from nothing: `dpad-fast data shapes --rebuild`.
 
-Stages by fixed step counts and seeds. Each stage starts from what the one before it wrote:
+Every stage has a fixed number of steps and a fixed seed:
 
     clip                 the small CLIP
     vision               the policy's vision tower
-    F                    its language model: half lists of shapes with their boxes, half mixture F
-    E, J                 warm starts that continue from F, side by side
+    policy-f             the policy's language model, from vision: half lists of shapes with boxes, half mixture F
+    policy-e, policy-j   warm starts that continue from policy-f, at the same time
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,8 @@ from typing import Any
 from dpad_fast import files
 from dpad_fast.data.shapes_text import MIXTURES
 from dpad_fast.train.warm_start.small_clip import ClipTraining
-from dpad_fast.train.warm_start.small_policy import Progress, TrainingStage
+from dpad_fast.train.warm_start.small_policy import TrainingProgress, TrainingStage
+from dpad_fast.workers import worker_pool
 
 CLIP = ClipTraining()
 VISION = TrainingStage(steps=1000, batch=48, lr=1e-3)
@@ -48,7 +47,7 @@ class Lesson:
 
 
 BASE = Lesson("policy-f", "vision", "f", TrainingStage(1600, 32, 2.5e-3, seed=0), listing=0.5)
-CONTINUED = (  # side by side
+CONTINUED = (  # at the same time, in two processes
     Lesson("policy-e", "policy-f", "e", TrainingStage(300, 32, 4e-4, seed=1)),
     Lesson("policy-j", "policy-f", "j", TrainingStage(260, 32, 4e-4, seed=2)),
 )
@@ -60,7 +59,7 @@ def _print_progress(name: str, step: int, steps: int, values: dict[str, float]) 
         print(f"{name:<10} step {step:>5}/{steps}  {shown}", flush=True)
 
 
-def _progress(name: str) -> Progress:
+def _progress(name: str) -> TrainingProgress:
     return partial(_print_progress, name)
 
 
@@ -127,8 +126,7 @@ def rebuild(out: Path) -> dict[str, Any]:
     finished("vision")
     make_policy(out, BASE)
     finished(BASE.name)
-    # spawn, not fork: a forked child of a process whose OpenMP pool has run hangs in its first parallel region.
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(2) as pool:
         for future in [pool.submit(_make_policy_alone, out, lesson) for lesson in CONTINUED]:
             future.result()
     finished(*(lesson.name for lesson in CONTINUED))

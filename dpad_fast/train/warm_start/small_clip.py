@@ -1,10 +1,10 @@
 """Training of the small CLIP that stands in for CLIP ViT-B/32 in the shapes world.
 
-A stock transformers `CLIPModel` (0.5 M parameters, 48-pixel pictures). Two terms, both over every description that
-the world knows: InfoNCE between crops and descriptions, and a ranking of what the reward reads, S1 - S2, which must be
-positive for the right description of a crop and negative for every other (wrong texture weighted up: it is the
-difference that InfoNCE alone learns last). A scene against the names of what it holds is left out of InfoNCE: there
-both answers would be wrong.
+It is a stock transformers `CLIPModel` (0.5 M parameters, 48-pixel pictures). The loss has two terms, both over every
+description that the world knows. InfoNCE compares crops and whole scenes with descriptions. The ranking term is about
+what the reward reads, S1 - S2: it must be positive for the right description of a crop and negative for every other
+one. A description with the wrong texture weighs more there, because InfoNCE alone learns texture last. InfoNCE leaves
+out a scene with the names of its own shapes, which are neither right nor wrong descriptions of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ NAMES = [f"{c} {t} {f}" for c in COLOURS for t in TEXTURES for f in FORMS]
 TEMPLATES = ("a {}", "the {}", "{}", "one {}")
 OTHER_GENERIC = ("a picture", "some different shapes", "several things on a background", "many objects", "a background")
 
-Progress = Callable[[int, int, dict[str, float]], None]
+TrainingProgress = Callable[[int, int, dict[str, float]], None]
+"""Called with (step, steps, losses) after every step."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ClipTraining:
     Attributes:
         steps: optimiser steps.
         scenes: scenes a step; each gives the whole picture and one crop.
-        lr: peak learning rate of AdamW (linear warm-up over 50 steps, then cosine to a tenth).
+        lr: peak learning rate of AdamW: a cosine down to a tenth, times a linear warm-up over the first 50 steps.
         seed: of the weights and of the draws.
     """
 
@@ -171,7 +172,7 @@ def _other_texture(labels: torch.Tensor) -> torch.Tensor:
     return torch.where(labels // forms % 2 == 0, labels + forms, labels - forms)
 
 
-def train(settings: ClipTraining, progress: Progress | None = None) -> CLIPModel:
+def train(settings: ClipTraining, progress: TrainingProgress | None = None) -> CLIPModel:
     """Train the small CLIP from nothing and return it."""
     model = build(settings.seed).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.02, betas=(0.9, 0.98))

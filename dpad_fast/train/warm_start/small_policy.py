@@ -1,8 +1,8 @@
 """Warm start of the small policy: dense training of its vision tower, then supervised training of its language model.
 
-Supervised training from scratch does not learn to localise. So the vision tower first learns to say, for every merged
-token, the colour, form, texture and box of the shape under it; then it is frozen, and the language model alternates
-between listing the scene with boxes and the completions of a `Mixture`.
+Supervised training from scratch does not learn to localise. So the vision tower is trained first: for every merged
+token it predicts the colour, form, texture and box of the shape there. Then it is frozen, and the language model is
+trained on the completions of a `Mixture`, and in a share of the batches on lists of the shapes with their boxes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ CELLS = SIDE // CELL
 NOWHERE = SIDE // GRID + 1  # class of a coordinate where there is no shape; the classes before it are grid lines
 WORDS = ((*COLOURS, "background"), (*FORMS, "background"), (*TEXTURES, "background"))
 
-Progress = Callable[[int, int, dict[str, float]], None]
+TrainingProgress = Callable[[int, int, dict[str, float]], None]
+"""Called with (step, steps, losses) after every step."""
+
 T = TypeVar("T")
 
 
@@ -43,7 +45,7 @@ class TrainingStage:
     Attributes:
         steps: optimiser steps.
         batch: scenes a step.
-        lr: peak learning rate of AdamW (linear warm-up over 50 steps, then cosine to a twentieth).
+        lr: peak learning rate of AdamW: a cosine down to a twentieth, times a linear warm-up over the first 50 steps.
         seed: of the draws; also moves the scenes, so that no two stages see the same.
     """
 
@@ -65,7 +67,7 @@ def _scenes(seed: int, stage: TrainingStage, step: int) -> list[ShapesSample]:
 
 
 def _prefetched(make: Callable[[int], T], steps: int) -> Iterator[T]:
-    """`make(0)`, `make(1)`, ... with the next one made in a thread while this one is being learnt from."""
+    """Yields `make(0)`, `make(1)`, ...; a thread makes the next one while the caller trains on this one."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(make, 0)
         for step in range(1, steps):
@@ -77,10 +79,10 @@ def _prefetched(make: Callable[[int], T], steps: int) -> Iterator[T]:
 class DenseHeads(nn.Module):
     """Read-outs of one merged token: colour, form and texture (or background), and the four box coordinates (or none).
 
-    Colour, form and texture are read with the language model's own embeddings of those words, which stay as they are:
-    a picture token comes to hold the words that describe it, so that the language model can match a word it has read
-    with the place it stands for by one rule for all words. Coordinates, which share their words, have a linear head.
-    Where there is no shape every property says so: a token that was left to say anything would match words by chance.
+    Colour, form and texture are read with the language model's own embeddings of those words, which are not trained
+    here. So a picture token learns to hold the words that describe it, and the language model can find the place that
+    a word describes by one rule for all words. The four coordinates share the same words, so a linear head reads them.
+    Where there is no shape every property has a class for that: an untrained token would match words by chance.
 
     Args:
         embeddings: [vocabulary, width], the language model's token embeddings.
@@ -101,7 +103,10 @@ class DenseHeads(nn.Module):
 
 
 def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
-    """[16, 7]: for each cell in reading order, the properties of the shape that covers most of it, or of background."""
+    """[16, 7]: for each cell in reading order, the properties of the shape that covers most of it, or of background.
+
+    A shape covers a cell by its box, and by a fifth of the cell at least.
+    """
     nothing = [*(len(words) - 1 for words in WORDS), *[NOWHERE] * 4]
     labels = np.tile(np.array(nothing, dtype=np.int64), (CELLS * CELLS, 1))
     covered = np.full(CELLS * CELLS, CELL * CELL // 5)  # less than a fifth of the cell counts as nothing
@@ -118,7 +123,7 @@ def dense_labels(item: ShapesSample) -> NDArray[np.int64]:
 
 
 def train_vision(
-    model: Qwen2_5_VLForConditionalGeneration, stage: TrainingStage, progress: Progress | None = None
+    model: Qwen2_5_VLForConditionalGeneration, stage: TrainingStage, progress: TrainingProgress | None = None
 ) -> float:
     """Train the vision tower densely, in place.
 
@@ -181,7 +186,7 @@ def train_language(
     stage: TrainingStage,
     *,
     listing: float = 0.0,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
 ) -> None:
     """Supervised training of the language model on a mixture, in place; the vision tower stays as it is.
 
