@@ -94,7 +94,9 @@ def before_mark(config: TrainConfig) -> str:
     grpo = config.grpo
     if not config.measures_scenes:
         seen = (config.min_pixels, config.max_pixels, dict(config.image_processor), config.dtype)
-        how = (config.data.prompt, config.data.system_prompt, *seen, dict(config.rewards))
+        how: tuple[Any, ...] = (config.data.prompt, config.data.system_prompt, *seen, dict(config.rewards))
+        if segmenter := "" if evaluation.segmenter else config.reward_config().segmenter:
+            how = (*how, segmenter)  # earlier versions measured by the box
         return f"{config.policy} {config.encoder} {evaluation} {how} {grpo.completion_tokens} {grpo.temperature}"
     # As runs from before there was other held-out data have it.
     scenes = ", ".join(f"{name}={getattr(evaluation, name)}" for name in ("scenes", "samples", "seed", "show"))

@@ -1,4 +1,4 @@
-"""What the report draws: pictures and masks made small, and the curves of training as numbers."""
+"""What the report draws: pictures made small, and the curves of training as numbers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from dpad_fast import coco_mask
 from dpad_fast.clip.images import find_pictures
 from dpad_fast.evaluate.results import number
 from dpad_fast.pictures import decoding, open_picture, upright, upright_size
-from dpad_fast.types import BoolMask, ImageLike, Size
-
-MASK_SIDE = 512
-"""The longest side of a mask in a report; longer ones are thinned to every second, third, ... pixel."""
+from dpad_fast.types import ImageLike, Size
 
 CURVES = {
     "completions/mean_length": "tokens per completion",
@@ -65,22 +60,6 @@ def _opened(image: ImageLike, side: int) -> tuple[Image.Image, Size]:
         size = upright_size(opened)
         opened.draft("RGB", (2 * side, 2 * side))
         return upright(opened).convert("RGB"), size
-
-
-def small_mask(mask: BoolMask | None) -> dict[str, Any] | None:
-    """A mask as COCO run lengths, thinned to at most `MASK_SIDE` pixels a side.
-
-    Args:
-        mask: bool [H, W], or None.
-
-    Returns:
-        {"size": [h, w], "counts": text}, or None.
-    """
-    if mask is None or mask.size == 0:
-        return None
-    step = -(-max(mask.shape) // MASK_SIDE)
-    found = coco_mask.encode(np.asfortranarray(mask[step // 2 :: step, step // 2 :: step], dtype=np.uint8))
-    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode()}
 
 
 def curve_panels(arms: Histories, window: int = 5) -> list[dict[str, Any]]:

@@ -12,11 +12,12 @@ from PIL import Image
 
 from dpad_fast import coco_mask
 from dpad_fast.data import reasonseg, shapes
-from dpad_fast.evaluate.drawing import MASK_SIDE, curve_panels, small_mask, thumbnail
+from dpad_fast.evaluate.drawing import curve_panels, thumbnail
 from dpad_fast.evaluate.gallery import THUMB, THUMB_OF_MANY, gallery
 from dpad_fast.evaluate.lookup import Lookup, decode_mask
 from dpad_fast.evaluate.report import Options, render, write_report
 from dpad_fast.evaluate.results import read_sources, series_of
+from dpad_fast.evaluate.small_masks import MASK_SIDE, small_mask
 from dpad_fast.evaluate.tables import Table, before_after, compare
 from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
 
