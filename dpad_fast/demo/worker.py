@@ -24,6 +24,8 @@ SHOWN = ("reward", "completions/mean_length", "dpad/s1_over_s2", "rewards/iou/me
 
 
 def _tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
+    if not of:  # a measurement begins; how long it is comes with its first batch
+        return
     shown = {key: round(metrics[key], 4) for key in SHOWN if key in metrics}
     print(json.dumps({"stage": stage, "done": done, "of": of, "metrics": shown}), flush=True)
 

@@ -85,12 +85,16 @@ class TermReader:
 
     def _segmented(self, row: Row, terms: Mapping[str, float | None]) -> float | None:
         """`mask_iou` by a segmenter, of the areas that were measured."""
-        if self._config.gate and any((terms.get(name) or 0.0) < 1 for name in FORMAT_TERMS):
+        if self._shut(terms):
             return 0.0
         iou = iou_of(row) if number(row.get("union")) else 0.0
         if iou is None or self._config.mask_threshold is None:
             return iou
         return float(iou > self._config.mask_threshold)
+
+    def _shut(self, terms: Mapping[str, Any]) -> bool:
+        """Whether the gate takes every other term for a format failure."""
+        return self._config.gate and any((number(terms.get(name)) or 0.0) < 1 for name in FORMAT_TERMS)
 
     def _measured(self, row: Row, reason: str | None, target: Target) -> dict[str, Term]:
         """The terms of an answer that `dpad-fast evaluate` has read, in pixels of the ground truth's picture."""
@@ -109,6 +113,8 @@ class TermReader:
 
     def _one_object(self, row: Row, reason: str | None, target: Target) -> dict[str, Term]:
         config, box, points = self._config, box_of(row.get("box")), points_of(row.get("points"))
+        if self._shut(row["terms"]):
+            return {name: _explained(name, 0.0, reason) for name in ("iou", "box_l1", "point_l1")}
         if target.box is None:
             return {name: (None, "the ground truth has no box") for name in ("iou", "box_l1", "point_l1")}
         boxless = "no box in the answer" if box is None else None

@@ -1,4 +1,4 @@
-"""Reward terms of records: those of evaluate equal the scorer's, those of runs are as measured; unknown ones say why."""
+"""Reward terms of records: those of evaluate equal the scorer's, those of runs are as measured; others say why."""
 
 import json
 
