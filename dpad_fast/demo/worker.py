@@ -83,8 +83,7 @@ def main(argv: list[str]) -> int:
             return 0
         from dpad_fast.experiment import run_experiment
 
-        out = Path(config.out)
-        out.mkdir(parents=True, exist_ok=True)
+        out = files.make_folder(config.out)
         if before.is_file() and not (out / "before.json").exists():
             files.write_bytes(out / "before.json", before.read_bytes())
         run_experiment(config, _tell)
