@@ -70,8 +70,8 @@ def curve_panels(arms: Histories, window: int = 5) -> list[dict[str, Any]]:
         window: steps of the running mean that is drawn strong over the faint raw values.
 
     Returns:
-        {"key", "title", "steps": [S], "lines": [{"name", "arm", "values": [S], "mean": [S]}]} each, None where an arm
-        has no value; nothing for quantities that no arm has.
+        {"key", "title", "steps": [S], "lines": [{"name", "arm", "of", "values": [S], "mean": [S]}]} each, where `of` is
+        the arm's name and `arm` its number; None where an arm has no value; nothing for quantities that no arm has.
     """
     return [panel for key, title in _curves(arms).items() if (panel := _panel(arms, key, title, window))["lines"]]
 
@@ -89,16 +89,17 @@ def _panel(arms: Histories, key: str, title: str, window: int) -> dict[str, Any]
         for seed, run in enumerate(runs):
             values = _values(run, key)
             if values:
-                found.append((f"{name}, seed {seed}" if len(runs) > 1 else name, arm, values))
+                found.append((f"{name}, seed {seed}" if len(runs) > 1 else name, (arm, name), values))
     steps = sorted({step for _, _, values in found for step in values})
     lines = [
         {
             "name": name,
             "arm": arm,
+            "of": of,
             "values": [values.get(step) for step in steps],
             "mean": _along(steps, _running_mean(values, window)),
         }
-        for name, arm, values in found
+        for name, (arm, of), values in found
     ]
     return {"key": key, "title": title, "steps": steps, "lines": lines}
 
