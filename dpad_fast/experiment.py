@@ -29,7 +29,8 @@ from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 
 Tell = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (stage, done, of, metrics); stages are "before", "train", "during" and "after"."""
+"""Called with (stage, done, of, metrics); stages are "before", "train", "during" and "after". A measurement begins with
+0 of 0, before its policy is loaded."""
 
 
 _RESULT: dict[str, type | tuple[type, ...]] = {
@@ -94,7 +95,9 @@ def before_mark(config: TrainConfig) -> str:
     grpo = config.grpo
     if not config.measures_scenes:
         seen = (config.min_pixels, config.max_pixels, dict(config.image_processor), config.dtype)
-        how = (config.data.prompt, config.data.system_prompt, *seen, dict(config.rewards))
+        how: tuple[Any, ...] = (config.data.prompt, config.data.system_prompt, *seen, dict(config.rewards))
+        if segmenter := "" if evaluation.segmenter else config.reward_config().segmenter:
+            how = (*how, segmenter)  # earlier versions measured by the box
         return f"{config.policy} {config.encoder} {evaluation} {how} {grpo.completion_tokens} {grpo.temperature}"
     # As runs from before there was other held-out data have it.
     scenes = ", ".join(f"{name}={getattr(evaluation, name)}" for name in ("scenes", "samples", "seed", "show"))
@@ -137,25 +140,21 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     def stage(name: str) -> Callable[[int, int], None]:
         return lambda done, of: tell(name, done, of, {}) if tell is not None else None
 
+    def measure(name: str, policy: str | Path) -> list[Record]:
+        stage(name)(0, 0)
+        return evaluate_policy(policy, judge(encoder, config), config, stage(name))
+
     before: list[Record] = []
     after: list[Record] = []
     if measuring:
-        before = measured(
-            out / "before.json",
-            before_mark(config),
-            lambda: evaluate_policy(config.policy, judge(encoder, config), config, stage("before")),
-        )
+        before = measured(out / "before.json", before_mark(config), lambda: measure("before", config.policy))
     watch = None if tell is None else lambda step, metrics: tell("train", step, steps, metrics)
     during: list[Any] = []
     if config.evaluation.every:
         during = [Measuring(config, judge(encoder, config), stage("during"))]
     training = train_claimed(config, make_scorer(config, encoder), watch, rows, during)
     if measuring:
-        after = measured(
-            out / "after.json",
-            config.fingerprint(),
-            lambda: evaluate_policy(out / "policy", judge(encoder, config), config, stage("after")),
-        )
+        after = measured(out / "after.json", config.fingerprint(), lambda: measure("after", out / "policy"))
     result = _result(config, training, before, after, time.perf_counter() - started)
     processes.from_main(lambda: resume.write_json(out / "result.json", result))
     return result

@@ -29,13 +29,30 @@ def prepare(path: str | os.PathLike[str]) -> Path:
     place = Path(path)
     if place.is_dir():
         raise IsADirectoryError(21, "Is a folder, not a file", str(place))
-    folder = place.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(20, "Is a file, not a folder", str(folder)) from None
+    folder = make_folder(place.parent)
     if not _is_special(place) and not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(13, "Permission denied", str(folder))
+    return place
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, where they are not there.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: it cannot be made; where a file is in its place, or in that of a folder above it, names that file.
+    """
+    place = Path(path)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        files = (above for above in (*reversed(place.parents), place) if above.exists() and not above.is_dir())
+        raise NotADirectoryError(20, "Is a file, not a folder", str(next(files, place))) from None
     return place
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dpad_fast import files
+
 NAME = ".lock"
 _held_locks: dict[Path, int] = {}  # folders that this process holds, and the thread that does
 
@@ -28,7 +30,7 @@ def only_one(folder: Path, mark: bool = True) -> Iterator[None]:
     Raises:
         ValueError: if another process or thread holds it; names the process.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     key = folder.resolve()
     if key in _held_locks:
         if _held_locks[key] != threading.get_ident():

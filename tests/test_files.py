@@ -91,9 +91,12 @@ def test_places_that_cannot_be_written_are_known_before_the_work(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(IsADirectoryError, match="Is a folder"):
         files.prepare(tmp_path)
-    with pytest.raises(NotADirectoryError):
+    for below in ("below", "below/deeper"):
+        with pytest.raises(NotADirectoryError, match=r"Is a file, not a folder: '.*/file'$"):
+            files.make_folder(tmp_path / "file" / below)
+    with pytest.raises(NotADirectoryError, match=r"Is a file, not a folder: '.*/file'$"):
         files.prepare(tmp_path / "file" / "below")
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(NotADirectoryError, match=r"Is a file, not a folder: '.*/file'$"):
         files.prepare(tmp_path / "file" / "below" / "deeper")
     files.prepare(tmp_path / "a" / "b" / "c.json")
     assert left_in(tmp_path / "a" / "b") == []

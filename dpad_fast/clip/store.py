@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from dpad_fast.clip.fork import fork_between_uses
+from dpad_fast.files import make_folder
 
 FILE = "embeddings.sqlite"
 _FORMAT = 1  # of the rows; another number is another table
@@ -57,9 +58,10 @@ class EmbeddingStore:
         self.max_bytes = max_bytes
         try:
             self.path = Path(folder) / FILE
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         except (OSError, TypeError, ValueError) as error:  # ValueError: a NUL in the name
-            raise ValueError(f"folder {folder!r:.200} cannot be used for embeddings: {error}") from None
+            why = error.strerror if isinstance(error, NotADirectoryError) else error
+            raise ValueError(f"folder {folder!r:.200} cannot be used for embeddings: {why}") from None
         self._lock = Lock()
         fork_between_uses(self)
         self._connection: sqlite3.Connection | None = None

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast import files
 from dpad_fast.commands import _output
 from dpad_fast.terminal import printable, say
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     places = [[out / f"{name}{ending}.png" for ending in endings] for name in names]
     for place in (place for several in places for place in several):
         _output.spare({"--out": place}, [path for path in images if isinstance(path, str)])
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     found = _ask(args, images, queries)
     rows = []
     for name, image, answers, several in zip(names, images, found, places, strict=True):

@@ -7,7 +7,7 @@ the trained policy, TensorBoard event files and the measurements before and afte
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,14 +51,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _output.add_json(dry, "stages and plan")
 
 
-def _printer() -> Callable[[str, int, int, Mapping[str, float]], None]:
-    """Print one line per training step, and one per measurement."""
+class _Progress:
+    """One line per training step; of a measurement a bar on a terminal, elsewhere a line for each tenth of it."""
 
-    def tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
-        if stage != "train":
-            if done == of:
-                say(f"measured {of} sampled completions {stage} training")
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        parts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*parts, console=console, transient=True) if console.is_terminal else None
+        self._tenth = 0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end_bar()
+
+    def tell(self, stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
+        """See `experiment.Tell`."""
+        if stage == "train":
+            self._step(done, of, metrics)
+        elif done < of or not of:
+            self._measuring(stage, done, of)
+        else:
+            self._end_bar()
+            say(f"measured {of} sampled completions {stage} training")
+
+    def _measuring(self, stage: str, done: int, of: int) -> None:
+        if self._bar is not None:
+            if not self._bar.tasks:
+                self._bar.add_task(f"measuring {stage} training", total=None)
+                self._bar.start()
+            self._bar.update(self._bar.tasks[0].id, completed=done, total=of or None)
             return
+        tenth = 10 * done // max(1, of)
+        if not of:
+            say(f"measuring {stage} training")
+        elif tenth > self._tenth:
+            say(f"measured {done} of {of} sampled completions {stage} training")
+        self._tenth = tenth
+
+    def _end_bar(self) -> None:
+        self._tenth = 0
+        if self._bar is not None and self._bar.tasks:
+            self._bar.stop()
+            self._bar.remove_task(self._bar.tasks[0].id)
+
+    def _step(self, done: int, of: int, metrics: Mapping[str, float]) -> None:
+        self._end_bar()
         if not metrics:
             say(f"found a checkpoint: going on after step {done}")
             return
@@ -71,8 +113,6 @@ def _printer() -> Callable[[str, int, int, Mapping[str, float]], None]:
         }
         columns = "  ".join(f"{name} {value:7.3f}" for name, value in shown.items() if value is not None)
         say(f"step {done:>{len(str(of))}}/{of}  {columns}")
-
-    return tell
 
 
 def _dry_run(config: TrainConfig, args: argparse.Namespace) -> int:
@@ -143,7 +183,11 @@ def run(args: argparse.Namespace) -> int:
     from dpad_fast.experiment import run_experiment
 
     quiet = args.quiet or not processes.is_main()
-    result = run_experiment(config, None if quiet else _printer())
+    if quiet:
+        result = run_experiment(config)
+    else:
+        with _Progress() as progress:
+            result = run_experiment(config, progress.tell)
     if result["after"]:
         say(before_after(result, config.name).text(), quiet=quiet)
     say(f"wrote {Path(config.out) / 'result.json'}", quiet=quiet)

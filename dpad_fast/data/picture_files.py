@@ -117,7 +117,7 @@ class PictureWriter:
         if self._images is not None:
             return self._relative(path, where), size
         name = self._free(Path(path).name if path is not None and len(path) < 4096 else f"{_safe(stem)}.png")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self._folder)
         if path is None:
             _save(image, self._folder / name, where)
         else:

@@ -92,8 +92,7 @@ def write(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> Path:
             the target; or another picture of that name lies in the folder. Names the sample; those before it are
             written.
     """
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    place = files.make_folder(folder)
     for name, group in writing.by_file(samples):
         where = f"sample {group[0].id!r:.80}"
         picture, size = copy_as(group[0].image, place, name, _PICTURES, where)

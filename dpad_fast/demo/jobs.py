@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
+from dpad_fast import files
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.resume import write_json
 
@@ -72,7 +73,7 @@ class JobFailed(ValueError):
 def _start(job: Job) -> tuple[subprocess.Popen[str], Path]:
     """Start a worker with its own thread count, its errors in a file."""
     folder = Path(job.config.out) if job.kind == "train" else job.before.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     order = folder / f"job-{job.kind}.json"
     write_json(order, {"kind": job.kind, "config": job.config.as_dict(), "before": str(job.before)})
     threads = str(max(1, job.config.threads))

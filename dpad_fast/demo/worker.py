@@ -24,6 +24,8 @@ SHOWN = ("reward", "completions/mean_length", "dpad/s1_over_s2", "rewards/iou/me
 
 
 def _tell(stage: str, done: int, of: int, metrics: Mapping[str, float]) -> None:
+    if not of:  # a measurement begins; how long it is comes with its first batch
+        return
     shown = {key: round(metrics[key], 4) for key in SHOWN if key in metrics}
     print(json.dumps({"stage": stage, "done": done, "of": of, "metrics": shown}), flush=True)
 
@@ -81,8 +83,7 @@ def main(argv: list[str]) -> int:
             return 0
         from dpad_fast.experiment import run_experiment
 
-        out = Path(config.out)
-        out.mkdir(parents=True, exist_ok=True)
+        out = files.make_folder(config.out)
         if before.is_file() and not (out / "before.json").exists():
             files.write_bytes(out / "before.json", before.read_bytes())
         run_experiment(config, _tell)

@@ -153,12 +153,14 @@ def _without_masks(sample: Sample) -> Sample:
 
 
 def _answer(row: Row, told: dict[str, Any], sample: Sample | None, reader: Reader) -> _Answer:
+    """What was read of a record; where it holds no total, the sum of the terms that are known."""
     total = number(row.get("total"))
-    terms = told.get("terms", {})
-    if total is None and terms and all(value is not None for value, _ in terms.values()):
-        known = {name: value for name, (value, _) in terms.items()}
-        weights = {name: reader.config.weight(name) if name in reader.config.terms else 1.0 for name in known}
-        total = sum(weights[name] * value for name, value in known.items())
+    if total is None:
+        own = row.get("terms") or {}
+        values = {name: value for name, (value, _) in told.get("terms", {}).items() if value is not None}
+        config = reader.config
+        parts = [config.weight(n) * value for n, value in values.items() if n in config.terms or n in own]
+        total = sum(parts) if parts else None
     return _Answer(row, told, sample, total)
 
 

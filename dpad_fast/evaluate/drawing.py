@@ -1,4 +1,4 @@
-"""What the report draws: pictures and masks made small, and the curves of training as numbers."""
+"""What the report draws: pictures made small, and the curves of training as numbers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from dpad_fast import coco_mask
 from dpad_fast.clip.images import find_pictures
 from dpad_fast.evaluate.results import number
 from dpad_fast.pictures import decoding, open_picture, upright, upright_size
-from dpad_fast.types import BoolMask, ImageLike, Size
-
-MASK_SIDE = 512
-"""The longest side of a mask in a report; longer ones are thinned to every second, third, ... pixel."""
+from dpad_fast.types import ImageLike, Size
 
 CURVES = {
     "completions/mean_length": "tokens per completion",
@@ -67,22 +62,6 @@ def _opened(image: ImageLike, side: int) -> tuple[Image.Image, Size]:
         return upright(opened).convert("RGB"), size
 
 
-def small_mask(mask: BoolMask | None) -> dict[str, Any] | None:
-    """A mask as COCO run lengths, thinned to at most `MASK_SIDE` pixels a side.
-
-    Args:
-        mask: bool [H, W], or None.
-
-    Returns:
-        {"size": [h, w], "counts": text}, or None.
-    """
-    if mask is None or mask.size == 0:
-        return None
-    step = -(-max(mask.shape) // MASK_SIDE)
-    found = coco_mask.encode(np.asfortranarray(mask[step // 2 :: step, step // 2 :: step], dtype=np.uint8))
-    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode()}
-
-
 def curve_panels(arms: Histories, window: int = 5) -> list[dict[str, Any]]:
     """The training curves of several arms, a panel per quantity.
 
@@ -91,8 +70,8 @@ def curve_panels(arms: Histories, window: int = 5) -> list[dict[str, Any]]:
         window: steps of the running mean that is drawn strong over the faint raw values.
 
     Returns:
-        {"key", "title", "steps": [S], "lines": [{"name", "arm", "values": [S], "mean": [S]}]} each, None where an arm
-        has no value; nothing for quantities that no arm has.
+        {"key", "title", "steps": [S], "lines": [{"name", "arm", "of", "values": [S], "mean": [S]}]} each, where `of` is
+        the arm's name and `arm` its number; None where an arm has no value; nothing for quantities that no arm has.
     """
     return [panel for key, title in _curves(arms).items() if (panel := _panel(arms, key, title, window))["lines"]]
 
@@ -110,16 +89,17 @@ def _panel(arms: Histories, key: str, title: str, window: int) -> dict[str, Any]
         for seed, run in enumerate(runs):
             values = _values(run, key)
             if values:
-                found.append((f"{name}, seed {seed}" if len(runs) > 1 else name, arm, values))
+                found.append((f"{name}, seed {seed}" if len(runs) > 1 else name, (arm, name), values))
     steps = sorted({step for _, _, values in found for step in values})
     lines = [
         {
             "name": name,
             "arm": arm,
+            "of": of,
             "values": [values.get(step) for step in steps],
             "mean": _along(steps, _running_mean(values, window)),
         }
-        for name, arm, values in found
+        for name, (arm, of), values in found
     ]
     return {"key": key, "title": title, "steps": steps, "lines": lines}
 

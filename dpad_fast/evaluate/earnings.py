@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dpad_fast.evaluate.results import Row, number
+from dpad_fast.evaluate.results import Row, number, size_of
 from dpad_fast.ops.discriminative_reward import reward_of
 from dpad_fast.rewards import PRESETS, RewardConfig, RewardScorer
 from dpad_fast.types import Sample, Size, Target
@@ -53,12 +53,12 @@ class Earnings:
         target = _target(sample.target, config)
         if isinstance(target, str):
             return {"why": target}
-        pixels = config.coordinates == "pixel" and config.model_size is None
+        seen = size_of(row.get("model_size")) or config.model_size or target.image_size
         batch = scorer.score(
             [row["text"]],
             [target],
             [sample.image] if scorer.config.needs_encoder else None,
-            model_sizes=[target.image_size] if pixels else None,
+            model_sizes=[seen] if config.coordinates == "pixel" else None,
             on_error="row",
         )
         found = next(batch.rows())

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from dpad_fast.evaluate.answers import scale_to
-from dpad_fast.evaluate.drawing import small_mask, thumbnail
-from dpad_fast.evaluate.earnings import measured_discriminative
+from dpad_fast.evaluate.drawing import thumbnail
 from dpad_fast.evaluate.lookup import Lookup, decode_mask, judge_of
 from dpad_fast.evaluate.measure import chain_of
-from dpad_fast.evaluate.results import Row, Series, boxes_of, iou_of, number, points_of
+from dpad_fast.evaluate.results import Row, Series, boxes_of, iou_of, number, points_of, size_of
+from dpad_fast.evaluate.reward_terms import TermReader
+from dpad_fast.evaluate.small_masks import small_mask
 from dpad_fast.ops.polygons import rasterize_polygons
-from dpad_fast.rewards import RewardScorer, parse_completion
-from dpad_fast.rewards.reasons import reason_of_zero
+from dpad_fast.rewards import parse_completion
 from dpad_fast.rewards.spaces import in_pixels
 from dpad_fast.types import Sample, Size, Target
 
@@ -112,9 +111,7 @@ class Reader:
 
     def __init__(self, series: Series) -> None:
         self.config = judge_of(series)
-        # All that needs no encoder; the discriminative term is made of the S1 and S2 that were measured.
-        terms = tuple(term for term in self.config.terms if term != "discriminative")
-        self._scorer = RewardScorer(replace(self.config, terms=terms))
+        self._terms = TermReader(self.config)
 
     def answers(self, rows: Sequence[Row], sample: Sample, size: Size | None) -> list[dict[str, Any]]:
         """The answers of one sample.
@@ -132,36 +129,31 @@ class Reader:
     def _answer(self, row: Row, sample: Sample, size: Size | None) -> dict[str, Any]:
         text = row.get("text") or ""
         known = "box" in row
-        parsed = {} if known else self._parsed(text, size)
-        terms = row.get("terms")
-        scores = self._scores(row, text, sample, size) if terms is None else terms
+        seen = size_of(row.get("model_size")) or self.config.model_size or size
+        parsed = {} if known else self._parsed(text, size, seen)
         reason = row.get("reason")
-        reason = reason if isinstance(reason, str) else None
         chain, caption = row.get("chain"), row.get("caption")
         told = {
             "text": text,
             "chain": chain if isinstance(chain, str) else chain_of(text) if "<think>" in text else None,
             "caption": caption if isinstance(caption, str) else parsed.get("caption"),
             "boxes": (boxes_of(row.get("boxes") or [row.get("box")]) if known else parsed["boxes"])[:_MOST_DRAWN],
-            "points": (points_of(row.get("points")) if known else parsed["points"])[:_MOST_DRAWN],
+            "points": (points_of(_points(row)) if known else parsed["points"])[:_MOST_DRAWN],
             "mask": _mask_of(row),
             "iou": _rounded(iou_of(row)),
             "s1": number(row.get("s1")),
             "s2": number(row.get("s2")),
             "tokens": number(row.get("chain_tokens")),
-            "reason": reason,
-            "terms": {
-                str(name): [_rounded(number(value)), reason_of_zero(str(name), reason) if value == 0 else None]
-                for name, value in scores.items()
-            },
+            "reason": reason if isinstance(reason, str) else None,
+            "terms": {name: [_rounded(value), why] for name, (value, why) in self._terms.of(row, sample, seen).items()},
         }
         return {key: value for key, value in told.items() if value not in (None, [], {})}
 
-    def _parsed(self, text: str, size: Size | None) -> dict[str, Any]:
+    def _parsed(self, text: str, size: Size | None, seen: Size | None) -> dict[str, Any]:
         answer = parse_completion(text, self.config)
         caption = answer.caption
         if size is not None and answer.fields_ok:
-            answer = in_pixels(answer, scale_to(size, self.config.coordinates, None))
+            answer = in_pixels(answer, scale_to(size, self.config.coordinates, lambda _: seen))
         parts = answer.objects or ()
         return {
             "caption": caption,
@@ -169,16 +161,10 @@ class Reader:
             "points": points_of([*(answer.points or ()), *(point for _, point in parts)]),
         }
 
-    def _scores(self, row: Row, text: str, sample: Sample, size: Size | None) -> Mapping[str, float | None]:
-        """Every term of a record that has none: those of the judge, where the target is known."""
-        if sample.target.box is None and not sample.target.objects:
-            return {}
-        sizes = None if self.config.coordinates != "pixel" or self.config.model_size is not None else [size]
-        batch = self._scorer.score([text], [sample.target], model_sizes=sizes, on_error="row")
-        terms = dict(next(batch.rows())["terms"])
-        if "discriminative" in self.config.terms:
-            terms["discriminative"] = measured_discriminative(row, terms, self.config) or 0.0
-        return terms
+
+def _points(row: Row) -> list[Any]:
+    """The points of an answer, and those of its boxes where it has several."""
+    return [point for name in ("points", "box_points") if isinstance(row.get(name), list) for point in row[name]]
 
 
 def _mask_of(row: Row) -> dict[str, Any] | None:

@@ -95,6 +95,7 @@ class Lookup:
                 box=None if box is None else (box[0], box[1], box[2], box[3]),
                 points=((points[0][0], points[0][1]), (points[1][0], points[1][1])) if len(points) == 2 else None,
                 mask=mask,
+                objects=_objects(row),
             )
         except ValueError as error:
             raise ValueError(f"{row['id']}: truth: {error}") from None
@@ -126,6 +127,14 @@ def _first_rows(series: Sequence[Series], wanted: Mapping[str, None]) -> dict[st
 def _knows(row: Row) -> bool:
     """Whether a record says what it is about; those of training do not."""
     return bool(row.get("truth") or row.get("image"))
+
+
+def _objects(row: Row) -> tuple[Any, ...]:
+    """The true objects of a record that has several; none where one of them lacks its point."""
+    boxes, points = row.get("truth_boxes"), row.get("truth_points")
+    if not isinstance(boxes, list) or not isinstance(points, list) or len(boxes) != len(points):
+        return ()
+    return tuple(zip(boxes, points, strict=True))
 
 
 def decode_mask(value: Any) -> BoolMask | None:

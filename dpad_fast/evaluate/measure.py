@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING as MISSING_DEFAULT
@@ -14,6 +15,7 @@ import numpy as np
 from dpad_fast.data.shapes import ShapesSample
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, is_focused, named_shape
 from dpad_fast.evaluate.metrics import Estimate, overlap, ratio_estimate
+from dpad_fast.evaluate.small_masks import RECORD_COUNTS, RECORD_SIDE, small_mask
 from dpad_fast.rewards import RewardScorer, parse_completion
 from dpad_fast.rewards.parse import find_between
 from dpad_fast.segmenters import Segmenter
@@ -41,6 +43,9 @@ class Record:
         focused: the chain goes straight to the clue (shapes world only).
         names: what the caption says: "target" or "other" for a shape of the scene, "generic" for one of the captions
             that fit any scene, "absent" for anything else, such as a shape that is not there (shapes world only).
+        model_size: (width, height) that the answer's pixels are of, where it is another than the ground truth's.
+        prediction: the answer's mask for the report, {"size": [h, w], "counts"}, thinned (see `small_masks`); None
+            where it is the answer's box.
     """
 
     id: str
@@ -55,6 +60,8 @@ class Record:
     right: bool | None = None
     focused: bool | None = None
     names: str | None = None
+    model_size: list[int] | None = None
+    prediction: dict[str, Any] | None = None
 
     @property
     def iou(self) -> float:
@@ -136,6 +143,7 @@ def measure(
     segmenter: Segmenter,
     ignore_as: str = "drop",
     model_sizes: Sequence[Size | None] | None = None,
+    keep_masks: bool = False,
 ) -> list[Record]:
     """Measure N completions.
 
@@ -147,6 +155,7 @@ def measure(
         segmenter: makes the predicted mask from the answer.
         ignore_as: "drop" or "target": how ignored pixels of the ground truth count.
         model_sizes: N sizes of the pictures that the answers' pixels are of; those of the ground truth when None.
+        keep_masks: keep every predicted mask; otherwise those of answers with polygons.
 
     Returns:
         N records.
@@ -172,8 +181,9 @@ def measure(
     answers = [parse_completion(text, scorer.config) for text in texts]
     drawn = segmenter.segment(answers, images, [(mask.shape[1], mask.shape[0]) for mask in masks])
     records = []
-    for text, item, row, answer, truth, predicted in zip(
-        texts, items, batch.rows(), answers, masks, drawn, strict=True
+    seen = [None] * len(texts) if model_sizes is None else model_sizes
+    for text, item, row, answer, truth, predicted, size in zip(
+        texts, items, batch.rows(), answers, masks, drawn, seen, strict=True
     ):
         shared = overlap(predicted, truth, item.target.ignore, ignore_as)
         terms = row["terms"]
@@ -187,10 +197,16 @@ def measure(
             s1=row["similarity"]["roi"],
             s2=row["similarity"]["aoi"],
             reason=row["reason"],
+            model_size=None if size is None or size == truth.shape[::-1] else list(size),
+            prediction=_kept(predicted) if keep_masks or answer.rings else None,
             **(_about_shapes(text, answer, item) if isinstance(item, ShapesSample) else {}),
         )
         records.append(record)
     return records
+
+
+def _kept(mask: BoolMask | None) -> dict[str, Any] | None:
+    return small_mask(mask, RECORD_SIDE, RECORD_COUNTS)
 
 
 def _about_shapes(text: str, answer: Completion, item: ShapesSample) -> dict[str, Any]:
@@ -258,9 +274,12 @@ def difference(a: Sequence[Record], b: Sequence[Record], key: str, draws: int = 
 
 
 def to_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Plain dictionaries, for JSON; similarities to six digits."""
+    """Plain dictionaries, for JSON; similarities to six digits, no size and no mask where a record has none."""
     rows = [asdict(record) for record in records]
     for row in rows:
+        for name in ("model_size", "prediction"):
+            if row[name] is None:
+                del row[name]
         for name in ("s1", "s2"):
             row[name] = None if row[name] is None else round(row[name], 6)
     return rows
@@ -278,7 +297,7 @@ def from_rows(rows: Sequence[dict[str, Any]]) -> list[Record]:
     Raises:
         ValueError: if a row has other fields, or one has a value of another type; names its index.
     """
-    known = typing.get_type_hints(Record)
+    known = {name: _classes(hint) for name, hint in typing.get_type_hints(Record).items()}
     needed = {field.name for field in fields(Record) if field.default is MISSING_DEFAULT}
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -291,3 +310,9 @@ def from_rows(rows: Sequence[dict[str, Any]]) -> list[Record]:
             if not isinstance(value, known[name]):
                 raise ValueError(f"rows[{index}].{name} is a {type(value).__name__}")
     return [Record(**row) for row in rows]
+
+
+def _classes(hint: Any) -> tuple[type, ...]:
+    """The classes of a field's values: `isinstance` takes no parameters such as those of list[int]."""
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(typing.get_origin(part) or part for part in parts)

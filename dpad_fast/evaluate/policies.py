@@ -15,12 +15,12 @@ from dpad_fast.evaluate.measure import Record, measure
 from dpad_fast.evaluate.sampling import sample_completions
 from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards import RewardConfig, RewardScorer
-from dpad_fast.segmenters import make_segmenter
+from dpad_fast.segmenters import Segmenter, make_segmenter
 from dpad_fast.train import processes
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.prompts import turns, with_picture
-from dpad_fast.train.run import load_run_policy
+from dpad_fast.train.run import load_run_policy, make_reward_segmenter
 from dpad_fast.types import Sample, Size
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 64  # small pictures generated for at a time; of real ones, fewer
 _AT_ONCE_LARGE = 16
+_DRAWN = ("box", "polygon")  # segmenters whose masks the answer's box and polygons say already
 Progress = Callable[[int, int], None]
 
-__all__ = ["evaluate_policy", "held_out", "judge", "judge_config", "measure_policy"]
+__all__ = ["evaluate_policy", "held_out", "judge", "judge_config", "measure_policy", "segmenter_name"]
 
 
 def judge_config(config: TrainConfig | None = None) -> RewardConfig:
@@ -63,7 +64,9 @@ def judge(encoder: ClipEncoder | None, config: TrainConfig | None = None) -> Rew
     Returns:
         A scorer.
     """
-    return RewardScorer(judge_config(config), encoder=encoder)
+    judging = judge_config(config)
+    segmenter = None if config is None or judging.segmenter is None else make_reward_segmenter(config)
+    return RewardScorer(judging, encoder, segmenter)
 
 
 def evaluate_policy(
@@ -116,13 +119,14 @@ def measure_policy(
     evaluation = config.evaluation
     # All scenes of a process at once, as ever: how many are generated together decides the random numbers.
     at_once = max(1, -(-evaluation.scenes // processes.count())) if config.measures_scenes else _AT_ONCE_LARGE
+    segmenter = _segmenter(config, scorer, model.device)
     parts: list[tuple[int, list[Record]]] = []
     done = 0
     for number, chunk in enumerate(_chunks(held_out(config), at_once)):
         if number % processes.count() != processes.rank():
             continue
         told = progress if config.measures_scenes else None
-        parts.append((number, _measured(model, processor, scorer, config, chunk, number * at_once, told)))
+        parts.append((number, _measured(model, processor, scorer, segmenter, config, chunk, number * at_once, told)))
         done += len(parts[-1][1])
         if progress is not None and not config.measures_scenes:
             progress(done, max(evaluation.data.limit * evaluation.samples, done + 1))  # the last word comes below
@@ -137,6 +141,7 @@ def _measured(
     model: Any,
     processor: Any,
     scorer: RewardScorer,
+    segmenter: Segmenter,
     config: TrainConfig,
     items: Sequence[Sample],
     first: int,
@@ -161,11 +166,40 @@ def _measured(
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     rows = [item for item in items for _ in range(evaluation.samples)]
-    coordinates = scorer.config.coordinates
-    by_form = "background" if config.measures_scenes else "polygon" if scorer.config.geometry == "mask" else "box"
-    segmenter = InPictures(make_segmenter(evaluation.segmenter or by_form, device=model.device), coordinates, processor)
-    sizes = _sizes(rows, scorer.config, processor)
-    return measure([text for group in texts for text in group], rows, scorer, count, segmenter, model_sizes=sizes)
+    return measure(
+        [text for group in texts for text in group],
+        rows,
+        scorer,
+        count,
+        InPictures(segmenter, scorer.config.coordinates, processor),
+        model_sizes=_sizes(rows, scorer.config, processor),
+        keep_masks=segmenter_name(config, scorer.config) not in _DRAWN,
+    )
+
+
+def segmenter_name(config: TrainConfig, judging: RewardConfig) -> str:
+    """The segmenter that makes the masks which are measured.
+
+    Args:
+        config: the run. Its `evaluation.segmenter`, else the one of its rewards, else what fits the form of answers.
+        judging: how answers are read.
+
+    Returns:
+        A name for `make_segmenter`.
+    """
+    if config.evaluation.segmenter:
+        return config.evaluation.segmenter
+    if config.measures_scenes:
+        return "background"
+    return config.reward_config().segmenter or ("polygon" if judging.geometry == "mask" else "box")
+
+
+def _segmenter(config: TrainConfig, scorer: RewardScorer, device: Any) -> Segmenter:
+    """The one of `segmenter_name`: the scorer's, where that is it; a model is loaded once."""
+    name = segmenter_name(config, scorer.config)
+    if scorer.segmenter is not None and scorer.config.segmenter == name:
+        return scorer.segmenter
+    return make_segmenter(name, device=device)
 
 
 def _sizes(rows: Sequence[Sample], config: RewardConfig, processor: Any) -> list[Size | None] | None:

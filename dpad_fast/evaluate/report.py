@@ -24,6 +24,7 @@ from dpad_fast.evaluate.results import Source, number, read_sources, series_of
 from dpad_fast.evaluate.side_by_side import measured_tables, runs_table
 from dpad_fast.evaluate.tables import Table, before_after
 
+_NAMED = 4  # results that the title names
 _BLOCK = 200  # pictures that are read at a time
 _SCRIPTS = ("vendor/uplot/uPlot.iife.min.js", "masks.js", "charts.js", "state.js", "gallery.js", "page.js")
 _LICENCE = "vendor/uplot/LICENSE"
@@ -104,7 +105,9 @@ def write_report(
 
 
 def _title(sources: Sequence[Source]) -> str:
-    names = ", ".join(source.name for source in sources)
+    names = ", ".join(source.name for source in sources[:_NAMED])
+    if len(sources) > _NAMED:
+        names += f" and {len(sources) - _NAMED} more"
     if any(source.kind != "run" for source in sources):
         return names
     return f"Training run {names}" if len(sources) == 1 else f"Training runs {names}"
@@ -122,9 +125,10 @@ def _sections(sources: Sequence[Source]) -> tuple[list[str], list[Any]]:
         parts += _runs(runs, curves)
     measured = [source for source in sources if source.kind == "evaluate"]
     if measured:
-        parts.append("<h2>Measured</h2>" + "".join(_table(_plain(table)) for table in measured_tables(measured)))
+        tables = "".join(_table(_plain(table)) for table in measured_tables(measured))
+        parts.append(f"<h2>Measured</h2>{tables}" if tables else "")
         notes = [(source.name, note) for source in measured for note in source.content.get("notes") or []]
-        parts += [f"<p class='note'>{escape(f'{name}: {note}')}</p>" for name, note in notes]
+        parts += [f"<p class='note'><bdi>{escape(name)}</bdi>: {escape(str(note))}</p>" for name, note in notes]
     return parts, curves
 
 
@@ -180,10 +184,11 @@ def _gallery_html(notes: Sequence[str]) -> str:
         told = f"<p class='note'>{len(notes)} pictures or rows could not be read, the first: {escape(notes[0])}</p>"
     return (
         "<h2>Samples</h2><p class='note'>Green, dashed: ground truth. Red: the answer. Filters and the order are about "
-        "the run that is shown; improvement is against the second one.</p>"
+        "the run that is shown; improvement is its IoU minus that of the other.</p>"
         f"{told}<div class='bar'>"
         "<input type='search' id='search' placeholder='search ids, queries, answers' aria-label='search'>"
-        "<select id='lead' aria-label='run shown'></select><select id='base' aria-label='compared with'></select>"
+        "<label id='lead-of'>shown <select id='lead' aria-label='run shown'></select></label>"
+        "<label id='base-of'>against <select id='base' aria-label='compared with'></select></label>"
         "<select id='term' aria-label='term'></select><select id='reason' aria-label='reason'></select>"
         "<select id='order' aria-label='order'></select><span class='count' id='count'></span>"
         "<span class='layers' role='group' aria-label='layers'></span></div>"
@@ -231,7 +236,7 @@ def _page(title: str, parts: Sequence[str], data: Mapping[str, Any], pictures: S
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1><button id='theme'>dark</button>"
+        f"<header><h1><bdi>{escape(title)}</bdi></h1><button id='theme'>dark</button>"
         "<button id='ask-help' aria-label='keys'>?</button></header><main>"
         + "".join(parts)
         + f"</main>{_overlays()}{_json('data', data)}{blocks}<script>{script}</script></body></html>\n"

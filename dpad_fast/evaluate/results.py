@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpad_fast.evaluate.measure import MISSING
+from dpad_fast.types import Size
 
 Row = Mapping[str, Any]
 KINDS = ("run", "demo", "evaluate")
@@ -208,6 +209,8 @@ def _rows(rows: Any, where: str, scenes: bool) -> list[Row]:
         for key in ("intersection", "union", "iou", "s1", "s2", "chain_tokens"):
             if row.get(key) is not None and number(row[key]) is None:
                 raise ValueError(f"{where}[{index}].{key}: {row[key]!r:.80} is no number")
+        if row.get("model_size") is not None and size_of(row["model_size"]) is None:
+            raise ValueError(f"{where}[{index}].model_size: {row['model_size']!r:.80} is no (width, height)")
         for key in ("terms", "truth", "protocols"):
             if not isinstance(row.get(key), dict | None):
                 raise ValueError(f"{where}[{index}].{key}: {row[key]!r:.80} is no mapping")
@@ -260,6 +263,13 @@ def boxes_of(value: Any) -> list[list[float]]:
         if box is not None and box not in found:
             found.append(box)
     return found
+
+
+def size_of(value: Any) -> Size | None:
+    """Two whole numbers above 0, (width, height), or None."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    return (value[0], value[1]) if all(type(side) is int and side > 0 for side in value) else None
 
 
 def points_of(value: Any) -> list[list[float]]:

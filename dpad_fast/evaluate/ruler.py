@@ -335,12 +335,17 @@ def _described(
     if answer is not None and answer.rings:
         record["polygons"] = [ring.tolist() for ring in answer.rings]
     if sample.target.objects:
-        parts = [] if answer is None else [part.box for part in _parts(answer)]
+        parts = [] if answer is None else _parts(answer)
         scores = reading.scores if reading is not None and len(reading.scores) == len(parts) else (None,) * len(parts)
         record["boxes"] = [
-            [*box, 1.0 if score is None else score] for box, score in zip(parts, scores, strict=True) if box is not None
+            [*part.box, 1.0 if score is None else score]
+            for part, score in zip(parts, scores, strict=True)
+            if part.box is not None
         ]
+        points = [None if not part.points else list(part.points[0]) for part in parts if part.box is not None]
+        record["box_points"] = points
         record["truth_boxes"] = [list(box) for box, _ in sample.target.objects]
+        record["truth_points"] = [list(point) for _, point in sample.target.objects]
     return record
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpad_fast.evaluate.measure import METRICS
 from dpad_fast.evaluate.metrics import Estimate
 from dpad_fast.evaluate.results import Source, number
+from dpad_fast.evaluate.summary import GENERAL
 from dpad_fast.evaluate.tables import Table, estimates, shown
 
-_COUNTS = ("n", "missing", "format_rate")
+_COUNTS = {"n": "samples", "missing": "samples without an answer", "format_rate": "format"}
+_PROTOCOL = {"n": "samples", "dropped": "samples dropped", "differs": "not as strict"}
+_OF_PROTOCOL = {"giou": "gIoU", "ciou": "cIoU", "p50": "P@0.5", "p70": "P@0.7", "p90": "P@0.9"}
+_LABELS = {key: metric.label for key, metric in METRICS.items()} | {c.key: c.label for c in GENERAL} | _OF_PROTOCOL
+_PERCENT = {key for key, metric in METRICS.items() if metric.percent} | {c.key for c in GENERAL if c.percent}
 
 
 def runs_table(runs: Sequence[Source]) -> Table:
@@ -57,15 +62,29 @@ def measured_tables(measured: Sequence[Source]) -> list[Table]:
             (protocol if len(measured) == 1 else f"{protocol}, {file}", *(found.get(name, "-") for name in names))
             for (protocol, file), found in sorted(by_protocol.items(), key=lambda pair: order.index(pair[0][0]))
         ]
-        tables.append(Table("Protocols", ("", *names), tuple(rows)))
-    columns = [
-        {name: _text(source.content[name]) for name in _COUNTS if source.content.get(name) is not None}
-        | _numbers(source.content.get("metrics"))
-        for source in measured
-    ]
+        heading = (
+            "protocol" if len(measured) == 1 else "protocol, result",
+            *(_PROTOCOL.get(name, name) for name in names),
+        )
+        tables.append(Table("Protocols", heading, tuple(rows)))
+    columns = [_measurements(source.content) for source in measured]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [(name, *(column.get(name, "-") for column in columns)) for name in names]
-    return [*tables, Table("Measurements", ("", *(source.name for source in measured)), tuple(rows))]
+    if not rows:
+        return tables
+    return [*tables, Table("Measurements", ("metric", *(source.name for source in measured)), tuple(rows))]
+
+
+def _measurements(content: Mapping[str, Any]) -> dict[str, str]:
+    """Counts and metrics of one file, by label; those of its first protocol say which that is."""
+    metrics, protocols = _mappings(content.get("metrics")), list(_mappings(content.get("protocols")))
+    counts = [name for name in _COUNTS if content.get(name) is not None and (name != "format_rate" or not metrics)]
+    found = {_COUNTS[name]: _text(content[name]) for name in counts}
+    for name, value in metrics.items():
+        if _is_number(value):
+            of = f", {protocols[0]}" if protocols and name in _OF_PROTOCOL else ""
+            found[_LABELS.get(name, name) + of] = _percent(value) if name in _PERCENT else _text(value)
+    return found | {f"box {name}": text for name, text in _numbers(content.get("box_ap")).items()}
 
 
 def _mappings(value: Any) -> dict[str, Any]:
@@ -73,16 +92,19 @@ def _mappings(value: Any) -> dict[str, Any]:
 
 
 def _numbers(metrics: Any) -> dict[str, str]:
-    """Every number of a mapping by its label, as text."""
-    return {
-        METRICS[name].label if name in METRICS else name: _text(value)
-        for name, value in _mappings(metrics).items()
-        if _is_number(value)
-    }
+    """Every number of a mapping by its name, as text."""
+    return {name: _text(value) for name, value in _mappings(metrics).items() if _is_number(value)}
 
 
 def _is_number(value: Any) -> bool:
     return number(value.get("value") if isinstance(value, dict) else value) is not None
+
+
+def _percent(value: Any) -> str:
+    """A rate with its standard error, in per cent."""
+    told = number(value.get("value") if isinstance(value, dict) else value) or 0.0
+    error = number(value.get("error")) if isinstance(value, dict) else None
+    return f"{100 * told:.1f}" + ("" if error is None else f" ± {100 * error:.1f}") + " %"
 
 
 def _text(value: Any) -> str:

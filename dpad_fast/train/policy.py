@@ -16,6 +16,7 @@ from dpad_fast.checkpoints import POLICIES, checkpoint
 from dpad_fast.data.shapes import SIDE
 from dpad_fast.data.shapes_text import policy_tokenizer
 from dpad_fast.model_size import model_size_for
+from dpad_fast.train.saving import check_saved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -74,9 +75,11 @@ def load_policy(
         The model and the processor.
 
     Raises:
-        ValueError: if nothing is found under the name, or a setting of pictures that the processor does not have.
+        ValueError: if nothing is found under the name, it is the policy of a run whose saving was interrupted, or a
+            setting of pictures that the processor does not have.
     """
     adapter = Path(name_or_path)
+    check_saved(adapter)
     base = _base_of(adapter)
     source = base or _source(name_or_path)
     try:  # before transformers is imported, which takes seconds

@@ -31,6 +31,7 @@ from dpad_fast.train.targets import target_of_row
 
 if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
+    from dpad_fast.segmenters import Segmenter
 
 _LEFT: dict[str, type | tuple[type, ...]] = {  # of training.json
     "history": list,
@@ -78,13 +79,28 @@ def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> Rewa
     """
     rewards = config.reward_config()
     encoder = encoder or (make_encoder(config) if rewards.needs_encoder else None)
-    segmenter = None
-    if rewards.segmenter is not None:
-        from dpad_fast.segmenters import make_segmenter
+    return RewardScorer(rewards, encoder, make_reward_segmenter(config))
 
-        there = config.device != "cpu" and torch.cuda.is_available()
-        segmenter = make_segmenter(rewards.segmenter, device="cuda" if there else "cpu")
-    return RewardScorer(rewards, encoder, segmenter)
+
+def make_reward_segmenter(config: TrainConfig) -> Segmenter | None:
+    """The segmenter of a run's rewards, on its device; None where they name none.
+
+    Args:
+        config: the run.
+
+    Returns:
+        The segmenter.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    name = config.reward_config().segmenter
+    if name is None:
+        return None
+    from dpad_fast.segmenters import make_segmenter
+
+    there = config.device != "cpu" and torch.cuda.is_available()
+    return make_segmenter(name, device="cuda" if there else "cpu")
 
 
 def load_run_policy(config: TrainConfig, policy: str | Path | None = None) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dpad_fast.train.resume import MARKER, damage, numbered, seal
+from dpad_fast.train.resume import MARKER, damage, numbered, read_json, seal
 
 # Messages of the writers of torch and safetensors when the operating system takes no more bytes; both hide its error.
 _TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
@@ -94,17 +94,37 @@ def policy_is_whole(policy: Path) -> bool:
     """Whether a finished run's policy is as it was written; warns of what is wrong with it.
 
     Args:
-        policy: its folder. Those of earlier versions have no marker, and are believed if they have a configuration.
+        policy: its folder.
 
     Returns:
         Whether the run need not be finished again.
     """
-    if not any((policy / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if not policy.is_dir():
         return False
-    wrong = damage(policy) if (policy / MARKER).exists() else None
+    wrong = damage(policy)
     if wrong is not None:
         warnings.warn(f"{policy} is made again: {wrong}", RuntimeWarning, stacklevel=3)
     return wrong is None
+
+
+def check_saved(policy: Path) -> None:
+    """Refuse the policy of a run whose saving did not come to its end; other folders need no marker.
+
+    Args:
+        policy: a folder, or anything else that a policy may be named by.
+
+    Raises:
+        ValueError: the folder is `policy` in a run's, and has no marker or a file that is missing or cut off.
+    """
+    run = read_json(policy.parent / "config.json") if policy.name == "policy" and policy.is_dir() else None
+    if not isinstance(run, dict) or not {"fingerprint", "config"} <= run.keys():
+        return
+    marker, again = policy / MARKER, "run the training's command again, which makes it from the last checkpoint"
+    if not marker.is_file():
+        raise ValueError(f"policy {str(policy)!r:.200} has no {MARKER}: saving was interrupted; {again}")
+    wrong = damage(policy, contents=False)
+    if wrong is not None:
+        raise ValueError(f"policy {str(policy)!r:.200} is not as it was saved: {wrong}; {again}")
 
 
 def keep_policy(trainer: Any, policy: Path, step: int) -> None:

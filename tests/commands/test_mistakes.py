@@ -141,3 +141,47 @@ def test_numbers_that_json_has_not_are_refused_before_they_are_written(given, tm
     assert f"{lines}:1: field 'loss' holds NaN or an infinite number" in capsys.readouterr().err
     assert not out.exists()
     assert cli.main([*given, "--quiet"]) == 0  # a table does not show the field
+
+
+@pytest.mark.parametrize("below", ["", "/below", "/below/deeper"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["infer", "--shapes", "1"],
+        ["demo"],
+        ["train", "run.yaml"],
+        ["data", "shapes"],
+        ["data", "shapes", "--rebuild"],
+        ["data", "prepare", "data"],
+    ],
+)
+def test_a_file_in_the_place_of_a_folder_is_named(words, below, given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("run.yaml").write_text("policy: policy-e\n")
+    assert cli.main([*words, "--out", f"file{below}"]) == 2
+    assert capsys.readouterr().err.endswith("error: Is a file, not a folder: file\n")
+    assert Path("file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "result.json", "--out"],
+        ["audit", "result.json", "--json"],
+        ["score", "lines.jsonl", "--data", "data", "--preset", "seg-zero", "--out"],
+        ["score", "lines.jsonl", "--data", "data", "--preset", "seg-zero", "--json"],
+        ["evaluate", "lines.jsonl", "--data", "data", "--json"],
+        ["infer", "--shapes", "1", "--json"],
+        ["data", "show", "data", "--out"],
+        ["data", "check", "data", "--json"],
+        ["info", "--json"],
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_named(words, given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("result.json").write_text('{"records": []}')
+    Path("folder").mkdir()
+    assert cli.main([*words, "folder"]) == 2
+    assert capsys.readouterr().err.endswith("error: Is a folder, not a file: folder\n")
+    assert list(Path("folder").iterdir()) == []

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dpad_fast import cli
+from dpad_fast.commands import train
 
 
 class TestTrain:
@@ -56,6 +57,34 @@ class TestTrain:
         monkeypatch.setenv("WORLD_SIZE", "2")
         said = refused("train", tmp_path / "a.yaml", "--dry-run")
         assert "--dry-run is for one process, not 2; --cards N plans a run on N cards" in said
+
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_a_measurement_shows_how_far_it_is(self, monkeypatch, capsys, terminal):
+        """Through a pipe at its begin and at each tenth; on a terminal a bar on standard error."""
+        monkeypatch.setenv("FORCE_COLOR", "1") if terminal else monkeypatch.delenv("FORCE_COLOR", raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        with train._Progress() as progress:
+            for stage in ("before", "after"):
+                progress.tell(stage, 0, 0, {})
+                for done in (8, 16, 17, 80, 160):
+                    progress.tell(stage, done, 160, {})
+            progress.tell("train", 3, 30, {"reward": 0.5})
+        said = capsys.readouterr()
+        whole = [f"measured 160 sampled completions {stage} training" for stage in ("before", "after")]
+        if terminal:
+            assert said.out.splitlines() == [*whole, "step  3/30  reward   0.500"]
+            assert "measuring before training" in said.err
+            assert "160" in said.err
+            return
+        lines = said.out.splitlines()
+        assert lines[:4] == [
+            "measuring before training",
+            "measured 16 of 160 sampled completions before training",
+            "measured 80 of 160 sampled completions before training",
+            whole[0],
+        ]
+        assert lines[4:] == [line.replace("before", "after") for line in lines[:4]] + ["step  3/30  reward   0.500"]
+        assert said.err == ""
 
     def test_what_was_removed_is_told(self, tmp_path, refused):
         (tmp_path / "a.yaml").write_text("save_model: false\n")

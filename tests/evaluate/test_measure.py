@@ -1,10 +1,13 @@
 """Answers of a model against the scene: which shape was meant, boxes and masks, differences between runs."""
 
+import json
+
 import numpy as np
 import pytest
 
 from dpad_fast.data import shapes
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, MIXTURES, answer_of, completion_of
+from dpad_fast.evaluate.lookup import decode_mask
 from dpad_fast.evaluate.measure import (
     chain_of,
     difference,
@@ -14,6 +17,7 @@ from dpad_fast.evaluate.measure import (
     summarise,
     to_rows,
 )
+from dpad_fast.evaluate.small_masks import RECORD_COUNTS, RECORD_SIDE, small_mask
 from dpad_fast.rewards import RewardConfig, RewardScorer, parse_completion
 from dpad_fast.segmenters.drawn import Drawn, box_mask, from_background, from_box, from_polygon, from_rings
 from dpad_fast.types import Completion, Sample, Target
@@ -144,3 +148,42 @@ def test_rings_are_drawn_as_opencv_draws_the_data_set(monkeypatch):
             drawn = segmenter(Completion("", rings=rings, box=(0.0, 0.0, 1.0, 1.0)), None, (60, 50))
             assert np.array_equal(drawn, expected.astype(bool))
     assert from_rings(Completion("", box=(0.0, 0.0, 1.0, 1.0)), None, (60, 50)) is None
+
+
+def test_masks_are_kept_where_a_segmenter_or_polygons_made_them():
+    item = shapes.sample(1, 0)
+    text = written(item, item.question.target)
+    scorer = RewardScorer(CONFIG)
+    (made,) = measure([text], [item], scorer, words, Drawn(from_background), keep_masks=True)
+    assert np.array_equal(decode_mask(made.prediction), item.target.mask)
+    (row,) = to_rows([made])
+    assert from_rows(json.loads(json.dumps([row]))) == [made]
+    assert len(json.dumps(row["prediction"])) < 400  # bytes of a row, of a picture of 112 x 112
+    (boxed,) = to_rows(records_of([text], [item]))
+    assert "prediction" not in boxed
+    assert "model_size" not in boxed
+    polygon = RewardConfig.from_dict({"preset": "dpad", "geometry": "mask", "terms": ["think_format", "answer_format"]})
+    answer = '{"polygon": [[10, 10], [60, 10], [60, 60], [10, 60]]}'
+    said = f"<think>a</think><answer>{answer}</answer><caption>c</caption>"
+    (record,) = measure([said], [item], RewardScorer(polygon), words, Drawn(from_polygon))
+    assert decode_mask(record.prediction)[10:60, 10:60].all()
+
+
+def test_the_size_that_the_policy_saw_is_kept():
+    item = shapes.sample(1, 0)
+    seen = [(56, 28), (112, 112), None]
+    records = measure(["a"] * 3, [item] * 3, RewardScorer(CONFIG), words, Drawn(from_box), model_sizes=seen)
+    assert [record.model_size for record in records] == [[56, 28], None, None]
+    assert from_rows(json.loads(json.dumps(to_rows(records)))) == records
+
+
+@pytest.mark.parametrize("shape", [(2000, 3), (1, 5000), (3000, 4000), (840, 840)])
+def test_kept_masks_are_bounded_whatever_a_segmenter_makes(shape):
+    ragged = np.random.default_rng(0).random(shape) < 0.5
+    for mask in (ragged, np.ones(shape, bool), np.zeros(shape, bool)):
+        found = small_mask(mask, RECORD_SIDE, RECORD_COUNTS)
+        assert len(found["counts"]) <= RECORD_COUNTS
+        assert max(found["size"]) <= RECORD_SIDE
+        again = decode_mask(found)
+        assert again.shape == tuple(found["size"])
+        assert mask is ragged or (again == mask.flat[0]).all()

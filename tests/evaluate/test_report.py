@@ -12,11 +12,12 @@ from PIL import Image
 
 from dpad_fast import coco_mask
 from dpad_fast.data import reasonseg, shapes
-from dpad_fast.evaluate.drawing import MASK_SIDE, curve_panels, small_mask, thumbnail
+from dpad_fast.evaluate.drawing import curve_panels, thumbnail
 from dpad_fast.evaluate.gallery import THUMB, THUMB_OF_MANY, gallery
 from dpad_fast.evaluate.lookup import Lookup, decode_mask
 from dpad_fast.evaluate.report import Options, render, write_report
 from dpad_fast.evaluate.results import read_sources, series_of
+from dpad_fast.evaluate.small_masks import MASK_SIDE, small_mask
 from dpad_fast.evaluate.tables import Table, before_after, compare
 from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
 
@@ -240,13 +241,13 @@ def test_evaluate_records_hold_box_masks_and_the_picture(photographs, tmp_path):
     np.testing.assert_array_equal(decode_mask(sample["mask"]), target.mask)
     np.testing.assert_array_equal(decode_mask(answer["mask"]), target.mask)
     assert (answer["boxes"], answer["points"]) == ([[1, 2, 30, 40]], [[3, 4], [5, 6]])
-    assert answer["terms"] == {"think_format": [1, None], "answer_format": [0, "no-json"]}
-    assert "<th scope='col'></th><th scope='col'>gIoU</th><th scope='col'>n</th>" in page
+    assert answer["terms"] == {"think_format": [1, None], "answer_format": [0, "no-json"]}  # others' own terms
+    assert "<th scope='col'>protocol</th><th scope='col'>gIoU</th><th scope='col'>samples</th>" in page
     assert "<tr><td>strict</td><td>0.000</td><td>2</td></tr>" in page
     both = render([("theirs.json", content), ("other.json", {**content, "protocols": {"lisa": {"gIoU": 0.5}}})])
     assert "<td>strict, theirs</td><td>0.000</td><td>2</td>" in both
     assert "<td>lisa, other</td><td>0.500</td><td>-</td>" in both
-    assert "<td>s1</td><td>0.500 ± 0.100</td>" in page
+    assert "<td>S1</td><td>0.500 ± 0.100</td>" in page
 
 
 def test_answers_of_several_objects(photographs):

@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dpad_fast import cli
+from dpad_fast.evaluate.asking import asking_of
 from dpad_fast.train import resume, saving
 from dpad_fast.train import run as training
 from dpad_fast.train.config import from_dict
+from dpad_fast.train.policy import load_policy
 from dpad_fast.train.resume import MARKER, is_complete, last_complete, numbered, read_json
 from dpad_fast.train.trainer import DpadTrainer
 
@@ -108,6 +110,30 @@ def test_a_finished_policy_that_rotted_is_made_again_from_the_last_checkpoint(ra
     with pytest.warns(RuntimeWarning, match=r"policy is made again: model\.safetensors has other content"):
         assert training.train(tiny(random_policy, out))["resumed_at"] == 3
     assert weights.read_bytes() == whole
+
+
+def test_a_policy_whose_saving_was_interrupted_is_named_and_made_again(random_policy, finished, tmp_path, capsys):
+    """A folder without its marker, as a copy that stopped half-way leaves it."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "policy" / MARKER).unlink()
+    for load in (load_policy, lambda folder: asking_of(str(folder)).load(torch.device("cpu"))):
+        with pytest.raises(
+            ValueError, match=r"run/policy' has no complete\.json: saving was interrupted; run the train"
+        ):
+            load(out / "policy")
+    with pytest.raises(ValueError, match="saving was interrupted"):
+        training.load_run_policy(tiny(out / "policy", tmp_path / "next"))
+    with pytest.warns(RuntimeWarning, match=r"policy is made again: it has no complete\.json"):
+        assert training.train(tiny(random_policy, out))["resumed_at"] == 3
+    assert load_policy(out / "policy")[0].num_parameters() > 0
+    weights = out / "policy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"is not as it was saved: model\.safetensors has \d+ bytes"):
+        load_policy(out / "policy")
+    shutil.copytree(finished / "policy", tmp_path / "policy")  # no run's: such folders have no markers
+    (tmp_path / "policy" / MARKER).unlink()
+    assert load_policy(tmp_path / "policy")[0].num_parameters() > 0
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b"\xff\xfe{", b"", None])

@@ -33,13 +33,12 @@ function legendOf(panels) {
   const legend = element("div", "legend");
   const seen = new Set();
   for (const line of panels.flatMap((panel) => panel.lines)) {
-    const name = line.name.replace(/, seed \d+$/, "");
     if (seen.has(line.arm)) continue;
     seen.add(line.arm);
     const entry = element("span", "", "");
     const key = element("span", "key");
     key.style.background = colourOf(line);
-    entry.append(key, name);
+    entry.append(key, line.of);
     legend.append(entry);
   }
   return legend;
@@ -63,8 +62,10 @@ function chartOf(panel) {
     data.push(line.values, line.mean);
   }
   const options = {
-    width: 320, height: 190, series, legend: { show: false }, scales: { x: { time: false } },
-    axes: [{ ...axis, size: 26 }, { ...axis, size: 48 }], cursor: { points: { size: 6 }, drag: { x: true, y: false } },
+    width: 320, height: 206, series, legend: { show: false }, scales: { x: { time: false } },
+    axes: [
+      { ...axis, size: 26, label: "step", labelSize: 16, labelGap: 0, labelFont: axis.font }, { ...axis, size: 48 },
+    ], cursor: { points: { size: 6 }, drag: { x: true, y: false } },
     hooks: { setCursor: [(plot) => tell(plot, panel, told)] },
   };
   plots.push(new uPlot(options, data, place));

@@ -78,7 +78,7 @@ class Gallery {
     about.append(element("div", "query", sample.query || sample.id), element("div", "facts", this.facts(i)));
     card.append(about);
     card.title = sample.id;
-    card.addEventListener("click", () => { location.hash = encodeURIComponent(sample.id); });
+    card.addEventListener("click", () => { location.hash = encodeURIComponent(linked(sample.id)); });
     return card;
   }
 
@@ -101,7 +101,7 @@ function frameOf(picture, layers) {
     image.hidden = !layers.picture;
     image.src = picture;
     frame.append(image);
-  }
+  } else frame.append(element("span", "none", "no picture"));
   frame.append(element("canvas"));
   return frame;
 }
@@ -151,7 +151,7 @@ function answerOf(name, sample, answer, picture, layers) {
 function numbersOf(answer) {
   const numbers = element("div", "numbers");
   const known = [
-    ["IoU", answer.iou, 3], ["S1", answer.s1, 3], ["S2", answer.s2, 3], ["chain tokens", answer.tokens, 0],
+    ["IoU", answer.iou, 3], ["S1", answer.s1, 3], ["S2", answer.s2, 3], ["chain length", answer.tokens, 0],
   ];
   for (const [name, value, digits] of known) {
     if (value !== undefined) numbers.append(element("span", "", `${name} ${value.toFixed(digits)}`));

@@ -55,7 +55,7 @@ function controls(page) {
   const series = state.data.series.map((one, i) => [String(i), one.name]);
   choice("lead", series, again((value) => { state.lead = Number(value); })).value = String(state.lead);
   choice("base", series, again((value) => { state.base = Number(value); })).value = String(state.base);
-  byId("lead").hidden = byId("base").hidden = series.length < 2;
+  byId("lead-of").hidden = byId("base-of").hidden = series.length < 2;
   const terms = state.terms().flatMap((name) => [[`0${name}`, `${name} is 0`], [`1${name}`, `${name} above 0`]]);
   choice("term", [["", "any term"], ...terms], again((value) => { state.filters.term = value; }));
   const reasons = state.reasons().map((name) => [name, name]);
@@ -116,7 +116,9 @@ function follow(page) {
   document.body.classList.toggle("covered", i !== undefined);
   if (i === undefined) return;
   const at = page.state.shown.indexOf(i);
-  byId("where").textContent = at < 0 ? `${id} (not among those shown)` : `${id} · ${at + 1} of ${page.state.shown.length}`;
+  // An id that writes from right to left turns its own letters round, not what stands beside it.
+  const place = at < 0 ? " (not among those shown)" : ` · ${at + 1} of ${page.state.shown.length}`;
+  byId("where").replaceChildren(element("bdi", "", id), place);
   byId("previous").disabled = at === 0;
   byId("next").disabled = at === page.state.shown.length - 1;
   fillPanel(byId("sample"), page.state, page.pictures, i);
@@ -130,7 +132,7 @@ function step(page, by) {
   const at = page.open === null ? -1 : shown.indexOf(page.open);
   const next = page.open === null || at < 0 ? 0 : Math.min(shown.length - 1, Math.max(0, at + by));
   // Replaced, not added: going back leaves the panel and does not walk through every sample that was seen.
-  const hash = `#${encodeURIComponent(data.samples[shown[next]].id)}`;
+  const hash = `#${encodeURIComponent(linked(data.samples[shown[next]].id))}`;
   if (page.open === null) location.hash = hash;
   else { history.replaceState(null, "", hash); follow(page); }
 }

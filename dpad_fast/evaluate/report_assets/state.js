@@ -11,13 +11,20 @@ function element(tag, className, text) {
   return made;
 }
 
+/** An id as links have it: half a surrogate pair, which no address can hold, is the sign for what is no character. */
+function linked(id) {
+  return id.replace(/\p{Surrogate}/gu, "\ufffd");
+}
+
 class State {
   constructor(data) {
     this.data = data;
-    this.places = new Map(data.samples.map((sample, i) => [sample.id, i]));
+    this.places = new Map(data.samples.map((sample, i) => [linked(sample.id), i]));
     const last = data.series.length - 1;
     this.lead = Math.max(0, last);
-    this.base = Math.max(0, data.series.findIndex((one) => one.run === (data.series[last] || {}).run));
+    // Against the same run before training; where it has no other moment, against the first result.
+    const own = data.series.findIndex((one) => one.run === (data.series[last] || {}).run);
+    this.base = own >= 0 && own < last ? own : 0;
     this.filters = { text: "", term: "", reason: "" };
     this.order = "given";
     this.layers = { picture: true, box: true, truth: true, mask: true, truthMask: false, points: true };

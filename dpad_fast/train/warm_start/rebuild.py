@@ -113,7 +113,7 @@ def rebuild(out: Path) -> dict[str, Any]:
     Returns:
         What the manifest holds: settings, seconds, the small CLIP's held-out rates, the vision tower's accuracy.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     started = time.perf_counter()
     seconds: dict[str, float] = {}
 
