@@ -18,6 +18,22 @@ from dpad_fast.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
 
+class KeptBytes(bytes):
+    """Encoded bytes that are scored in many batches: their key and size are found once.
+
+    Without bytes but with a key it stands for a picture that is elsewhere, and of which only the size counts.
+
+    Attributes:
+        key: `Picture.key` of a picture of these bytes, None: not found yet.
+        size: the same for `Picture.size`.
+        fault: why there is no picture, an error where anything of it is asked for; None: there is one.
+    """
+
+    key: Hashable | None = None
+    size: Size | None = None
+    fault: str | None = None
+
+
 class Picture:
     """One image of a caller, upright: its size is known without decoding, its pixels and key when first asked for.
 
@@ -30,19 +46,24 @@ class Picture:
         self._source = source
         self._pixels: torch.Tensor | None = None
         self._own_mode: torch.Tensor | Image.Image | None = None
-        self._key: Hashable | None = None
-        self._size: Size | None = None
+        kept = isinstance(source, KeptBytes)
+        self._key: Hashable | None = source.key if kept else None
+        self._size: Size | None = source.size if kept else None
 
     @property
     def size(self) -> Size:
         """(width, height), after the picture was turned as its EXIF says."""
         if self._size is None:
+            if isinstance(self._source, KeptBytes) and self._source.fault is not None:
+                raise ValueError(self._source.fault)
             if isinstance(self._source, Image.Image):
                 with decoding(self.name):
                     self._size = upright_size(self._source)
             elif isinstance(self._source, str | bytes):
                 with open_picture(self._source, self.name) as image, decoding(self.name):
                     self._size = upright_size(image)
+                if isinstance(self._source, KeptBytes):
+                    self._source.size = self._size
             else:
                 pixels = self.pixels()
                 self._size = int(pixels.shape[1]), int(pixels.shape[0])
@@ -60,8 +81,9 @@ class Picture:
         if self._key is None:
             if isinstance(self._source, str | bytes):
                 content = self._source if isinstance(self._source, bytes) else self._read()
-                # Not "file": embeddings under that name were made before pictures were turned.
-                self._key = ("upright", hashlib.sha256(content).digest()[:16])
+                self._key = file_key(hashlib.sha256(content).digest())
+                if isinstance(self._source, KeptBytes):
+                    self._source.key = self._key
             else:
                 self._key = _content_key(self.in_own_mode())
         return self._key
@@ -176,6 +198,12 @@ def find_pictures(
     return pictures, index
 
 
+def file_key(sha256: bytes) -> Hashable:
+    """`Picture.key` of encoded bytes with this digest."""
+    # Not "file": embeddings under that name were made before pictures were turned.
+    return ("upright", sha256[:16])
+
+
 def _known(key: Hashable, i: int) -> Hashable:
     try:
         hash(key)
@@ -240,6 +268,8 @@ def source_of(image: Any, name: str) -> Any:
 def _identity(source: Any) -> Hashable:
     if isinstance(source, str):
         return ("path", source)
+    if isinstance(source, KeptBytes) and source.key is not None:
+        return source.key  # Python would hash megabytes
     if isinstance(source, bytes):
         return ("bytes", source)
     return ("object", id(source))

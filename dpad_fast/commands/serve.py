@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", help="a folder that keeps the embeddings of images (see dpad-fast data embed)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"port ({DEFAULT_PORT}); 0: any free one")
-    parser.add_argument("--token-file", help="a file with the token that callers must show")
+    parser.add_argument("--token-file", help="a file with the token that callers must show (or set DPAD_FAST_TOKEN)")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
     parser.add_argument("--root", help="a folder inside which callers may name pictures by path")
     parser.add_argument("--window-ms", type=float, help="how long a batch's first row waits for others (10)")
@@ -90,14 +90,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> Settings:
     from dpad_fast.serve.server import LOCAL
-    from dpad_fast.serve.settings import Settings
+    from dpad_fast.serve.settings import TOKEN_VARIABLE, Settings
 
-    token = None if args.token_file is None else _token(args.token_file)
+    token = os.environ.get(TOKEN_VARIABLE) or None if args.token_file is None else _token(args.token_file)
     local = args.host in LOCAL or args.host.startswith("127.")
     if token is None and not local and not args.insecure:
         raise ValueError(
-            f"--host {args.host} lets other machines in: give --token-file FILE, or --insecure where the network is "
-            "trusted"
+            f"--host {args.host} lets other machines in: give --token-file FILE or set {TOKEN_VARIABLE}, or --insecure "
+            "where the network is trusted"
         )
     given: dict[str, Any] = {
         "token": token,

@@ -23,6 +23,7 @@ from dpad_fast.row_errors import moved
 from dpad_fast.types import ScoreBatch, Target
 
 Observer = Callable[[int, float, "ScoreBatch | None"], None]
+_LATELY = 4  # batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +85,14 @@ class _Job:
 class MicroBatcher:
     """Collects rows for a moment and scores them at once; every caller gets what `scorer.score` gives for its rows.
 
-    A batch begins with its first row and is scored `window_ms` later, or as soon as it has `max_batch` rows, by a
-    single thread. What arrives meanwhile is the next batch. A row that cannot be scored is left unscored with a reason,
-    and one that makes the scorer fail raises for its own caller; all others get their scores.
+    A batch begins with its first row and is scored `window_ms` later, by a single thread; at once where it has
+    `max_batch` rows, or where as many callers wait as were seen to wait together lately: then nobody else is coming.
+    What arrives meanwhile is the next batch. A row that cannot be scored is left unscored with a reason, and one that
+    makes the scorer fail raises for its own caller; all others get their scores.
 
     Args:
         scorer: a `RewardScorer`, or anything with its `score` and `config`.
-        window_ms: how long the first row of a batch waits for others, in milliseconds.
+        window_ms: how long the first row of a batch waits for others at most, in milliseconds.
         max_batch: rows of a batch; rows that are handed in together (`submit_rows`) are not divided.
         observe: called after each call of the scorer with its rows, its seconds and its scores (None: it failed), from
             the thread that scores.
@@ -225,6 +227,7 @@ class _Queue:
         self._changed = threading.Condition()
         self._jobs: deque[tuple[float, _Job]] = deque()
         self._rows = 0
+        self._lately: deque[int] = deque(maxlen=_LATELY)  # callers that waited when a batch was done
         self._closing = False
         self._thread: threading.Thread | None = None
         self.waiting = 0
@@ -241,7 +244,8 @@ class _Queue:
             self._jobs.append((time.monotonic(), job))
             self._rows += len(job)
             self.waiting += len(job)
-            self._changed.notify()
+            if len(self._jobs) == 1 or self._complete():
+                self._changed.notify()
         return job.future
 
     def close(self) -> None:
@@ -273,7 +277,7 @@ class _Queue:
                     return []
                 self._changed.wait()
             due = self._jobs[0][0] + self._window
-            while self._rows < self._most and not self._closing and (left := due - time.monotonic()) > 0:
+            while not self._complete() and not self._closing and (left := due - time.monotonic()) > 0:
                 self._changed.wait(left)
             taken: list[_Job] = []
             count = 0
@@ -282,6 +286,11 @@ class _Queue:
                 count += len(taken[-1])
             self._rows -= count
             return taken
+
+    def _complete(self) -> bool:
+        """Whether a batch has all the rows that it will get."""
+        everybody = bool(self._lately) and len(self._jobs) >= max(self._lately)
+        return everybody or self._rows >= self._most
 
     def _score(self, jobs: list[_Job]) -> None:
         """Scores jobs together; where the scorer fails, in halves, until it fails for one job alone."""
@@ -293,6 +302,7 @@ class _Queue:
         except BaseException as error:  # also what ends a thread: the callers must hear of it
             failure = error
         self._tell(sum(map(len, jobs)), time.perf_counter() - started, batch)
+        self._lately.append(len(jobs) + len(self._jobs))  # before the answers, for who has one comes again
         if batch is not None:
             first = 0
             for job in jobs:

@@ -68,9 +68,11 @@ class ScoreServer:
 
     async def score(self, request: Request) -> Response:
         """Scores N rows; each gets what `RewardScorer.score(..., on_error="row")` gives."""
-        return await self._answered(
-            request, ScoreRequest, lambda given: read_request(given, self.pictures, self.settings), wire.scores_out
-        )
+
+        def rows(given: ScoreRequest) -> Rows:
+            return read_request(given, self.pictures, self.settings, wire.looks(self.config))
+
+        return await self._answered(request, ScoreRequest, rows, wire.scores_out)
 
     async def openrlhf(self, request: Request) -> Response:
         """OpenRLHF's `remote_url`; the prompt and the end tokens are cut off before reading."""

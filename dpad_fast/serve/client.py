@@ -29,6 +29,7 @@ from dpad_fast.serve.outgoing import (
     target_entry,
     text_entry,
 )
+from dpad_fast.serve.settings import TOKEN_VARIABLE
 from dpad_fast.serve.transport import Reply, Server, Transport
 from dpad_fast.types import ScoreBatch, Target
 
@@ -60,7 +61,7 @@ class RemoteScorer:
 
     Args:
         url: the server's address, or a list of several, which take turns; one that fails is left out for a while.
-        token: what the servers want to see, or None.
+        token: what the servers want to see; None: what the environment variable DPAD_FAST_TOKEN says, if anything.
         retry_s: how long to try until a `ConnectionError`, in seconds.
         timeout_s: how long a server may stay silent, in seconds.
         send_paths: send a path as it is, relative to the server's `--root` or below it, instead of the file's bytes.
@@ -81,8 +82,9 @@ class RemoteScorer:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
             raise ValueError("url is an empty list; give the address of at least one server")
+        token = os.environ.get(TOKEN_VARIABLE) or None if token is None else token
         if token is not None and not (isinstance(token, str) and token.isascii() and token.isprintable()):
-            raise ValueError("token must be printable ASCII text, or None")
+            raise ValueError(f"token must be printable ASCII text (argument or {TOKEN_VARIABLE}), or None")
         self._arguments = (urls, token)
         self._settings = {"retry_s": retry_s, "timeout_s": timeout_s, "send_paths": send_paths}
         self._send_paths = send_paths
@@ -203,9 +205,11 @@ class RemoteScorer:
 
     def _image(self, image: Any, name: str, pictures: dict[str, Callable[[], bytes]]) -> dict[str, Any]:
         source = source_of(image, name)
+        if isinstance(source, str) and self._send_paths:
+            return {"path": source}
+        if not wire.looks(self.config):
+            return wire.size_out(source, name)
         if isinstance(source, str):
-            if self._send_paths:
-                return {"path": source}
             source = file_bytes(source, name)
         # A trainer hands over an object per completion: pixels that were sent before are not written and hashed again.
         content = wire.plain_content(source, name)

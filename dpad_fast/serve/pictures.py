@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
+from dpad_fast.clip.images import KeptBytes, file_key
 from dpad_fast.row_images import size_of
 from dpad_fast.serve.settings import Refusal
 
@@ -18,17 +19,17 @@ from dpad_fast.serve.settings import Refusal
 class Stored:
     """The bytes of a picture, and the pixels that decoding it would make (0 where it cannot be opened)."""
 
-    content: bytes
+    content: KeptBytes
     pixels: int
 
 
 def weighed(content: bytes) -> Stored:
     """The bytes with what their header says; bytes that are no picture are kept, for the scorer to say so."""
-    pixels = 0
+    kept, pixels = KeptBytes(content), 0
     with suppress(ValueError):
-        width, height = size_of(content, "picture")
-        pixels = width * height
-    return Stored(content, pixels)
+        kept.size = size_of(content, "picture")
+        pixels = kept.size[0] * kept.size[1]
+    return Stored(kept, pixels)
 
 
 class PictureStore:
@@ -48,10 +49,11 @@ class PictureStore:
         Raises:
             Refusal: 422, they have another digest.
         """
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
-            raise Refusal(422, f"the bytes have the SHA-256 {found}, not {sha256}")
+        found = hashlib.sha256(content)
+        if found.hexdigest() != sha256:
+            raise Refusal(422, f"the bytes have the SHA-256 {found.hexdigest()}, not {sha256}")
         picture = weighed(content)
+        picture.content.key = file_key(found.digest())  # so that no batch hashes them again
         with self._lock:
             if sha256 not in self._entries and len(content) <= self.most:
                 self._entries[sha256] = picture

@@ -16,6 +16,8 @@ from dpad_fast.serve.settings import Refusal, Settings
 from dpad_fast.types import Target
 
 _serial = itertools.count()
+_HASHED = frozenset(("box", "points", "image_size", "text"))
+_KINDS = ("sha256", "base64", "path", "error", "size", "unreadable")
 
 
 @dataclass
@@ -46,8 +48,14 @@ class _Key:
         return self.name
 
 
-def read_request(request: ScoreRequest, store: PictureStore, settings: Settings) -> Rows:
+def read_request(request: ScoreRequest, store: PictureStore, settings: Settings, looks: bool = True) -> Rows:
     """The rows of `/score`.
+
+    Args:
+        request: the body.
+        store: pictures that were sent.
+        settings: limits.
+        looks: whether the scorer looks at pixels.
 
     Raises:
         Refusal: the lists have different lengths, or it asks for too much, for what it may not have, or for pictures
@@ -64,10 +72,10 @@ def read_request(request: ScoreRequest, store: PictureStore, settings: Settings)
     masks = _Masks(settings.pixels)
     rows = Rows(
         completions=[_text(entry, f"completions[{i}]") for i, entry in enumerate(request.completions)],
-        targets=[_target(entry, f"targets[{i}]", masks) for i, entry in enumerate(request.targets)],
+        targets=_targets(request.targets, masks),
     )
     if request.images is not None:
-        found = _Pictures(store, settings)
+        found = _Pictures(store, settings, looks)
         rows.images = [found.image(entry, f"images[{i}]") for i, entry in enumerate(request.images)]
         rows.held = found.finish()
         if request.image_keys is not None:
@@ -83,7 +91,7 @@ def read_request(request: ScoreRequest, store: PictureStore, settings: Settings)
 
 def read_pictures(pictures: list[PictureIn], store: PictureStore, settings: Settings) -> tuple[list[Any], int]:
     """Images for the scorer, and the bytes that they hold; raises as `read_request`."""
-    found = _Pictures(store, settings)
+    found = _Pictures(store, settings, looks=True)
     return [found.image(entry, f"images[{i}]") for i, entry in enumerate(pictures)], found.finish()
 
 
@@ -125,20 +133,24 @@ class _Masks:
 class _Pictures:
     """Pictures of a request: each is looked up once, and all of them together are bounded."""
 
-    def __init__(self, store: PictureStore, settings: Settings) -> None:
-        self._store, self._settings = store, settings
+    def __init__(self, store: PictureStore, settings: Settings, looks: bool) -> None:
+        self._store, self._settings, self._looks = store, settings, looks
         self._known: dict[tuple[str, str], Stored | None] = {}
         self._missing: dict[str, None] = {}
         self._images: dict[Any, Any] = {}  # one object for equal pictures
         self._bytes = self._pixels = 0
 
     def image(self, entry: PictureIn, name: str) -> Any:
-        given = [kind for kind in ("sha256", "base64", "path", "error") if getattr(entry, kind) is not None]
+        given = [kind for kind in _KINDS if getattr(entry, kind) is not None]
         if len(given) != 1:
-            raise Refusal(422, f"{name} must have exactly one of sha256, base64, path and error, got {given or 'none'}")
+            raise Refusal(422, f"{name} must have exactly one of {', '.join(_KINDS)}, got {given or 'none'}")
         kind = given[0]
         if kind == "error":
             return ValueError(entry.error)
+        if kind in ("size", "unreadable"):
+            if self._looks:
+                raise Refusal(422, f"{name}.{kind} is no picture, and this scorer looks at pictures")
+            return wire.size_in(entry.size, entry.unreadable)
         key = (kind, getattr(entry, kind))
         if key not in self._known:
             self._known[key] = self._find(entry, name)
@@ -170,7 +182,7 @@ class _Pictures:
             found = self._store.get(entry.sha256)
             if found is None:
                 self._missing[entry.sha256] = None
-                return Stored(b"", 0)
+                return weighed(b"")
         elif entry.base64 is not None:
             try:
                 found = weighed(base64.b64decode(entry.base64, validate=True))
@@ -199,6 +211,22 @@ def _text(entry: str | TextIn | FailureIn, name: str) -> Any:
         return wire.text_in(base64.b64decode(entry.base64, validate=True))
     except ValueError as error:
         raise Refusal(422, f"{name}.base64 is no text: {error}") from None
+
+
+def _targets(entries: list[str | TextIn | TargetIn | FailureIn], masks: _Masks) -> list[Any]:
+    """Targets, of which a group's completions share one."""
+    found: list[Any] = []
+    made: dict[Any, Any] = {}
+    for i, entry in enumerate(entries):
+        simple = isinstance(entry, TargetIn) and not entry.model_fields_set - _HASHED
+        key = (entry.box, entry.points, entry.image_size, entry.text) if simple else None
+        target = made.get(key)
+        if target is None:
+            target = _target(entry, f"targets[{i}]", masks)
+            if key is not None and isinstance(target, Target):
+                made[key] = target
+        found.append(target)
+    return found
 
 
 def _target(entry: str | TextIn | TargetIn | FailureIn, name: str, masks: _Masks) -> Any:

@@ -10,6 +10,7 @@ Number = float
 BoxIn = tuple[Number, Number, Number, Number]
 PointIn = tuple[Number, Number]
 SizeIn = tuple[int, int]
+Side = Annotated[int, Field(ge=0, le=1 << 30)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -52,12 +53,17 @@ class TargetIn(_Strict):
 
 
 class PictureIn(_Strict):
-    """A picture, by exactly one of `sha256`, `base64` and `path`; or the `error` of a caller who has none."""
+    """A picture, by exactly one of `sha256`, `base64` and `path`; or the `error` of a caller who has none.
+
+    Where no term looks at pixels: its `size` alone, or why its file is `unreadable`, an error only if its size counts.
+    """
 
     sha256: Annotated[Sha256 | None, Field(description="of bytes that PUT /pictures/{sha256} brought")] = None
     base64: Annotated[str | None, Field(description="an encoded file, or raw pixels where there is a shape")] = None
     path: Annotated[str | None, Field(description="inside the server's --root", max_length=4096)] = None
     error: Annotated[str | None, Field(max_length=2000)] = None
+    size: Annotated[tuple[Side, Side] | None, Field(description="[width, height]")] = None
+    unreadable: Annotated[str | None, Field(max_length=2000)] = None
     shape: Annotated[
         list[Annotated[int, Field(ge=1, le=1 << 20)]] | None,
         Field(description="of raw pixels, uint8", min_length=2, max_length=3),

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+TOKEN_VARIABLE = "DPAD_FAST_TOKEN"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -15,7 +17,7 @@ class Settings:
         token: what callers must show, as `Authorization: Bearer TOKEN` or `?token=TOKEN`; None: nothing.
         hosts: the names by which a browser may address a server without a token; empty: any.
         root: the folder inside which callers may name pictures by path; None: nowhere.
-        window_ms: how long the first row of a batch waits for others, in milliseconds.
+        window_ms: how long the first row of a batch waits for others at most, in milliseconds.
         max_batch: rows of a batch.
         rows: rows of a request.
         queue: rows that are accepted and not yet answered; beyond, 503.
@@ -24,6 +26,7 @@ class Settings:
         store: bytes of pictures that are kept by their hash; the least recently used go first.
         pixels: pixels of all pictures, and of all masks, of a request.
         held: bytes of bodies and pictures that requests in flight hold; beyond, 503.
+        head_s: how long a request's first line and headers may take to arrive.
         body_s: how long a body may take to arrive.
         answer_s: how long a request waits for its scores; then 503, and the same request id gets them later.
         answers: bytes of answers that are kept for callers who ask again.
@@ -41,6 +44,7 @@ class Settings:
     store: int = 1 << 30
     pixels: int = 1 << 30
     held: int = 2 << 30
+    head_s: float = 20.0
     body_s: float = 60.0
     answer_s: float = 300.0
     answers: int = 64 << 20

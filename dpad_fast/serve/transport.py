@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 _AGAIN = (408, 429, 502, 503, 504)
 _IDLE_S = 30.0
 _LONGEST_PAUSE_S = 5.0
+_CONNECT_S = 10.0  # a machine that is gone says nothing at all
 
 
 @dataclass
@@ -60,11 +61,16 @@ class Server:
         self.host, self.secure, self.path = parts.hostname, parts.scheme == "https", parts.path.rstrip("/")
 
     def connect(self, timeout_s: float) -> http.client.HTTPConnection:
-        """A new connection."""
+        """A new connection; an `OSError` where nobody takes it."""
+        connect_s = min(timeout_s, _CONNECT_S)
+        made = http.client.HTTPConnection(self.host, self.port, timeout=connect_s)
         if self.secure:
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+            made = http.client.HTTPSConnection(self.host, self.port, timeout=connect_s, context=context)
+        made.connect()
+        made.timeout = timeout_s
+        made.sock.settimeout(timeout_s)
+        return made
 
 
 class Transport:
@@ -162,10 +168,10 @@ class Transport:
                 connection.request(method, path, body, dict(headers))
                 answer = connection.getresponse()
                 reply = Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                if kept:  # the server may have ended it while nobody looked; a new one tells
-                    continue
+                if kept and not isinstance(error, TimeoutError):
+                    continue  # the server may have ended it while nobody looked; a new one tells
                 raise
             if answer.will_close:
                 connection.close()

@@ -19,8 +19,10 @@ import torch
 from PIL import Image
 
 from dpad_fast import coco_mask
-from dpad_fast._native.images import as_pixels, content_digest, in_own_mode
+from dpad_fast._native.images import content_digest, in_own_mode
+from dpad_fast.clip.images import KeptBytes, Picture
 from dpad_fast.pictures import check_pixels, decoding, upright
+from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.types import ScoreBatch, Target
 
 REQUEST_ID = "X-Request-Id"
@@ -95,7 +97,8 @@ def mask_in(size: Sequence[int], counts: str) -> np.ndarray[Any, np.dtype[np.boo
 def picture_out(source: Any, name: str) -> PictureBytes:
     """What `source_of` found, other than a path, as bytes that give the scorer the same pixels.
 
-    A PIL image is sent turned as its EXIF says: as PPM where it is RGB or grey, else as PNG or TIFF, what keeps it.
+    A PIL image is sent turned as its EXIF says: as PPM where it is RGB or grey, else as PNG or TIFF, what keeps it; an
+    array or tensor as PPM too, or raw where it has alpha.
 
     Raises:
         ValueError: it is no image that could be scored, or no format keeps its mode; begins with `name`.
@@ -104,19 +107,41 @@ def picture_out(source: Any, name: str) -> PictureBytes:
         return PictureBytes(source)
     if isinstance(source, Image.Image):
         return PictureBytes(_image_out(source, name))
-    as_pixels(source, name)  # refuses what the scorer would refuse, in its words
+    pixels = in_own_mode(source, name)  # refuses what the scorer would refuse, in its words
+    if isinstance(pixels, torch.Tensor):
+        return PictureBytes(_ppm(pixels))
     array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
     return PictureBytes(np.ascontiguousarray(array).tobytes(), tuple(array.shape))
 
 
 def plain_content(source: Any, name: str) -> Hashable | None:
-    """What tells a PIL image that travels as PPM from others, quickly; None for what is none of these."""
-    if not isinstance(source, Image.Image) or source.mode not in _PLAIN:
+    """What tells a picture that travels as PPM from others, quickly; None for what is none of these."""
+    if isinstance(source, bytes) or (isinstance(source, Image.Image) and source.mode not in _PLAIN):
         return None
     pixels = in_own_mode(source, name)
     if not isinstance(pixels, torch.Tensor):
         return None
-    return source.mode, tuple(pixels.shape), content_digest(pixels[..., :3])
+    return getattr(source, "mode", None), tuple(pixels.shape), content_digest(pixels[..., :3])
+
+
+def looks(config: RewardConfig) -> bool:
+    """Whether a scorer looks at pictures' pixels; else only their sizes travel."""
+    return config.needs_encoder or config.segmenter is not None
+
+
+def size_out(source: Any, name: str) -> dict[str, Any]:
+    """An entry for what `source_of` found, where nobody looks at pixels: its size, or why it has none."""
+    try:
+        return {"size": list(Picture(source, name).size)}
+    except ValueError as error:
+        return {"unreadable": str(error)[:2000]}
+
+
+def size_in(size: tuple[int, int] | None, unreadable: str | None) -> KeptBytes:
+    """The image for `RewardScorer.score` of what `size_out` wrote."""
+    image = KeptBytes()
+    image.size, image.fault, image.key = size, unreadable, ("size", size, unreadable)
+    return image
 
 
 def picture_in(picture: PictureBytes, name: str) -> Any:
@@ -142,6 +167,12 @@ def _image_out(image: Image.Image, name: str) -> bytes:
             if content is not None:
                 return content
     raise ValueError(f"{name} has mode {image.mode!r:.20}, which no file keeps as it is; convert it to RGB")
+
+
+def _ppm(pixels: torch.Tensor) -> bytes:
+    """uint8 [H, W, 3] as a file."""
+    height, width, _ = pixels.shape
+    return b"P6 %d %d 255\n" % (width, height) + pixels[..., :3].cpu().contiguous().numpy().tobytes()
 
 
 def _kept(image: Image.Image, kind: str) -> bytes | None:

@@ -1,11 +1,9 @@
-"""What tests and benchmarks of the server share: one in a process of its own, and requests that mean it no good."""
+"""What tests and benchmarks of the server share: one in a process of its own, and requests as bytes."""
 
 from __future__ import annotations
 
 import base64
-import json
 import os
-import random
 import signal
 import socket
 import struct
@@ -52,6 +50,11 @@ class Running:
         """Resident bytes of the process."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_seconds(self) -> float:
+        """Seconds of processors that the process has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         """Sends a signal, and waits; the exit status."""
@@ -120,114 +123,16 @@ def score_body(count: int = 1, **columns: Any) -> dict[str, Any]:
     return body | columns
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A grey PNG of any size in few bytes: what decodes it needs the memory of its pixels."""
+def bomb(width: int, height: int, *notes: bytes) -> bytes:
+    """A grey PNG of any size in few bytes: what decodes it needs the memory of its pixels; `notes` are more chunks."""
     if width * height <= 1 << 20:
         pixels = zlib.compress(b"".join(b"\0" + b"\x7f" * width for _ in range(height)), 9)
     else:
         pixels = zlib.compress(bytes(1 << 20), 9)  # ends too early; the header alone must be enough to refuse it
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(notes) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
 
 
-ESCAPES = (
-    "../x", "/etc/passwd", "a/../../x", "....//x", "/proc/self/environ", "/dev/zero", "/dev/stdin", "link", "out/x",
-    "..\\x", "%2e%2e/x", "~/x", "\0", "a\0b", "/", "..", "x" * 4000, "file:///etc/passwd", "./../" * 50 + "etc/passwd",
-)  # fmt: skip
-_VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1e308, 10**30, "", "x", "\ud800", [], {}, [[]], {"error": 5}, {"error": "x" * 3000}, [None] * 3,
-    {"base64": "!"}, {"sha256": "0" * 64}, {"sha256": "0"}, {"path": 7}, {"base64": "", "path": "a"}, {"x": 1},
-    "9" * 5000,
-    {"box": [1, 2, 3]}, {"box": ["1", "2", "3", "4"]}, {"mask": {"size": [1 << 20, 1 << 20], "counts": "0"}},
-    {"mask": {"size": [-1, 5], "counts": "0"}}, {"mask": {"size": [5, 5], "counts": "\uffff"}}, {"polygons": [[[1]]]},
-    {"mask": {"size": [72, 96], "counts": "A" * 50000}}, {"base64": "AAAA", "shape": [1 << 20, 1 << 20, 3]},
-    {"base64": "AAAA", "shape": [0, 1]}, {"base64": "AAAA", "shape": [1, 1, 1, 1]}, {"points": [[1, 2]]},
-    {"image_size": [0, 0]}, {"objects": [[[1, 2, 3, 4], [1]]]}, {"text": 5},
-)  # fmt: skip
-
-
-def hostile_request(rng: random.Random) -> tuple[bytes, bool]:
-    """A request that something is wrong with, and whether it breaks off (and would be waited for)."""
-    kind = rng.randrange(10)
-    if kind == 0:
-        return _truncated(rng), True
-    if kind == 1:
-        raw = _sizes(rng)
-        return raw, b"chunked" in raw
-    if kind == 2:
-        raw = _garbage(rng)
-        return raw, b"\r\n\r\n" not in raw
-    path = rng.choice(("/score", "/score", "/score", "/openrlhf", "/slime"))
-    if kind == 3:
-        deep = rng.choice(("[", '{"a":', '{"completions":[', '[{"text":')) * rng.choice((50, 5000, 100_000))
-        return request("POST", path, deep.encode()), False
-    if kind == 4:
-        content = rng.choice(
-            (bomb(60_000, 60_000), bomb(1 << 30, 1 << 30), bomb(20_000, 20_000), b"\x89PNG" + bytes(99))
-        )
-        image = {"base64": base64.b64encode(content).decode()}
-        return request("POST", "/score", json.dumps(score_body(images=[image])).encode()), False
-    if kind == 5:
-        return request("POST", "/score", json.dumps(score_body(images=[{"path": rng.choice(ESCAPES)}])).encode()), False
-    if kind == 6:
-        label = {"solution": shared.SOLUTION, "image": rng.choice(ESCAPES)} | rng.choice(
-            ({}, {"x": 1}, {"image_size": 3})
-        )
-        value = rng.choice((json.dumps(label), label, "{" * 50, rng.choice(_VALUES)))
-        if path == "/slime":
-            return request("POST", path, json.dumps({"prompt": 1, "response": "x", "label": value}).encode()), False
-        body = {"query": ["prompt answer"], "prompts": [rng.choice(("prompt", "other" * 20))], "labels": [value]}
-        return request("POST", "/openrlhf", json.dumps(body).encode()), False
-    body = score_body()
-    name = rng.choice((*body, "image_keys", "model_sizes", "key_names", "unknown"))
-    body[name] = rng.choice((rng.choice(_VALUES), [rng.choice(_VALUES)], [rng.choice(_VALUES)] * 2))
-    return request("POST", path, json.dumps(body).encode()), False
-
-
-def _truncated(rng: random.Random) -> bytes:
-    whole = request("POST", "/score", json.dumps(score_body()).encode())
-    return whole[: rng.randrange(len(whole))]
-
-
-def _sizes(rng: random.Random) -> bytes:
-    """Lengths that are too large, contradict or mean nothing; encodings; digests of other bytes."""
-    packed = zlib.compress(bytes(10 << 20), 9)
-    return rng.choice(
-        (
-            request("POST", "/score", b"{}", content_length=1 << 40),
-            request("POST", "/score", b"{}", content_length="-5"),
-            request("POST", "/score", b"{}", content_length="5, 6"),
-            request("POST", "/score", b"zz\r\n{}", content_length=None, transfer_encoding="chunked"),
-            request("POST", "/score", b"7fffffff\r\n{}", content_length=None, transfer_encoding="chunked"),
-            request("POST", "/score", packed, content_encoding="deflate"),
-            request("POST", "/score", packed, content_encoding="gzip"),
-            request("PUT", "/pictures/" + "0" * 64, b"other bytes"),
-            request("PUT", "/pictures/..%2f..%2fetc%2fpasswd", b"x"),
-            request("PUT", "/pictures/" + "0" * 64, b"x", content_length=1 << 33),
-        )
-    )
-
-
-def _garbage(rng: random.Random) -> bytes:
-    """What is no request, or one to nowhere."""
-    return rng.choice(
-        (
-            rng.randbytes(rng.randrange(1, 2000)),
-            b"GET " + b"/" * 100_000,
-            b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000,
-            request("GET", "/score"),
-            request("DELETE", "/pictures/" + "0" * 64),
-            request("POST", "/" + "x" * 3000, b"{}"),
-            request("POST", "/score", b"{}", content_type="text/plain"),
-            request("POST", "/score", b"\xff\xfe{}"),
-            request("POST", "/score", b'{"completions": ["\\ud800"], "targets": ["x"]}'),
-            request("POST", "/score", b'{"completions": [NaN], "targets": [Infinity]}'),
-            request("POST", "/score", json.dumps(score_body()).encode(), x_request_id="x" * 3000),
-            request("POST", "/score", json.dumps(score_body()).encode(), host="evil.example"),
-            request("GET", "/score", upgrade="websocket", connection="upgrade"),
-        )
-    )
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -70,6 +70,17 @@ def test_limits_and_rights_reach_the_server(started, tmp_path):
     assert (settings.token, settings.root, settings.answer_s) == ("s3cret-token", str(tmp_path.resolve()), 4.5)
 
 
+def test_a_token_in_the_environment(started, monkeypatch, tmp_path):
+    monkeypatch.setenv("DPAD_FAST_TOKEN", "in-the-environment")
+    server, (host, _) = started("--host", "0.0.0.0")
+    assert (host, server.settings.token) == ("0.0.0.0", "in-the-environment")
+    (tmp_path / "token").write_text("s3cret-token\n")
+    (tmp_path / "token").chmod(0o600)
+    assert started("--token-file", tmp_path / "token")[0].settings.token == "s3cret-token"
+    monkeypatch.setenv("DPAD_FAST_TOKEN", "")
+    assert started()[0].settings.token is None
+
+
 def test_a_token_that_others_can_read_is_noted(started, tmp_path, capsys):
     (tmp_path / "token").write_text("s3cret-token\n")
     (tmp_path / "token").chmod(0o644)
@@ -89,7 +100,7 @@ def test_host_and_port(started, refused):
 
 
 def test_other_machines_need_a_token_or_insecure(started, refused, tmp_path):
-    words = "--host 0.0.0.0 lets other machines in: give --token-file FILE, or --insecure"
+    words = "--host 0.0.0.0 lets other machines in: give --token-file FILE or set DPAD_FAST_TOKEN, or --insecure"
     assert words in refused("serve", "--host", "0.0.0.0")
     server, (host, _) = started("--host", "0.0.0.0", "--insecure")
     assert (host, server.settings.hosts, server.settings.token) == ("0.0.0.0", (), None)

@@ -10,10 +10,12 @@ import pytest
 
 import dpad_fast as df
 from dpad_fast.testing import rewards as shared
+from dpad_fast.testing.hostile import ESCAPES, hostile_request
 from dpad_fast.testing.inputs import cases
-from dpad_fast.testing.serving import ESCAPES, ask, bomb, hostile_request, request, score_body
+from dpad_fast.testing.serving import ask, bomb, request, score_body
 
 TARGET = df.Target.parse(shared.SOLUTION)
+LINKS = ("link", "loop", "chain", "pipe", "out/x", "out/secret.png", "x" * 4000)  # of an attack's own root
 
 
 def post(port, body, path="/score", **headers):
@@ -30,8 +32,9 @@ def test_hostile_requests(running, scorer):
     rng = random.Random(5)
     counts = {}
     for number in range(cases(300)):
-        raw, finish = hostile_request(rng)
-        status, _, body = ask(running.port, raw, finish=finish)
+        hostile = hostile_request(rng)
+        raw = hostile.raw
+        status, _, body = ask(running.port, raw, finish=hostile.finish)
         counts[status] = counts.get(status, 0) + 1
         assert status < 500, (number, raw[:200], body)
         if status >= 400 and body[:1] == b"{":
@@ -47,7 +50,7 @@ def test_hostile_requests(running, scorer):
     client.close()
 
 
-@pytest.mark.parametrize("path", [path for path in ESCAPES if path not in ("link", "out/x", "x" * 4000)])
+@pytest.mark.parametrize("path", [path for path in ESCAPES if path not in LINKS])
 def test_paths_do_not_leave_the_root(running, path):
     status, _, answer = post(running.port, score_body(images=[{"path": path}]))
     if status == 200:  # inside the root there is no such file
@@ -103,7 +106,7 @@ def test_masks_are_bounded_together(running):
         ({"completions": [1], "targets": ["x"]}, "completions.0"),
         (score_body(extra=1), "extra: Extra inputs"),
         (score_body(targets=["x", "y"]), "targets has 2 entries for 1 completions"),
-        (score_body(images=[{}]), "images[0] must have exactly one of sha256, base64, path and error, got none"),
+        (score_body(images=[{}]), "images[0] must have exactly one of sha256, base64, path, error, size, unreadable, got none"),
         (score_body(images=[{"base64": "?"}]), "images[0].base64 cannot be read"),
         (score_body(images=None), "images is missing: the term 'discriminative' needs them"),
         ([], "body: Input should be"),

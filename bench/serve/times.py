@@ -1,0 +1,219 @@
+"""Rows a second of the server beside the scorer alone: the same rows, in batches of the same size, in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import dpad_fast as df
+from dpad_fast.testing import rewards as shared
+from dpad_fast.testing.serving import Running
+
+Rows = tuple[list[str], list[Any], list[Any]]
+Measured = tuple[torch.Tensor, list[float]]
+GROUP = 8
+SIDE = 840
+VIT = "vit-b-32"
+
+
+@dataclass
+class Work:
+    """What is measured, and how.
+
+    Attributes:
+        rows: completions of a measurement.
+        batch: completions of a call.
+        rounds: measurements of each way; the ways take turns, so that what else the machine does hits all of them.
+        new: pictures and captions are others in each round; else they were scored before.
+        encoder: for `dpad-fast serve --encoder`.
+    """
+
+    rows: int
+    batch: int
+    rounds: int
+    new: bool
+    encoder: str
+
+
+@dataclass
+class Way:
+    """A way to have rows scored.
+
+    Attributes:
+        name: in the table.
+        run: rows -> totals [N] and seconds of each call.
+        process: the server that does the work, or None.
+    """
+
+    name: str
+    run: Callable[[Rows], Measured]
+    process: Running | None = None
+    seconds: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+
+    def measure(self, rows: Rows) -> torch.Tensor:
+        """Runs it once, and keeps how long it took; the totals."""
+        before = 0.0 if self.process is None else self.process.cpu_seconds()
+        started = time.perf_counter()
+        totals, waits = self.run(rows)
+        self.seconds.append(time.perf_counter() - started)
+        self.waits += waits
+        if self.process is not None:
+            self.cpu += self.process.cpu_seconds() - before
+        return totals
+
+
+def compare(work: Work, singles: bool) -> int:
+    """Prints rows a second of each way and what part of the scorer alone that is; 1 where values differ.
+
+    Args:
+        work: what is measured.
+        singles: also single rows of many callers.
+    """
+    with _encoder(work.encoder) as encoder:
+        scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), df.load_encoder(encoder))
+        server = Running("--encoder", encoder, "--set", "shape=margin")
+        try:
+            ways = _ways(scorer, server, work, singles)
+            if not _measured(ways, work):
+                return 1
+        finally:
+            server.stop()
+    _print(ways, work)
+    return 0
+
+
+def rows_of(count: int, seed: int) -> Rows:
+    """A step of training: groups of 8 completions that share a picture and a target, a caption each."""
+    captions = [f"a {shared.WORDS[i % len(shared.WORDS)]} circle number {seed} {i}" for i in range(count)]
+    pictures = [shared.picture(1000 * seed + i, (SIDE, SIDE)) for i in range(min(count // GROUP + 1, 32))]
+    target = df.Target.parse(shared.SOLUTION)
+    shown = [pictures[i // GROUP % len(pictures)] for i in range(count)]
+    return [shared.completion(caption=caption) for caption in captions], [target] * count, shown
+
+
+def _ways(scorer: df.RewardScorer, server: Running, work: Work, singles: bool) -> list[Way]:
+    remote, batch = df.RemoteScorer(server.url), work.batch
+    many = max(batch // 64, 1)
+    ways = [
+        Way(f"scorer alone, calls of {batch}", lambda rows: _calls(scorer, rows, batch, 1)),
+        Way(f"server, 1 client, calls of {batch}", lambda rows: _calls(remote, rows, batch, 1), server),
+        Way(f"server, 4 clients, calls of {batch}", lambda rows: _calls(remote, rows, batch, 4), server),
+        Way(f"server, 64 clients, calls of {many}", lambda rows: _calls(remote, rows, many, 64), server),
+    ]
+    if singles:
+        ways += [
+            Way("one at a time, 64 callers", lambda rows: _calls(_One(scorer), rows, 1, 64)),
+            Way("MicroBatcher, 64 callers", lambda rows: _batched(scorer, rows, 64)),
+            Way("server, 64 clients, single rows", lambda rows: _calls(remote, rows, 1, 64), server),
+        ]
+    return ways
+
+
+def _measured(ways: list[Way], work: Work) -> bool:
+    """Measures all; False where one gives other values than the first."""
+    warm = rows_of(work.rows, 0)
+    expected = [way.run(warm)[0] for way in ways]
+    for number in range(1, work.rounds + 1):
+        for place, way in enumerate(ways):
+            # Otherwise the first way would have the pictures of a round embedded for the others.
+            rows = rows_of(work.rows, number * len(ways) + place) if work.new else warm
+            totals = way.measure(rows)
+            if not work.new:
+                expected.append(totals)
+    for totals in expected[1:]:
+        if not torch.equal(totals, expected[0]):
+            print("a way gives other values than scorer.score", file=sys.stderr)
+            return False
+    return True
+
+
+def _print(ways: list[Way], work: Work) -> None:
+    state = "new in each round" if work.new else "known"
+    table = Table(
+        title=f"{work.rows} completions, {SIDE}x{SIDE} pictures, {state}; encoder {work.encoder}, "
+        f"{torch.get_num_threads()} threads, median of {work.rounds} rounds in turn"
+    )
+    names = ("way", "rows/s", "of alone", "p50 ms", "p99 ms", "server CPU ms/row")
+    for name in names:
+        table.add_column(name, justify="left" if name == "way" else "right")
+    alone = ways[0].seconds
+    for way in ways:
+        ratio = statistics.median(a / s for a, s in zip(alone, way.seconds, strict=True))
+        cuts = statistics.quantiles(way.waits, n=100, method="inclusive") if len(way.waits) > 1 else way.waits * 99
+        cpu = "" if way.process is None else f"{1000 * way.cpu / (work.rows * len(way.seconds)):.2f}"
+        speed = work.rows / statistics.median(way.seconds)
+        table.add_row(way.name, f"{speed:.0f}", f"{ratio:.2f}", f"{1000 * cuts[49]:.1f}", f"{1000 * cuts[98]:.1f}", cpu)
+    Console(width=120).print(table)
+
+
+@contextmanager
+def _encoder(name: str) -> Iterator[str]:
+    """A name for `load_encoder`: `vit-b-32` is a folder with random weights, which is made."""
+    if name != VIT:
+        yield name
+        return
+    from transformers import CLIPProcessor
+
+    from bench.reward.work import make_clip
+
+    with TemporaryDirectory() as folder:
+        model, parts, fast = make_clip()
+        model.save_pretrained(folder)
+        CLIPProcessor(fast.image_processor, parts.tokenizer).save_pretrained(folder)
+        del model
+        yield str(Path(folder))
+
+
+class _One:
+    """A scorer that scores one call after the other, as a process with one reward worker does."""
+
+    def __init__(self, scorer: df.RewardScorer) -> None:
+        self._scorer, self._lock = scorer, threading.Lock()
+
+    def score(self, *columns: Any) -> Any:
+        with self._lock:
+            return self._scorer.score(*columns)
+
+
+def _calls(scorer: Any, rows: Rows, size: int, clients: int) -> Measured:
+    def call(first: int) -> tuple[torch.Tensor, float]:
+        started = time.perf_counter()
+        total = scorer.score(*(column[first : first + size] for column in rows)).total
+        return total, time.perf_counter() - started
+
+    with ThreadPoolExecutor(clients) as pool:
+        parts = list(pool.map(call, range(0, len(rows[0]), size)))
+    return torch.cat([total for total, _ in parts]), [seconds for _, seconds in parts]
+
+
+def _batched(scorer: df.RewardScorer, rows: Rows, callers: int) -> Measured:
+    async def run() -> list[tuple[float, float]]:
+        free = asyncio.Semaphore(callers)
+
+        async def one(i: int) -> tuple[float, float]:
+            async with free:
+                started = time.perf_counter()
+                row = await batcher.score_one(*(column[i] for column in rows))
+                return row.total, time.perf_counter() - started
+
+        return await asyncio.gather(*map(one, range(len(rows[0]))))
+
+    with df.MicroBatcher(scorer) as batcher:
+        found = asyncio.run(run())
+    return torch.tensor([total for total, _ in found]), [seconds for _, seconds in found]
