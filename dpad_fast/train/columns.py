@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,16 +159,24 @@ def row_key(value: Any) -> Hashable:
 
 
 class _Itself:
-    """An object that is equal to itself alone, and kept so that its identity stays its own."""
+    """An object that is equal to itself alone. Where its type allows it is not kept alive, and equals nothing after."""
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self._hash = id(value)
+        self._value: Callable[[], Any]
+        try:
+            self._value = weakref.ref(value)
+        except TypeError:
+            self._value = lambda: value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.value is other.value
+        if not isinstance(other, _Itself):
+            return False
+        value = self._value()
+        return self is other or (value is not None and value is other._value())
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return self._hash
 
 
 def frozen(value: Any) -> Hashable:

@@ -25,7 +25,7 @@ def qwen():
 
 def rewards(**given):
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", terms=GEOMETRY, gate=False, point_threshold=9))
-    return TrlRewards(scorer, **given)
+    return TrlRewards(scorer, **{"on_error": "raise", **given})
 
 
 def scored(used, **columns):
@@ -182,7 +182,7 @@ def test_ids_of_every_type_tell_pictures_apart(tiny, one, two):
     batch = TrlRewards(scorer).score([GOOD] * 3, {**columns, "id": [one, copy.deepcopy(one), two]})
     assert batch.similarity["aoi"][0] == batch.similarity["aoi"][1] != batch.similarity["aoi"][2]
     with pytest.raises(ValueError, match=r"images\[2\] is another picture than images\[0\]"):
-        TrlRewards(scorer).score([GOOD] * 3, {**columns, "id": [one, one, copy.deepcopy(one)]})
+        TrlRewards(scorer, on_error="raise").score([GOOD] * 3, {**columns, "id": [one, one, copy.deepcopy(one)]})
 
 
 def test_nothing_stale():

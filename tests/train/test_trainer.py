@@ -19,10 +19,11 @@ from trl import GRPOConfig, GRPOTrainer
 from dpad_fast.data import shapes
 from dpad_fast.train import run as training
 from dpad_fast.train.config import from_dict
+from dpad_fast.train.group_advantage_mixin import TRL_SETTINGS
 from dpad_fast.train.policy import load_policy
 from dpad_fast.train.prompts import scene_target
 from dpad_fast.train.resume import last_complete, read_json, step_of
-from dpad_fast.train.trainer import TRL_SETTINGS, DpadTrainer
+from dpad_fast.train.trainer import DpadTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL and transformers about each other's names
