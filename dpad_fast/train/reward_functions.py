@@ -69,6 +69,8 @@ class TrlRewards:
         model_size_of: in its place, a function from a picture's (width, height) to the size at which the model saw it,
             or None where that is the picture's own. Neither is asked where the scorer's configuration has a
             `model_size` or its answers are not in pixels.
+        image_column: the column of the pictures that the ground truths are about, where the policy is shown others;
+            `image`, `images` or the pictures in the prompts when None.
         on_error: "row": a row whose data cannot be scored gets None from every function, and so does every row of a
             batch for which the scorer itself failed; TRL leaves them out, and they are logged and counted. Or "raise",
             which ends the training. A data set without a column that is needed raises either way.
@@ -89,6 +91,7 @@ class TrlRewards:
         *,
         processor: Any = None,
         model_size_of: Callable[[Size], Size | None] | None = None,
+        image_column: str | None = None,
         on_error: str = "row",
     ) -> None:
         if processor is not None and model_size_of is not None:
@@ -98,7 +101,7 @@ class TrlRewards:
         self.scorer = scorer
         self.counts: Counter[str] = Counter()
         self._target_of = target_of or parse_solution
-        self._id_column = id_column
+        self._id_column, self._image_column = id_column, image_column
         self._model_sizes: Callable[[Size], Size | None] | None = None
         if reads_pixels(scorer.config) and scorer.config.model_size is None:
             self._model_sizes = model_size_of
@@ -173,7 +176,7 @@ class TrlRewards:
 
     def _scoring(self, completions: Sequence[Any], columns: Mapping[str, Any], *, background: bool) -> StepScoring:
         texts: list[Any] = [*(texts_or_errors if self._keep_errors else completion_texts)(completions)]
-        needed = ["image", "images", "solution", self._id_column]
+        needed = ["image", "images", "solution", self._id_column, self._image_column or "image"]
         lists = read_columns(columns, len(texts), needed)
         if self._target_of is parse_solution and "solution" not in lists:
             raise ValueError(f"the data set has no column 'solution'; its columns are {sorted(lists)}")
@@ -186,7 +189,7 @@ class TrlRewards:
         return self._steps.get(completions, frozen([said, read]), make, background=background)
 
     def _make(self, texts: list[Any], lists: dict[str, list[Any]]) -> ScoreBatch:
-        images = read_images(lists)
+        images = read_images(lists, self._image_column)
         keys = None if self._id_column not in lists else [row_key(value) for value in lists[self._id_column]]
         targets = self._targets(lists, images)
         try:
