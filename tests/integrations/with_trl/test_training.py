@@ -1,4 +1,4 @@
-"""TRL's real trainer, three steps, on data with every fault: plain, async and by a server, in one process and in two."""
+"""TRL's real trainer, three steps, on data with every fault: plain, async, by a server; in one process and in two."""
 
 import importlib.util
 import json
@@ -187,7 +187,7 @@ def test_trls_asynchronous_worker_scores_groups():
             reward_kwargs={name: [row[name]] * 2 for name in ("image", "solution", "id")},
             completions=[[{"role": "assistant", "content": text}] for text in said],
             completions_ids=[[1], [2]],
-            completions_sequences=[[worker.TrainingSequence([1, 2], [0, 1], [0.0, 0.0])] for _ in said],
+            completions_sequences=[[worker.TrainingSequence([1, 2], [0, 1], [0.0, 0.0], None)] for _ in said],
             tool_call_counts=[0, 0],
             tool_failure_counts=[0, 0],
             model_version=0,
