@@ -1,4 +1,4 @@
-"""GRPO with TRL on pictures, two steps of a small policy on a CPU; MODEL and the data set are what a real run changes."""
+"""GRPO with TRL on pictures, two steps on a CPU. A real run changes MODEL, the data set, the encoder and the sizes."""
 
 from transformers import AutoProcessor
 from trl import GRPOConfig, GRPOTrainer

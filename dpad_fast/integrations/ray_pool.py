@@ -126,7 +126,7 @@ class RayScorer:
         for first in range(0, max(count, 1), self._rows):
             rows = slice(first, first + self._rows)
             piece = {name: None if column is None else list(column[rows]) for name, column in columns.items()}
-            begun.append((first, piece, *self._send(piece)))
+            begun.append((first, *self._send(piece)))
         parts = [_joined([self._result(*each)], first) for first, *each in begun]
         batch = parts[0] if len(parts) == 1 else _joined(parts)
         wrong = None if keep else next((error for error in batch.errors if error is not None), None)
