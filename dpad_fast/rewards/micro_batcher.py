@@ -19,7 +19,8 @@ import torch
 
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.reasons import MALFORMED
-from dpad_fast.row_errors import moved
+from dpad_fast.rewards.spaces import ModelSizes, sizes_of
+from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.types import ScoreBatch, Target
 
 Observer = Callable[[int, float, "ScoreBatch | None"], None]
@@ -43,6 +44,21 @@ class ScoredRow:
     similarity: dict[str, float]
     reason: str | None
     error: str | None
+
+    @classmethod
+    def of(cls, batch: ScoreBatch, i: int) -> ScoredRow:
+        """Row i of a batch."""
+
+        def only(column: torch.Tensor) -> float:
+            return float(column[i])
+
+        return cls(
+            only(batch.total),
+            {name: only(column) for name, column in batch.terms.items()},
+            {name: only(column) for name, column in batch.similarity.items()},
+            batch.reasons[i],
+            batch.errors[i] if batch.errors else None,
+        )
 
     def for_log(self) -> dict[str, float | str]:
         """A flat row with the same keys for every completion of a configuration.
@@ -200,6 +216,24 @@ class MicroBatcher:
             None if column is None else list(column) for column in (images, image_keys, model_sizes)
         )
         return self._queue.put(_Job(list(completions), list(targets), images, image_keys, model_sizes))
+
+    def score(
+        self,
+        completions: Sequence[str],
+        targets: Sequence[Target | str],
+        images: Sequence[Any] | None = None,
+        image_keys: Sequence[Hashable] | None = None,
+        model_sizes: ModelSizes | None = None,
+        on_error: str = "raise",
+    ) -> ScoreBatch:
+        """`RewardScorer.score`, with the rows of other callers; of several bad rows the first is raised."""
+        keep = RowErrors(on_error).kept
+        sizes = sizes_of(model_sizes, images) if callable(model_sizes) else model_sizes
+        batch = self.submit_rows(completions, targets, images, image_keys, sizes).result()
+        wrong = None if keep else next((error for error in batch.errors if error is not None), None)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return batch
 
     def close(self) -> None:
         """Accepts no more rows, and returns when those that were accepted are scored."""
@@ -359,17 +393,4 @@ def _hand_on(done: Future[ScoreBatch], row: Future[ScoredRow]) -> None:
     if failure is not None:
         row.set_exception(failure)
         return
-    batch = done.result()
-
-    def only(column: torch.Tensor) -> float:
-        return float(column[0])
-
-    row.set_result(
-        ScoredRow(
-            only(batch.total),
-            {name: only(column) for name, column in batch.terms.items()},
-            {name: only(column) for name, column in batch.similarity.items()},
-            batch.reasons[0],
-            batch.errors[0] if batch.errors else None,
-        )
-    )
+    row.set_result(ScoredRow.of(done.result(), 0))
