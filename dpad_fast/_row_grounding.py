@@ -1,4 +1,4 @@
-"""The `objects` column of ms-swift: `{"ref": [..], "bbox": [[x1, y1, x2, y2] or [x, y], ..], "bbox_type", "image_id"}`."""
+"""The `objects` column of ms-swift: {"ref", "bbox": [[x1, y1, x2, y2] or [x, y], ..], "bbox_type", "image_id"}."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_grounding(value: Mapping[str, Any]) -> Grounding:
     one = (len(boxes), len(points)) in ((1, 0), (1, 2), (0, 2))
     if not one and len(boxes) != len(points):
         raise ValueError(
-            f"objects.bbox holds {len(boxes)} boxes and {len(points)} points, expected one box, one box with two points, "
-            "or a point for each box"
+            f"objects.bbox holds {len(boxes)} boxes and {len(points)} points, expected one box, one box with two "
+            "points, or a point for each box"
         )
     return Grounding(tuple(boxes), tuple(points), None if missing(kind) else _TYPES[kind])

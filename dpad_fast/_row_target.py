@@ -138,8 +138,9 @@ class _Row:
     def _add(self, found: dict[str, Any], name: str, value: Any, role: str | None = None) -> None:
         """A field beside the solution's text, which may repeat it but not contradict it."""
         if found.get(name) and value != found[name]:
+            column = getattr(self._columns, role or name)
             raise ValueError(
-                f"{name} is {fields.short(value)} (column {getattr(self._columns, role or name)!r}) but the solution's text "
+                f"{name} is {fields.short(value)} (column {column!r}) but the solution's text "
                 f"says {fields.short(found[name])}"
             )
         found[name] = value
