@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ ROW_SETTINGS = ("columns", "image", "image_root", "processor")
 _FIRST = 8  # rows that are left out are each told of, up to this many; then whenever their number has doubled
 _NO_NUMBERS = ("total", "s1", "s2", "reason", "error")  # texts, and what is NaN for any malformed completion
 _NO_PICTURE = np.zeros((1, 1, 3), np.uint8)  # of a row that is left out for its label: the error is to be that one
+_arrived: dict[str, Recipe] = {}
+_receiving = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -202,6 +205,7 @@ class Recipe:
             known = ", ".join((*ROW_SETTINGS, *SETTINGS))
             raise ValueError(f"unknown setting {unknown[0]!r:.80} for {name}; known: {known}, or scorer, an object")
         self._name, self._settings, self._batched = name, dict(settings), batched
+        self._name_sent = uuid.uuid4().hex
         self._made: dict[int, RowScorer] = {}
         self._lock = threading.Lock()
 
@@ -227,11 +231,16 @@ class Recipe:
             scorer = scorer_from(rest) if rest else scorer_from_environment()
         return RowScorer(scorer, self._name, batched=self._batched, **rows)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_name": self._name, "_settings": self._settings, "_batched": self._batched}
+    def __reduce__(self) -> Any:
+        # Frameworks send a function with every call: what is received again is the same object, with its scorer.
+        return _received, (self._name_sent, self._name, self._settings, self._batched)
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state, _made={}, _lock=threading.Lock())
+
+def _received(sent: str, name: str, settings: Mapping[str, Any], batched: bool) -> Recipe:
+    with _receiving:
+        if sent not in _arrived:
+            _arrived[sent] = Recipe(name, settings, batched=batched)
+        return _arrived[sent]
 
 
 def row_of(label: Any) -> Mapping[str, Any] | ValueError:

@@ -12,8 +12,8 @@ from dpad_fast.integrations._rows import Recipe, RowScorer, lowest, numbers_of, 
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 
-SEEN = (84, 56)
-QWEN = {"patch_size": 14, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 84 * 56}
+SEEN = (84, 84)
+QWEN = {"patch_size": 14, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 28 * 28 * 1280}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_size_that_the_model_saw(geometry):
         (RowScorer(geometry, "x"), {"solution": shared.SOLUTION, "image_size": [96, 72], "model_size": SEEN}),
     ):
         assert totals(used.score([text], [given]), None) == [2.0]
-    batch = RowScorer(geometry, "x").score([text], [{**row, "model_size": [84.5, 56]}])
+    batch = RowScorer(geometry, "x").score([text], [{**row, "model_size": [84.5, 84]}])
     assert batch.reasons == ("bad-size",)
     assert "model_sizes[0]: model_size must be (width, height)" in batch.errors[0]
 
@@ -137,6 +137,7 @@ def test_a_recipe_is_made_once_per_process_and_can_be_sent(scorer, monkeypatch, 
     assert recipe.made() is recipe.made()
     other = pickle.loads(pickle.dumps(recipe))
     assert other.made() is not recipe.made()
+    assert pickle.loads(pickle.dumps(recipe)) is other  # sent with every call, it is made once
     assert other.made().config == scorer.config
     assert Recipe("x", {"scorer": scorer}).made().scorer is scorer
     with pytest.raises(ValueError, match="unknown setting 'encodr' for x; known: columns, image"):
