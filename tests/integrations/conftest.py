@@ -9,7 +9,7 @@ from dpad_fast.testing import rewards as shared
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leaves out the folders with_NAME but in their environment (environments.py) and where they are asked for by path."""
+    """Leaves out with_NAME folders but in their environment (environments.py) and where they are asked for by path."""
     if not collection_path.name.startswith("with_"):
         return None
     asked = os.environ.get("DPAD_FAST_INTEGRATION") == collection_path.name.removeprefix("with_")
