@@ -23,6 +23,7 @@ from dpad_fast.integrations._responses import at_last_token, decoded
 from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, row_of, totals
 from dpad_fast.model_size import model_size_for
 from dpad_fast.row_images import COLUMNS, images_from, size_of
+from dpad_fast.serve.responses import without_end
 from dpad_fast.types import Size
 
 __all__ = ["REWARD_NAME", "REWARD_TYPE", "DpadRewardManager", "compute_score", "seen_size"]
@@ -135,7 +136,7 @@ def seen_size(size: Size, min_pixels: int | None, max_pixels: int | None, *, pro
 
 def _scores(recipe: Recipe, texts: Sequence[str], rows: Sequence[Any]) -> list[dict[str, float]]:
     scorer = recipe.made()
-    batch = scorer.score(texts, rows)
+    batch = scorer.score([without_end(text) for text in texts], rows)
     overall = totals(batch, lowest(scorer.config))
     return [{"overall": total, **numbers_of(batch, i)} for i, total in enumerate(overall)]
 

@@ -1,9 +1,13 @@
 """The reward function of AReaL, through a pool of processes as its own wrapper has, and a server."""
 
 import asyncio
+import importlib
 import logging
+import multiprocessing
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,8 @@ from dpad_fast.integrations.areal import reward_function
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 from dpad_fast.testing.serving import Running
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +36,6 @@ class AsyncRewardWrapper:
     """A stand-in of `areal.api.AsyncRewardWrapper` of AReaL 1.0: each call is sent to a pool of processes."""
 
     def __init__(self, reward_fn, workers):
-        import multiprocessing
-
         # AReaL's pool forks; the test's process has threads, which must not.
         self.reward_fn = reward_fn
         self.executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
@@ -78,3 +82,15 @@ def test_a_server_that_is_not_there_is_no_reward():
     function = reward_function(url="http://127.0.0.1:9", retry_s=0.2)
     with pytest.raises(ConnectionError):
         function("p", shared.completion(), [], [], solution=shared.SOLUTION, image=shared.picture())
+
+
+def test_the_example(scorer, server, tmp_path, monkeypatch):
+    settings = tmp_path / "scorer.yaml"
+    settings.write_text(f"url: {server.url}\n")
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(settings))
+    monkeypatch.syspath_prepend(str(EXAMPLES / "areal"))
+    monkeypatch.delitem(sys.modules, "dpad_rewards", raising=False)
+    function = importlib.import_module("dpad_rewards").reward_fn
+    row = faulty_rows(tmp_path)[0]
+    data = {"answer": row.solution, "images": [row.picture], "model_size": shared.SIZE}
+    assert function("p", row.completion, [], [], **data) == expected_totals(scorer, [row])[0]

@@ -5,11 +5,13 @@ import json
 import logging
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import dpad_fast as df
@@ -18,6 +20,7 @@ from dpad_fast.integrations.easyr1 import DpadRewardManager, compute_score, seen
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 QWEN = {"patch_size": 14, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 28 * 28 * 1280}
 END = 1
 
@@ -82,12 +85,12 @@ class AutoRewardManager:
         return tensor, metrics
 
 
-def config(**settings):
+def config(skip=True, **settings):
     return SimpleNamespace(
         reward_function=easyr1.__file__,
         reward_function_name="compute_score",
         reward_function_kwargs=settings,
-        skip_special_tokens=True,
+        skip_special_tokens=skip,
     )
 
 
@@ -123,6 +126,16 @@ def test_settings_come_from_the_configuration_and_one_scorer_serves_all_calls():
     assert made.rows == 2
     with pytest.raises(ValueError, match="unknown setting 'presets' for EasyR1"):
         compute_score(given, presets="dpad")
+
+
+def test_the_example(scorer, tmp_path):
+    text = (EXAMPLES / "easyr1" / "reward.yaml").read_text().replace("PACKAGE", df.__path__[0])
+    reward = SimpleNamespace(**yaml.safe_load(text)["worker"]["reward"], skip_special_tokens=True)
+    reward.reward_function, reward.reward_function_name = reward.reward_function.rsplit(":", maxsplit=1)
+    row = faulty_rows(tmp_path)[0]
+    data = proto([row.completion], ground_truth=[row.label(model_size=list(shared.SIZE))])
+    tensor = AutoRewardManager(reward, Tokenizer()).compute_reward(data)[0]
+    assert tensor.sum() == expected_totals(scorer, [row])[0]
 
 
 def test_the_manager_finds_the_pictures_in_the_batch(scorer, tmp_path):
@@ -173,6 +186,14 @@ def process_image(image, min_pixels, max_pixels):
 def test_seen_size(size, limits):
     resized = process_image(Image.new("L", size), *limits).size
     assert seen_size(size, *limits, processor=QWEN) == df.model_size_for(resized, QWEN)
+
+
+def test_the_end_of_the_turn_is_cut_off(scorer, tmp_path):
+    row = faulty_rows(tmp_path)[0]
+    data = proto([row.completion], ground_truth=[row.label()])
+    for manager in (AutoRewardManager, DpadRewardManager):
+        tensor = manager(config(skip=False, scorer=scorer), Tokenizer()).compute_reward(data)[0]
+        assert tensor.sum() == expected_totals(scorer, [row])[0]
 
 
 def test_an_empty_response(scorer):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ import torch
 import dpad_fast as df
 from dpad_fast.integrations import openrlhf
 from dpad_fast.integrations.openrlhf import reward_function
+from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PROMPT = (
     "<|im_start|>system\nAnswer as <think>t</think> <answer>{}</answer> <caption>c</caption><|im_end|>\n"
     "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Where is it?<|im_end|>\n<|im_start|>assistant\n"
@@ -64,13 +67,12 @@ def test_a_query_without_its_prompt_is_left_unscored(scorer, tmp_path):
     assert reply["extra_logs"]["dpad/unscored"].tolist() == [1.0, 0.0]
 
 
-def test_the_module_is_a_reward_file(scorer, tmp_path, monkeypatch):
-    settings = tmp_path / "scorer.yaml"
-    settings.write_text("preset: dpad\nencoder: shapes\nthreads: 1\n")
-    monkeypatch.setenv("DPAD_FAST_SCORER", str(settings))
-    spec = importlib.util.spec_from_file_location("reward_func", openrlhf.__file__)  # as OpenRLHF loads it
+@pytest.mark.parametrize("file", [openrlhf.__file__, str(EXAMPLES / "openrlhf" / "reward.py")])
+def test_reward_files(scorer, tmp_path, monkeypatch, file):
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(EXAMPLES / "scorer.yaml"))
+    spec = importlib.util.spec_from_file_location("reward_func", file)  # as OpenRLHF loads it
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     row = faulty_rows(tmp_path)[0]
-    reply = module.reward_func([query(row.completion)], [PROMPT], [row.label()])
+    reply = module.reward_func([query(row.completion)], [PROMPT], [row.label(model_size=list(shared.SIZE))])
     assert reply["rewards"].tolist() == expected_totals(scorer, [row])

@@ -1,9 +1,12 @@
 """The reward function of slime, with a stand-in of its sample; with_slime/ loads slime's own module."""
 
 import asyncio
+import importlib
 import json
 import logging
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ from dpad_fast.integrations.slime import reward_function
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 ARGS = SimpleNamespace(reward_key=None, eval_reward_key=None)
 
 
@@ -88,3 +92,12 @@ def test_a_label_may_name_the_original(scorer, tmp_path):
     function = reward_function(scorer=scorer, image_root=str(tmp_path))
     wanted = scorer.score([text], [shared.SOLUTION], [str(tmp_path / "a.png")], model_sizes=[(48, 36)])
     assert asyncio.run(function(ARGS, sample)) == wanted.total.item() > 3
+
+
+def test_the_example(scorer, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(EXAMPLES / "scorer.yaml"))
+    monkeypatch.syspath_prepend(str(EXAMPLES / "slime"))
+    monkeypatch.delitem(sys.modules, "dpad_rewards", raising=False)
+    function = importlib.import_module("dpad_rewards").custom_rm
+    row = faulty_rows(tmp_path)[0]
+    assert asyncio.run(function(ARGS, Sample(row.completion, row.label()))) == expected_totals(scorer, [row])[0]

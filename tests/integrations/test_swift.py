@@ -1,7 +1,9 @@
 """The adapter of ms-swift, against a stand-in of its registry; with_swift/ has the real release."""
 
+import runpy
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ import dpad_fast as df
 from dpad_fast.integrations.swift import register
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
@@ -102,3 +106,12 @@ def test_wrong_settings(orms, scorer):
         ValueError, match="terms has 'mask_iou', which the scorer does not compute; it has think_format"
     ):
         orms["dpad_mask_iou"]()
+
+
+def test_the_example(orms, scorer, tmp_path, monkeypatch):
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(EXAMPLES / "scorer.yaml"))
+    runpy.run_path(str(EXAMPLES / "ms-swift" / "plugin_dpad.py"))
+    row = faulty_rows(tmp_path)[0]
+    given = columns([row]) | {"model_size": [shared.SIZE]}
+    assert orms["dpad"]()([row.completion], **given) == expected_totals(scorer, [row])
+    assert orms["dpad_iou"]()([row.completion], **given) == [1.0]
