@@ -1,4 +1,4 @@
-"""For swift rlhf --external_plugins plugin_dpad.py; the scorer's settings are in the file that DPAD_FAST_SCORER names."""
+"""For --external_plugins plugin_dpad.py; the scorer's settings are in the file that DPAD_FAST_SCORER names."""
 
 from dpad_fast.integrations.swift import register
 

@@ -125,7 +125,7 @@ rlhf_main(sys.argv[1:])
 
 
 def test_a_step_of_its_trainer(folder, tmp_path):
-    """One GRPO step of a tiny random Qwen2.5-VL on the CPU, with the example's plugin and one row whose picture is broken."""
+    """One GRPO step of a tiny random Qwen2.5-VL on the CPU, with the example's plugin and a row that has no truth."""
     from dpad_fast.train.tiny_policy import tiny_policy
 
     model, processor = tiny_policy("Qwen/Qwen2.5-VL-3B-Instruct")
