@@ -112,7 +112,8 @@ class RowScorer:
         """`score`, awaited, in one batch with other callers' rows."""
         if self._batcher is None:
             raise RuntimeError("score_async needs batched=True")
-        columns = self._arguments(completions, rows)
+        # In a thread: pictures' headers are read, and a server is asked for its configuration.
+        columns = await asyncio.to_thread(self._arguments, completions, rows)
         return self._noted(await asyncio.wrap_future(self._batcher.submit_rows(list(completions), *columns)))
 
     def _arguments(self, completions: Sequence[Any], rows: Sequence[Any]) -> tuple[Any, Any, None, Any]:
@@ -123,10 +124,9 @@ class RowScorer:
         images: list[Any] | None = [row.image for row in read]
         if not needed and all(isinstance(row.image, ValueError) for row in read):
             images = None
-        sizes: list[Any] | None = [row.model_size for row in read]
-        if all(size is None for size in sizes):
-            sizes = None
-        return [row.target for row in read], images, None, sizes
+        sizes = [row.model_size for row in read]
+        known = any(size is not None for size in sizes)
+        return [row.target for row in read], images, None, sizes if known else None
 
     def _read(self, row: Any, i: int) -> _Row:
         if isinstance(row, ValueError):

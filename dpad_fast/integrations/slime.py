@@ -13,6 +13,7 @@ truth is about, unless pictures were brought to the policy's size beforehand.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -48,7 +49,7 @@ def reward_function(**settings: Any) -> CustomRm:
     async def custom_rm(args: Any, sample: Any, **_: Any) -> Any:
         """The reward of a sample, or the rewards of a list of samples."""
         samples = list(sample) if isinstance(sample, list | tuple) else [sample]
-        scorer = recipe.made()
+        scorer = await asyncio.to_thread(recipe.made)  # it may load an encoder
         rows = [_row(one, warned) for one in samples]
         batch = await scorer.score_async([without_end(one.response or "") for one in samples], rows)
         rewards: list[Any] = totals(batch, lowest(scorer.config))
