@@ -59,7 +59,8 @@ class Columns:
         points: two (x, y).
         mask: the object's pixels: path of a PNG, its bytes, a PIL picture, an array, COCO's run lengths or their JSON.
         polygons: rings of (x, y), COCO's flat lists of x, y, x, y, or one ring.
-        objects: the multi-object form: {"bbox_2d", "point_2d"} dictionaries, (box, point) pairs, or their JSON.
+        objects: the multi-object form: {"bbox_2d", "point_2d"} dictionaries, (box, point) pairs, or their JSON. Or
+            ms-swift's {"ref", "bbox", "bbox_type", "image_id"}: one box, one with two points, or a point for each box.
         solution: text in the authors' format, or the JSON list of objects.
         width: width in pixels of the picture that coordinates belong to; goes with `height`.
         height: its height.

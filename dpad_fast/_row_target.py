@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from dpad_fast import _target as fields
 from dpad_fast import coco_mask
 from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast._row_columns import TRUTH, Columns, nothing_found
+from dpad_fast._row_grounding import is_grounding, read_grounding
 from dpad_fast._row_values import as_mapping, depth, from_text, look, missing, plain
 from dpad_fast.pictures import data_uri_bytes, open_picture, upright_size
 
@@ -54,7 +56,8 @@ class _Row:
         if given["solution"] is not None:
             found |= self._solution(given["solution"])
         if given["objects"] is not None:
-            self._add(found, "objects", self._objects(given["objects"]))
+            for name, value in self._stated(given["objects"]).items():
+                self._add(found, name, value, "objects")
         if given["box"] is not None:
             self._add(found, "box", self._box(given["box"], "box"))
         if given["points"] is not None:
@@ -132,11 +135,12 @@ class _Row:
             found["points"] = self._points(read["points"])
         return found
 
-    def _add(self, found: dict[str, Any], name: str, value: Any) -> None:
+    def _add(self, found: dict[str, Any], name: str, value: Any, role: str | None = None) -> None:
         """A field beside the solution's text, which may repeat it but not contradict it."""
         if found.get(name) and value != found[name]:
+            column = getattr(self._columns, role or name)
             raise ValueError(
-                f"{name} is {fields.short(value)} (column {getattr(self._columns, name)!r}) but the solution's text "
+                f"{name} is {fields.short(value)} (column {column!r}) but the solution's text "
                 f"says {fields.short(found[name])}"
             )
         found[name] = value
@@ -181,6 +185,23 @@ class _Row:
             box = self._box(pair[0], f"objects[{i}].box")
             found.append((box, self._point(_listed(pair[1], f"objects[{i}].point"), f"objects[{i}].point")))
         return tuple(found)
+
+    def _stated(self, value: Any) -> dict[str, Any]:
+        """The fields that the column `objects` holds: the list of objects, or a box and points in ms-swift's form."""
+        value = _listed(value, "objects")
+        if not is_grounding(value):
+            return {"objects": self._objects(value)}
+        read = read_grounding(value)
+        row = self
+        if read.space is not None:  # ms-swift says that these are corners, and what they are in
+            row = _Row(self._row, replace(self._columns, space=read.space, box_format="xyxy"), self._size)
+        boxes = [row._box(box, f"objects.bbox[{i}]") for i, box in enumerate(read.boxes)]
+        points = [row._point(point, f"objects.points[{i}]") for i, point in enumerate(read.points)]
+        self._size = row._size
+        if len(boxes) == len(points):
+            return {"objects": tuple(zip(boxes, points, strict=True))}
+        found: dict[str, Any] = {"box": boxes[0]} if boxes else {}
+        return found | ({"points": tuple(points)} if points else {})
 
     def _regions(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The mask and the polygons; a column of polygons (COCO's `segmentation`) may hold run lengths instead."""

@@ -18,7 +18,8 @@ LAYERS = (
     (
         *("_native", "_target", "types", "files", "pictures", "model_size", "hub", "terminal", "row_errors"),
         *("timer", "lock", "workers", "cached"),
-        *("coco_mask", "_coco_runs", "_mask_geometry", "_row_columns", "_row_values", "_row_target", "row_images"),
+        *("coco_mask", "_coco_runs", "_mask_geometry", "_row_columns", "_row_values", "_row_target"),
+        *("_row_grounding", "row_images"),
     ),
     ("kernels", "reference"),
     ("ops",),

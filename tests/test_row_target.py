@@ -278,7 +278,7 @@ def test_points_flat_or_as_text():
         ({"polygons": "x"}, "polygons is text"),
         ({"objects": [{"bbox": [1, 2, 3, 4]}]}, "objects[0] must have bbox_2d and point_2d"),
         ({"objects": {"bbox_2d": [[1, 2, 3, 4]], "point_2d": []}}, "objects has 1 bbox_2d but 0 point_2d"),
-        ({"objects": {"bbox": [[1, 2, 3, 4]]}}, "objects must have bbox_2d and point_2d"),
+        ({"objects": {"box": [[1, 2, 3, 4]]}}, "objects must have bbox_2d and point_2d"),
         ({"objects": [3]}, "objects[0] must be a sequence of a box and a point"),
         ({"solution": 3}, "text must be a string, got int"),
         ({"solution": "left of it"}, "text holds no <box>"),

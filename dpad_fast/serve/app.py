@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from dpad_fast._version import __version__
 from dpad_fast.rewards import MicroBatcher, RewardScorer
-from dpad_fast.serve import foreign, wire
+from dpad_fast.serve import foreign, responses, wire
 from dpad_fast.serve.answers import Answers
 from dpad_fast.serve.guard import Budget, Guard, read_body, refusal_parts
 from dpad_fast.serve.metrics import Metrics
@@ -76,26 +76,31 @@ class ScoreServer:
 
     async def openrlhf(self, request: Request) -> Response:
         """OpenRLHF's `remote_url`; the prompt and the end tokens are cut off before reading."""
+        keep = foreign.keeps_unscored(request.query_params.get("unscored"))
 
         def rows(given: OpenRlhfRequest) -> Rows:
             if not len(given.query) == len(given.prompts) == len(given.labels):
                 raise Refusal(422, "query, prompts and labels have different lengths")
-            pairs = zip(given.query, given.prompts, strict=True)
-            answers = [foreign.response_of(query, prompt, i) for i, (query, prompt) in enumerate(pairs)]
-            return foreign.read_rows(answers, given.labels, self.config, self.pictures, self.settings)
+            pairs = enumerate(zip(given.query, given.prompts, strict=True))
+            answers = [foreign.response_of(query, prompt, i, keep=keep) for i, (query, prompt) in pairs]
+            return foreign.read_rows(answers, given.labels, self.config, self.pictures, self.settings, keep=keep)
 
-        return await self._answered(
-            request, OpenRlhfRequest, rows, lambda batch: foreign.openrlhf_reply(batch, self.config)
-        )
+        def reply(batch: ScoreBatch) -> dict[str, Any]:
+            return foreign.openrlhf_reply(batch, self.config, keep=keep)
+
+        return await self._answered(request, OpenRlhfRequest, rows, reply)
 
     async def slime(self, request: Request) -> Response:
         """Slime's `--rm-url`: one sample, one number."""
+        keep = foreign.keeps_unscored(request.query_params.get("unscored"))
 
         def rows(given: SlimeRequest) -> Rows:
-            answers = [foreign.without_end(given.response)]
-            return foreign.read_rows(answers, [given.label], self.config, self.pictures, self.settings)
+            answers = [responses.without_end(given.response)]
+            return foreign.read_rows(answers, [given.label], self.config, self.pictures, self.settings, keep=keep)
 
-        return await self._answered(request, SlimeRequest, rows, lambda batch: foreign.totals_of(batch)[0])
+        return await self._answered(
+            request, SlimeRequest, rows, lambda batch: foreign.totals_of(batch, self.config, keep=keep)[0]
+        )
 
     async def put_picture(self, request: Request) -> Response:
         """Keeps the bytes of a picture under their SHA-256, for requests that name it."""

@@ -104,10 +104,19 @@ def prepare(name: str, folder: Path, uv: str, flags: list[str]) -> str | None:
         if reason is None:
             keep = extension_is_new(folder)
             reason = done([*install, "--requirement", str(requirements), *TEST_TOOLS, *package], keep=keep)
+        alone = without_dependencies(requirements)
+        if reason is None and alone:
+            reason = done([*install, "--no-deps", *alone])
         if reason is None:
             stamp.write_text(said, encoding="utf-8")
         return reason
     return None if extension_is_new(folder) else done([*install, "--no-deps", *package])
+
+
+def without_dependencies(requirements: Path) -> list[str]:
+    """The packages that a file's lines `# without dependencies: NAME==VERSION` name: those want a GPU's packages."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("# without dependencies:")]
 
 
 def python_for() -> str:

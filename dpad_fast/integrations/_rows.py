@@ -1,0 +1,302 @@
+"""Rows and labels of training frameworks as what a scorer takes, and a count of those that cannot be scored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dpad_fast._row_columns import Columns
+from dpad_fast._row_values import as_mapping, missing
+from dpad_fast.integrations._scorers import SETTINGS, Scorer, log_row, scorer_from, scorer_from_environment
+from dpad_fast.model_size import model_size_for, whole_size
+from dpad_fast.rewards.config import RewardConfig
+from dpad_fast.rewards.micro_batcher import MicroBatcher
+from dpad_fast.rewards.spaces import reads_pixels
+from dpad_fast.row_images import images_from, size_of
+from dpad_fast.types import ScoreBatch, Size, Target
+
+ROW_SETTINGS = ("columns", "image", "image_root", "processor")
+"""Settings of rows, beside the scorer's; `RowScorer` says what they are."""
+
+_FIRST = 8  # rows that are left out are each told of, up to this many; then whenever their number has doubled
+_NO_NUMBERS = ("total", "s1", "s2", "reason", "error")  # texts, and what is NaN for any malformed completion
+_NO_PICTURE = np.zeros((1, 1, 3), np.uint8)  # of a row that is left out for its label: the error is to be that one
+_arrived: dict[str, Recipe] = {}
+_receiving = threading.Lock()
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Row:
+    """What one row holds, each part as read or as the `ValueError` that says why it cannot be."""
+
+    target: Any
+    image: Any
+    model_size: Any
+
+
+class RowScorer:
+    """Scores rows of a framework, so that what is wrong with one of them leaves that one unscored.
+
+    Args:
+        scorer: what scores.
+        name: of the framework, for the log.
+        columns: where the ground truth is; None: told from well-known names.
+        image: the column of the picture; None: looked for, as `images_from` does.
+        image_root: the folder that relative paths of pictures are in; None: the process's own.
+        processor: the policy's processor, a name or folder to load one from, or its settings
+            (`dpad_fast.model_size_for`); None: the model saw pictures as they are, or rows have a `model_size`.
+        batched: score through a `MicroBatcher`, for frameworks that call once per sample from threads or event loops.
+
+    Raises:
+        ValueError: a setting that is none, or a processor whose family is not known.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        name: str,
+        *,
+        columns: Columns | Mapping[str, Any] | None = None,
+        image: str | None = None,
+        image_root: str | os.PathLike[str] | None = None,
+        processor: Any = None,
+        batched: bool = False,
+    ) -> None:
+        self.scorer, self._name = scorer, name
+        self._columns = Columns(**columns) if isinstance(columns, Mapping) else Columns.taken(columns)
+        self._image, self._root = image, None if image_root is None else os.fspath(image_root)
+        self._size_of = None if processor is None else _size_function(processor)
+        self._batcher = MicroBatcher(scorer) if batched else None
+        self._lock = threading.Lock()
+        self.rows = self.unscored = 0
+
+    @property
+    def config(self) -> RewardConfig:
+        """The scorer's configuration."""
+        return self.scorer.config
+
+    def score(self, completions: Sequence[Any], rows: Sequence[Any]) -> ScoreBatch:
+        """Scores N completions.
+
+        Args:
+            completions: N strings; a `ValueError` stands for what could not be read.
+            rows: N mappings with the ground truth and, where a term looks at one, the picture; `image_size` and
+                `model_size` are (width, height) of the ground truth's picture and of the one that the model saw. A
+                `ValueError` stands for a row that could not be read.
+
+        Returns:
+            The scores; NaN, with a reason and an error, where a row cannot be scored.
+
+        Raises:
+            ValueError: there are not N rows.
+            RuntimeError, ConnectionError: the scorer fails, or no server answers: never a reward.
+        """
+        columns = self._arguments(completions, rows)
+        if self._batcher is not None:
+            return self._noted(self._batcher.submit_rows(list(completions), *columns).result())
+        return self._noted(self.scorer.score(list(completions), *columns, on_error="row"))
+
+    async def score_async(self, completions: Sequence[Any], rows: Sequence[Any]) -> ScoreBatch:
+        """`score`, awaited, in one batch with other callers' rows."""
+        if self._batcher is None:
+            raise RuntimeError("score_async needs batched=True")
+        # In a thread: pictures' headers are read, and a server is asked for its configuration.
+        columns = await asyncio.to_thread(self._arguments, completions, rows)
+        return self._noted(await asyncio.wrap_future(self._batcher.submit_rows(list(completions), *columns)))
+
+    def _arguments(self, completions: Sequence[Any], rows: Sequence[Any]) -> tuple[Any, Any, None, Any]:
+        if len(completions) != len(rows):
+            raise ValueError(f"rows has {len(rows)} entries for {len(completions)} completions")
+        needed = self.config.needs_encoder or self.config.segmenter is not None
+        read = [self._read(row, i) for i, row in enumerate(rows)]
+        images: list[Any] | None = [row.image for row in read]
+        if not needed and all(isinstance(row.image, ValueError) for row in read):
+            images = None
+        sizes = [row.model_size for row in read]
+        known = any(size is not None for size in sizes)
+        return [row.target for row in read], images, None, sizes if known else None
+
+    def _read(self, row: Any, i: int) -> _Row:
+        if isinstance(row, ValueError):
+            return _Row(ValueError(f"targets[{i}]: {row}"), _NO_PICTURE, None)
+        image = self._picture(row, i)
+        try:
+            target: Any = self._target(row)
+        except ValueError as error:
+            target = ValueError(f"targets[{i}]: {error}")
+        return _Row(target, image, self._model_size(row, image, i))
+
+    def _target(self, row: Any) -> Target | str:
+        row = as_mapping(row)
+        size = row.get("image_size")
+        solution = row.get("solution" if self._columns is None else self._columns.solution or "")
+        if self.config.answer == "released" and isinstance(solution, str) and size is None:
+            return solution  # the released code reads any text, and scores what it cannot read
+        return Target.from_row(row, self._columns, None if missing(size) else whole_size(size, "image_size"))
+
+    def _picture(self, row: Any, i: int) -> Any:
+        try:
+            found = images_from(row, self._image)
+        except ValueError as error:
+            return ValueError(f"images[{i}]: {error}")
+        if len(found) != 1:
+            return ValueError(f"images[{i}]: the row has {len(found) or 'no'} pictures, expected exactly one")
+        return found[0] if self._root is None else _under(self._root, found[0])
+
+    def _model_size(self, row: Any, image: Any, i: int) -> Any:
+        given = row.get("model_size") if isinstance(row, Mapping) else None
+        try:
+            if not missing(given):
+                return whole_size(given, "model_size")
+            if self._size_of is None or not reads_pixels(self.config) or self.config.model_size is not None:
+                return None
+            return None if isinstance(image, ValueError) else self._size_of(size_of(image, f"images[{i}]"))
+        except ValueError as error:
+            said = str(error)
+            return ValueError(said if said.startswith("images[") else f"model_sizes[{i}]: {said}")
+
+    def _noted(self, batch: ScoreBatch) -> ScoreBatch:
+        """The batch; says how many of its rows have no score, and why."""
+        left_out = [i for i, total in enumerate(batch.total.tolist()) if math.isnan(total)]
+        with self._lock:
+            before = self.unscored
+            self.rows += len(batch)
+            self.unscored += len(left_out)
+            rows, unscored = self.rows, self.unscored
+        if left_out and (len(batch) > 1 or unscored <= _FIRST or _doubled(before, unscored)):
+            why = Counter(batch.reasons[i] for i in left_out)
+            reasons = ", ".join(f"{reason} {count}" for reason, count in why.most_common())
+            _log.warning(
+                "%s: %d of %d rows cannot be scored (%s), %d of %d so far: %s",
+                *(self._name, len(left_out), len(batch), reasons, unscored, rows),
+                "; ".join(str(batch.errors[i]) for i in left_out[:3]),
+            )
+        return batch
+
+
+class Recipe:
+    """What makes a `RowScorer` when it is first asked for, once per process; can be pickled and sent to others.
+
+    Args:
+        name: of the framework, for the log.
+        settings: of the scorer (`scorer_from`) and of rows (`ROW_SETTINGS`); without the scorer's they are read from
+            the YAML file that the environment variable DPAD_FAST_SCORER names.
+        batched: as in `RowScorer`.
+
+    Raises:
+        ValueError: an unknown setting; names the known ones.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any], *, batched: bool = False) -> None:
+        unknown = [key for key in settings if key not in (*ROW_SETTINGS, *SETTINGS, "scorer")]
+        if unknown:
+            known = ", ".join((*ROW_SETTINGS, *SETTINGS))
+            raise ValueError(f"unknown setting {unknown[0]!r:.80} for {name}; known: {known}, or scorer, an object")
+        self._name, self._settings, self._batched = name, dict(settings), batched
+        self._name_sent = uuid.uuid4().hex
+        self._made: dict[int, RowScorer] = {}
+        self._lock = threading.Lock()
+
+    def made(self) -> RowScorer:
+        """The scorer of this process.
+
+        Raises:
+            ValueError: the settings are wrong; says how.
+        """
+        with self._lock:
+            process = os.getpid()  # an encoder's threads do not live on in a forked process
+            if process not in self._made:
+                self._made = {process: self._make()}
+            return self._made[process]
+
+    def _make(self) -> RowScorer:
+        rows = {key: value for key, value in self._settings.items() if key in ROW_SETTINGS}
+        rest = {key: value for key, value in self._settings.items() if key not in ROW_SETTINGS}
+        scorer = rest.pop("scorer", None)
+        if scorer is not None and rest:
+            raise ValueError(f"give scorer or {', '.join(rest)}, not both")
+        if scorer is None:
+            scorer = scorer_from(rest) if rest else scorer_from_environment()
+        return RowScorer(scorer, self._name, batched=self._batched, **rows)
+
+    def __reduce__(self) -> Any:
+        # Frameworks send a function with every call: what is received again is the same object, with its scorer.
+        return _received, (self._name_sent, self._name, self._settings, self._batched)
+
+
+def _received(sent: str, name: str, settings: Mapping[str, Any], batched: bool) -> Recipe:
+    with _receiving:
+        if sent not in _arrived:
+            _arrived[sent] = Recipe(name, settings, batched=batched)
+        return _arrived[sent]
+
+
+def row_of(label: Any) -> Mapping[str, Any] | ValueError:
+    """A label as a row: the solution's text alone, a mapping, or the JSON text of one.
+
+    Returns:
+        `{"solution": text}`, or the mapping; the `ValueError` that says what it is instead.
+    """
+    if isinstance(label, str) and label.lstrip()[:1] == "{":
+        try:
+            label = json.loads(label)
+        except (ValueError, RecursionError):
+            return ValueError(f"the label looks like a JSON object but is none: {label!r:.80}")
+    if isinstance(label, str):
+        return {"solution": label}
+    if isinstance(label, Mapping):
+        return label
+    return ValueError(f"the label must be the solution's text or an object with its fields, got {label!r:.80}")
+
+
+def totals(batch: ScoreBatch, unscored: float | None) -> list[Any]:
+    """The totals as Python's floats, with a value in the place of rows without a score."""
+    return [unscored if math.isnan(total) else total for total in batch.total.tolist()]
+
+
+def lowest(config: RewardConfig) -> float:
+    """What the worst completion gets: 0 unless a weight is negative. For frameworks that take no `None`.
+
+    What makes a row unscored (its picture, its ground truth) is the whole group's, whose advantages are then 0.
+    """
+    return float(sum(min(0.0, config.weight(name)) for name in config.terms))
+
+
+def numbers_of(batch: ScoreBatch, i: int) -> dict[str, float]:
+    """What of `log_row` is a number in every row: the terms (0 where there is none) and the shares of faults."""
+    found = {name: value for name, value in log_row(batch, i).items() if name not in _NO_NUMBERS}
+    return {name: 0.0 if math.isnan(float(value)) else float(value) for name, value in found.items()}
+
+
+def _under(root: str, image: Any) -> Any:
+    """A picture whose relative path begins at a folder."""
+    if isinstance(image, str) and image[:5].lower() != "data:":
+        return os.path.join(root, image)
+    if isinstance(image, Mapping) and image.get("bytes") is None and isinstance(image.get("path"), str):
+        return {"bytes": None, "path": os.path.join(root, image["path"])}
+    return image
+
+
+def _size_function(processor: Any) -> Callable[[Size], Size | None]:
+    if isinstance(processor, str | os.PathLike):
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(processor)
+    model_size_for((112, 112), processor)  # an unknown family is refused now, not after the first generation
+    return lambda size: model_size_for(size, processor)
+
+
+def _doubled(before: int, now: int) -> bool:
+    return before.bit_length() != now.bit_length()
