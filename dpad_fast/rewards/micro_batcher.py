@@ -43,6 +43,21 @@ class ScoredRow:
     reason: str | None
     error: str | None
 
+    @classmethod
+    def of(cls, batch: ScoreBatch, i: int) -> ScoredRow:
+        """Row i of a batch."""
+
+        def only(column: torch.Tensor) -> float:
+            return float(column[i])
+
+        return cls(
+            only(batch.total),
+            {name: only(column) for name, column in batch.terms.items()},
+            {name: only(column) for name, column in batch.similarity.items()},
+            batch.reasons[i],
+            batch.errors[i] if batch.errors else None,
+        )
+
     def for_log(self) -> dict[str, float | str]:
         """A flat row with the same keys for every completion of a configuration.
 
@@ -349,17 +364,4 @@ def _hand_on(done: Future[ScoreBatch], row: Future[ScoredRow]) -> None:
     if failure is not None:
         row.set_exception(failure)
         return
-    batch = done.result()
-
-    def only(column: torch.Tensor) -> float:
-        return float(column[0])
-
-    row.set_result(
-        ScoredRow(
-            only(batch.total),
-            {name: only(column) for name, column in batch.terms.items()},
-            {name: only(column) for name, column in batch.similarity.items()},
-            batch.reasons[0],
-            batch.errors[0] if batch.errors else None,
-        )
-    )
+    row.set_result(ScoredRow.of(done.result(), 0))
