@@ -107,8 +107,8 @@ def spared_tokens(tokenizer: Any, tags: Sequence[str]) -> frozenset[int] | None:
     if not lost:
         return None
     _log.warning(
-        "dpad: %s are special tokens of the policy's tokenizer. DpadRewardManager keeps them; verl's own managers and its "
-        "logs of generations (skip_special_tokens=True) drop them",
+        "dpad: %s are special tokens of the policy's tokenizer. DpadRewardManager keeps them; verl's own managers and "
+        "its logs of generations (skip_special_tokens=True) drop them",
         ", ".join(lost),
     )
     return frozenset(special - wanted)

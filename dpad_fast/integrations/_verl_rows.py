@@ -109,7 +109,7 @@ class Rows:
             return error
 
     def _picture(self, shown: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        """The picture, None where there is none and none is needed, or why there is none; and what else its block says."""
+        """The picture, None where none is needed, or why there is none; and what else its block says."""
         try:
             images = images_from(shown)
         except ValueError as error:

@@ -8,7 +8,7 @@
         module: {path: "pkg://dpad_fast.integrations.verl"}
       reward_kwargs: {preset: dpad, encoder: openai/clip-vit-base-patch32, device: cpu, threads: 8}
 
-docs/verl.md says what else is set, and configs/verl/ has a whole configuration. Nothing of verl is imported before
+docs/verl.md says what else is set, and examples/verl/ has a whole configuration. Nothing of verl is imported before
 `DpadRewardManager` or `DpadDataset` is asked for.
 """
 
