@@ -9,13 +9,22 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP := $(shell find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint format bench bench-cpu bench-reward bench-gpu gpu-day sanitize sanitize-cuda portable thorough fuzz clean
+.PHONY: demo test test-integrations lint format bench bench-cpu bench-reward bench-gpu gpu-day sanitize sanitize-cuda portable thorough fuzz clean
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/dpad-fast demo $(ARGS)
 
 test: $(VENV)/.stamp-train-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Against the real release of every training framework, each in an environment of its own in build/integrations.
+FRAMEWORKS ?=
+test-integrations: $(VENV)/bin/uv
+	$(BIN)/python tests/integrations/environments.py --pip-flags="$(PIP_FLAGS)" $(FRAMEWORKS) -- $(ARGS)
+
+# The one on PATH will do.
+$(VENV)/bin/uv: | $(VENV)/bin/python
+	command -v uv > /dev/null || $(BIN)/python -m pip install $(PIP_FLAGS) uv
 
 lint: $(VENV)/.stamp-train-dev
 	$(BIN)/ruff check .

@@ -5,11 +5,13 @@ a line each. Why the package map: kernels/ has no __init__.py on purpose (it wou
 package whenever this folder is on sys.path), so setuptools must be told where `dpad_fast.kernels` lives.
 
 Environment: DPAD_FAST_CUDA=auto|on|off, DPAD_FAST_CUDA_ARCHITECTURES (such as "80-real;90"), DPAD_FAST_WERROR=0|1,
-DPAD_FAST_SANITIZE=0|1, CMAKE_ARGS for anything else.
+DPAD_FAST_SANITIZE=0|1, CMAKE_ARGS for anything else. DPAD_FAST_KEEP_EXTENSION=1 takes the extension that is in the
+source folder already, for a further environment of the same Python.
 """
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,12 @@ class CMakeBuild(build_ext):
         import pybind11
 
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        built = ROOT / "dpad_fast" / target.name
+        if os.environ.get("DPAD_FAST_KEEP_EXTENSION") == "1" and built.is_file():
+            if built != target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(built, target)
+            return
         build = Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         options = {name: os.environ.get(name, default) for name, default in OPTIONS.items()}

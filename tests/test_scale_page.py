@@ -44,7 +44,7 @@ def test_ray_data_gives_the_rewards_of_one_process(tmp_path):
     spec = df.ScorerSpec(config=df.RewardConfig.preset("seg-zero"), threads=1)
     samples = list(rows.load(tmp_path / "rows.parquet"))
     expected = spec.build().score([row["completion"] for row in source], [s.target for s in samples])
-    block = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    block = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8").split("## Ray Data")[1], re.DOTALL)
     assert block is not None
     names = {"__name__": "__main__"}  # what stands in a script travels to actors by value
     exec(compile(block[1], str(PAGE), "exec"), names)

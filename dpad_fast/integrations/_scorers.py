@@ -19,7 +19,7 @@ from dpad_fast.rewards.spec import ScorerSpec
 from dpad_fast.serve.client import RemoteScorer
 from dpad_fast.types import ScoreBatch
 
-__all__ = ["LOG_KEYS", "Scorer", "log_row", "plain", "scorer_from", "scorer_from_environment"]
+__all__ = ["LOG_KEYS", "Scorer", "log_row", "scorer_from", "scorer_from_environment"]
 
 VARIABLE = "DPAD_FAST_SCORER"
 LOG_KEYS = ("total", "s1", "s2", "s1_over_s2", "malformed", "unscored", "reason", "error")
@@ -49,7 +49,7 @@ def scorer_from(settings: Mapping[str, Any]) -> Scorer:
     """
     if not isinstance(settings, Mapping):
         raise ValueError(f"the scorer's settings must map names to values, got {type(settings).__name__}")
-    given = {str(name): plain(value) for name, value in settings.items() if value is not None}
+    given = {str(name): _plain(value) for name, value in settings.items() if value is not None}
     for name in given:
         if name not in SETTINGS:
             close = difflib.get_close_matches(name, SETTINGS, n=1)
@@ -107,15 +107,6 @@ def log_row(batch: ScoreBatch, i: int) -> dict[str, float | str]:
     return ScoredRow.of(batch, i).for_log()
 
 
-def plain(value: Any) -> Any:
-    """Dictionaries and lists in place of Hydra's own."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [plain(inner) for inner in value]
-    return value
-
-
 def _remote(given: dict[str, Any]) -> RemoteScorer:
     file = given.pop("token_file", None)
     if file is not None:
@@ -147,3 +138,12 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"{path} must map names of settings to values, got {type(values).__name__}")
     return values
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries and lists in place of Hydra's own."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(inner) for inner in value]
+    return value

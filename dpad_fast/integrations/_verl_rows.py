@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dpad_fast._row_columns import Columns
-from dpad_fast.integrations._scorers import SETTINGS, plain, scorer_from, scorer_from_environment
+from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
 from dpad_fast.rewards.micro_batcher import MicroBatcher, ScoredRow
 from dpad_fast.rewards.spaces import reads_pixels
@@ -52,7 +52,7 @@ class Rows:
                 raise ValueError(f"unknown setting {name!r:.80}; known settings: {', '.join(known)}")
         self._unscored = _number(own, "unscored_reward", 0.0)
         self._most_failures = int(_number(own, "max_failures", 64, least=1))
-        self._columns = Columns(**own["columns"]) if "columns" in own else None
+        self._columns = _columns(own["columns"]) if "columns" in own else None
         _check_worker(given)
         scorer = scorer_from(given) if given else scorer_from_environment()
         self._sizes: ModelSize | None = None
@@ -211,16 +211,22 @@ class _Tally:
         _log.warning("dpad: %d of %d samples unscored (%s); the last: %s", unscored, self._count, counts, row.error)
 
 
+def _columns(given: Any) -> Columns:
+    try:
+        return Columns(**given)
+    except TypeError as error:
+        raise ValueError(f"columns must map the fields of Columns to names, got {given!r:.80}: {error}") from None
+
+
 def scorer_settings(given: Any) -> dict[str, Any]:
     """The settings of `Rows` from what a configuration holds; empty where it holds none.
 
     Raises:
         ValueError: it holds something else than a mapping.
     """
-    found = {} if given is None else plain(given)
-    if not isinstance(found, dict):
+    if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"reward.reward_kwargs must map names to values, got {given!r:.80}")
-    return {name: value for name, value in found.items() if value is not None}
+    return {str(name): value for name, value in (given or {}).items() if value is not None}
 
 
 def _block(shown: Mapping[str, Any]) -> Mapping[str, Any]:

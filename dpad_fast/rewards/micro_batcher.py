@@ -19,7 +19,8 @@ import torch
 
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.reasons import MALFORMED
-from dpad_fast.row_errors import moved
+from dpad_fast.rewards.spaces import ModelSizes, sizes_of
+from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.types import ScoreBatch, Target
 
 Observer = Callable[[int, float, "ScoreBatch | None"], None]
@@ -214,6 +215,24 @@ class MicroBatcher:
             None if column is None else list(column) for column in (images, image_keys, model_sizes)
         )
         return self._queue.put(_Job(list(completions), list(targets), images, image_keys, model_sizes))
+
+    def score(
+        self,
+        completions: Sequence[str],
+        targets: Sequence[Target | str],
+        images: Sequence[Any] | None = None,
+        image_keys: Sequence[Hashable] | None = None,
+        model_sizes: ModelSizes | None = None,
+        on_error: str = "raise",
+    ) -> ScoreBatch:
+        """`RewardScorer.score`, with the rows of other callers; of several bad rows the first is raised."""
+        keep = RowErrors(on_error).kept
+        sizes = sizes_of(model_sizes, images) if callable(model_sizes) else model_sizes
+        batch = self.submit_rows(completions, targets, images, image_keys, sizes).result()
+        wrong = None if keep else next((error for error in batch.errors if error is not None), None)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return batch
 
     def close(self) -> None:
         """Accepts no more rows, and returns when those that were accepted are scored."""

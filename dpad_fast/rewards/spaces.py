@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from dpad_fast.clip.images import Picture
+from dpad_fast.clip.images import Picture, source_of
 from dpad_fast.model_size import WholePatches, whole_size
 from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
 from dpad_fast.row_errors import RowErrors, given_error
+from dpad_fast.row_images import size_of
 from dpad_fast.types import Completion, Point, Size, Target
 
 ModelSizes: TypeAlias = Sequence[Any] | Callable[[Size], Size | None]
@@ -88,6 +89,36 @@ def read_model_sizes(
         except ValueError as error:
             errors.add(i, error)
         sizes.append(config.model_size if size is None else size)
+    return sizes
+
+
+def sizes_of(function: Callable[[Size], Any], images: Sequence[Any] | None) -> list[Any]:
+    """What a function says of the sizes of pictures, where rows travel without it.
+
+    Args:
+        function: from a picture's (width, height) to the size at which the model saw it, or None for the picture's own.
+        images: N pictures, as `RewardScorer.score` takes them.
+
+    Returns:
+        N sizes; None where the picture cannot be read, which scoring it will say; the `ValueError` of the function.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if images is None:
+        raise ValueError("images is missing: model_sizes is a function of their sizes")
+    ask = _SizeFunction(function)
+    sizes: list[Any] = []
+    for i, image in enumerate(images):
+        try:
+            size = size_of(source_of(image, f"images[{i}]"), f"images[{i}]")
+        except ValueError:
+            sizes.append(None)
+            continue
+        try:
+            sizes.append(ask(size, i))
+        except ValueError as error:
+            sizes.append(error)
     return sizes
 
 

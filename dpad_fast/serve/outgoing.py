@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpad_fast.clip.images import source_of
 from dpad_fast.model_size import whole_size
 from dpad_fast.pictures import what_was_said
+from dpad_fast.rewards.spaces import sizes_of
 from dpad_fast.row_errors import no_text
-from dpad_fast.row_images import size_of
 from dpad_fast.serve import wire
 from dpad_fast.types import Target
 
@@ -74,7 +73,7 @@ def size_entries(sizes: Any, images: list[Any] | None) -> list[Any] | None:
     if sizes is None:
         return None
     if callable(sizes):
-        return [_asked(sizes, image, i) for i, image in enumerate(images or ())]
+        sizes = sizes_of(sizes, images or ())
     found: list[Any] = []
     for i, size in enumerate(sizes.tolist() if hasattr(sizes, "tolist") else list(sizes)):
         try:
@@ -85,20 +84,6 @@ def size_entries(sizes: Any, images: list[Any] | None) -> list[Any] | None:
         except ValueError as error:
             found.append(wire.failure_out(error))
     return found
-
-
-def _asked(function: Any, image: Any, i: int) -> Any:
-    """What a function says of a picture's size; None where the picture itself is wrong, which the server will say."""
-    try:
-        size = size_of(source_of(image, f"images[{i}]"), f"images[{i}]")
-    except ValueError:
-        return None
-    try:
-        answer = function(size)
-        return list(size if answer is None else whole_size(answer, f"model_sizes[{i}]"))
-    except ValueError as error:
-        message = str(error)
-        return wire.failure_out(message if message.startswith("model_sizes[") else f"model_sizes[{i}]: {message}")
 
 
 def digests_of(rows: Rows, first: int, end: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,11 +118,12 @@ def _as_list(value: Any) -> list[Any]:
     return list(value)
 
 
-def read_images(lists: Mapping[str, list[Any]]) -> list[Any]:
-    """One picture per row, from the column `image` or else `images`; a `ValueError` stands for a row without one.
+def read_images(lists: Mapping[str, list[Any]], column: str | None = None) -> list[Any]:
+    """One picture per row; a `ValueError` stands for a row without one.
 
     Args:
         lists: the columns.
+        column: that of the pictures; None: `image`, else `images`, else the pictures within `prompts`.
 
     Returns:
         N entries: what `RewardScorer.score` takes as a picture (the one that `images_from` finds in the entry), or the
@@ -130,10 +132,16 @@ def read_images(lists: Mapping[str, list[Any]]) -> list[Any]:
     Raises:
         ValueError: there is no such column.
     """
-    name = next((name for name in ("image", "images") if name in lists), None)
-    if name is None:
-        raise ValueError(f"the data set needs an image or images column; its columns are {sorted(lists)}")
-    return [_one_image(entry, index, name) for index, entry in enumerate(lists[name])]
+    wanted = ("image", "images") if column is None else (column,)
+    name = next((name for name in wanted if name in lists), None)
+    if name is not None:
+        return [_one_image(entry, index, name) for index, entry in enumerate(lists[name])]
+    if column is None and "prompts" in lists:
+        found = [_one_image(entry, index, "prompts") for index, entry in enumerate(lists["prompts"])]
+        if not all(isinstance(image, ValueError) for image in found):
+            return found
+    needs = "an image or images column" if column is None else f"the column {column!r:.80}"
+    raise ValueError(f"the data set needs {needs}; its columns are {sorted(lists)}")
 
 
 def _one_image(entry: Any, index: int, name: str) -> Any:
@@ -158,16 +166,24 @@ def row_key(value: Any) -> Hashable:
 
 
 class _Itself:
-    """An object that is equal to itself alone, and kept so that its identity stays its own."""
+    """An object that is equal to itself alone. Where its type allows it is not kept alive, and equals nothing after."""
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self._hash = id(value)
+        self._value: Callable[[], Any]
+        try:
+            self._value = weakref.ref(value)
+        except TypeError:
+            self._value = lambda: value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.value is other.value
+        if not isinstance(other, _Itself):
+            return False
+        value = self._value()
+        return self is other or (value is not None and value is other._value())
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return self._hash
 
 
 def frozen(value: Any) -> Hashable:

@@ -31,7 +31,7 @@ def grpo_arguments(config: TrainConfig, weights: Sequence[float]) -> GRPOConfig:
     """
     from trl import GRPOConfig
 
-    from dpad_fast.train.trainer import TRL_SETTINGS
+    from dpad_fast.train.group_advantage_mixin import TRL_SETTINGS
 
     grpo = config.grpo
     cpu = config.device == "cpu"

@@ -121,7 +121,8 @@ def _target_of(config: TrainConfig) -> TargetOf | None:
 
 def _rewards(config: TrainConfig, scorer: RewardScorer, processor: Any) -> tuple[list[RewardFunction], list[float]]:
     """Reward functions and their weights: the scorer's terms, then the extra ones."""
-    shared = TrlRewards(scorer, _target_of(config), processor=processor)
+    on_error = "row" if config.data.bad_rows == "skip" else "raise"
+    shared = TrlRewards(scorer, _target_of(config), processor=processor, on_error=on_error)
     functions = shared.functions() + [make_extra_reward(name, scorer) for name in config.extra_rewards]
     weights = shared.weights() + list(config.extra_weights or [1.0] * len(config.extra_rewards))
     return functions, weights

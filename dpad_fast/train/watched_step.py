@@ -12,8 +12,8 @@ import torch
 from dpad_fast.ops.group_advantage import group_advantage
 from dpad_fast.rewards import RewardScorer
 from dpad_fast.rewards.spaces import ModelSizes
+from dpad_fast.train.group_advantage_mixin import TRL_EPS
 from dpad_fast.train.right_answer import full_marks, right_answer
-from dpad_fast.train.trainer import TRL_EPS
 from dpad_fast.types import ScoreBatch, Target
 
 GENERATIONS = 2

@@ -112,14 +112,14 @@ def test_targets_can_come_from_elsewhere():
 def test_mistakes_in_the_data_are_named(change, complaint):
     call = {key: value for key, value in {**step(), **change}.items() if value is not None}
     with pytest.raises(ValueError, match=complaint):
-        TrlRewards(Counting()).total()(**call)
+        TrlRewards(Counting(), on_error="raise").total()(**call)
 
 
 def test_two_images_a_row_are_refused():
     call = step(column="images")
     call["images"][2] = call["images"][2] * 2
     with pytest.raises(ValueError, match=r"images\[2\] holds 2 images"):
-        TrlRewards(Counting()).total()(**call)
+        TrlRewards(Counting(), on_error="raise").total()(**call)
 
 
 def test_completion_texts():
@@ -190,7 +190,7 @@ def test_a_wrong_box_is_not_malformed():
 @pytest.mark.parametrize("bad", [5, None, [], [5], [{"content": 5}], [{"content": [5]}], [{"thinking": 5}]])
 def test_a_completion_that_is_none_is_one_unscored_row(bad):
     scorer = Counting()
-    rewards = TrlRewards(scorer, on_error="row")
+    rewards = TrlRewards(scorer)
     call = step()
     expected = rewards.score(call["completions"], call).total.tolist()
     call = step()
@@ -203,4 +203,4 @@ def test_a_completion_that_is_none_is_one_unscored_row(bad):
     assert batch.errors[1].startswith("completions[1]")
     assert [batch.total[i] for i in (0, 2, 3)] == [expected[i] for i in (0, 2, 3)]
     with pytest.raises(ValueError, match=r"^completions\[1\]"):
-        TrlRewards(scorer).score(call["completions"], call)
+        TrlRewards(scorer, on_error="raise").score(call["completions"], call)

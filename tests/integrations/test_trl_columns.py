@@ -25,7 +25,7 @@ def qwen():
 
 def rewards(**given):
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad", terms=GEOMETRY, gate=False, point_threshold=9))
-    return TrlRewards(scorer, **given)
+    return TrlRewards(scorer, **{"on_error": "raise", **given})
 
 
 def scored(used, **columns):
@@ -182,7 +182,7 @@ def test_ids_of_every_type_tell_pictures_apart(tiny, one, two):
     batch = TrlRewards(scorer).score([GOOD] * 3, {**columns, "id": [one, copy.deepcopy(one), two]})
     assert batch.similarity["aoi"][0] == batch.similarity["aoi"][1] != batch.similarity["aoi"][2]
     with pytest.raises(ValueError, match=r"images\[2\] is another picture than images\[0\]"):
-        TrlRewards(scorer).score([GOOD] * 3, {**columns, "id": [one, one, copy.deepcopy(one)]})
+        TrlRewards(scorer, on_error="raise").score([GOOD] * 3, {**columns, "id": [one, one, copy.deepcopy(one)]})
 
 
 def test_nothing_stale():
@@ -229,3 +229,29 @@ def test_a_bad_row_does_not_stop_a_training():
         used.total()(completions=[GOOD], image=[shared.picture()])
     with pytest.raises(ValueError, match="on_error must be one of raise, row"):
         rewards(on_error="skip")
+
+
+def test_pictures_in_the_prompts():
+    """A data set whose prompts hold the pictures has no column of them."""
+    prompts = [
+        [
+            {"role": "system", "content": "Answer."},
+            {"role": "user", "content": [{"type": "image", "image": shared.picture()}, {"type": "text", "text": "q"}]},
+        ]
+    ] * 2
+    columns = {"prompts": prompts, "solution": [shared.SOLUTION, OTHER]}
+    assert scored(rewards(), completions=[GOOD] * 2, **columns) == {name: [1.0, 0.0] for name in GEOMETRY}
+    plain = [[{"role": "user", "content": "q"}]] * 2
+    with pytest.raises(ValueError, match="needs an image or images column"):
+        rewards().total()(completions=[GOOD] * 2, **{**columns, "prompts": plain})
+
+
+def test_the_pictures_of_the_ground_truths_may_be_another_column():
+    columns = {"image": [shared.picture(0, (48, 36))] * 2, "solution": [shared.SOLUTION] * 2}
+    pictures = [shared.picture(), "missing.png"]
+    used = rewards(image_column="original", on_error="row", model_size_of=lambda size: size)
+    assert scored(used, completions=[GOOD] * 2, original=pictures, **columns)["iou"] == [1.0, None]
+    with pytest.raises(ValueError, match="needs the column 'original'"):
+        used.total()(completions=[GOOD] * 2, **columns)
+    with pytest.raises(ValueError, match="original has 1 entries for 2 completions"):
+        used.total()(completions=[GOOD] * 2, original=pictures[:1], **columns)

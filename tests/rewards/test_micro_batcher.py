@@ -281,3 +281,28 @@ def test_bad_settings(scorer, settings):
 def test_lists_of_several_lengths(scorer):
     with df.MicroBatcher(scorer) as batcher, pytest.raises(ValueError, match="images has 1 entries for 2 completions"):
         batcher.submit_rows(["a", "b"], [TARGET] * 2, [shared.picture()])
+
+
+def test_it_goes_where_a_scorer_goes(scorer):
+    """`score` has the arguments, values and messages of `RewardScorer.score`."""
+    with df.MicroBatcher(scorer, window_ms=1) as batcher:
+        texts, targets, images = rows(12)
+        sizes = [None, (96, 72)] * 6
+        for given in (None, sizes, torch.tensor([(48, 36)] * 12), lambda size: (size[0] // 2, size[1] // 2)):
+            equal = (
+                scorer.score(texts, targets, images, model_sizes=given),
+                batcher.score(texts, targets, images, model_sizes=given),
+            )
+            assert torch.equal(equal[0].total, equal[1].total)
+            assert equal[0].reasons == equal[1].reasons
+        images[3] = "missing.png"
+        for where in (scorer, batcher):
+            with pytest.raises(ValueError, match=r"^images\[3\] cannot be opened"):
+                where.score(texts, targets, images, on_error="raise")
+            kept = where.score(texts, targets, images, on_error="row", model_sizes=lambda size: size)
+            assert kept.reasons[3] == "bad-image"
+            assert kept.errors.count(None) == 11
+            with pytest.raises(ValueError, match="images is missing: model_sizes is a function"):
+                where.score(texts, targets, model_sizes=lambda size: size)
+            with pytest.raises(ValueError, match="on_error must be one of raise, row"):
+                where.score(texts, targets, images, on_error="skip")

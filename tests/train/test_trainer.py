@@ -19,10 +19,11 @@ from trl import GRPOConfig, GRPOTrainer
 from dpad_fast.data import shapes
 from dpad_fast.train import run as training
 from dpad_fast.train.config import from_dict
+from dpad_fast.train.group_advantage_mixin import TRL_SETTINGS, GroupAdvantageMixin
 from dpad_fast.train.policy import load_policy
 from dpad_fast.train.prompts import scene_target
 from dpad_fast.train.resume import last_complete, read_json, step_of
-from dpad_fast.train.trainer import TRL_SETTINGS, DpadTrainer
+from dpad_fast.train.trainer import DpadTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # TRL and transformers about each other's names
@@ -109,9 +110,50 @@ def test_advantages_are_those_of_trl(trainer, monkeypatch, scale, weights):
     assert list(trainer._logs["advantages"])[-16:] == pytest.approx(ours.tolist())
 
 
+def as_trl_writes_it(rewards, group):
+    """TRL 1.16's own lines for `scale_rewards="group"`, on the weights of the trainer below."""
+    from trl.trainer.utils import nanstd
+
+    weighted = (rewards * torch.tensor([[1.0, 0.3, 0.0]])).nansum(dim=1)
+    weighted[torch.isnan(rewards).all(dim=1)] = torch.nan
+    table = weighted.view(-1, group)
+    mean = torch.nanmean(table, dim=1).repeat_interleave(group)
+    return torch.nan_to_num((weighted - mean) / (nanstd(table, dim=1).repeat_interleave(group) + 1e-4), nan=0.0)
+
+
+@pytest.mark.parametrize("way", ["trl", "a formula of one's own"])
+def test_advantages_are_those_of_trl_to_the_bit(trainer, monkeypatch, way):
+    """Left alone, or computed by TRL's own lines: gathering, slicing and logging change nothing."""
+    if way == "trl":
+        monkeypatch.setattr(trainer, "_advantage", "trl")
+        monkeypatch.setattr(trainer, "group_advantages", None)
+    else:
+        monkeypatch.setattr(trainer, "group_advantages", as_trl_writes_it)
+    theirs = []
+    original = GRPOTrainer._generate_and_score_completions
+
+    def spy(self, inputs):
+        output = original(self, inputs)
+        theirs.append((output["advantages"].clone(), list(self._logs["advantages"])[-16:]))
+        return output
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", spy)
+    trainer.model.train()
+    ours = trainer._generate_and_score_completions([trainer.train_dataset[index // 4] for index in range(16)])
+    assert torch.equal(ours["advantages"], theirs[0][0])
+    assert list(trainer._logs["advantages"])[-16:] == theirs[0][1]
+    assert ours["advantages"].abs().max() > 0.1
+
+
 def test_an_unknown_advantage_is_refused():
     with pytest.raises(ValueError, match="advantage is 'best'; known: std"):
         DpadTrainer(advantage="best")
+
+    class Own(GroupAdvantageMixin, GRPOTrainer):
+        pass
+
+    with pytest.raises(ValueError, match="known: std, none, batch, rloo, gdpo, gdpo-batch, trl"):
+        Own(advantage="best")
 
 
 def test_an_unknown_trl_setting_is_refused(random_policy, tmp_path):

@@ -137,6 +137,7 @@ def test_the_size_that_the_model_sees_is_what_verl_makes_of_the_picture(processo
         (["reward.custom_reward_function.path=/a.py"], LOCAL, "which DpadRewardManager does not call"),
         ([], {**LOCAL, "encodr": "x"}, "unknown setting 'encodr'; known settings: columns"),
         ([], {**LOCAL, "model_sizes": "none"}, "model_sizes must be one of processor, picture"),
+        ([], {**LOCAL, "columns": {"bx": "a"}}, "columns must map the fields of Columns to names"),
         ([], {**LOCAL, "max_failures": 0}, "max_failures must be a number of at least 1"),
         ([], {"encoder": "shapes", "device": "cuda:0"}, "this worker sees no GPU .*dpad-fast serve"),
         ([], {"encoder": "shapes"}, "threads is missing: Ray starts workers with OMP_NUM_THREADS=1"),
