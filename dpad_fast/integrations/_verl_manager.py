@@ -9,8 +9,8 @@ from typing import Any
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from dpad_fast.integrations import _verl_plugin
+from dpad_fast.integrations._verl_config import check_config
 from dpad_fast.integrations._verl_rows import Rows, scorer_settings
-from dpad_fast.integrations.verl import check_config
 
 _NOT_TRUTH = ("raw_prompt", "multi_modal_data", "multi_modal_inputs", "tools_kwargs", "interaction_kwargs")
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from typing import Any
 
 
 def dpad(*arguments: Any, **settings: Any) -> Any:
-    """`dpad_fast.integrations.verl.dpad_advantage`, which is imported when it is called."""
-    from dpad_fast.integrations.verl import dpad_advantage
+    """`dpad_advantage`, which is imported when it is called."""
+    from dpad_fast.integrations._verl_advantage import dpad_advantage
 
     return dpad_advantage(*arguments, **settings)
 

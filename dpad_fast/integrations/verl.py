@@ -18,34 +18,19 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from dpad_fast.integrations._verl_advantage import dpad_advantage
+from dpad_fast.integrations._verl_config import check_config
 from dpad_fast.integrations._verl_rows import Rows, scorer_settings
-from dpad_fast.ops.group_advantage import group_advantage
 
 if TYPE_CHECKING:
     from dpad_fast.integrations._verl_data import DpadDataset
     from dpad_fast.integrations._verl_manager import DpadRewardManager
 
 __all__ = ["DpadDataset", "DpadRewardManager", "check_config", "compute_score", "dpad_advantage"]
-
-_ADVANTAGE = ("scale", "eps", "singleton")
-_SCALES = ("std", "none", "batch", "rloo")
-# Accepted by verl's schema, read by nothing in main_ppo; what is live instead.
-_IGNORED = {
-    "custom_reward_function.path": "reward.custom_reward_function.path",
-    "custom_reward_function.name": "reward.custom_reward_function.name",
-    "reward_model.reward_manager": "reward.reward_manager.source, .name and .module.path",
-    "reward_model.reward_loop_source": "reward.reward_manager.source",
-    "reward_model.reward_loop_module_path": "reward.reward_manager.module.path",
-    "reward_model.reward_loop_class_name": "reward.reward_manager.name",
-    "reward_model.num_workers": "reward.num_workers",
-    "reward_model.reward_kwargs": "reward.reward_kwargs",
-}
 
 _OF_REWARD_MODELS = ("reward_router_address", "reward_model_tokenizer")  # verl may hand them to every reward function
 _rows: dict[tuple[int, str], Rows] = {}
@@ -63,37 +48,6 @@ def __getattr__(name: str) -> Any:
 
         return DpadDataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuses settings that verl accepts and then ignores, and those under which samples would be scattered.
-
-    `DpadRewardManager` calls it when it is made. To know before Ray starts, call it on the composed configuration.
-
-    Args:
-        config: verl's whole configuration, as Hydra composes it.
-
-    Raises:
-        ValueError: a setting that nothing reads is set, or several reward workers each would load an encoder of their
-            own; says what to set.
-    """
-    for name, live in _IGNORED.items():
-        value = _look(config, name)
-        if value is not None:
-            raise ValueError(f"{name} is {value!r:.80}, which verl ignores in silence: set {live} instead")
-    function = _look(config, "reward.custom_reward_function.path")
-    if function is not None:
-        raise ValueError(
-            f"reward.custom_reward_function.path is {function!r:.80}, which DpadRewardManager does not call: leave it "
-            "out, or use reward.reward_manager.name=naive with source=register"
-        )
-    workers = _look(config, "reward.num_workers")
-    if workers != 1 and _look(config, "reward.reward_kwargs.url") is None:
-        raise ValueError(
-            f"reward.num_workers is {workers!r} (verl's default is 8): each worker would load an encoder of its own, "
-            "and a step's samples would be scattered over them. Set reward.num_workers=1, or start `dpad-fast serve` "
-            "and set +reward.reward_kwargs.url=ADDRESS"
-        )
 
 
 async def compute_score(
@@ -131,43 +85,6 @@ async def compute_score(
     return {"score": reward, **log}
 
 
-def dpad_advantage(
-    token_level_rewards: torch.Tensor,
-    response_mask: torch.Tensor,
-    config: Any = None,
-    index: Sequence[Hashable] | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`group_advantage` in the form of verl's estimators; `algorithm.adv_estimator=dpad` uses it.
-
-    Args:
-        token_level_rewards: float [N, T].
-        response_mask: [N, T], 1 where a token counts.
-        config: verl's `algorithm`: `norm_adv_by_std_in_grpo`, and a mapping `dpad` with `scale` ("std", "none",
-            "batch", "rloo"), `eps` (1e-6) and `singleton` ("reward", as verl's GRPO; "zero").
-        index: N ids; rows of equal ids are one group.
-
-    Returns:
-        Advantages and returns, the same float [N, T]. A group with a NaN reward goes on without it.
-
-    Raises:
-        ValueError: there are no ids, or an unknown setting.
-    """
-    if index is None:
-        raise ValueError("index is missing: the batch has no uid, so that groups are not known")
-    normed = True if config is None else config.get("norm_adv_by_std_in_grpo", True)
-    given = {} if config is None else dict(config.get("dpad", None) or {})
-    for name in given:
-        if name not in _ADVANTAGE:
-            raise ValueError(f"unknown setting algorithm.dpad.{name:.80}; known: {', '.join(_ADVANTAGE)}")
-    settings = {"scale": "std" if normed else "none", "eps": 1e-6, "singleton": "reward", **given}
-    if settings["scale"] not in _SCALES:
-        raise ValueError(f"algorithm.dpad.scale must be one of {', '.join(_SCALES)}, got {settings['scale']!r:.80}")
-    rewards = token_level_rewards.sum(dim=-1)
-    advantages = group_advantage(rewards, list(index), token_mask=response_mask, **settings)
-    return advantages, advantages
-
-
 def _shared_rows(settings: dict[str, Any]) -> Rows:
     """What scores for these settings, made once per process."""
     key = (os.getpid(), json.dumps(settings, sort_keys=True, default=str))
@@ -194,11 +111,3 @@ def _image_processor(name: str) -> Any:
     from transformers import AutoImageProcessor
 
     return AutoImageProcessor.from_pretrained(name)
-
-
-def _look(config: Any, name: str) -> Any:
-    for part in name.split("."):
-        if not isinstance(config, Mapping) or part not in config:
-            return None
-        config = config[part]
-    return config

@@ -80,6 +80,6 @@ def scored(config: Any, samples: Sequence[Any]) -> list[dict[str, Any]]:
 
     async def run() -> list[dict[str, Any]]:
         worker = RewardLoopWorker(config)
-        return await asyncio.gather(*(worker.compute_score(one) for one in samples))
+        return list(await asyncio.gather(*(worker.compute_score(one) for one in samples)))
 
     return asyncio.run(run())
