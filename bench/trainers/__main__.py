@@ -24,7 +24,7 @@ from rich.table import Table
 from bench.trainers.work import PLAIN, WAYS, Step, Work
 
 _OTHERS = ("__init__", "__main__", "work")
-TRAINERS = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _OTHERS)
+TRAINERS = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem not in _OTHERS)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     good = True
     for name in asked:
         trainer = importlib.import_module(f"bench.trainers.{name}")
-        found = {way: trainer.train(way, work, args.steps + 1) for way in WAYS}
+        ways = getattr(trainer, "WAYS", WAYS)
+        found = {way: trainer.train(way, work, args.steps + 1) for way in ways}
         good &= report(name, found, console)
     return 0 if good else 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dpad_fast as df
@@ -67,17 +68,19 @@ class Work:
         return df.RewardScorer(df.RewardConfig.preset("dpad-released"), encoder)
 
     def one_at_a_time(self) -> Callable[[Sequence[str], Sequence[str], Sequence[Any]], list[float]]:
-        """A plain reward function as the DPAD authors' code has it: two CLIP forwards a completion, one by one."""
-        model, processor = self.clip
+        """A plain reward function as the DPAD authors' code has it."""
+        return partial(plain_reward, *self.clip)
 
-        def reward(texts: Sequence[str], solutions: Sequence[str], pictures: Sequence[Any]) -> list[float]:
-            values = []
-            for text, solution, picture in zip(texts, solutions, pictures, strict=True):
-                pair = ways.one_at_a_time(ways.Work([text], [solution], [picture]), model, processor)[0]
-                values.append(sum(ways.discrete(text, solution)) + float(pair[0] > pair[1]))
-            return values
 
-        return reward
+def plain_reward(
+    model: Any, processor: Any, texts: Sequence[str], solutions: Sequence[str], pictures: Sequence[Any]
+) -> list[float]:
+    """The released rewards as the DPAD authors' code has them: two CLIP forwards a completion, one by one."""
+    values = []
+    for text, solution, picture in zip(texts, solutions, pictures, strict=True):
+        pair = ways.one_at_a_time(ways.Work([text], [solution], [picture]), model, processor)[0]
+        values.append(sum(ways.discrete(text, solution)) + float(pair[0] > pair[1]))
+    return values
 
 
 class Clock:

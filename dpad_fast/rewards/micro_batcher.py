@@ -104,7 +104,8 @@ class MicroBatcher:
     A batch begins with its first row and is scored `window_ms` later, by a single thread; at once where it has
     `max_batch` rows, or where as many callers wait as were seen to wait together lately: then nobody else is coming.
     What arrives meanwhile is the next batch. A row that cannot be scored is left unscored with a reason, and one that
-    makes the scorer fail raises for its own caller; all others get their scores.
+    makes the scorer fail raises for its own caller; all others get their scores. Where no server answers
+    (`ConnectionError`), all callers of the batch hear of it.
 
     Args:
         scorer: a `RewardScorer`, or anything with its `score` and `config`.
@@ -342,8 +343,10 @@ class _Queue:
             for job in jobs:
                 job.future.set_result(_part(batch, first, len(job)))
                 first += len(job)
-        elif len(jobs) == 1:
-            jobs[0].future.set_exception(failure)
+        elif len(jobs) == 1 or isinstance(failure, ConnectionError):
+            # A server that is not there is no row's fault: to try each half would take its time over and over.
+            for job in jobs:
+                job.future.set_exception(failure)
         else:
             middle = len(jobs) // 2
             self._score(jobs[:middle])

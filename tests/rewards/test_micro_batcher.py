@@ -88,6 +88,23 @@ def test_an_exploding_row_raises_for_its_own_caller_alone(counted):
     assert len(counted.calls) <= 3 * math.ceil(math.log2(COUNT))
 
 
+def test_a_server_that_is_not_there_is_asked_once_per_batch(counted, monkeypatch):
+    """Each further try would take as long as a client tries, and the first caller would hear of it hours later."""
+
+    def nobody(completions, *rest, **settings):
+        counted.calls.append(len(completions))
+        raise ConnectionError("nobody answered")
+
+    monkeypatch.setattr(counted, "score", nobody)
+    texts, targets, images = rows(8)
+    with df.MicroBatcher(counted, window_ms=60_000, max_batch=8) as batcher:
+        futures = [batcher.submit(*row) for row in zip(texts, targets, images, strict=True)]
+        for future in futures:
+            with pytest.raises(ConnectionError, match="nobody answered"):
+                future.result(60)
+    assert counted.calls == [8]
+
+
 def test_a_row_that_cannot_be_scored_is_named_by_its_own_index(scorer):
     with df.MicroBatcher(scorer, window_ms=200) as batcher:
         good = [batcher.submit(*row) for row in zip(*rows(5), strict=True)]
