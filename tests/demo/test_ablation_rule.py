@@ -52,7 +52,7 @@ def test_students_t():
 def test_pairing_takes_out_what_seeds_share_and_a_noisy_row_has_its_own_spread():
     rng = np.random.default_rng(0)
     quiet = {f"arm {i}": SEEDS + 0.001 * rng.normal(size=3) for i in range(8)}
-    found = rule.intervals({"dpad": SEEDS, **quiet, "noisy": SEEDS + [0.0, 0.3, 0.6]}, "dpad", 10)
+    found = rule.intervals({"dpad": SEEDS, **quiet, "noisy": SEEDS + np.array([0.0, 0.3, 0.6])}, "dpad", 10)
     assert set(found) == {*quiet, "noisy"}
     narrow = found["arm 0"].high - found["arm 0"].low
     wide = found["noisy"].high - found["noisy"].low
