@@ -1,4 +1,4 @@
-"""Keep a full run of `dpad-fast demo --ablations`, and write docs/ablations.md from it: `python -m bench.ablations OUT`.
+"""Keep a run of `dpad-fast demo --ablations`, and write docs/ablations.md from it: `python -m bench.ablations OUT`.
 
 bench/results/ablations.json is the run's result.json, ablations-machine.json says how long it took and where, and the
 plots are drawn anew from the first. The tables of the document are between the marks of `bench/tables.py`.
