@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bench import registry, results
+from bench import ablations, registry, results
 
 DOCS = Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -162,8 +162,10 @@ def rewritten(text: str, folder: Path = results.FOLDER) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name = match[2]
+        if name in ablations.BLOCKS:
+            return f"{match[1]}{ablations.block(name, folder)}{match[3]}"
         if name not in TABLES:
-            raise ValueError(f"no table is called {name!r}; there are {', '.join(TABLES)}")
+            raise ValueError(f"no table is called {name!r}; there are {', '.join((*TABLES, *ablations.BLOCKS))}")
         source, make = TABLES[name]
         return f"{match[1]}{make(results.read(source, folder))}{match[3]}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dpad_fast.train.extra_rewards import check_extra_rewards
 from dpad_fast.train.packages import check_packages
 from dpad_fast.train.policy import quiet
 from dpad_fast.train.prompts import make_dataset, with_steps
-from dpad_fast.train.run import make_encoder, make_scorer, train_claimed
+from dpad_fast.train.run import judging_encoder, make_encoder, make_scorer, train_claimed
 from dpad_fast.train.run_folder import claim, finished
 
 Tell = Callable[[str, int, int, Mapping[str, float]], None]
@@ -92,16 +93,18 @@ def measured(path: Path, mark: str, make: Callable[[], list[Record]]) -> list[Re
 def before_mark(config: TrainConfig) -> str:
     """Names what the measurement before training depends on, so that all runs from one policy can share it."""
     evaluation = config.evaluation
+    encoder = evaluation.encoder or config.encoder
     grpo = config.grpo
     if not config.measures_scenes:
         seen = (config.min_pixels, config.max_pixels, dict(config.image_processor), config.dtype)
         how: tuple[Any, ...] = (config.data.prompt, config.data.system_prompt, *seen, dict(config.rewards))
         if segmenter := "" if evaluation.segmenter else config.reward_config().segmenter:
             how = (*how, segmenter)  # earlier versions measured by the box
-        return f"{config.policy} {config.encoder} {evaluation} {how} {grpo.completion_tokens} {grpo.temperature}"
+        rest = str(replace(evaluation, encoder="")).replace(" encoder='',", "")  # as before there was the setting
+        return f"{config.policy} {encoder} {rest} {how} {grpo.completion_tokens} {grpo.temperature}"
     # As runs from before there was other held-out data have it.
     scenes = ", ".join(f"{name}={getattr(evaluation, name)}" for name in ("scenes", "samples", "seed", "show"))
-    return f"{config.policy} {config.encoder} EvaluationConfig({scenes}) {grpo.completion_tokens} {grpo.temperature}"
+    return f"{config.policy} {encoder} EvaluationConfig({scenes}) {grpo.completion_tokens} {grpo.temperature}"
 
 
 def run_experiment(config: TrainConfig, tell: Tell | None = None) -> dict[str, Any]:
@@ -135,14 +138,16 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     rows, steps = _prompts(config)
     measuring = config.measures
     judging = measuring and judge_config(config).needs_encoder
-    encoder = make_encoder(config) if judging or config.reward_config().needs_encoder else None
+    other = bool(judging and config.evaluation.encoder)
+    encoder = make_encoder(config) if config.reward_config().needs_encoder or (judging and not other) else None
+    measures_with = judging_encoder(config, encoder) if judging else None
 
     def stage(name: str) -> Callable[[int, int], None]:
         return lambda done, of: tell(name, done, of, {}) if tell is not None else None
 
     def measure(name: str, policy: str | Path) -> list[Record]:
         stage(name)(0, 0)
-        return evaluate_policy(policy, judge(encoder, config), config, stage(name))
+        return evaluate_policy(policy, judge(measures_with, config), config, stage(name))
 
     before: list[Record] = []
     after: list[Record] = []
@@ -151,7 +156,7 @@ def _run(config: TrainConfig, tell: Tell | None) -> dict[str, Any]:
     watch = None if tell is None else lambda step, metrics: tell("train", step, steps, metrics)
     during: list[Any] = []
     if config.evaluation.every:
-        during = [Measuring(config, judge(encoder, config), stage("during"))]
+        during = [Measuring(config, judge(measures_with, config), stage("during"))]
     training = train_claimed(config, make_scorer(config, encoder), watch, rows, during)
     if measuring:
         after = measured(out / "after.json", config.fingerprint(), lambda: measure("after", out / "policy"))

@@ -8,15 +8,18 @@ from pathlib import Path
 
 SMALL_CLIP = "shapes"
 """The small CLIP of the shapes world. Training configurations have called it "clip"; both names work everywhere."""
+SMALL_SIGLIP = "shapes-siglip"
+"""The second small encoder of the shapes world, trained SigLIP's way."""
+ENCODERS = (SMALL_CLIP, SMALL_SIGLIP)
 POLICIES = ("policy-e", "policy-f", "policy-j")
-_FOLDERS = {SMALL_CLIP: "clip", "clip": "clip", **{name: name for name in POLICIES}}
+_FOLDERS = {SMALL_CLIP: "clip", "clip": "clip", **{name: name for name in (SMALL_SIGLIP, *POLICIES)}}
 
 
 def shipped(name: str | Path) -> Path | None:
     """Folder of a checkpoint that comes with the package.
 
     Args:
-        name: "shapes" or "clip" for the small CLIP, or one of `POLICIES`; a folder is not looked at.
+        name: "shapes" or "clip" for the small CLIP, `SMALL_SIGLIP`, or one of `POLICIES`; a folder is not looked at.
 
     Returns:
         Its folder, None for any other name.
@@ -54,10 +57,25 @@ def is_small_clip(name_or_path: str | Path) -> bool:
     Returns:
         True for either of its names and for its folder, however that is written.
     """
-    ours = _place("clip")
-    if shipped(name_or_path) == ours:
-        return True
-    return os.path.isdir(name_or_path) and os.path.realpath(name_or_path) == os.path.realpath(ours)
+    return small_encoder(name_or_path) == SMALL_CLIP
+
+
+def small_encoder(name_or_path: str | Path) -> str | None:
+    """Which of the shipped encoders of the shapes world a name or a folder is.
+
+    Args:
+        name_or_path: as for `checkpoint`.
+
+    Returns:
+        One of `ENCODERS`; None for anything else.
+    """
+    for name in ENCODERS:
+        ours = _place(_FOLDERS[name])
+        if shipped(name_or_path) == ours:
+            return name
+        if os.path.isdir(name_or_path) and os.path.realpath(name_or_path) == os.path.realpath(ours):
+            return name
+    return None
 
 
 def _place(folder: str) -> Path:

@@ -46,10 +46,11 @@ def load_encoder(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
     place = find_device(device)
     name = os.fspath(name_or_path)
-    if checkpoints.is_small_clip(name):
+    small = checkpoints.small_encoder(name)
+    if small is not None:
         if backend != "transformers":
             raise ValueError(f"encoder {name!r} comes with this package for backend 'transformers', got {backend!r}")
-        name = str(checkpoints.checkpoint(checkpoints.SMALL_CLIP))
+        name = str(checkpoints.checkpoint(small))
     from safetensors import SafetensorError
 
     try:
@@ -100,7 +101,7 @@ def find_device(device: str | torch.device) -> torch.device:
 def _transformers(name: str) -> tuple[Any, Any]:
     if sys.flags.optimize > 1:
         raise ValueError("transformers makes its models with docstrings, which python -OO drops; run python -O or none")
-    local = hub.only_local(name, (checkpoints.SMALL_CLIP,))
+    local = hub.only_local(name, checkpoints.ENCODERS)
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     AutoConfig.from_pretrained(name, local_files_only=local)  # one small file first: what is missing is missing at once

@@ -52,9 +52,9 @@ def warn(name: str, samples: Iterable[Sample], *, quiet: bool) -> None:
         samples: what it will see.
         quiet: say nothing.
     """
-    from dpad_fast.checkpoints import is_small_clip
+    from dpad_fast.checkpoints import small_encoder
 
-    if is_small_clip(name) and _photographs(samples):
+    if small_encoder(name) is not None and _photographs(samples):
         say(SHAPES_NOTE, quiet=quiet, file=sys.stderr)
 
 

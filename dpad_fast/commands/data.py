@@ -121,7 +121,7 @@ def _rebuild(args: argparse.Namespace) -> int:
     out = Path(args.out)
     made = rebuild(out)
     say(json.dumps(made, indent=2), quiet=args.quiet)
-    say(f"wrote {out}/clip, policy-e, policy-f, policy-j and manifest.json", quiet=args.quiet)
+    say(f"wrote the checkpoints to {out}; manifest.json there says what each is", quiet=args.quiet)
     return 0
 
 

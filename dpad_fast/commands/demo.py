@@ -3,6 +3,9 @@
 First the warm start is audited, then the arms are trained, each in a process with one thread, then a table says what
 differs beyond noise, and the report draws curves and sampled completions. A demo that was killed goes on when the same
 command is run again; finished runs are not repeated.
+
+`--ablations` runs the paper's ablations and limits instead, three seeds of every arm in configs/ablations/, and says of
+each claim whether it agrees, disagrees or cannot be told (docs/ablations.md).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     Display = PlainDisplay | LiveDisplay
 
-_MOST = {"seeds": 1000, "steps": 1_000_000, "scenes": 1_000_000, "workers": 1024}
+_MOST = {"seeds": 1000, "key_seeds": 1000, "steps": 1_000_000, "scenes": 1_000_000, "workers": 1024}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,16 +40,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--setting",
-        default="E",
-        help="E (default), F (its control: no built-in correlation), J (wrong conclusions, jittered boxes), or all",
+        help="E (default), F (its control: no built-in correlation), J (wrong conclusions, jittered boxes), or all "
+        "(default of --ablations)",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="seeds per arm (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="training steps (default: 60; J 80)")
-    parser.add_argument("--scenes", type=int, help="held-out scenes to measure on (default: 256; J 512)")
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder of results (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, help="seeds per arm (default: 1; --ablations 3)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 60; J 80; --ablations 35)")
+    parser.add_argument(
+        "--scenes", type=int, help="held-out scenes to measure on (default: 256; J and --ablations 512)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of results (default: demo-out, or ablations-out)")
     parser.add_argument("--workers", type=int, help="processes at a time (default: the number of CPU cores)")
     parser.add_argument("--policy", help="start every setting from this checkpoint instead of its own")
     parser.add_argument("--encoder", help="use this CLIP instead of the shipped one")
+    parser.add_argument("--ablations", action="store_true", help="the paper's ablations and limits, with verdicts")
+    parser.add_argument("--arms", help="--ablations: only these, by commas, and R_dpad (default: all)")
+    parser.add_argument(
+        "--key-seeds", type=int, help="--ablations: seeds where fewer cannot tell what the paper rests on (such as 8)"
+    )
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -54,7 +64,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
     for name, most in _MOST.items():
         value = getattr(args, name)
         if value is not None and not 1 <= value <= most:
-            raise ValueError(f"--{name} must be at least 1 and at most {most:,}, got {value}")
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1 and at most {most:,}, got {value}")
     given = {"steps": args.steps, "policy": args.policy, "encoder": args.encoder}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if args.scenes is not None:
@@ -66,7 +76,7 @@ def _check_models(args: argparse.Namespace) -> None:
     """Refuse a name that leads nowhere here, before a worker is started that would find out."""
     from dpad_fast import checkpoints, hub
 
-    for name, known in (("policy", checkpoints.POLICIES), ("encoder", (checkpoints.SMALL_CLIP,))):
+    for name, known in (("policy", checkpoints.POLICIES), ("encoder", checkpoints.ENCODERS)):
         given = getattr(args, name)
         if given is None or checkpoints.shipped(given) is not None:
             continue
@@ -156,13 +166,30 @@ def run(args: argparse.Namespace) -> int:
     from dpad_fast.demo.jobs import Ended, ended_by_signals
     from dpad_fast.lock import only_one
 
+    _settle(args)
     try:
         with ended_by_signals(), only_one(args.out):
+            if args.ablations:
+                from dpad_fast.commands import _ablations
+
+                return _ablations.run(args, _changes(args))
             return _run(args)
     except Ended as told:
         with suppress(OSError):  # the terminal may be gone
             print(f"\ndpad-fast demo: ended by {told.signal}; the same command goes on from here", file=sys.stderr)
         raise
+
+
+def _settle(args: argparse.Namespace) -> None:
+    """Fill in defaults, and refuse what goes with the ablations only."""
+    args.out = args.out or Path("ablations-out" if args.ablations else "demo-out")
+    if args.ablations:
+        return
+    for name in ("arms", "key_seeds"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --ablations")
+    args.setting = "E" if args.setting is None else args.setting
+    args.seeds = 1 if args.seeds is None else args.seeds
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -55,6 +55,8 @@ class Mixture:
         discriminative_if_divergent: the same after a divergent chain.
         wrong: probability that the conclusion (and with it box and caption) is about another shape of the scene.
         jitter: every box coordinate is moved by a multiple of 7 drawn uniformly from [-jitter, jitter], in pixels.
+        caption: what a discriminative caption says: "full" (colour, texture and form), "two" (colour and form), or
+            "none": there are no captions, neither discriminative nor generic; the tag stays, empty.
     """
 
     focused: float = 0.4
@@ -62,18 +64,24 @@ class Mixture:
     discriminative_if_divergent: float = 0.5
     wrong: float = 0.0
     jitter: int = 0
+    caption: str = "full"
 
 
 MIXTURES = {
     "e": Mixture(discriminative_if_focused=0.8, discriminative_if_divergent=0.3),
     "f": Mixture(),
     "j": Mixture(wrong=0.5, jitter=21),
+    # Of the ablations; chains are as focused as in E and J.
+    "e-no-caption": Mixture(caption="none"),
+    "j-no-caption": Mixture(wrong=0.5, jitter=21, caption="none"),
+    "e-two-attributes": Mixture(discriminative_if_focused=0.8, discriminative_if_divergent=0.3, caption="two"),
+    "j-two-attributes": Mixture(wrong=0.5, jitter=21, caption="two"),
 }
 
 
-def caption_of(shape: Shape) -> str:
-    """The description that singles a shape out: "a red striped circle"."""
-    return f"a {shape.name}"
+def caption_of(shape: Shape, kind: str = "full") -> str:
+    """The description that singles a shape out, "a red striped circle", or with kind "two" one that may fit more."""
+    return f"a {shape.colour} {shape.form}" if kind == "two" else f"a {shape.name}"
 
 
 def chain_of(item: ShapesSample, concluded: Shape, focused: bool, rng: np.random.Generator) -> str:
@@ -137,11 +145,12 @@ def completion_of(item: ShapesSample, mixture: Mixture, rng: np.random.Generator
     focused = bool(rng.random() < mixture.focused)
     chance = mixture.discriminative_if_focused if focused else mixture.discriminative_if_divergent
     generic = GENERIC_CAPTIONS[int(rng.integers(len(GENERIC_CAPTIONS)))]
-    caption = caption_of(concluded) if rng.random() < chance else generic
+    caption = caption_of(concluded, mixture.caption) if rng.random() < chance else generic
     box = _jittered(concluded.box, mixture.jitter, rng) if mixture.jitter else concluded.box
     chain = chain_of(item, concluded, focused, rng)
     answer = answer_of(box, concluded.points)
-    return f"{TAGS[0]}{chain}{TAGS[1]}{answer}{TAGS[2]} {caption}{TAGS[3]}"
+    described = "" if mixture.caption == "none" else f" {caption}"
+    return f"{TAGS[0]}{chain}{TAGS[1]}{answer}{TAGS[2]}{described}{TAGS[3]}"
 
 
 def is_focused(chain: str) -> bool:
@@ -150,8 +159,8 @@ def is_focused(chain: str) -> bool:
 
 
 def named_shape(caption: str, shapes: tuple[Shape, ...]) -> int | None:
-    """Index of the one shape whose full description `caption` holds, or None."""
-    fits = [i for i, shape in enumerate(shapes) if shape.name in caption]
+    """Index of the one shape whose description `caption` holds, in full or without the texture, or None."""
+    fits = [i for i, s in enumerate(shapes) if s.name in caption or f"{s.colour} {s.form}" in caption]
     return fits[0] if len(fits) == 1 else None
 
 

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from dpad_fast.demo.jobs import Job
 
-STAGES = {"before": "warm start", "train": "training", "after": "measuring"}  # short: a terminal may have 80 columns
+STAGES = {
+    "make": "teaching",
+    "before": "warm start",
+    "train": "training",
+    "after": "measuring",
+}  # short: a terminal may have 80 columns
 
 
 class PlainDisplay:

@@ -26,13 +26,13 @@ PATIENCE = 5.0  # seconds that workers have between being asked to end and being
 
 @dataclass(frozen=True)
 class Job:
-    """One process: train a configuration, or measure its untrained policy.
+    """One process: train a configuration, measure its untrained policy, or make a checkpoint.
 
     Attributes:
         label: shown to the reader.
-        kind: "train" or "measure".
+        kind: "train", "measure" or "make".
         config: of the run.
-        before: the shared measurement of the untrained policy.
+        before: the shared measurement of the untrained policy; of a checkpoint, its marker.
     """
 
     label: str
@@ -45,6 +45,10 @@ class Job:
         """Whether its result is there already, from an earlier call."""
         from dpad_fast.experiment import before_mark, kept_records, kept_result
 
+        if self.kind == "make":
+            from dpad_fast.demo import makes
+
+            return makes.kept(self.before) is not None
         if self.kind == "measure":
             return kept_records(self.before, before_mark(self.config)) is not None
         return kept_result(self.config) is not None

@@ -36,17 +36,28 @@ def _measure(config: Any, target: Path) -> None:
 
     from dpad_fast.evaluate.policies import evaluate_policy, judge
     from dpad_fast.experiment import before_mark, measured
-    from dpad_fast.train.run import make_encoder
+    from dpad_fast.train.run import judging_encoder
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    encoder = make_encoder(config)
+    encoder = judging_encoder(config)
 
     def progress(done: int, of: int) -> None:
         _tell("before", done, of, {})
 
     make = partial(evaluate_policy, config.policy, judge(encoder), config, progress)
     measured(target, before_mark(config), make)
+
+
+def _make(config: Any, marker: Path) -> None:
+    """Make a checkpoint that the package does not ship."""
+    import torch
+
+    from dpad_fast.demo import makes
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    makes.make(marker, lambda step, steps, _losses: _tell("make", step, steps, {}))
 
 
 def _end_with_stdin() -> None:
@@ -64,7 +75,7 @@ def main(argv: list[str]) -> int:
     """Run one job.
 
     Args:
-        argv: the job's file: `{"kind": "measure" or "train", "config": {...}, "before": path}`, and options.
+        argv: the job's file: `{"kind": "measure", "make" or "train", "config": {...}, "before": path}`, and options.
 
     Returns:
         0 when done; 2 for a job that cannot be run, with the reason on standard error.
@@ -78,6 +89,9 @@ def main(argv: list[str]) -> int:
     try:
         config = from_dict(job["config"])
         before = Path(job["before"])
+        if job["kind"] == "make":
+            _make(config, before)
+            return 0
         if job["kind"] == "measure":
             _measure(config, before)
             return 0

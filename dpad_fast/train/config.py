@@ -68,7 +68,7 @@ _LATER = (
     *("dtype", "attention", "epochs", "min_pixels", "max_pixels", "image_processor", "check_coordinates"),
     *("lora", "vllm", "grpo.paired_sampling", "grpo.vision_tower", "grpo.frozen", "grpo.deepspeed", "grpo.fsdp"),
     *("data.images", "data.columns", "data.bad_rows", "data.system_prompt", "data.shuffle"),
-    *("evaluation.every", "evaluation.segmenter", "evaluation.data"),
+    *("evaluation.every", "evaluation.segmenter", "evaluation.encoder", "evaluation.data"),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,25 @@ def make_encoder(config: TrainConfig) -> ClipEncoder:
         return load_encoder(
             config.encoder, backend=config.encoder_backend, precision=config.encoder_precision, cache=cache
         )
+
+
+def judging_encoder(config: TrainConfig, own: ClipEncoder | None = None) -> ClipEncoder:
+    """The frozen CLIP that a run is measured with.
+
+    Args:
+        config: the run.
+        own: that of its rewards, where it is loaded already.
+
+    Returns:
+        The encoder: that of `evaluation.encoder`, else the run's own.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+    """
+    wanted = config.evaluation.encoder
+    if not wanted or wanted == config.encoder:
+        return own or make_encoder(config)
+    return make_encoder(replace(config, encoder=wanted))
 
 
 def make_scorer(config: TrainConfig, encoder: ClipEncoder | None = None) -> RewardScorer:

@@ -206,6 +206,7 @@ class EvaluationConfig:
     show: int = 8  # sampled completions kept for the report
     every: int = 0  # steps between measurements during training; 0 for none
     segmenter: str = ""  # "box", "polygon", "background", "sam2:FOLDER" or MODULE:FUNCTION; by the answers' form
+    encoder: str = ""  # the CLIP that measures S1 and S2, where runs with several are compared; the run's own
     data: HeldOutConfig = field(default_factory=HeldOutConfig)  # held-out samples in place of scenes
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ from dpad_fast.train.config import load
 CONFIGS = Path(__file__).parents[2] / "configs"
 OTHER = {"fsdp.yaml"}  # settings of a library, which a configuration names
 ALL = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.name not in OTHER)
+ABLATIONS = sorted(path.stem for path in (CONFIGS / "ablations").glob("qwen*.yaml"))  # of the small world: tests/demo
 REAL = [name for name in ALL if not name.startswith("shapes")]
 BASELINES = [name for name in ALL if name.endswith("-geometry")]
 
@@ -33,6 +34,33 @@ def test_it_is_read_and_named_after_its_file(name):
         assert "zero_optimization" in json.loads((CONFIGS.parent / config.grpo.deepspeed).read_text())
     if config.grpo.fsdp:
         assert "version" in yaml.safe_load((CONFIGS.parent / config.grpo.fsdp).read_text())
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_of_a_real_policy_changes_one_thing_and_says_that_it_was_not_run(name):
+    path = CONFIGS / "ablations" / f"{name}.yaml"
+    assert "NOT RUN" in path.read_text()
+    config = load(path)
+    assert (config.name, config.out) == (name, f"runs/ablations/{name}")
+    ours = flat(config.as_dict())
+    theirs = flat(load(path.parent / yaml.safe_load(path.read_text())["base"]).as_dict())
+    changed = {key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)} - {"name", "out"}
+    several = {
+        "dpad": set(),
+        "no-caption": {"rewards.tags", "rewards.terms", "data.prompt"},
+        "no-format": {"rewards.weights.think_format", "rewards.weights.answer_format"},
+        "roi-only": {"rewards.shape", "rewards.tau"},
+    }
+    arm = name.removeprefix("qwen2.5-vl-7b-")
+    assert changed == several[arm] if arm in several else len(changed) == 1, changed
+
+
+def test_the_ablations_of_the_small_world_can_be_run_with_a_real_policy():
+    """By the same names; an encoder that cannot tell textures is replaced by one that sees finer differences."""
+    from dpad_fast.demo.ablations.arms import ARMS, CONTROL
+
+    small = {arm.name for arm in ARMS if arm.kind != CONTROL} - {"roi-only-best", "clip-seed-1", "no-textures"}
+    assert {f"qwen2.5-vl-7b-{name}" for name in {*small, "clip-large"}} == set(ABLATIONS)
 
 
 def test_every_real_recipe_has_a_baseline_and_there_are_those_that_were_asked_for():

@@ -14,6 +14,7 @@ from dpad_fast.train.plan import plan, text_of
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "fsdp")  # which is one of accelerate's
+CONFIGS += sorted(FOLDER.glob("ablations/qwen*.yaml"))  # those of the small world are run in tests/demo
 STAGES = [
     "data",
     "policy",

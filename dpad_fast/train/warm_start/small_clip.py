@@ -5,6 +5,9 @@ description that the world knows. InfoNCE compares crops and whole scenes with d
 what the reward reads, S1 - S2: it must be positive for the right description of a crop and negative for every other
 one. A description with the wrong texture weighs more there, because InfoNCE alone learns texture last. InfoNCE leaves
 out a scene with the names of its own shapes, which are neither right nor wrong descriptions of it.
+
+`ClipTraining(textures=False)` makes the CLIP of an ablation that cannot tell textures: a crop's name with the other
+texture is as right as its own.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
+from dpad_fast.clip.features import pooled
 from dpad_fast.data.shapes import COLOURS, FORMS, TEXTURES, ShapesSample, sample
 from dpad_fast.data.shapes_text import GENERIC_CAPTIONS, caption_tokenizer
 
@@ -35,6 +40,7 @@ OTHER_GENERIC = ("a picture", "some different shapes", "several things on a back
 
 TrainingProgress = Callable[[int, int, dict[str, float]], None]
 """Called with (step, steps, losses) after every step."""
+T = TypeVar("T", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,35 @@ class ClipTraining:
         scenes: scenes a step; each gives the whole picture and one crop.
         lr: peak learning rate of AdamW: a cosine down to a tenth, times a linear warm-up over the first 50 steps.
         seed: of the weights and of the draws.
+        textures: False teaches that a shape's texture makes no difference.
     """
 
     steps: int = 400
     scenes: int = 64
     lr: float = 1.5e-3
     seed: int = 0
+    textures: bool = True
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """Cosines of one batch: n scenes, a crop of each, and the T texts of which the first are `NAMES`.
+
+    Attributes:
+        crop: [n, T] of the crops.
+        scene: [n, T] of the whole scenes.
+        labels: [n], the name that each crop is taught.
+        holds: [n, names], which names each scene holds.
+    """
+
+    crop: torch.Tensor
+    scene: torch.Tensor
+    labels: torch.Tensor
+    holds: torch.Tensor
+
+
+Contrast = Callable[[Any, Similarities], torch.Tensor]
+"""The contrastive term, from the model (for its scale) and the cosines."""
 
 
 def build(seed: int) -> CLIPModel:
@@ -97,15 +126,19 @@ def _pixels(pictures: list[Image.Image]) -> torch.Tensor:
     return (stacked - MEAN) / STD
 
 
-def _embed(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
-    hidden = model.vision_model(pixel_values=pixels).pooler_output
-    return F.normalize(model.visual_projection(hidden), dim=-1)
+def _embed(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    return F.normalize(pooled(model.get_image_features(pixel_values=pixels)), dim=-1)
 
 
-def _embed_texts(model: CLIPModel, texts: list[str]) -> torch.Tensor:
+def _embed_texts(model: Any, texts: list[str]) -> torch.Tensor:
+    """As the encoder does it: SigLIP attends to all of a row of fixed width, CLIP to the tokens that there are."""
+    if model.config.model_type == "siglip":
+        width = model.config.text_config.max_position_embeddings
+        tokens = caption_tokenizer()(texts, padding="max_length", max_length=width, return_tensors="pt")
+        return F.normalize(pooled(model.get_text_features(input_ids=tokens["input_ids"])), dim=-1)
     tokens = caption_tokenizer()(texts, padding=True, return_tensors="pt")
-    hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
-    return F.normalize(model.text_projection(hidden), dim=-1)
+    features = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    return F.normalize(pooled(features), dim=-1)
 
 
 def _texts(rng: np.random.Generator) -> list[str]:
@@ -116,9 +149,9 @@ def _texts(rng: np.random.Generator) -> list[str]:
 
 
 def _draw(
-    items: list[ShapesSample], rng: np.random.Generator
+    items: list[ShapesSample], rng: np.random.Generator, textures: bool
 ) -> tuple[list[Image.Image], list[int], NDArray[np.bool_]]:
-    """One crop of each scene, which name it has, and which names each scene holds, [n, names]."""
+    """One crop of each scene, which name it is taught, and which names each scene holds, [n, names]."""
     crops, right = [], []
     holds = np.zeros((len(items), len(NAMES)), dtype=bool)
     for row, item in enumerate(items):
@@ -127,43 +160,58 @@ def _draw(
         right.append(NAMES.index(chosen.name))
         for shape in item.scene.objects:
             holds[row, NAMES.index(shape.name)] = True
+    if not textures:
+        other = _other_texture(torch.arange(len(NAMES))).numpy()
+        swapped = rng.random(len(right)) < 0.5
+        right = [int(other[name]) if swap else name for name, swap in zip(right, swapped, strict=True)]
+        holds |= holds[:, other]
     return crops, right, holds
 
 
-def _loss(model: CLIPModel, items: list[ShapesSample], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """InfoNCE and ranking terms of one batch."""
-    crops, right, holds = _draw(items, rng)
-    count, named = len(items), len(NAMES)
-    both = _embed(model, torch.cat([_pixels(crops), _pixels([item.image for item in items])]))
-    texts = _embed_texts(model, _texts(rng))  # [T, 64]
-    similarity = both @ texts.T  # [2n, T]
-    crop, scene = similarity[:count], similarity[count:]
-
-    labels = torch.tensor(right)
+def info_nce(model: Any, found: Similarities) -> torch.Tensor:
+    """CLIP's term, from crops to texts and back; and a scene is described by any generic caption best."""
+    named = found.holds.shape[1]
     scale = model.logit_scale.exp().clamp(max=60.0)
-    neutral = torch.zeros(count, texts.shape[0], dtype=torch.bool)
-    neutral[:, :named] = torch.from_numpy(holds)
-    logp_scene = (scale * scene).masked_fill(neutral, -torch.inf).log_softmax(dim=1)
+    neutral = torch.zeros(found.scene.shape, dtype=torch.bool)
+    neutral[:, :named] = found.holds
+    logp_scene = (scale * found.scene).masked_fill(neutral, -torch.inf).log_softmax(dim=1)
     generic = logp_scene[:, named:].logsumexp(dim=1).mean()  # any generic caption fits any scene
-    by_crop = F.cross_entropy(scale * crop, labels)
-    fits = (labels[:, None] == torch.arange(named)[None, :]).T  # [names, n]
+    by_crop = F.cross_entropy(scale * found.crop, found.labels)
+    fits = (found.labels[:, None] == torch.arange(named)[None, :]).T  # [names, n]
     present = fits.any(dim=1)
-    by_text = (scale * crop[:, :named].T).log_softmax(dim=1).masked_fill(~fits, -torch.inf).logsumexp(dim=1)
-    contrastive = by_crop - by_text[present].mean() - 0.5 * generic
+    logits = scale * found.crop[:, :named].T
+    by_text = logits.log_softmax(dim=1).masked_fill(~fits, -torch.inf).logsumexp(dim=1)
+    loss: torch.Tensor = by_crop - by_text[present].mean() - 0.5 * generic
+    return loss
 
-    delta = crop - scene  # [n, T]; what the reward reads
+
+def _ranking(found: Similarities, textures: bool) -> torch.Tensor:
+    """What the reward reads, S1 - S2: above 0.02 for the right description, below for the others."""
+    rows, labels = torch.arange(len(found.labels)), found.labels
+    delta = found.crop - found.scene  # [n, T]
     target = torch.zeros_like(delta)
-    target[torch.arange(count), labels] = 1.0
+    target[rows, labels] = 1.0
     weight = torch.full_like(delta, 1.0 / delta.shape[1])
-    weight[torch.arange(count), labels] = 1.0
-    weight[torch.arange(count), _other_texture(labels)] = 0.6
-    rows, columns = np.nonzero(holds)
-    others = torch.zeros_like(neutral)
-    others[rows, columns] = True
-    others[torch.arange(count), labels] = False
+    weight[rows, labels] = 1.0
+    weight[rows, _other_texture(labels)] = 0.6
+    others = torch.zeros(delta.shape, dtype=torch.bool)
+    others[:, : found.holds.shape[1]] = found.holds
+    others[rows, labels] = False
     weight[others] = 0.2
-    ranking = F.binary_cross_entropy_with_logits((delta - 0.02) * 40.0, target, weight, reduction="sum") / count
-    return contrastive, ranking
+    if not textures:
+        target[rows, _other_texture(labels)] = 1.0
+        weight[rows, _other_texture(labels)] = 1.0
+    loss = F.binary_cross_entropy_with_logits((delta - 0.02) * 40.0, target, weight, reduction="sum")
+    return loss / len(labels)
+
+
+def _similarities(model: Any, items: list[ShapesSample], rng: np.random.Generator, textures: bool) -> Similarities:
+    crops, right, holds = _draw(items, rng, textures)
+    both = _embed(model, torch.cat([_pixels(crops), _pixels([item.image for item in items])]))
+    similarity = both @ _embed_texts(model, _texts(rng)).T  # [2n, T]
+    return Similarities(
+        similarity[: len(items)], similarity[len(items) :], torch.tensor(right), torch.from_numpy(holds)
+    )
 
 
 def _other_texture(labels: torch.Tensor) -> torch.Tensor:
@@ -174,7 +222,22 @@ def _other_texture(labels: torch.Tensor) -> torch.Tensor:
 
 def train(settings: ClipTraining, progress: TrainingProgress | None = None) -> CLIPModel:
     """Train the small CLIP from nothing and return it."""
-    model = build(settings.seed).train()
+    return fit(build(settings.seed), settings, info_nce, progress)
+
+
+def fit(model: T, settings: ClipTraining, contrast: Contrast, progress: TrainingProgress | None = None) -> T:
+    """Train an untrained model of transformers by a contrastive term and the ranking of S1 - S2.
+
+    Args:
+        model: with a picture and a text tower; changed in place.
+        settings: steps, scenes, learning rate, seed of the draws, textures.
+        contrast: the contrastive term.
+        progress: called with (step, steps, losses) after every step.
+
+    Returns:
+        The model.
+    """
+    model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.02, betas=(0.9, 0.98))
     rng = np.random.default_rng(settings.seed)
     for step in range(settings.steps):
@@ -183,20 +246,21 @@ def train(settings: ClipTraining, progress: TrainingProgress | None = None) -> C
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * warm * fade
         items = [sample(SEED, step * settings.scenes + i) for i in range(settings.scenes)]
-        contrastive, ranking = _loss(model, items, rng)
+        found = _similarities(model, items, rng, settings.textures)
+        contrastive, ranking = contrast(model, found), _ranking(found, settings.textures)
         optimiser.zero_grad(set_to_none=True)
         (contrastive + ranking).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         if progress is not None:
-            progress(
-                step + 1, settings.steps, {"infonce": float(contrastive.detach()), "ranking": float(ranking.detach())}
-            )
-    return model.eval()
+            losses = {"contrast": float(contrastive.detach()), "ranking": float(ranking.detach())}
+            progress(step + 1, settings.steps, losses)
+    model.eval()
+    return model
 
 
 @torch.no_grad()
-def held_out(model: CLIPModel, seed: int = 9, count: int = 600) -> dict[str, float]:
+def held_out(model: Any, seed: int = 9, count: int = 600) -> dict[str, float]:
     """P(S1 > S2) on `count` held-out scenes, by what the description says of the target.
 
     Returns:
@@ -225,9 +289,16 @@ def held_out(model: CLIPModel, seed: int = 9, count: int = 600) -> dict[str, flo
     return rates
 
 
-def save(model: CLIPModel, folder: Path) -> None:
-    """Write half-precision weights, configuration, tokenizer and image processor to `folder`."""
+def save(model: nn.Module, folder: Path, made: Any = None) -> None:
+    """Write half-precision weights, configuration, tokenizer and image processor to `folder`.
+
+    Args:
+        model: of transformers.
+        folder: is made.
+        made: the processor; the small CLIP's own when None.
+    """
     import copy
 
-    copy.deepcopy(model).half().save_pretrained(folder)
-    processor().save_pretrained(folder)
+    half: Any = copy.deepcopy(model).half()
+    half.save_pretrained(folder)
+    (processor() if made is None else made).save_pretrained(folder)

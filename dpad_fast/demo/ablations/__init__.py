@@ -1,0 +1,1 @@
+"""The paper's tables in the shapes world: `dpad-fast demo --ablations`."""
