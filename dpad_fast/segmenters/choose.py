@@ -13,7 +13,7 @@ from dpad_fast.segmenters.prompts import Segmenter
 _DRAWN = {"box": from_box, "polygon": from_polygon, "background": from_background}
 _SAM = {"sam2": "facebook/sam2-hiera-large", "sam3": "facebook/sam3"}
 SEGMENTERS = (*_DRAWN, *_SAM)
-"""The names. `sam2:` and `sam3:` take a name on the hub or a folder after them; MODULE:FUNCTION is a function of yours."""
+"""The names. A hub name or a folder may follow `sam2:` and `sam3:`. MODULE:FUNCTION is a function of yours."""
 
 _PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
