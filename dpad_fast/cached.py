@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["cached_property"]
+
 if TYPE_CHECKING:
     from functools import cached_property
 else:

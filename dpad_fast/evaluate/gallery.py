@@ -18,7 +18,7 @@ from dpad_fast.rewards.spaces import in_pixels
 from dpad_fast.types import Sample, Size, Target
 
 THUMB, THUMB_OF_MANY, MANY = 224, 128, 1000
-"""Longest side of a thumbnail in pixels, that beyond `MANY` samples, and `MANY`."""
+"""Longest side of a thumbnail in pixels; the same where there are more than `MANY` samples; and `MANY`."""
 _MOST_DRAWN = 64  # boxes or points of an answer
 
 

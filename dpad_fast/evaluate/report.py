@@ -72,7 +72,7 @@ def render(results: Sequence[tuple[str, Mapping[str, Any]]], options: Options | 
         parts, curves = _sections(sources)
         data = gallery(list(series_of(sources)), lookup, options.thumb, options.limit)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-        # The fields' own fields: whoever changed a file by hand is told what was met, not where in our code.
+        # Fields inside fields: the message for a file that was changed by hand says what was found there.
         what = f"no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{', '.join(name for name, _ in results)} is not whole: {what}") from error
     pictures = data.pop("pictures")
@@ -260,7 +260,7 @@ def _json(name: str, value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same, with None for numbers that JSON has not."""
+    """The value, with None for numbers that JSON cannot hold."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

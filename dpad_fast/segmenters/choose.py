@@ -13,7 +13,7 @@ from dpad_fast.segmenters.prompts import Segmenter
 _DRAWN = {"box": from_box, "polygon": from_polygon, "background": from_background}
 _SAM = {"sam2": "facebook/sam2-hiera-large", "sam3": "facebook/sam3"}
 SEGMENTERS = (*_DRAWN, *_SAM)
-"""The names; `sam2:` and `sam3:` may be followed by a name on the hub or a folder, and MODULE:FUNCTION is one's own."""
+"""The names. A hub name or a folder may follow `sam2:` and `sam3:`. MODULE:FUNCTION is a function of yours."""
 
 _PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -25,7 +25,7 @@ def make_segmenter(name: str, **settings: Any) -> Segmenter:
         name: "box", "polygon" (a box where there is none), "background" (pictures of the shapes world), "sam2" or
             "sam3" (`facebook/sam2-hiera-large`, `facebook/sam3`), "sam2:NAME_OR_FOLDER" for any SAM 2, SAM 2.1 or
             SAM 3 in transformers' form, or MODULE:FUNCTION.
-        settings: of `SamSegmenter.load` (device, dtype, batch, cache), which the others do not look at.
+        settings: for `SamSegmenter.load` (device, dtype, batch, cache); other segmenters ignore them.
 
     Raises:
         ValueError: no such segmenter, a model that cannot be loaded, or a function that cannot be imported.
@@ -33,27 +33,27 @@ def make_segmenter(name: str, **settings: Any) -> Segmenter:
     check_name(name)
     if name in _DRAWN:
         return Drawn(_DRAWN[name])
-    kind, _, rest = name.partition(":")
+    kind, _, source = name.partition(":")
     if kind not in _SAM:
         return Plugin(name)
     from dpad_fast.segmenters.sam import SamSegmenter
 
-    return SamSegmenter.load(rest or _SAM[kind], **settings)
+    return SamSegmenter.load(source or _SAM[kind], **settings)
 
 
 def check_name(name: str) -> None:
-    """Refuses what is no name of a segmenter, without loading or importing anything.
+    """Checks a segmenter's name, without loading or importing anything.
 
     Args:
         name: see `make_segmenter`.
 
     Raises:
-        ValueError: it is none; lists what is known.
+        ValueError: there is no such segmenter; lists the known names.
     """
     if not isinstance(name, str):
         raise ValueError(f"segmenter must be a name, got {type(name).__name__}")
-    kind, colon, rest = name.partition(":")
-    if kind in _SAM and colon and not rest:
+    kind, colon, source = name.partition(":")
+    if kind in _SAM and colon and not source:
         raise ValueError(f"segmenter is {name!r}: a name or a folder is missing behind the colon")
     if name not in _DRAWN and kind not in _SAM and not _PLACE.fullmatch(name):
         known = ", ".join(SEGMENTERS)
@@ -61,6 +61,6 @@ def check_name(name: str) -> None:
 
 
 def absolute(name: str) -> str:
-    """The same segmenter for a process that runs elsewhere: a folder that exists is made absolute."""
-    kind, _, rest = name.partition(":")
-    return f"{kind}:{os.path.abspath(rest)}" if kind in _SAM and rest and os.path.isdir(rest) else name
+    """The name for a process with another working directory: the path of an existing folder is made absolute."""
+    kind, _, source = name.partition(":")
+    return f"{kind}:{os.path.abspath(source)}" if kind in _SAM and source and os.path.isdir(source) else name

@@ -1,4 +1,4 @@
-"""Segmenters without a model: what a box or polygons select, and the shapes world's stand-in for a promptable model."""
+"""Segmenters without a model: boxes, polygons, and the shapes world's stand-in for a promptable model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dpad_fast.types import BoolMask, Completion, Size
 Draw = Callable[[Completion, Any, Size], "BoolMask | None"]
 """Takes the parsed completion, the image, and its (width, height); returns bool [H, W], or None for no answer."""
 
-_DRAWN_AT_ONCE = 1 << 26  # pixels: an answer may hold thousands of rings, on a large picture
+_DRAWN_AT_ONCE = 1 << 26  # pixels; bounds memory where an answer has thousands of rings on a large picture
 
 
 class Drawn:
-    """A segmenter that takes answers one by one.
+    """A segmenter that draws answers one by one.
 
     Args:
         draw: makes the mask of one answer.
@@ -58,11 +58,11 @@ def box_mask(box: tuple[float, ...], size: Size) -> BoolMask:
 
 
 def from_box(answer: Completion, image: Any, size: Size) -> BoolMask | None:
-    """The answer's box as a mask; of several objects, all their boxes together.
+    """The answer's box as a mask; the union of the boxes where it has several objects.
 
     Args:
         answer: the parsed completion.
-        image: not looked at.
+        image: not used.
         size: (width, height).
 
     Returns:
@@ -80,12 +80,12 @@ def from_box(answer: Completion, image: Any, size: Size) -> BoolMask | None:
 def from_rings(answer: Completion, image: Any, size: Size) -> BoolMask | None:
     """The answer's polygon rings, drawn as ReasonSeg's masks are.
 
-    That is `cv2.fillPoly`, each ring by itself and all of them together, so that the data set's own polygons give the
-    data set's own mask to the pixel. The reward `mask_iou` draws by COCO's rule, which treats borders otherwise.
+    `cv2.fillPoly` draws each ring by itself, and the mask is their union. So the data set's own polygons give the data
+    set's own mask to the pixel. The reward `mask_iou` draws by COCO's rule, which treats borders otherwise.
 
     Args:
         answer: the parsed completion.
-        image: not looked at.
+        image: not used.
         size: (width, height).
 
     Returns:
@@ -109,7 +109,7 @@ def from_polygon(answer: Completion, image: Any, size: Size) -> BoolMask | None:
 
     Args:
         answer: the parsed completion.
-        image: not looked at.
+        image: not used.
         size: (width, height).
 
     Returns:
@@ -119,7 +119,7 @@ def from_polygon(answer: Completion, image: Any, size: Size) -> BoolMask | None:
 
 
 def from_background(answer: Completion, image: Any, size: Size) -> BoolMask | None:
-    """The shapes world's stand-in for a promptable segmenter: what is not background inside the box.
+    """The shapes world's stand-in for a promptable segmenter: the pixels inside the box that are not background.
 
     The background of that world is a known ramp of colours, so no model is needed. Like a real segmenter it sees the
     image and the answer only, and like one it is led astray by a box over the wrong place.

@@ -1,4 +1,4 @@
-"""What a segmenter is, and what of an answer it can go by."""
+"""The protocol of segmenters, and the prompts that an answer gives them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Segmenter(Protocol):
             sizes: N (width, height) of the masks.
 
         Returns:
-            N masks, bool [height, width]; None for an answer that says nothing to go by.
+            N masks, bool [height, width]; None for an answer that says nothing about where the object is.
 
         Raises:
             ValueError: a picture is needed and cannot be read; names its index.
@@ -55,8 +55,8 @@ def prompts_of(answer: Completion) -> list[Prompt]:
     """The prompts of an answer: one per object of a list, else the box and the points together.
 
     Args:
-        answer: the parsed completion. What is no finite number in it counts as not said; a coordinate beyond a million
-            pixels counts as that.
+        answer: the parsed completion. A value that is no finite number counts as missing. A coordinate beyond a million
+            pixels is clamped to that.
 
     Returns:
         The prompts; empty where there is neither a box nor a point on the object.
@@ -67,7 +67,7 @@ def prompts_of(answer: Completion) -> list[Prompt]:
     else:
         points = _points(answer.points or ())
         labels = (1,) * len(points) if answer.labels is None else answer.labels
-        # A label without its point, or a point without its label, says nothing.
+        # Points and labels of different numbers cannot be paired, so that none of them counts.
         pairs = [Prompt(_numbers(answer.box, 4), points if len(points) == len(labels) else (), labels)]
     pairs = [prompt if prompt.points else Prompt(prompt.box) for prompt in pairs]
     return [prompt for prompt in pairs if prompt.box is not None or 1 in prompt.labels]

@@ -1,8 +1,9 @@
 """Segment Anything 2, 2.1 and 3 through transformers: boxes and points in, the mask of the highest score out.
 
-As in the released evaluation of Seg-Zero and DPAD: several masks are asked for, and the one of highest predicted IoU is
-taken. What transformers computes for one picture and one prompt is what comes out, to the bit, on a CPU: there a larger
-batch sums in another order, so each picture and each prompt goes by itself. On a GPU they go `batch` at a time.
+As in the released evaluation of Seg-Zero and DPAD, the model is asked for several masks, and the mask of the highest
+predicted IoU is taken. On a CPU a larger batch changes the order of sums. So each picture and each prompt goes by
+itself there unless `batch` says otherwise, and the results equal those of transformers for one picture and one prompt
+to the bit.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class SamSegmenter:
                 "Hugging Face cache: sam2:NAME_OR_FOLDER)"
             ) from error
         made = cls(model.to(place), processor, batch, cache)
-        if cache is None:  # what holds a cache of the caller's is his to send
+        if cache is None:  # a cache of the caller's cannot be made again elsewhere
             kept = os.path.abspath(source) if os.path.isdir(source) else source
             made._made_by = (kept, str(device), dtype, batch)
         return made
@@ -120,7 +121,7 @@ class SamSegmenter:
     def segment(
         self, answers: Sequence[Completion], images: Sequence[Any], sizes: Sequence[Size]
     ) -> list[BoolMask | None]:
-        """See `Segmenter.segment`: box, points, and points that are not on the object, as one prompt per object.
+        """See `Segmenter.segment`. Each object is one prompt: its box, points on it, and points that are not on it.
 
         A picture may have another size than the mask: both are squashed to the model's square.
         """
@@ -139,7 +140,7 @@ class SamSegmenter:
         return found
 
     def _embeddings(self, pictures: Sequence[Picture]) -> list[list[torch.Tensor]]:
-        """Per picture its feature maps, each [1, C, h, w]; known ones are not made again."""
+        """The feature maps of each picture, each [1, C, h, w]; those in the cache are not made again."""
         keys: list[Hashable] = [("sam", self._dtype_name, picture.key) for picture in pictures]
         known: dict[Hashable, torch.Tensor] = {}
         for key in dict.fromkeys(keys):
@@ -147,8 +148,8 @@ class SamSegmenter:
             if value is not None:
                 known[key] = value
         if self.cache.store is not None:
-            rest = [key for key in dict.fromkeys(keys) if key not in known]
-            known.update(self.cache.get_stored(rest, self._digest))
+            missing = [key for key in dict.fromkeys(keys) if key not in known]
+            known.update(self.cache.get_stored(missing, self._digest))
         new = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if new:
             fresh: dict[Hashable, torch.Tensor] = dict(zip(new, self._embed(list(new.values())), strict=True))
@@ -167,7 +168,7 @@ class SamSegmenter:
         return [torch.cat([part[i].flatten() for part in maps]) for i in range(len(pictures))]
 
     def _maps(self, row: torch.Tensor) -> list[torch.Tensor]:
-        if not self._shapes:  # everything came from the disk: one small picture says the shapes
+        if not self._shapes:  # all embeddings came from the disk; a small picture gives the shapes
             self._embed([Picture(Image.new("RGB", (8, 8)), "a picture")])
         parts = torch.split(row.to(self.device, self.model.dtype), [shape.numel() for shape in self._shapes])
         return [part.reshape(1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
@@ -180,7 +181,7 @@ class SamSegmenter:
         found: list[BoolMask | None],
     ) -> None:
         """Adds the masks of one picture's prompts to those of their answers."""
-        # Prompts of unequal length would be padded, and padding is a token that others attend to.
+        # Prompts of unequal length would be padded, and other tokens would attend to the padding.
         groups: dict[Any, list[tuple[int, Prompt]]] = {}
         for i, prompt in rows:
             groups.setdefault((prompt.box is None, len(prompt.points), sizes[i]), []).append((i, prompt))
@@ -239,7 +240,7 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _pictures(images: Sequence[Any], used: Sequence[int]) -> tuple[list[Picture], list[int]]:
-    """The distinct pictures of some rows, named by their rows, and which of them each row has."""
+    """The distinct pictures of some rows, named by their first rows, and the picture of each row."""
     errors = RowErrors("row")
     pictures, places = find_pictures([images[i] for i in used], None, errors)
     for row in errors.rows():
@@ -251,7 +252,7 @@ def _pictures(images: Sequence[Any], used: Sequence[int]) -> tuple[list[Picture]
 
 
 def _pil(picture: Picture) -> Image.Image:
-    """The picture upright and in its own mode: what alpha and palettes become is the processor's choice."""
+    """The picture upright and in its own mode: the processor decides what becomes of alpha and palettes."""
     found = picture.in_own_mode()
     if isinstance(found, Image.Image):
         return found

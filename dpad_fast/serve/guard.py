@@ -96,7 +96,10 @@ class Guard:
 
 
 def refusal_parts(refusal: Refusal) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of a refusal. It ends the connection, for the rest of the body may never be read."""
+    """The body and the headers of a refusal.
+
+    It ends the connection, because the rest of the body may never be read. After a 409 the whole body was read.
+    """
     body = json.dumps({"error": refusal.reason, "missing": refusal.missing}).encode()
     headers = {"content-type": "application/json", "x-content-type-options": "nosniff"}
     if refusal.status != 409:
