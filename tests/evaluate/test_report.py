@@ -16,7 +16,7 @@ from dpad_fast.evaluate.drawing import curve_panels, thumbnail
 from dpad_fast.evaluate.gallery import THUMB, THUMB_OF_MANY, gallery
 from dpad_fast.evaluate.lookup import Lookup, decode_mask
 from dpad_fast.evaluate.report import Options, render, write_report
-from dpad_fast.evaluate.results import read_sources, series_of
+from dpad_fast.evaluate.results import read_file, read_sources, series_of
 from dpad_fast.evaluate.small_masks import MASK_SIDE, small_mask
 from dpad_fast.evaluate.tables import Table, before_after, compare
 from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
@@ -390,3 +390,66 @@ def test_table_text_and_markdown():
     assert len({len(line) for line in lines[1:6] if set(line) == {"-"}}) == 1
     assert lines[4] == "x         1"
     assert re.search(r"\| a \| b\\\|c \|", table.markdown())
+
+
+def test_a_run_that_has_not_ended_shows_what_there_is(tmp_path):
+    """Killed after step 4: what was measured before, and the log as far as the last checkpoint that is whole."""
+    whole = run_result()
+    (tmp_path / "config.json").write_text(json.dumps({"fingerprint": "f", "config": whole["config"]}))
+    with pytest.raises(ValueError, match="is a run that has not got far enough: nothing is measured or logged yet"):
+        read_file(tmp_path)
+    (tmp_path / "before.json").write_text(json.dumps({"mark": "m", "records": whole["records"]["before"]}))
+    for step, text in ((2, None), (4, None), (5, "{")):
+        log = [{"step": i, "reward": 0.5 * i} for i in range(1, step + 1)] + [{"train_runtime": 3.0}]
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(text or json.dumps({"log_history": log}))
+    content = read_file(tmp_path)
+    assert [line["step"] for line in content["history"]] == [1, 2, 3, 4]
+    assert content["before"]["giou"]["value"] == pytest.approx(np.mean([0.5 + 0.01 * i for i in range(8)]))
+    page = render([(str(tmp_path), content)])
+    _, data = check(page)
+    assert [one["moment"] for one in data["series"]] == ["before"]
+    assert data["curves"][0][0]["lines"][0]["values"] == [0.5, 1, 1.5, 2]
+    assert "has not ended; its log is known up to step 4" in page
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ValueError, match=r"elsewhere holds neither result\.json nor config\.json of a run"):
+        read_file(tmp_path / "elsewhere")
+
+
+def test_files_that_are_no_results_are_named(tmp_path):
+    for name, text, words in (
+        ("coco.json", '{"images": []}', "does not hold a result of dpad-fast train, demo or evaluate"),
+        ("list.json", "[1]", "does not hold a result"),
+        ("p.jsonl", '{"id": "a"}\n{"id": "b"}\n', "of completions `dpad-fast evaluate --json FILE` makes a result"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name} .*{words}"):
+            read_file(tmp_path / name)
+
+
+def test_many_results_have_a_short_title_and_lines_of_their_own_names():
+    runs = [run_result() for _ in range(20)]
+    for number, run in enumerate(runs):
+        run["config"]["name"] = f"lr, seed {number}"
+    page = render([(f"r{number}", run) for number, run in enumerate(runs)])
+    _, data = check(page)
+    assert "<title>Training runs lr, seed 0, lr, seed 1, lr, seed 2, lr, seed 3 and 16 more</title>" in page
+    assert [line["of"] for line in data["curves"][0][0]["lines"]] == [f"lr, seed {number}" for number in range(20)]
+
+
+def test_measurements_have_labels_and_units(photographs):
+    metrics = {
+        "giou": NUMBER, "p50": NUMBER, "t_acc": NUMBER, "format": NUMBER, "format_tolerant": 0.25, "chain_tokens": 3.0,
+    }  # fmt: skip
+    content = {"n": 2, "missing": 1, "format_rate": 0.5, "protocols": {"lisa": {"gIoU": 0.5, "dropped": 1}},
+               "metrics": metrics, "box_ap": {"AP50": 0.75}, "records": [record(photographs[0])]}  # fmt: skip
+    page = render([("x.json", content)])
+    for label, value in (
+        ("samples", "2"), ("samples without an answer", "1"), ("gIoU, lisa", "0.500 ± 0.100"),
+        ("P@0.5, lisa", "0.500 ± 0.100"),
+        ("T-acc", "50.0 ± 10.0 %"), ("format, strict", "50.0 ± 10.0 %"), ("format, tolerant", "25.0 %"),
+        ("chain length", "3.000"), ("box AP50", "0.750"),
+    ):  # fmt: skip
+        assert f"<td>{label}</td><td>{value}</td>" in page, label
+    assert "<th scope='col'>samples dropped</th>" in page
