@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     found = audit(sources, lookup, encoder, args.examples)
     notes = lookup.notes
     quiet = args.quiet or args.json == _output.STDOUT
+    if not found:
+        say(f"no answers and no log in {', '.join(source.name for source in sources)}", quiet=quiet)
     for series in found:
         say("\n".join(_lines(series)) + "\n", quiet=quiet)
     for note in notes[:3]:

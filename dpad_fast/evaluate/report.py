@@ -79,6 +79,8 @@ def render(results: Sequence[tuple[str, Mapping[str, Any]]], options: Options | 
     data |= {"curves": curves, "block": _BLOCK}
     if data["samples"]:
         parts.append(_gallery_html(lookup.notes))
+    else:
+        parts.append("<p class='empty'>There is no sample in these results.</p>")
     parts += [_settings(source) for source in sources if source.kind != "evaluate"]
     return _page(_title(sources), parts, data, pictures)
 

@@ -93,7 +93,9 @@ def read_file(path: Path) -> dict[str, Any]:
         lines = "" if place.suffix != ".jsonl" else "; of completions `dpad-fast evaluate --json FILE` makes a result"
         raise ValueError(f"{place} is not valid JSON: {error}{lines}") from None
     if not isinstance(content, dict) or not ({"kind", "records"} & content.keys()):
-        raise ValueError(f"{place} does not hold a result of dpad-fast train, demo or evaluate")
+        audit = isinstance(content, dict) and {"series", "notes"} <= content.keys()
+        found = ": it is of dpad-fast audit; give what was audited" if audit else ""
+        raise ValueError(f"{place} does not hold a result of dpad-fast train, demo or evaluate{found}")
     return content
 
 

@@ -421,6 +421,7 @@ def test_files_that_are_no_results_are_named(tmp_path):
     for name, text, words in (
         ("coco.json", '{"images": []}', "does not hold a result of dpad-fast train, demo or evaluate"),
         ("list.json", "[1]", "does not hold a result"),
+        ("audit.json", '{"series": [], "notes": []}', "it is of dpad-fast audit; give what was audited"),
         ("p.jsonl", '{"id": "a"}\n{"id": "b"}\n', "of completions `dpad-fast evaluate --json FILE` makes a result"),
     ):
         (tmp_path / name).write_text(text)
