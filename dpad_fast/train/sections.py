@@ -205,7 +205,7 @@ class EvaluationConfig:
     seed: int = 9000  # of sampling, and the shapes world of the held-out scenes; not data.seed
     show: int = 8  # sampled completions kept for the report
     every: int = 0  # steps between measurements during training; 0 for none
-    segmenter: str = ""  # "box", "polygon", "background", "sam2:FOLDER" or MODULE:FUNCTION; the rewards'
+    segmenter: str = ""  # "box", "polygon", "background", "sam2:FOLDER", MODULE:FUNCTION; else the rewards', or by form
     data: HeldOutConfig = field(default_factory=HeldOutConfig)  # held-out samples in place of scenes
 
     def check(self) -> None:
