@@ -12,13 +12,12 @@ from PIL import Image
 
 from dpad_fast import coco_mask
 from dpad_fast.data import reasonseg, shapes
-from dpad_fast.evaluate.drawing import curve_panels, thumbnail
+from dpad_fast.evaluate.drawing import thumbnail
 from dpad_fast.evaluate.gallery import THUMB, THUMB_OF_MANY, gallery
 from dpad_fast.evaluate.lookup import Lookup, decode_mask
 from dpad_fast.evaluate.report import Options, render, write_report
-from dpad_fast.evaluate.results import read_file, read_sources, series_of
-from dpad_fast.evaluate.small_masks import MASK_SIDE, small_mask
-from dpad_fast.evaluate.tables import Table, before_after, compare
+from dpad_fast.evaluate.results import read_sources, series_of
+from dpad_fast.evaluate.tables import before_after, compare
 from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&</pre>\u2028\ud800"
@@ -319,17 +318,6 @@ def _side(uri):
         return max(small.size)
 
 
-def test_long_masks_are_thinned():
-    mask = np.zeros((1300, 40), dtype=bool)
-    mask[300:700] = True
-    small = small_mask(mask)
-    assert max(small["size"]) <= MASK_SIDE
-    found = decode_mask(small)
-    assert found.mean() == pytest.approx(mask.mean(), abs=0.01)
-    np.testing.assert_array_equal(found, mask[1::3, 1::3])
-    assert small_mask(None) is None
-
-
 def test_hostile_answers_can_be_drawn():
     for answer in ('{"bbox": [1e308, -1e308, 1e309, 5]}', '{"bbox": [5, 5, 1, 1], "points_1": ["a", null]}', "{}"):
         page = render([("r", run_result(text=f"<think>x</think><answer>{answer}</answer><caption>c</caption>"))])
@@ -355,21 +343,6 @@ def test_records_that_are_no_records_are_refused(changes, words):
         render([("x.json", {"records": [row]})])
 
 
-def test_curves_are_means_over_the_last_steps():
-    history = [{"step": i, "kl": float(i), "rewards/a/mean": 1.0, "other": 3} for i in range(1, 5)]
-    panels = curve_panels({"a": [history], "b": [history, history[:2]], "empty": [[]]}, window=2)
-    assert [panel["title"] for panel in panels] == ["KL from the warm start", "mean of a"]
-    first, second, third = panels[0]["lines"]
-    assert panels[0]["steps"] == [1, 2, 3, 4]
-    assert first["values"] == [1, 2, 3, 4]
-    assert first["mean"] == [1, 1.5, 2.5, 3.5]
-    assert (second["name"], third["name"], third["arm"]) == ("b, seed 0", "b, seed 1", 1)
-    assert third["values"] == [1, 2, None, None]
-    assert curve_panels({"a": [[]]}) == []
-    assert curve_panels({"a": [[{"step": 1, "kl": float("nan")}]]}) == []
-    assert curve_panels({}) == []
-
-
 def test_tables_say_what_is_beyond_noise():
     long, short = run_result(tokens=30), run_result(tokens=20)
     for row, n in zip(short["records"]["after"], range(8), strict=True):
@@ -382,51 +355,6 @@ def test_tables_say_what_is_beyond_noise():
     assert "standard error over 2 seeds" in seeds.notes[0]
     assert seeds.rows[0][4].startswith("-10.0")
     assert before_after(long, "x").rows[0][-1] == "within noise"
-
-
-def test_table_text_and_markdown():
-    table = Table("T", ("a", "b|c"), (("x", "1"), ("longer", "22")), ("note",))
-    lines = table.text().splitlines()
-    assert len({len(line) for line in lines[1:6] if set(line) == {"-"}}) == 1
-    assert lines[4] == "x         1"
-    assert re.search(r"\| a \| b\\\|c \|", table.markdown())
-
-
-def test_a_run_that_has_not_ended_shows_what_there_is(tmp_path):
-    """Killed after step 4: what was measured before, and the log as far as the last checkpoint that is whole."""
-    whole = run_result()
-    (tmp_path / "config.json").write_text(json.dumps({"fingerprint": "f", "config": whole["config"]}))
-    with pytest.raises(ValueError, match="is a run that has not got far enough: nothing is measured or logged yet"):
-        read_file(tmp_path)
-    (tmp_path / "before.json").write_text(json.dumps({"mark": "m", "records": whole["records"]["before"]}))
-    for step, text in ((2, None), (4, None), (5, "{")):
-        log = [{"step": i, "reward": 0.5 * i} for i in range(1, step + 1)] + [{"train_runtime": 3.0}]
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text(text or json.dumps({"log_history": log}))
-    content = read_file(tmp_path)
-    assert [line["step"] for line in content["history"]] == [1, 2, 3, 4]
-    assert content["before"]["giou"]["value"] == pytest.approx(np.mean([0.5 + 0.01 * i for i in range(8)]))
-    page = render([(str(tmp_path), content)])
-    _, data = check(page)
-    assert [one["moment"] for one in data["series"]] == ["before"]
-    assert data["curves"][0][0]["lines"][0]["values"] == [0.5, 1, 1.5, 2]
-    assert "has not ended; its log is known up to step 4" in page
-    (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(ValueError, match=r"elsewhere holds neither result\.json nor config\.json of a run"):
-        read_file(tmp_path / "elsewhere")
-
-
-def test_files_that_are_no_results_are_named(tmp_path):
-    for name, text, words in (
-        ("coco.json", '{"images": []}', "does not hold a result of dpad-fast train, demo or evaluate"),
-        ("list.json", "[1]", "does not hold a result"),
-        ("audit.json", '{"series": [], "notes": []}', "it is of dpad-fast audit; give what was audited"),
-        ("p.jsonl", '{"id": "a"}\n{"id": "b"}\n', "of completions `dpad-fast evaluate --json FILE` makes a result"),
-    ):
-        (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match=f"{name} .*{words}"):
-            read_file(tmp_path / name)
 
 
 def test_many_results_have_a_short_title_and_lines_of_their_own_names():

@@ -95,6 +95,8 @@ def test_what_is_not_known_says_why():
         0.0, "two points are needed, the answer has 1",
     )  # fmt: skip
     assert reader.of(record | {"box": None}, item, None)["iou"] == (0.0, "no box in the answer")
+    polygon = reader.of(record | {"box": None, "polygons": [[0, 0], [9, 0], [9, 9]]}, item, None)
+    assert polygon["iou"] == polygon["point_l1"] == (None, "the answer is a polygon, without a box")
     measured = reader.of(record | {"terms": record["terms"] | {"discriminative": 0.0}}, item, None)
     assert measured["discriminative"] == (0.0, "not-discriminative")
     (missing,) = Ruler(Settings()).measure([Item(item, ())])
