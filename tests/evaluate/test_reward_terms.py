@@ -151,6 +151,20 @@ def test_a_run_with_a_segmenter_shows_its_mask_iou_and_loads_no_model():
     assert first["iou"] == 0.75
 
 
+def test_a_segmenter_beside_a_description_is_shown_too():
+    """The judge of such a run knows no `mask_iou`; the run's rewards do, and its masks were measured."""
+    terms = ["think_format", "answer_format", "iou", "mask_iou", "discriminative"]
+    rewards = {"preset": "dpad", "terms": terms, "segmenter": "sam2:/not/here", "mask_threshold": 0.5}
+    item = shapes.sample(9000, 0)
+    text = completion(item.target.box, item.target.points)
+    truth = {"box": list(item.target.box), "points": [list(p) for p in item.target.points]}
+    row = {"id": "a", "text": text, "truth": truth, "s1": 0.5, "s2": 0.25, "intersection": 3, "union": 4}
+    (shown,) = answers_of(run_of([row], rewards))
+    assert shown["terms"]["mask_iou"] == [1, None]
+    (shown,) = answers_of(run_of([row | {"intersection": 1, "reason": "wrong-place"}], rewards))
+    assert shown["terms"]["mask_iou"] == [0, "wrong-place"]
+
+
 def test_pixels_are_those_of_the_picture_that_the_policy_saw():
     """The policy saw the picture at half its size: boxes, points and terms are in the ground truth's pixels."""
     item = shapes.sample(9000, 0)
