@@ -129,6 +129,10 @@ def test_keys_walk_and_links_lead_to_samples(at, page):
     at.press("j")
     at.until(panel)
     assert at.js("location.hash") == "#s%200"
+    for _ in range(25):  # Tab walks in the panel, not behind it
+        at.press(Keys.TAB)
+        assert at.js("!document.querySelector('main').contains(document.activeElement)")
+    at.driver.execute_script("document.getElementById('panel').focus()")
     at.press("j")
     at.press(Keys.ARROW_RIGHT)
     assert at.js("location.hash") == "#s%202"
@@ -144,6 +148,7 @@ def test_keys_walk_and_links_lead_to_samples(at, page):
     at.press(Keys.ESCAPE)
     assert not at.js(panel)
     assert at.js("location.hash") == ""
+    assert at.js("document.activeElement.dataset.id") == "s 2"  # the card of the sample that was left
     at.open(f"{page}#s%204")
     assert at.js(panel)
     assert at.js("document.querySelector('.ask').textContent") == "query 4"
