@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dpad_fast.commands import _output
-from dpad_fast.commands.report import add_results, read_results
+from dpad_fast.commands.report import add_results, read_results, result_file
 from dpad_fast.terminal import printable, say
 
 _MOST_EXAMPLES = 1000
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if not 0 <= args.examples <= _MOST_EXAMPLES:
         raise ValueError(f"--examples must be at least 0 and at most {_MOST_EXAMPLES}, got {args.examples}")
-    inputs = [path / "result.json" if path.is_dir() else path for path in args.result]
+    inputs = [result_file(path) for path in args.result]
     _output.spare({"--json": args.json}, [*inputs, args.data])
     _output.prepare(args.json)
     results, lookup = read_results(args)
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     found = audit(sources, lookup, encoder, args.examples)
     notes = lookup.notes
     quiet = args.quiet or args.json == _output.STDOUT
+    if not found:
+        say(f"no answers and no log in {', '.join(source.name for source in sources)}", quiet=quiet)
     for series in found:
         say("\n".join(_lines(series)) + "\n", quiet=quiet)
     for note in notes[:3]:

@@ -42,10 +42,18 @@ def add_results(parser: argparse.ArgumentParser) -> None:
         parser: the parser of a command.
     """
     parser.add_argument(
-        "result", type=Path, nargs="+", help="a result.json, the folder that holds it, or the JSON of evaluate"
+        "result",
+        type=Path,
+        nargs="+",
+        help="a result.json, the folder of a run (it may be at work still), or the JSON of evaluate",
     )
     parser.add_argument("--data", help="the data that records are about, where they do not say: a file or folder")
     parser.add_argument("--form", help="form of --data: reasonseg, refcoco, coco, rows, ... (default: found out)")
+
+
+def result_file(path: Path) -> Path:
+    """The file that a result is in: of a folder its result.json."""
+    return path / "result.json" if path.is_dir() else path
 
 
 def read_results(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, Any]]], Lookup]:
@@ -67,7 +75,7 @@ def read_results(args: argparse.Namespace) -> tuple[list[tuple[str, dict[str, An
     if args.form is not None and args.data is None:
         raise ValueError("--form goes with --data")
     contents = [read_file(path) for path in args.result]
-    names = [str(path / "result.json" if path.is_dir() else path) for path in args.result]
+    names = [str(result_file(path)) for path in args.result]
     folders = dict.fromkeys([Path(), *(path if path.is_dir() else path.parent for path in args.result)])
     return list(zip(names, contents, strict=True)), Lookup(args.data, args.form, tuple(folders))
 
@@ -87,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--thumb must be at least 0 and at most {_MOST_PIXELS}, got {args.thumb}")
     if args.limit < 0:
         raise ValueError(f"--limit must be at least 0, got {args.limit}")
-    inputs = [path / "result.json" if path.is_dir() else path for path in args.result]
+    inputs = [result_file(path) for path in args.result]
     out = inputs[0].with_name("report.html") if args.out is None else Path(args.out)
     _output.spare({"--out": out}, [*inputs, args.data])
     _output.prepare(args.out)

@@ -30,6 +30,7 @@ CHECKS = {
     "still-terms": "terms that never move",
 }
 _COMMON_SHARE, _COMMON_LEAST = 0.05, 3
+_MAY_LACK = {"discriminative", "point_l1"}  # terms that a total is made without, where data or a model lacks for all
 
 
 @dataclass
@@ -118,8 +119,9 @@ def _audited(series: Series, lookup: Lookup, earnings: Earnings, examples: int) 
     }
     findings = []
     for check, sign in by_answer.items():
-        hits = [(answer, why) for answer in answers if (why := sign(answer)) is not None]
-        findings.append(_finding(check, hits, len(answers), earnings, reader, examples))
+        seen = [answer for answer in answers if _NEEDS[check](answer)]
+        hits = [(answer, why) for answer in seen if (why := sign(answer)) is not None]
+        findings.append(_finding(check, hits, len(seen), earnings, reader, examples))
     groups = [group for group in _groups(answers) if len(group) > 1]
     findings.append(_group_finding("equal-captions", groups, _equal_captions, earnings, reader, examples))
     findings.append(_group_finding("no-variance", groups, _no_variance, earnings, reader, examples))
@@ -153,14 +155,13 @@ def _without_masks(sample: Sample) -> Sample:
 
 
 def _answer(row: Row, told: dict[str, Any], sample: Sample | None, reader: Reader) -> _Answer:
-    """What was read of a record; where it holds no total, the sum of the terms that are known."""
+    """What was read of a record; where it holds no total, the sum of its terms, if the others are known."""
     total = number(row.get("total"))
-    if total is None:
-        own = row.get("terms") or {}
-        values = {name: value for name, (value, _) in told.get("terms", {}).items() if value is not None}
-        config = reader.config
-        parts = [config.weight(n) * value for n, value in values.items() if n in config.terms or n in own]
-        total = sum(parts) if parts else None
+    own, config = row.get("terms") or {}, reader.config
+    terms = {n: value for n, (value, _) in told.get("terms", {}).items() if n in config.terms or n in own}
+    known = {name: value for name, value in terms.items() if value is not None}
+    if total is None and known and not terms.keys() - known.keys() - _MAY_LACK:
+        total = sum(config.weight(name) * value for name, value in known.items())
     return _Answer(row, told, sample, total)
 
 
@@ -173,6 +174,16 @@ def _query(answer: _Answer) -> str:
 
 def _size(answer: _Answer) -> tuple[int, int] | None:
     return None if answer.sample is None else answer.sample.target.image_size
+
+
+_NEEDS: dict[str, Callable[[_Answer], Any]] = {
+    "repeated-tags": lambda answer: isinstance(answer.row.get("text"), str),
+    "prompt-copied": lambda answer: isinstance(answer.row.get("text"), str),
+    "caption-echoes-query": _query,
+    "whole-picture-box": _size,
+    "common-caption": lambda answer: True,
+}
+"""Whether an answer can be looked at: the text, the question or the picture's size is known."""
 
 
 def _prompts(series: Series) -> list[str]:
@@ -258,13 +269,13 @@ def _common(answers: Sequence[_Answer]) -> Callable[[_Answer], str | None]:
 
 
 def _still_terms(answers: Sequence[_Answer]) -> Finding:
-    columns: dict[str, set[float]] = {}
+    columns: dict[str, list[float]] = {}
     for answer in answers:
         for name, (value, _) in answer.told.get("terms", {}).items():
             if value is not None:
-                columns.setdefault(name, set()).add(value)
-    still = {name: values for name, values in columns.items() if len(values) == 1} if len(answers) > 1 else {}
-    notes = [f"{name} is always {next(iter(values)):g}" for name, values in still.items()]
+                columns.setdefault(name, []).append(value)
+    still = {name: values[0] for name, values in columns.items() if len(values) > 1 and len(set(values)) == 1}
+    notes = [f"{name} is always {value:g}" for name, value in still.items()]
     return Finding("still-terms", len(still), len(columns), notes=notes)
 
 

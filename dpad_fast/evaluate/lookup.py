@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +170,21 @@ def config_of(values: Mapping[str, Any]) -> TrainConfig | None:
 
 
 def judge_of(series: Series) -> RewardConfig:
-    """How the texts of a series were read: by the run's judge, else as `dpad` in the picture's pixels."""
+    """How the texts of a series were read: by the run's judge, else as `dpad` in the picture's pixels.
+
+    Args:
+        series: records of a run, or anybody's.
+
+    Returns:
+        The judge's configuration, with `mask_iou` where the masks that were measured are those of the run's rewards.
+    """
     config = None if series.config is None else config_of(series.config)
     if config is None or config.measures_scenes:
         return RewardConfig.preset("dpad")
-    from dpad_fast.evaluate.policies import judge_config
+    from dpad_fast.evaluate.policies import judge_config, segmenter_name
 
-    return judge_config(config)
+    judging, mine = judge_config(config), config.reward_config()
+    if mine.segmenter is None or judging.segmenter is not None or segmenter_name(config, judging) != mine.segmenter:
+        return judging
+    terms = (*judging.terms, "mask_iou")
+    return replace(judging, terms=terms, segmenter=mine.segmenter, mask_threshold=mine.mask_threshold)

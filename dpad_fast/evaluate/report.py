@@ -79,6 +79,8 @@ def render(results: Sequence[tuple[str, Mapping[str, Any]]], options: Options | 
     data |= {"curves": curves, "block": _BLOCK}
     if data["samples"]:
         parts.append(_gallery_html(lookup.notes))
+    else:
+        parts.append("<p class='empty'>There is no sample in these results.</p>")
     parts += [_settings(source) for source in sources if source.kind != "evaluate"]
     return _page(_title(sources), parts, data, pictures)
 
@@ -133,7 +135,12 @@ def _sections(sources: Sequence[Source]) -> tuple[list[str], list[Any]]:
 
 
 def _runs(runs: Sequence[Source], curves: list[Any]) -> list[str]:
-    parts = []
+    parts = [
+        f"<p class='note'><bdi>{escape(source.name)}</bdi> has not ended; its log is known up to step "
+        f"{escape(str(source.content['unfinished']))}.</p>"
+        for source in runs
+        if "unfinished" in source.content
+    ]
     if len(runs) > 1:
         parts.append("<h2>Runs side by side</h2>" + _table(_plain(runs_table(runs))))
     tables = [_table(_plain(before_after(source.content, source.name))) for source in runs if source.content["after"]]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpad_fast.evaluate.measure import MISSING
+from dpad_fast.evaluate.unfinished import read_unfinished
 from dpad_fast.types import Size
 
 Row = Mapping[str, Any]
@@ -72,24 +73,29 @@ def read_file(path: Path) -> dict[str, Any]:
     """The content of a result.
 
     Args:
-        path: a JSON file, or a folder with a result.json.
+        path: a JSON file, or a folder with a result.json, or that of a run which has not ended yet.
 
     Returns:
         The content.
 
     Raises:
-        ValueError: it is no JSON, or no mapping; names the file.
+        ValueError: it is no JSON, or no mapping, or a folder without a run; names it.
         OSError: it cannot be read.
     """
     place = path / "result.json" if path.is_dir() else path
+    if path.is_dir() and not place.exists():
+        return read_unfinished(path)
     try:
         content = json.loads(place.read_bytes().decode("utf-8-sig"))
     except RecursionError:
         raise ValueError(f"{place} is not valid JSON: nested too deeply") from None
     except ValueError as error:  # bytes that are no UTF-8, too
-        raise ValueError(f"{place} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{place} does not hold a result of dpad-fast train, demo or evaluate")
+        lines = "" if place.suffix != ".jsonl" else "; of completions `dpad-fast evaluate --json FILE` makes a result"
+        raise ValueError(f"{place} is not valid JSON: {error}{lines}") from None
+    if not isinstance(content, dict) or not ({"kind", "records"} & content.keys()):
+        audit = isinstance(content, dict) and {"series", "notes"} <= content.keys()
+        found = ": it is of dpad-fast audit; give what was audited" if audit else ""
+        raise ValueError(f"{place} does not hold a result of dpad-fast train, demo or evaluate{found}")
     return content
 
 

@@ -117,6 +117,8 @@ class TermReader:
             return {name: _explained(name, 0.0, reason) for name in ("iou", "box_l1", "point_l1")}
         if target.box is None:
             return {name: (None, "the ground truth has no box") for name in ("iou", "box_l1", "point_l1")}
+        if box is None and row.get("polygons"):
+            return {name: (None, "the answer is a polygon, without a box") for name in ("iou", "box_l1", "point_l1")}
         boxless = "no box in the answer" if box is None else None
         pointless = boxless or (None if len(points) == 2 else f"two points are needed, the answer has {len(points)}")
         found = {

@@ -205,7 +205,7 @@ class EvaluationConfig:
     seed: int = 9000  # of sampling, and the shapes world of the held-out scenes; not data.seed
     show: int = 8  # sampled completions kept for the report
     every: int = 0  # steps between measurements during training; 0 for none
-    segmenter: str = ""  # "box", "polygon", "background", "sam2:FOLDER" or MODULE:FUNCTION; by the answers' form
+    segmenter: str = ""  # "box", "polygon", "background", "sam2:FOLDER", MODULE:FUNCTION; else the rewards', or by form
     encoder: str = ""  # the CLIP that measures S1 and S2, where runs with several are compared; the run's own
     data: HeldOutConfig = field(default_factory=HeldOutConfig)  # held-out samples in place of scenes
 

@@ -121,7 +121,7 @@ def _run_of(identifier, **changes):
         ("[" * 100_000, "nested too deeply"),
         ('{"kind": "x"}', "known: run, demo, evaluate"),
         ('{"kind": ["run"]}', "known: run, demo, evaluate"),
-        ("{}", "is of kind None; known: run, demo, evaluate"),
+        ("{}", "does not hold a result of dpad-fast train, demo or evaluate"),
         ('{"records": {}}', "is of kind None"),
         ('{"records": [7]}', "records[0] is int, expected dict"),
         ('{"kind": "run"}', "config is missing"),

@@ -15,6 +15,7 @@ from dpad_fast.data import shapes
 from dpad_fast.testing import pages
 from dpad_fast.testing.segmenters import write_small_sam2
 from dpad_fast.train.config import from_dict
+from dpad_fast.train.resume import seal
 from dpad_fast.train.tiny_policy import write_tiny_policy
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -127,6 +128,7 @@ def test_a_trained_policy_is_asked_as_its_run_asked_it(asked, run):
         }
     )
     write_tiny_policy("run/policy", "Qwen/Qwen2.5-VL-3B-Instruct")
+    seal(Path("run/policy"), 3)
     content = {"fingerprint": config.fingerprint(), "config": config.as_dict()}
     Path("run/config.json").write_text(json.dumps(content))
     for policy in ("run", "run/policy"):

@@ -80,6 +80,36 @@ def test_terms_that_never_move():
     assert audited(rows[:1])["still-terms"]["count"] == 0  # one answer says nothing
 
 
+def test_what_cannot_be_looked_at_is_not_counted():
+    """Of unknown samples neither the size nor the question is there; of masks no text; a term that one row knows."""
+    rows = [
+        row("x", "a"),
+        row("y", "a"),
+        row(None, "b", terms={"mask_iou": 0.5}),
+        row("<think><think>", "c", query="q"),
+    ]
+    found = audited(rows)
+    of = {check: found[check]["of"] for check in list(CHECKS)[:5]}
+    assert list(of.values()) == [3, 3, 1, 0, 4]
+    assert found["repeated-tags"]["count"] == 1
+    assert found["whole-picture-box"]["share"] is None
+    assert (found["no-variance"]["count"], found["no-variance"]["of"]) == (0, 1)  # nobody knows what "a" earns
+    assert found["still-terms"]["notes"] == ["think_format is always 0", "answer_format is always 0"]
+
+
+def test_records_of_evaluate_earn_their_geometry():
+    """Two answers of one sample that differ in place only have another total; S1 and S2 are known of neither."""
+    truth = {"box": list(ITEM.target.box), "mask": {"size": [112, 112], "counts": [12000, 544]}}
+    formats = {"think_format": 1.0, "answer_format": 1.0}
+    common = {"truth": truth, "terms": formats, "protocols": {"strict": [1, 2, 0.5]}, "iou": 0.5, "caption": "c"}
+    near = row("x", "a", box=list(ITEM.target.box), **common)
+    far = row("x", "a", box=[0, 0, 2, 2], **common)
+    assert audited([near, near])["no-variance"]["examples"][0]["why"] == "all 2 earn 4"
+    assert audited([near, far])["no-variance"]["count"] == 0
+    assert audited([far, far])["no-variance"]["examples"][0]["why"] == "all 2 earn 2"
+    assert "iou is always 1" in audited([near, near])["still-terms"]["notes"]
+
+
 def test_logs_of_training():
     history = [
         {

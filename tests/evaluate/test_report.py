@@ -12,13 +12,12 @@ from PIL import Image
 
 from dpad_fast import coco_mask
 from dpad_fast.data import reasonseg, shapes
-from dpad_fast.evaluate.drawing import curve_panels, thumbnail
+from dpad_fast.evaluate.drawing import thumbnail
 from dpad_fast.evaluate.gallery import THUMB, THUMB_OF_MANY, gallery
 from dpad_fast.evaluate.lookup import Lookup, decode_mask
 from dpad_fast.evaluate.report import Options, render, write_report
 from dpad_fast.evaluate.results import read_sources, series_of
-from dpad_fast.evaluate.small_masks import MASK_SIDE, small_mask
-from dpad_fast.evaluate.tables import Table, before_after, compare
+from dpad_fast.evaluate.tables import before_after, compare
 from dpad_fast.train.config import EvaluationConfig, HeldOutConfig, TrainConfig
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&</pre>\u2028\ud800"
@@ -319,17 +318,6 @@ def _side(uri):
         return max(small.size)
 
 
-def test_long_masks_are_thinned():
-    mask = np.zeros((1300, 40), dtype=bool)
-    mask[300:700] = True
-    small = small_mask(mask)
-    assert max(small["size"]) <= MASK_SIDE
-    found = decode_mask(small)
-    assert found.mean() == pytest.approx(mask.mean(), abs=0.01)
-    np.testing.assert_array_equal(found, mask[1::3, 1::3])
-    assert small_mask(None) is None
-
-
 def test_hostile_answers_can_be_drawn():
     for answer in ('{"bbox": [1e308, -1e308, 1e309, 5]}', '{"bbox": [5, 5, 1, 1], "points_1": ["a", null]}', "{}"):
         page = render([("r", run_result(text=f"<think>x</think><answer>{answer}</answer><caption>c</caption>"))])
@@ -355,21 +343,6 @@ def test_records_that_are_no_records_are_refused(changes, words):
         render([("x.json", {"records": [row]})])
 
 
-def test_curves_are_means_over_the_last_steps():
-    history = [{"step": i, "kl": float(i), "rewards/a/mean": 1.0, "other": 3} for i in range(1, 5)]
-    panels = curve_panels({"a": [history], "b": [history, history[:2]], "empty": [[]]}, window=2)
-    assert [panel["title"] for panel in panels] == ["KL from the warm start", "mean of a"]
-    first, second, third = panels[0]["lines"]
-    assert panels[0]["steps"] == [1, 2, 3, 4]
-    assert first["values"] == [1, 2, 3, 4]
-    assert first["mean"] == [1, 1.5, 2.5, 3.5]
-    assert (second["name"], third["name"], third["arm"]) == ("b, seed 0", "b, seed 1", 1)
-    assert third["values"] == [1, 2, None, None]
-    assert curve_panels({"a": [[]]}) == []
-    assert curve_panels({"a": [[{"step": 1, "kl": float("nan")}]]}) == []
-    assert curve_panels({}) == []
-
-
 def test_tables_say_what_is_beyond_noise():
     long, short = run_result(tokens=30), run_result(tokens=20)
     for row, n in zip(short["records"]["after"], range(8), strict=True):
@@ -384,9 +357,28 @@ def test_tables_say_what_is_beyond_noise():
     assert before_after(long, "x").rows[0][-1] == "within noise"
 
 
-def test_table_text_and_markdown():
-    table = Table("T", ("a", "b|c"), (("x", "1"), ("longer", "22")), ("note",))
-    lines = table.text().splitlines()
-    assert len({len(line) for line in lines[1:6] if set(line) == {"-"}}) == 1
-    assert lines[4] == "x         1"
-    assert re.search(r"\| a \| b\\\|c \|", table.markdown())
+def test_many_results_have_a_short_title_and_lines_of_their_own_names():
+    runs = [run_result() for _ in range(20)]
+    for number, run in enumerate(runs):
+        run["config"]["name"] = f"lr, seed {number}"
+    page = render([(f"r{number}", run) for number, run in enumerate(runs)])
+    _, data = check(page)
+    assert "<title>Training runs lr, seed 0, lr, seed 1, lr, seed 2, lr, seed 3 and 16 more</title>" in page
+    assert [line["of"] for line in data["curves"][0][0]["lines"]] == [f"lr, seed {number}" for number in range(20)]
+
+
+def test_measurements_have_labels_and_units(photographs):
+    metrics = {
+        "giou": NUMBER, "p50": NUMBER, "t_acc": NUMBER, "format": NUMBER, "format_tolerant": 0.25, "chain_tokens": 3.0,
+    }  # fmt: skip
+    content = {"n": 2, "missing": 1, "format_rate": 0.5, "protocols": {"lisa": {"gIoU": 0.5, "dropped": 1}},
+               "metrics": metrics, "box_ap": {"AP50": 0.75}, "records": [record(photographs[0])]}  # fmt: skip
+    page = render([("x.json", content)])
+    for label, value in (
+        ("samples", "2"), ("samples without an answer", "1"), ("gIoU, lisa", "0.500 ± 0.100"),
+        ("P@0.5, lisa", "0.500 ± 0.100"),
+        ("T-acc", "50.0 ± 10.0 %"), ("format, strict", "50.0 ± 10.0 %"), ("format, tolerant", "25.0 %"),
+        ("chain length", "3.000"), ("box AP50", "0.750"),
+    ):  # fmt: skip
+        assert f"<td>{label}</td><td>{value}</td>" in page, label
+    assert "<th scope='col'>samples dropped</th>" in page

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 
 import numpy as np
@@ -10,11 +9,6 @@ import pytest
 
 from dpad_fast import coco_mask
 from dpad_fast.evaluate.report import render
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if CHROMIUM is None or DRIVER is None:
-    pytest.skip("needs chromium and chromedriver", allow_module_level=True)
 
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script></script><b>'
 SIDE = 40  # pixels of the pictures
@@ -66,18 +60,6 @@ def run_of(name, before, after):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A run of six samples, and an evaluation of five of them."""
     from PIL import Image
@@ -92,70 +74,6 @@ def page(tmp_path_factory):
     text = render([("run", run), ("theirs", {"records": theirs, "notes": [EVIL]})])
     (folder / "page.html").write_text(text, encoding="utf-8")
     return (folder / "page.html").as_uri()
-
-
-class Page:
-    def __init__(self, driver):
-        self.driver = driver
-
-    def open(self, address, width=1200, dark=False):
-        emulate = self.driver.execute_cdp_cmd
-        emulate("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": _theme(dark)}]})
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        emulate("Emulation.setDeviceMetricsOverride", size)
-        self.driver.get("about:blank")
-        self.driver.get(address)
-        self.until("document.documentElement.dataset.ready === 'yes'")
-        return self
-
-    def js(self, code):
-        return self.driver.execute_script(f"return {code}")
-
-    def until(self, code):
-        end = time.monotonic() + 20
-        while not self.js(code):
-            assert time.monotonic() < end, f"never came true: {code}"
-            time.sleep(0.02)
-
-    def choose(self, name, value):
-        self.driver.execute_script(
-            "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
-            "s.dispatchEvent(new Event('change'))",
-            name,
-            value,
-        )
-
-    def lead(self, number):
-        self.choose("lead", str(number))
-
-    def shown(self):
-        """Ids in the order in which the cards lie."""
-        return self.js(
-            "[...document.querySelectorAll('.card')].sort((a, b) => parseFloat(a.style.top) - parseFloat(b.style.top)"
-            " || parseFloat(a.style.left) - parseFloat(b.style.left)).map((card) => card.dataset.id)"
-        )
-
-    def press(self, key):
-        self.driver.switch_to.active_element.send_keys(key)
-
-    def pixel(self, x, y):
-        """Of the first answer's layers in the panel, x and y from 0 to 1."""
-        return self.js(
-            "(() => { const c = document.querySelector('.answer canvas');"
-            f"return [...c.getContext('2d').getImageData({x} * c.width, {y} * c.height, 1, 1).data] }})()"
-        )
-
-    def complaints(self):
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-def _theme(dark):
-    return "dark" if dark else "light"
-
-
-@pytest.fixture
-def at(browser):
-    return Page(browser)
 
 
 def ids(*numbers):
@@ -211,6 +129,10 @@ def test_keys_walk_and_links_lead_to_samples(at, page):
     at.press("j")
     at.until(panel)
     assert at.js("location.hash") == "#s%200"
+    for _ in range(25):  # Tab walks in the panel, not behind it
+        at.press(Keys.TAB)
+        assert at.js("!document.querySelector('main').contains(document.activeElement)")
+    at.driver.execute_script("document.getElementById('panel').focus()")
     at.press("j")
     at.press(Keys.ARROW_RIGHT)
     assert at.js("location.hash") == "#s%202"
@@ -226,6 +148,7 @@ def test_keys_walk_and_links_lead_to_samples(at, page):
     at.press(Keys.ESCAPE)
     assert not at.js(panel)
     assert at.js("location.hash") == ""
+    assert at.js("document.activeElement.dataset.id") == "s 2"  # the card of the sample that was left
     at.open(f"{page}#s%204")
     assert at.js(panel)
     assert at.js("document.querySelector('.ask').textContent") == "query 4"
@@ -271,55 +194,6 @@ def test_answers_are_text_and_run_nothing(at, page):
     assert at.complaints() == []
 
 
-HOSTILE = {
-    "separators": "a\u2028b\u2029c</script><script>window.hacked = 1</script>",
-    "comment": "<!--<script>window.hacked = 1",
-    "direction": "\u202eevil\u2066 \u200f\u05d0 txt.exe",
-    "nul": "a\x00b\x1b[31m\x08c\x7f",
-    "emoji": "\U0001f469\u200d\U0001f680 \U0001f3f3\ufe0f\u200d\U0001f308 e\u0301\u0301\u0301",
-    "template": "${alert(1)} {{7*7}} javascript:alert(1) %3Cscript%3E &lt;b&gt; &#60;",
-    "long": "<b>word " * 14_000,  # 112 KB
-    "one word": "x" * 100_000,
-    "lone surrogate": "a\ud83db",
-}
-
-
-def test_hostile_answers_stay_text_at_any_width(at, tmp_path):
-    """In every field that a model or a file can fill; nothing is wider than the screen, and the page stays whole."""
-    rows = [
-        {"id": f"{name} {text[:40]}", "query": text, "text": text, "chain": text, "caption": text, "box": [0, 0, 9, 9],
-         "terms": {text[:60]: 0.0}, "reason": text[:60], "iou": 0.5}
-        for name, text in HOSTILE.items()
-    ]  # fmt: skip
-    names = [f"{name} \u202e<b>'\"/" for name in ("one", "two")]
-    page = tmp_path / "hostile.html"
-    page.write_text(render([(f"{name}.json", {"records": rows, "notes": [EVIL]}) for name in names]), encoding="utf-8")
-    for width in (1200, 390):
-        at.open(page.as_uri(), width=width)
-        assert at.js("document.documentElement.scrollWidth") <= width
-        assert at.js("document.getElementById('count').textContent") == f"{len(rows)} of {len(rows)}"
-        for row in rows:
-            at.press("j")
-            shown = row["text"]
-            if "\ud83d" in shown:  # which the browser's driver cannot tell
-                assert at.js("location.hash") == "#lone%20surrogate%20a%EF%BF%BDb"
-                assert at.js("document.querySelector('.raw').textContent.charCodeAt(1)") == 0xD83D
-                continue
-            assert at.js("document.querySelector('.raw').textContent") == shown
-            pre = at.js(
-                "[...document.querySelectorAll('.answer')[1].querySelectorAll('pre')].map((p) => p.textContent)"
-            )
-            assert pre[:2] == [shown.strip(), shown.strip()]
-            assert at.js("document.querySelector('.ask').textContent") == shown
-            panel = "document.getElementById('panel')"
-            assert at.js(f"{panel}.scrollWidth <= {panel}.clientWidth")
-            place = f" · {rows.index(row) + 1} of {len(rows)}"
-            assert at.js("document.getElementById('where').lastChild.textContent") == place
-    assert at.js("window.hacked") is None
-    assert at.js("document.querySelectorAll('.answer script, .answer b, main b, iframe').length") == 0
-    assert at.complaints() == []
-
-
 def test_the_policy_forbids_what_is_not_the_pages_own(at, page):
     at.open(page)
     at.driver.execute_script(
@@ -347,7 +221,7 @@ def test_curves_answer_the_pointer_in_both_themes(at, page):
     colours = []
     for dark in (False, True):
         at.open(page, dark=dark)
-        assert at.js("document.documentElement.dataset.theme") == _theme(dark)
+        assert at.js("document.documentElement.dataset.theme") == ("dark" if dark else "light")
         plot = at.driver.find_elements("css selector", ".chart .u-over")[0]
         ActionChains(at.driver).move_to_element(plot).perform()
         at.until("document.querySelector('.chart .told').textContent.startsWith('step 1')")

@@ -95,6 +95,8 @@ def test_what_is_not_known_says_why():
         0.0, "two points are needed, the answer has 1",
     )  # fmt: skip
     assert reader.of(record | {"box": None}, item, None)["iou"] == (0.0, "no box in the answer")
+    polygon = reader.of(record | {"box": None, "polygons": [[0, 0], [9, 0], [9, 9]]}, item, None)
+    assert polygon["iou"] == polygon["point_l1"] == (None, "the answer is a polygon, without a box")
     measured = reader.of(record | {"terms": record["terms"] | {"discriminative": 0.0}}, item, None)
     assert measured["discriminative"] == (0.0, "not-discriminative")
     (missing,) = Ruler(Settings()).measure([Item(item, ())])
@@ -147,6 +149,20 @@ def test_a_run_with_a_segmenter_shows_its_mask_iou_and_loads_no_model():
     assert second["terms"]["mask_iou"] == [0, "no-mask"]
     assert first["mask"] == mask
     assert first["iou"] == 0.75
+
+
+def test_a_segmenter_beside_a_description_is_shown_too():
+    """The judge of such a run knows no `mask_iou`; the run's rewards do, and its masks were measured."""
+    terms = ["think_format", "answer_format", "iou", "mask_iou", "discriminative"]
+    rewards = {"preset": "dpad", "terms": terms, "segmenter": "sam2:/not/here", "mask_threshold": 0.5}
+    item = shapes.sample(9000, 0)
+    text = completion(item.target.box, item.target.points)
+    truth = {"box": list(item.target.box), "points": [list(p) for p in item.target.points]}
+    row = {"id": "a", "text": text, "truth": truth, "s1": 0.5, "s2": 0.25, "intersection": 3, "union": 4}
+    (shown,) = answers_of(run_of([row], rewards))
+    assert shown["terms"]["mask_iou"] == [1, None]
+    (shown,) = answers_of(run_of([row | {"intersection": 1, "reason": "wrong-place"}], rewards))
+    assert shown["terms"]["mask_iou"] == [0, "wrong-place"]
 
 
 def test_pixels_are_those_of_the_picture_that_the_policy_saw():

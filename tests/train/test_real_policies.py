@@ -204,6 +204,8 @@ def test_measured_on_held_out_samples_before_during_and_after(run):
         assert len(result["records"][when]) == 6
         assert {row["id"] for row in result["records"][when]} == {row["id"] for row in result["records"]["before"]}
     assert told.count(("before", 6, 6)) == told.count(("after", 6, 6)) == 1
+    assert told[0] == ("before", 0, 0)  # said before the policy is loaded
+    assert all(min(row["model_size"]) > 0 for row in result["records"]["after"])  # pictures are resized for the policy
     plain = run("qwen2.5-vl", steps=3, out=config.out + "-plain")
     training.train(plain)
     measured, other = (weights_of(Path(out) / "policy") for out in (config.out, plain.out))

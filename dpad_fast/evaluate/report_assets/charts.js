@@ -29,6 +29,17 @@ function colourOf(line) {
   return COLOURS[theme()][line.arm % COLOURS.light.length];
 }
 
+/** Beyond the last colour they begin again, dashed. */
+function dashOf(line) {
+  return [[], [7, 4], [2, 3]][Math.floor(line.arm / COLOURS.light.length) % 3];
+}
+
+function keyOf(line) {
+  const key = element("span", "key"), colour = colourOf(line), [on, off] = dashOf(line);
+  key.style.background = on ? `repeating-linear-gradient(90deg, ${colour} 0 ${on}px, transparent 0 ${on + off}px)` : colour;
+  return key;
+}
+
 function legendOf(panels) {
   const legend = element("div", "legend");
   const seen = new Set();
@@ -36,9 +47,7 @@ function legendOf(panels) {
     if (seen.has(line.arm)) continue;
     seen.add(line.arm);
     const entry = element("span", "", "");
-    const key = element("span", "key");
-    key.style.background = colourOf(line);
-    entry.append(key, line.of);
+    entry.append(keyOf(line), line.of);
     legend.append(entry);
   }
   return legend;
@@ -57,8 +66,8 @@ function chartOf(panel) {
   const series = [{}];
   const data = [panel.steps];
   for (const line of panel.lines) {
-    series.push({ stroke: colourOf(line), width: 1, alpha: 0.3, spanGaps: true, points: { show: one } });
-    series.push({ stroke: colourOf(line), width: 2, spanGaps: true, points: { show: one } });
+    series.push({ stroke: colourOf(line), width: 1, alpha: 0.3, dash: dashOf(line), spanGaps: true, points: { show: one } });
+    series.push({ stroke: colourOf(line), width: 2, dash: dashOf(line), spanGaps: true, points: { show: one } });
     data.push(line.values, line.mean);
   }
   const options = {
@@ -79,9 +88,9 @@ function tell(plot, panel, told) {
   told.append(`step ${panel.steps[at]}`);
   for (const line of panel.lines) {
     if (line.values[at] === null) continue;
-    const key = element("span", "key");
-    key.style.background = colourOf(line);
+    const key = keyOf(line);
     key.style.marginLeft = ".6rem";
+    key.title = line.name;
     told.append(key, shortNumber(line.values[at]));
   }
 }

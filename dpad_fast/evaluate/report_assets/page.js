@@ -114,6 +114,8 @@ function follow(page) {
   page.open = i === undefined ? null : i;
   byId("cover").hidden = i === undefined;
   document.body.classList.toggle("covered", i !== undefined);
+  // What is covered takes no Tab.
+  for (const behind of document.querySelectorAll("header, main")) behind.inert = i !== undefined;
   if (i === undefined) return;
   const at = page.state.shown.indexOf(i);
   // An id that writes from right to left turns its own letters round, not what stands beside it.
