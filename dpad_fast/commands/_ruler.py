@@ -11,15 +11,17 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dpad_fast.commands import _encoder, _output, _ruler_tables
+from dpad_fast.commands import _data_source, _encoder, _output, _ruler_tables
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
     from dpad_fast.evaluate.predictions import Coverage
-    from dpad_fast.evaluate.ruler import Item, Settings
+    from dpad_fast.evaluate.records import Item
+    from dpad_fast.evaluate.ruler import Settings
     from dpad_fast.evaluate.summary import Interval, Sums
 
     Found = Mapping[str | None, Mapping[str, Interval]]
@@ -162,19 +164,25 @@ def _measured(
 ) -> Iterator[tuple[IO[str], Coverage]]:
     from dpad_fast.evaluate import chunks
     from dpad_fast.evaluate.predictions import Coverage, Predictions, items
+    from dpad_fast.evaluate.ruler import measuring
 
     predictions = Predictions(source)
     settings = replace(settings, **_places(source))
     met = Coverage()
-    zero = args.missing == "count-zero"
     met_items = items(
-        predictions, args.data, args.form, zero_missing=zero, skip_unknown=args.unknown == "skip", met=met
+        predictions,
+        _data_source.source_of(args, args.data),
+        zero_missing=args.missing == "count-zero",
+        # Of a part of the data, ids of the rest are not looked for.
+        skip_unknown=args.unknown == "skip" or args.limit is not None,
+        met=met,
+        probe=args.policy is not None,
     )
     asked = {
         "settings": asdict(settings),
         "data": os.path.abspath(args.data),
         "data_files": digest(args.data),
-        "form": args.form,
+        **_data_source.named(args),
         "missing": args.missing,
         "unknown": args.unknown,
         "predictions": digest(source),
@@ -185,15 +193,23 @@ def _measured(
             say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
         if settings.encoder is not None:
             met_items = _warned(settings.encoder, met_items, args.quiet)
-        chunks.measure_into(side, chunks.chunked(met_items), settings, args.workers, written)
+        make = partial(measuring, settings)
+        chunks.measure_into(side, chunks.chunked(met_items), make, args.workers, written)
+        broken = chunks.broken_of(side)
+        met.broken += broken.values()
+        met.answered -= sum(name in predictions for name in broken)
+        met.missing -= sum(name not in predictions for name in broken)
         yield side, met
 
 
 def _warned(encoder: str, met: Iterator[Item], quiet: bool) -> Iterator[Item]:
     """The same items; a word where the encoder cannot judge the first one's picture."""
+    from dpad_fast.evaluate.records import case_of
+
     first = next(met, None)
     if first is not None:
-        _encoder.warn(encoder, [first.sample], quiet=quiet)
+        with contextlib.suppress(ValueError):  # whoever measures it says what is wrong
+            _encoder.warn(encoder, [case_of(first).sample], quiet=quiet)
         yield first
     yield from met
 
@@ -219,9 +235,9 @@ def digest(source: str) -> str:
 
 
 def _records(side: IO[str]) -> Iterator[dict[str, Any]]:
-    from dpad_fast.evaluate.chunks import records_of
+    from dpad_fast.evaluate.chunks import results_of
 
-    return records_of(side)
+    return results_of(side)
 
 
 def _head(args: argparse.Namespace, settings: Settings, sums: Sums, found: Found, met: Coverage) -> dict[str, Any]:
@@ -233,16 +249,21 @@ def _head(args: argparse.Namespace, settings: Settings, sums: Sums, found: Found
         own = found.get(name, {})
         protocols[name] = {key: value.value for key, value in own.items()}
         protocols[name] |= {
-            "n": sums.records - sums.dropped[name],
+            "n": sums.records - sums.dropped[name] - sums.unmasked,
             "dropped": sums.dropped[name],
             "differs": sums.differing[name] if "strict" in settings.protocols else None,
             "intervals": {key: [value.plain()["low"], value.plain()["high"]] for key, value in own.items()},
         }
+        if sums.unmasked == sums.records:
+            protocols[name]["not_measured"] = "no masks"
     first = found.get(settings.protocols[0], {})
     metrics = {_SHORT.get(key, key): value.plain() for key, value in first.items()}
     general = dict(found.get(None, {}))
     if settings.encoder is None:
         general.pop("s1_wins", None)
+    if not sums.boxed:
+        for name in ("box_giou", "box_ciou", "box_p50"):
+            general.pop(name, None)
     metrics |= {key: value.plain() for key, value in general.items()}
     rates = {key: metrics[key]["value"] if key in metrics else None for key in ("format", "format_tolerant")}
     return {
@@ -281,6 +302,11 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     if met.broken:
         notes.append(
             f"{len(met.broken)} files of the data cannot be read and are not among them, the first: {met.broken[0]}"
+        )
+    if sums.unmasked:
+        notes.append(
+            f"{sums.unmasked} of {sums.records} records have a true box but no true mask: the protocols, which are of "
+            "masks, are not measured on them; box gIoU, box cIoU and box P@0.5 are."
         )
     form = readers.FORMATS[settings.format]
     space = settings.model_size or settings.processor or form.space

@@ -1,26 +1,33 @@
 """Many predictions in flat memory: chunks over processes, kept in a side file, so that a kill costs one chunk.
 
-The side file's first line holds the settings; each further line holds one chunk's records. Chunks are written in order
+The side file's first line holds the settings; each further line holds one chunk's results. Chunks are written in order
 whatever the number of processes, so the result has the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from dpad_fast.evaluate.ruler import Item, Ruler, Settings
+from dpad_fast import lock
+from dpad_fast.evaluate.records import Item
 
 CHUNK = 32  # predictions; masks of so many are in memory at once, per process
-_ruler: Ruler | None = None
+Results = list[Any]
+Work = Callable[[list[Item]], Results]
+_work: Work | None = None
 
 
 def chunked(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
@@ -38,12 +45,12 @@ def chunked(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
     for item in items:
         lines = item.lines
         while len(lines) + held > size:
-            chunk.append(Item(item.sample, lines[: size - held], item.later))
+            chunk.append(replace(item, lines=lines[: size - held]))
             lines = lines[size - held :]
             yield chunk
             chunk, held = [], 0
         if lines or not item.lines:
-            chunk.append(Item(item.sample, lines, item.later))
+            chunk.append(replace(item, lines=lines))
             held += max(1, len(lines))
         if held >= size:
             yield chunk
@@ -53,48 +60,67 @@ def chunked(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
 
 
 def measure_into(
-    side: IO[str], chunks: Iterator[list[Item]], settings: Settings, workers: int = 1, written: int = 0
+    side: IO[str], chunks: Iterator[list[Item]], make: Callable[[], Work], workers: int = 1, written: int = 0
 ) -> None:
-    """Measure chunks and write a line each.
+    """Work on chunks and write a line each.
 
     Args:
         side: the side file, open at its end.
         chunks: all of them, from the first.
-        settings: of the measurement.
-        workers: processes; 1 measures in this one.
+        make: makes what turns a chunk into its results, once in each process; can be pickled.
+        workers: processes; 1 works in this one.
         written: chunks that the file holds already.
 
     Raises:
-        ValueError: as `Ruler.measure`.
+        ValueError: as the work does, or a process died.
     """
     rest = islice(chunks, written, None)
     if workers == 1:
-        ruler = Ruler(settings)
+        work: Work | None = None
         for chunk in rest:
-            _write(side, ruler.measure(chunk))
+            work = make() if work is None else work
+            _write(side, work(chunk))
         return
     # Spawned, because torch's threads do not run in forked children.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(settings,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make,))
     try:
-        waiting: deque[Future[list[dict[str, Any]]]] = deque()
+        waiting: deque[Future[Results]] = deque()
         for chunk in rest:
-            waiting.append(pool.submit(_measure, chunk))
+            with _no_interrupt():  # which a process that starts here inherits: Ctrl-C is this one's to handle
+                waiting.append(pool.submit(_run, chunk))
             if len(waiting) > 2 * workers:
                 _write(side, waiting.popleft().result())
         while waiting:
             _write(side, waiting.popleft().result())
+    except BrokenProcessPool:
+        raise ValueError(
+            "a worker process died, perhaps for want of memory: with fewer --workers the same command goes on after "
+            "the chunks that are finished"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(settings: Settings) -> None:
-    global _ruler
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(make: Callable[[], Work]) -> None:
+    global _work
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _ruler = Ruler(settings)
+    _work = make()
 
 
 def _end_with_parent() -> None:
@@ -105,18 +131,18 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _measure(chunk: list[Item]) -> list[dict[str, Any]]:
-    assert _ruler is not None
-    return _ruler.measure(chunk)
+def _run(chunk: list[Item]) -> Results:
+    assert _work is not None
+    return _work(chunk)
 
 
-def _write(side: IO[str], records: list[dict[str, Any]]) -> None:
-    side.write(json.dumps(records, allow_nan=False) + "\n")
+def _write(side: IO[str], results: Results) -> None:
+    side.write(json.dumps(results, allow_nan=False) + "\n")
     side.flush()
 
 
 def open_side(path: Path, asked: dict[str, Any]) -> tuple[IO[str], int]:
-    """Open a side file: one with the same settings is continued, any other is begun anew.
+    """Open a side file for this process alone: one with the same settings is continued, any other is begun anew.
 
     Args:
         path: the file.
@@ -124,37 +150,61 @@ def open_side(path: Path, asked: dict[str, Any]) -> tuple[IO[str], int]:
 
     Returns:
         The open file at its end, and the number of whole chunks in it.
+
+    Raises:
+        ValueError: another process works on it.
     """
     head = json.dumps(asked, sort_keys=True) + "\n"
-    written, end = -1, 0
-    if path.is_file():
-        with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n") or (written < 0 and line != head.encode()):
-                    break
-                written, end = written + 1, end + len(line)
-    if written < 0:
-        file_ = path.open("w+", encoding="utf-8", newline="\n")
-        file_.write(head)
-        file_.flush()
-        return file_, 0
-    os.truncate(path, end)
-    file_ = path.open("r+", encoding="utf-8", newline="\n")
-    file_.seek(0, os.SEEK_END)
-    return file_, written
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.fdopen(descriptor, "r+", encoding="utf-8", newline="\n")
+    try:
+        lock.hold(file.fileno(), path)
+        written, end = -1, 0
+        for line in iter(file.buffer.readline, b""):
+            if not line.endswith(b"\n") or (written < 0 and line != head.encode()):
+                break
+            written, end = written + 1, end + len(line)
+        file.seek(end)
+        file.truncate()
+        if written < 0:
+            file.write(head)
+            file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file, max(written, 0)
 
 
-def records_of(side: IO[str]) -> Iterator[dict[str, Any]]:
-    """The records of a side file, one chunk in memory at a time.
+def results_of(side: IO[str]) -> Iterator[Any]:
+    """The results in a side file, one chunk in memory at a time; what is wrong with samples is `broken_of`'s.
 
     Args:
         side: the open file.
 
     Yields:
-        Records, in order.
+        Results, in order.
     """
+    for line in _lines(side):
+        for result in json.loads(line):
+            if not _is_broken(result):
+                yield result
+
+
+def broken_of(side: IO[str]) -> dict[str, str]:
+    """By id, what is wrong with the samples that could not be read."""
+    found: dict[str, str] = {}
+    for line in _lines(side):
+        if '"broken": ' in line:  # a model's words have a backslash before each quotation mark
+            found |= {result["id"]: result["broken"] for result in json.loads(line) if _is_broken(result)}
+    return found
+
+
+def _is_broken(result: Any) -> bool:
+    return isinstance(result, dict) and "broken" in result
+
+
+def _lines(side: IO[str]) -> Iterator[str]:
     side.flush()
     side.seek(0)
     side.readline()
-    for line in iter(side.readline, ""):
-        yield from json.loads(line)
+    yield from iter(side.readline, "")
