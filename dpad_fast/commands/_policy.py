@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpad_fast.commands import _data_source, _output, _ruler
+from dpad_fast.commands import _data_source, _output, _ruler, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def _sample(args: argparse.Namespace, asking: Asking, path: Path) -> None:
 
     source = _data_source.source_of(args, args.data)
     asked = {
-        "policy_files": _ruler.digest(asking.policy),
+        "policy_files": _side_file.digest(asking.policy),
         "data": os.path.abspath(args.data) if os.path.exists(args.data) else args.data,
-        "data_files": _ruler.digest(args.data),
+        "data_files": _side_file.digest(args.data),
         **_data_source.named(args),
     }
 

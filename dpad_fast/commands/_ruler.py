@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -15,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dpad_fast.commands import _data_source, _encoder, _output, _ruler_tables
+from dpad_fast import files
+from dpad_fast.commands import _data_source, _encoder, _output, _ruler_tables, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
     from dpad_fast.evaluate.predictions import Coverage
-    from dpad_fast.evaluate.records import Item
     from dpad_fast.evaluate.ruler import Settings
     from dpad_fast.evaluate.summary import Interval, Sums
 
@@ -41,7 +40,10 @@ def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> in
 
     settings = settings_of(args)
     extra = {} if policy is None else {"policy": dict(policy)}
-    with _side(args.json) as side_path, _measured(args, args.predictions, settings, side_path) as (side, met):
+    with (
+        _side_file.beside(args.json) as side_path,
+        _measured(args, args.predictions, settings, side_path) as (side, met),
+    ):
         sums = summary.count(_records(side), settings.protocols)
         if not sums.records:
             raise ValueError(f"no sample of {args.data} is left to measure")
@@ -107,8 +109,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise ValueError(f"--protocol {args.protocol!r:.80} is unknown; known: {', '.join(PROTOCOLS)}, all")
     if args.model_size is not None and args.processor is not None:
         raise ValueError("--model-size and --processor both say what the model saw; give one")
-    if not 1 <= args.workers <= 256:
-        raise ValueError(f"--workers must be at least 1 and at most 256, got {args.workers}")
+    _side_file.check_workers(args.workers)
     source = args.predictions
     return Settings(
         format=args.format,
@@ -137,28 +138,6 @@ def _size(text: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _side(path: str | None) -> Iterator[Path]:
-    """The file of finished chunks: beside FILE until the result is written, else a temporary file."""
-    if not _output.is_file(path):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) / "chunks"
-        return
-    side = Path(f"{path}.part")
-    try:
-        yield side
-    except BaseException:
-        if side.is_file() and not _has_chunks(side):
-            side.unlink()  # nothing to go on with
-        raise
-    side.unlink()
-
-
-def _has_chunks(side: Path) -> bool:
-    with side.open("rb") as file:
-        return bool(file.readline() and file.readline())
-
-
-@contextlib.contextmanager
 def _measured(
     args: argparse.Namespace, source: str, settings: Settings, path: Path
 ) -> Iterator[tuple[IO[str], Coverage]]:
@@ -180,19 +159,17 @@ def _measured(
     )
     asked = {
         "settings": asdict(settings),
-        "data": os.path.abspath(args.data),
-        "data_files": digest(args.data),
-        **_data_source.named(args),
+        "data": _side_file.state_of(args),
         "missing": args.missing,
         "unknown": args.unknown,
-        "predictions": digest(source),
+        "predictions": _side_file.digest(source),
     }
     side, written = chunks.open_side(path, asked)
     with side, contextlib.closing(predictions):
         if written:
             say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
         if settings.encoder is not None:
-            met_items = _warned(settings.encoder, met_items, args.quiet)
+            met_items = _encoder.warned(settings.encoder, met_items, quiet=args.quiet)
         make = partial(measuring, settings)
         chunks.measure_into(side, chunks.chunked(met_items), make, args.workers, written)
         broken = chunks.broken_of(side)
@@ -200,38 +177,6 @@ def _measured(
         met.answered -= sum(name in predictions for name in broken)
         met.missing -= sum(name not in predictions for name in broken)
         yield side, met
-
-
-def _warned(encoder: str, met: Iterator[Item], quiet: bool) -> Iterator[Item]:
-    """The same items; a word where the encoder cannot judge the first one's picture."""
-    from dpad_fast.evaluate.records import case_of
-
-    first = next(met, None)
-    if first is not None:
-        with contextlib.suppress(ValueError):  # whoever measures it says what is wrong
-            _encoder.warn(encoder, [case_of(first).sample], quiet=quiet)
-        yield first
-    yield from met
-
-
-def digest(source: str) -> str:
-    """What changes where a file or folder does: of a file its bytes, of a folder's files names, sizes and times.
-
-    Args:
-        source: a path; any other text is its own digest.
-    """
-    found = hashlib.sha256()
-    if os.path.isdir(source):
-        for path in sorted(path for path in Path(source).rglob("*") if path.is_file()):
-            state = path.stat()
-            found.update(f"{path.relative_to(source)}\n{state.st_size} {state.st_mtime_ns}\n".encode())
-        return found.hexdigest()
-    if source == "-" or not os.path.isfile(source):
-        return source
-    with open(source, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _records(side: IO[str]) -> Iterator[dict[str, Any]]:
@@ -360,29 +305,8 @@ def _write(path: str | None, head: Mapping[str, Any], side: IO[str]) -> None:
     if path == _output.STDOUT:
         _stream(sys.stdout, head, side)
         return
-    if not _output.is_file(path):
-        with open(path, "w", encoding="utf-8") as device:
-            _stream(device, head, side)
-        return
-    place = Path(os.path.realpath(path))
-    with tempfile.NamedTemporaryFile(
-        "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8", newline="\n"
-    ) as file:
-        try:
-            _stream(file, head, side)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, place)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with files.replacing(path) as place, open(place, "w", encoding="utf-8", newline="\n") as file:
+        _stream(file, head, side)
 
 
 def _stream(file: IO[str], head: Mapping[str, Any], side: IO[str]) -> None:

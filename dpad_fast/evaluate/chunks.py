@@ -7,6 +7,7 @@ whatever the number of processes, so the result has the same bytes.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from dpad_fast import lock
 from dpad_fast.evaluate.records import Item
@@ -28,6 +29,7 @@ CHUNK = 32  # predictions; masks of so many are in memory at once, per process
 Results = list[Any]
 Work = Callable[[list[Item]], Results]
 _work: Work | None = None
+_failed: Exception | None = None
 
 
 def chunked(items: Iterable[Item], size: int = CHUNK) -> Iterator[list[Item]]:
@@ -115,12 +117,15 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _start(make: Callable[[], Work]) -> None:
-    global _work
+    global _work, _failed
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _work = make()
+    try:
+        _work = make()
+    except Exception as error:  # raised where the parent hears of it; here it would be told as a broken pool
+        _failed = error
 
 
 def _end_with_parent() -> None:
@@ -132,6 +137,8 @@ def _end_with_parent() -> None:
 
 
 def _run(chunk: list[Item]) -> Results:
+    if _failed is not None:
+        raise _failed
     assert _work is not None
     return _work(chunk)
 
@@ -141,7 +148,7 @@ def _write(side: IO[str], results: Results) -> None:
     side.flush()
 
 
-def open_side(path: Path, asked: dict[str, Any]) -> tuple[IO[str], int]:
+def open_side(path: Path, asked: dict[str, Any]) -> tuple[TextIO, int]:
     """Open a side file for this process alone: one with the same settings is continued, any other is begun anew.
 
     Args:
@@ -155,17 +162,17 @@ def open_side(path: Path, asked: dict[str, Any]) -> tuple[IO[str], int]:
         ValueError: another process works on it.
     """
     head = json.dumps(asked, sort_keys=True) + "\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    file = os.fdopen(descriptor, "r+", encoding="utf-8", newline="\n")
+    raw = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")
+    file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
     try:
-        lock.hold(file.fileno(), path)
+        lock.hold(raw.fileno(), path)
         written, end = -1, 0
-        for line in iter(file.buffer.readline, b""):
+        for line in raw:
             if not line.endswith(b"\n") or (written < 0 and line != head.encode()):
                 break
             written, end = written + 1, end + len(line)
-        file.seek(end)
-        file.truncate()
+        raw.seek(end)
+        raw.truncate()
         if written < 0:
             file.write(head)
             file.flush()
@@ -196,6 +203,29 @@ def broken_of(side: IO[str]) -> dict[str, str]:
     for line in _lines(side):
         if '"broken": ' in line:  # a model's words have a backslash before each quotation mark
             found |= {result["id"]: result["broken"] for result in json.loads(line) if _is_broken(result)}
+    return found
+
+
+def offsets_of(side: TextIO) -> Iterator[tuple[int, Results]]:
+    """Every chunk's results, with what `results_at` finds them by.
+
+    Args:
+        side: the open file.
+    """
+    side.flush()
+    file = side.buffer
+    file.seek(0)
+    offset = len(file.readline())
+    while line := file.readline():
+        yield offset, json.loads(line)
+        offset += len(line)
+        file.seek(offset)  # whoever took the results may have read elsewhere
+
+
+def results_at(side: TextIO, offset: int) -> Results:
+    """The results of the chunk at an offset."""
+    side.buffer.seek(offset)
+    found: Results = json.loads(side.buffer.readline())
     return found
 
 

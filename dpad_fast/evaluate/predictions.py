@@ -13,7 +13,6 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -21,12 +20,12 @@ from typing import IO, Any
 from dpad_fast.data.deferred import Deferred
 from dpad_fast.data.forms import Source
 from dpad_fast.evaluate import mask_files
+from dpad_fast.evaluate.parquet_rows import rows_of, schema_of, write_lines
 from dpad_fast.evaluate.records import Item, Line
 from dpad_fast.model_size import whole_size
 from dpad_fast.terminal import read_stdin
 from dpad_fast.types import Size
 
-_BATCH = 256  # rows of a Parquet file that are in memory at once
 _COLUMNS = ("id", "completion", "mask", "model_size")
 
 
@@ -47,6 +46,7 @@ class Predictions:
         self.name = "standard input" if source == "-" else source
         self.folder = "." if source == "-" else str(Path(source).parent)
         self.archive: str | None = None
+        self.first_mask: str | None = None  # where the first line stands that is a mask, of a file of lines
         self.count = 0
         self._places: dict[str, array[int]] = {}
         self._held_lines: list[Line] = []
@@ -58,6 +58,7 @@ class Predictions:
                 self._hold(name, Line(f"{source}: {name}", mask=mask))
             return
         self._place = "{}: row {}" if source.endswith(".parquet") else "{}:{}"
+        self._parquet = source if source.endswith(".parquet") else None
         self._file = _opened(source)
         if source.endswith(".json") and self._file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             self._file.seek(0)
@@ -103,6 +104,30 @@ class Predictions:
             found.append(_line(self._place.format(self.name, number), self._file.readline(), number)[1])
         return tuple(found)
 
+    def place_of(self, number: int) -> str:
+        """Where a line or row stands, for messages."""
+        return self._place.format(self.name, number)
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every line or row with its number and all its fields, in order, one at a time.
+
+        Raises:
+            ValueError: the source is no JSONL and no Parquet.
+        """
+        if self._file is None:
+            raise ValueError(f"{self.name} has no lines: JSONL or Parquet is wanted")
+        if self._parquet is not None:
+            yield from enumerate(rows_of(self._parquet))
+            return
+        self._file.seek(0)
+        for number, raw in enumerate(self._file, 1):
+            if raw.strip() and raw.strip() != b"\xef\xbb\xbf":
+                yield number, _loaded(self.place_of(number), raw)
+
+    def schema(self) -> Any:
+        """The columns of a Parquet file as Arrow has them; None for JSONL."""
+        return None if self._parquet is None else schema_of(self._parquet)
+
     def _hold(self, name: str, line: Line) -> None:
         self._places.setdefault(name, array("q")).append(len(self._held_lines))
         self._held_lines.append(line)
@@ -117,7 +142,9 @@ class Predictions:
         # "\n" alone ends a line: JSON strings may hold other separators, such as U+2028.
         for number, raw in enumerate(file, first):
             if raw.strip() and raw.strip() != b"\xef\xbb\xbf":
-                name, _ = _line(self._place.format(self.name, number), raw, number)
+                name, line = _line(self._place.format(self.name, number), raw, number)
+                if line.text is None and self.first_mask is None:
+                    self.first_mask = line.place
                 self._places.setdefault(name, array("q")).extend((offset, number))
                 self.count += 1
             offset += len(raw)
@@ -155,45 +182,12 @@ def _opened(source: str) -> IO[bytes]:
         return Path(source).open("rb")
     lines: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
     try:
-        _write_rows(source, lines)
+        write_lines(source, _COLUMNS, lines)
     except BaseException:
         lines.close()
         raise
     lines.seek(0)
     return lines
-
-
-def _write_rows(source: str, lines: IO[bytes]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    try:
-        with pq.ParquetFile(source, memory_map=True) as file:
-            names = [name for name in _COLUMNS if name in file.schema_arrow.names]
-            if "id" not in names or len(names) == 1:
-                had = ", ".join(file.schema_arrow.names)
-                raise ValueError(f"{source} must have the columns id and completion (or mask), it has {had[:200]}")
-            for batch in file.iter_batches(_BATCH, columns=names):
-                for values in batch.to_pylist():
-                    lines.write(_as_line(values))
-                    row += 1
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: not readable as Parquet after row {row}: {error}"[:400]) from None
-
-
-def _as_line(values: dict[str, Any]) -> bytes:
-    """A row as a line of JSONL; run lengths may be JSON text there, or have counts in bytes."""
-    mask = values.get("mask")
-    if isinstance(mask, str) and mask.lstrip().startswith("{"):
-        with suppress(ValueError, RecursionError):  # the ruler says what is wrong with it
-            values["mask"] = json.loads(mask)
-    kept = {name: value for name, value in values.items() if value is not None}
-    return json.dumps(kept, default=_plain).encode() + b"\n"
-
-
-def _plain(value: Any) -> str:
-    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _line(place: str, raw: bytes, number: int) -> tuple[str, Line]:

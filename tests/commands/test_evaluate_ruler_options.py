@@ -324,12 +324,12 @@ def test_masks_of_the_other_side_of_a_comparison_are_its_own(mini, tmp_path, mea
 
 
 def test_data_that_changed_is_not_gone_on_with(tmp_path):
-    from dpad_fast.commands import _ruler
+    from dpad_fast.commands import _side_file
 
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.json").write_text("1")
-    before = _ruler.digest(str(tmp_path / "d"))
-    assert _ruler.digest(str(tmp_path / "d")) == before
+    before = _side_file.digest(str(tmp_path / "d"))
+    assert _side_file.digest(str(tmp_path / "d")) == before
     (tmp_path / "d" / "a.json").write_text("22")
-    assert _ruler.digest(str(tmp_path / "d")) != before
-    assert _ruler.digest("shapes:1:2") == "shapes:1:2"
+    assert _side_file.digest(str(tmp_path / "d")) != before
+    assert _side_file.digest("shapes:1:2") == "shapes:1:2"
