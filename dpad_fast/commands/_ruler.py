@@ -46,7 +46,8 @@ def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> in
     ):
         sums = summary.count(_records(side), settings.protocols)
         if not sums.records:
-            raise ValueError(f"no sample of {args.data} is left to measure")
+            why = f"; {len(met.broken)} cannot be read, the first: {met.broken[0]}" if met.broken else ""
+            raise ValueError(f"no sample of {args.data} is left to measure{why}")
         found = summary.estimates(sums)
         head = _head(args, settings, sums, found, met) | extra
         if args.compare is not None:

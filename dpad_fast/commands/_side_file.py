@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ def check_workers(number: int) -> None:
     """Refuse a number of processes that cannot be."""
     if not 1 <= number <= 256:
         raise ValueError(f"--workers must be at least 1 and at most 256, got {number}")
+
+
+def spare(outputs: Mapping[str, str | None], inputs: Sequence[str | None]) -> None:
+    """`_output.spare` of the outputs, and of the files of finished chunks beside them."""
+    _output.spare(outputs, inputs)
+    named = {name: path for name, path in outputs.items() if path not in (None, _output.STDOUT)}
+    _output.spare({name: f"{path}.part" for name, path in named.items()}, inputs)
 
 
 def state_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -37,10 +44,11 @@ def beside(path: str | None) -> Iterator[Path]:
             yield Path(folder) / "chunks"
         return
     side = Path(f"{path}.part")
+    before = side.stat().st_size if side.is_file() else 0
     try:
         yield side
     except BaseException:
-        if side.is_file() and not _has_chunks(side):
+        if side.is_file() and not before and not _has_chunks(side):
             side.unlink()  # nothing to go on with
         raise
     side.unlink()

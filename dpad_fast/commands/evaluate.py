@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpad_fast.commands import _data_source, _output, _policy
+from dpad_fast.commands import _data_source, _output, _policy, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     _settle(args)
-    _output.spare({"--json": args.json, "--completions": args.completions}, [args.predictions, args.data, args.compare])
+    _side_file.spare(
+        {"--json": args.json, "--completions": args.completions}, [args.predictions, args.data, args.compare]
+    )
     _output.prepare(args.json, args.completions)
     if args.policy is not None:
         return _policy.run(args)

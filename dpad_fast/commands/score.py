@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = _reward.config(args)
     _side_file.check_workers(args.workers)
-    _output.spare({"--out": args.out, "--json": args.json}, [args.completions, args.config, args.data])
+    _side_file.spare({"--out": args.out, "--json": args.json}, [args.completions, args.config, args.data])
     _output.prepare(args.out, args.json)
     from dpad_fast.evaluate import score_rows
     from dpad_fast.evaluate.predictions import Predictions

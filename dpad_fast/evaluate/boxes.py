@@ -5,6 +5,7 @@ Boxes are continuous, (x1, y1, x2, y2) with x2 and y2 where the object ends; non
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dpad_fast.types import Box, Completion, Target
@@ -18,10 +19,10 @@ def true_box(target: Target) -> Box | None:
     Args:
         target: the ground truth.
     """
-    if target.box is None or len(target.objects) > 1:
+    if len(target.objects) > 1:
         return None
-    x1, y1, x2, y2 = target.box
-    return target.box if x1 < x2 and y1 < y2 else None
+    box = target.objects[0][0] if target.box is None and target.objects else target.box
+    return box if box is not None and 0 < _area(box) < math.inf else None
 
 
 def answered_box(answer: Completion | None, scores: tuple[float | None, ...] = ()) -> Any:
@@ -53,18 +54,23 @@ def _scored(answer: Completion, scores: tuple[float | None, ...]) -> Any:
     return zip(objects, scores if len(scores) == len(objects) else (None,) * len(objects), strict=True)
 
 
+def _area(box: Any) -> float:
+    """In square pixels; 0 where a corner is on the wrong side of the other."""
+    return float(max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0))
+
+
 def overlap(predicted: Any, truth: Box) -> tuple[float, float]:
     """Intersection and union of two boxes, in square pixels.
 
     Args:
-        predicted: four numbers; None or a box without area covers nothing.
+        predicted: four numbers; None or a box without a finite area covers nothing.
         truth: with an area.
     """
-    area = (truth[2] - truth[0]) * (truth[3] - truth[1])
-    if predicted is None or not (predicted[0] < predicted[2] and predicted[1] < predicted[3]):
+    area = _area(truth)
+    own = 0.0 if predicted is None else _area(predicted)
+    if not 0 < own < math.inf:
         return 0.0, area
     width = min(predicted[2], truth[2]) - max(predicted[0], truth[0])
     height = min(predicted[3], truth[3]) - max(predicted[1], truth[1])
     shared = max(width, 0.0) * max(height, 0.0)
-    own = (predicted[2] - predicted[0]) * (predicted[3] - predicted[1])
     return float(shared), float(own + area - shared)

@@ -25,6 +25,7 @@ from typing import IO, Any, TextIO
 from dpad_fast import lock
 from dpad_fast.evaluate.records import Item
 
+_MARK = "finished chunks of"
 CHUNK = 32  # predictions; masks of so many are in memory at once, per process
 Results = list[Any]
 Work = Callable[[list[Item]], Results]
@@ -161,11 +162,16 @@ def open_side(path: Path, asked: dict[str, Any]) -> tuple[TextIO, int]:
     Raises:
         ValueError: another process works on it.
     """
-    head = json.dumps(asked, sort_keys=True) + "\n"
+    head = json.dumps({_MARK: asked}, sort_keys=True) + "\n"
     raw = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")
     file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
     try:
         lock.hold(raw.fileno(), path)
+        start = f'{{"{_MARK}": '.encode()
+        first = raw.read(len(start))
+        if not start.startswith(first):
+            raise ValueError(f"{path} is there and no file of finished chunks: move it away, or write to another file")
+        raw.seek(0)
         written, end = -1, 0
         for line in raw:
             if not line.endswith(b"\n") or (written < 0 and line != head.encode()):

@@ -85,8 +85,9 @@ def case_of(item: Item) -> Case:
     mask, size = target.mask, target.image_size
     if mask is None and target.polygons and size is not None:
         mask = drawn(target.polygons, size)
-    if mask is None and target.box is None and not target.objects:
-        raise ValueError(f"{sample.id} has neither a ground-truth mask nor a box")
+    if mask is None and true_box(target) is None and not target.objects:
+        had = "" if target.box is None else f", whose box is {target.box}"
+        raise ValueError(f"{sample.id} has neither a ground-truth mask nor a box with an area{had}")
     if mask is not None:
         size = mask.shape[1], mask.shape[0]
     return Case(sample, mask, size_of(sample.image, sample.id) if size is None else size, item.lines, item.later)

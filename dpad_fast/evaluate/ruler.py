@@ -200,7 +200,8 @@ class Ruler:
 
     def _mask_from_file(self, line: Line) -> BoolMask:
         if self.settings.archive is not None:
-            return mask_files.checked(self.archive[line.mask], f"{self.settings.archive}: {line.mask}")
+            loaded = mask_files.array_of(self.archive, line.mask, self.settings.archive)
+            return mask_files.checked(loaded, f"{self.settings.archive}: {line.mask}")
         return mask_files.from_value(line.mask, line.place, Path(self.settings.folder))
 
     def _fitted(self, mask: BoolMask | None, case: Case, line: Line | None) -> tuple[BoolMask | None, bool]:

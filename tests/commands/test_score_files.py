@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(table, tmp_path, mon
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
 def test_a_killed_run_leaves_no_process_and_goes_on(table, tmp_path):
     data, lines, _, answers = table
-    lines.write_text("".join(json.dumps(row) + "\n" for row in answers * 20))
+    lines.write_text("".join(json.dumps(row) + "\n" for row in answers * 6))
     out, base = tmp_path / "o.jsonl", ("--preset", "seg-zero", "--workers", "2")
     command = [sys.executable, "-m", "dpad_fast", "score", lines, "--data", data, *base, "--out", out]
     process = subprocess.Popen(
@@ -146,19 +146,19 @@ def _alive(group):
 
 def test_two_runs_of_one_output(table, tmp_path, refused):
     data, lines, _, _ = table
-    out = tmp_path / "o.jsonl"
+    out, base = tmp_path / "o.jsonl", ("--preset", "seg-zero")
     side, _ = chunks.open_side(tmp_path / "o.jsonl.part", {"of": "another run"})
     with side:
         chunks._write(side, [1])
-        said = refused("score", lines, "--data", data, *ENCODER, "--out", out)
+        said = refused("score", lines, "--data", data, *base, "--out", out)
         assert f"{out}.part is in use by another run" in said
     assert (tmp_path / "o.jsonl.part").is_file()  # it is the other's
-    score(lines, "--data", data, *ENCODER, "--out", out)
+    score(lines, "--data", data, *base, "--out", out)
 
 
 def test_options_of_data(table, tmp_path, refused, scores):
     data, lines, _, answers = table
-    base = ("--preset", "seg-zero")
+    base = ("--preset", "seg-zero", "--set", "terms=[iou]")
     found = scores(lines, "--data", data, *base, "--limit", 2, "--form", "rows")
     first = {shapes.sample(3, index).id for index in range(2)}
     assert [row["step"] for row in found] == [row["step"] for row in answers if row["id"] in first]
