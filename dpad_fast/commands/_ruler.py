@@ -146,38 +146,38 @@ def _measured(
     from dpad_fast.evaluate.predictions import Coverage, Predictions, items
     from dpad_fast.evaluate.ruler import measuring
 
-    predictions = Predictions(source)
-    settings = replace(settings, **_places(source))
-    met = Coverage()
-    met_items = items(
-        predictions,
-        _data_source.source_of(args, args.data),
-        zero_missing=args.missing == "count-zero",
-        # Of a part of the data, ids of the rest are not looked for.
-        skip_unknown=args.unknown == "skip" or args.limit is not None,
-        met=met,
-        probe=args.policy is not None,
-    )
-    asked = {
-        "settings": asdict(settings),
-        "data": _side_file.state_of(args),
-        "missing": args.missing,
-        "unknown": args.unknown,
-        "predictions": _side_file.digest(source),
-    }
-    side, written = chunks.open_side(path, asked)
-    with side, contextlib.closing(predictions):
-        if written:
-            say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
-        if settings.encoder is not None:
-            met_items = _encoder.warned(settings.encoder, met_items, quiet=args.quiet)
-        make = partial(measuring, settings)
-        chunks.measure_into(side, chunks.chunked(met_items), make, args.workers, written)
-        broken = chunks.broken_of(side)
-        met.broken += broken.values()
-        met.answered -= sum(name in predictions for name in broken)
-        met.missing -= sum(name not in predictions for name in broken)
-        yield side, met
+    with contextlib.closing(Predictions(source)) as predictions:
+        settings = replace(settings, **_places(source))
+        met = Coverage()
+        met_items = items(
+            predictions,
+            _data_source.source_of(args, args.data),
+            zero_missing=args.missing == "count-zero",
+            # Of a part of the data, ids of the rest are not looked for.
+            skip_unknown=args.unknown == "skip" or args.limit is not None,
+            met=met,
+            probe=args.policy is not None,
+        )
+        asked = {
+            "settings": asdict(settings),
+            "data": _side_file.state_of(args),
+            "missing": args.missing,
+            "unknown": args.unknown,
+            "predictions": _side_file.digest(source),
+        }
+        side, written = chunks.open_side(path, asked)
+        with side:
+            if written:
+                say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
+            if settings.encoder is not None:
+                met_items = _encoder.warned(settings.encoder, met_items, quiet=args.quiet)
+            make = partial(measuring, settings)
+            chunks.measure_into(side, chunks.chunked(met_items), make, args.workers, written)
+            broken = chunks.broken_of(side)
+            met.broken += broken.values()
+            met.answered -= sum(name in predictions for name in broken)
+            met.missing -= sum(name not in predictions for name in broken)
+            yield side, met
 
 
 def _records(side: IO[str]) -> Iterator[dict[str, Any]]:

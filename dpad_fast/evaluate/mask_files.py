@@ -6,7 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,16 @@ def from_file(path: Path, place: str) -> BoolMask:
     if path.suffix == ".npz":
         with arrays(path, name) as archive:
             return checked(array_of(archive, _single(archive, name), name), name)
-    with open_picture(str(path), name) as picture, decoding(name):
+    with open_picture(str(path), name) as picture:
         if picture.format == "JPEG":
             raise ValueError(f"{name} is a JPEG, which changes pixels along edges: save masks as PNG")
-        pixels = np.asarray(picture)
+        with decoding(name):
+            pixels: np.ndarray[Any, Any] = np.asarray(picture)
     if pixels.ndim == 3:
         colours = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
         if pixels.shape[2] in (2, 4) and (colours == colours[0, 0]).all() and np.ptp(pixels[..., -1]):
             raise ValueError(f"{name} has its shape in the alpha channel: save the mask as grey, 0 and 255")
-        pixels = colours.any(axis=2)
+        return checked(colours.any(axis=2), name)
     return checked(pixels, name)
 
 
@@ -95,11 +96,12 @@ def arrays(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     Raises:
         ValueError: it cannot be read.
     """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (*_UNREADABLE, OSError) as error:
-        raise ValueError(f"{name} cannot be read as NumPy's: {error}") from None
-    with loaded if hasattr(loaded, "close") else nullcontext(loaded):
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(open(path, "rb"))  # NumPy leaves one open that it opened and cannot read
+            loaded = np.load(file, allow_pickle=False)
+        except (*_UNREADABLE, OSError) as error:
+            raise ValueError(f"{name} cannot be read as NumPy's: {error}") from None
         yield loaded
 
 

@@ -177,7 +177,7 @@ def test_options_of_data(table, tmp_path, refused, scores):
         "score", lines, *given, "--split", "train", "--images", picture.parent, *base
     )
     assert "has the splits test, train" in refused("score", lines, *given, "--images", picture.parent, *base)
-    assert "image cannot be read" in refused("score", lines, *given, "--split", "test", *base)
+    assert "file cannot be opened" in refused("score", lines, *given, "--split", "test", *base)
     assert "--limit must be at least 1, got 0" in refused("score", lines, *given, *options, "--limit", 0, *base)
 
 
