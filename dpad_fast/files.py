@@ -89,6 +89,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.fchmod(file.fileno(), stat.S_IMODE(place.stat().st_mode))
             os.fsync(file.fileno())
         os.replace(partial, place)
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise  # another file's
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(place.parent)

@@ -145,8 +145,17 @@ def _run(chunk: list[Item]) -> Results:
 
 
 def _write(side: IO[str], results: Results) -> None:
-    side.write(json.dumps(results, allow_nan=False) + "\n")
-    side.flush()
+    _append(side, json.dumps(results, allow_nan=False) + "\n")
+
+
+def _append(side: IO[str], text: str) -> None:
+    """Past the file's buffer, which after a full disk would complain again, without a name, when it is closed."""
+    left = memoryview(text.encode("utf-8"))
+    try:
+        while left:
+            left = left[os.write(side.fileno(), left) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, side.name) from error
 
 
 def open_side(path: Path, asked: dict[str, Any]) -> tuple[TextIO, int]:
@@ -163,7 +172,7 @@ def open_side(path: Path, asked: dict[str, Any]) -> tuple[TextIO, int]:
         ValueError: another process works on it.
     """
     head = json.dumps({_MARK: asked}, sort_keys=True) + "\n"
-    raw = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "rb+")
+    raw = open(path, "rb+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))  # noqa: SIM115
     file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
     try:
         lock.hold(raw.fileno(), path)
@@ -180,8 +189,7 @@ def open_side(path: Path, asked: dict[str, Any]) -> tuple[TextIO, int]:
         raw.seek(end)
         raw.truncate()
         if written < 0:
-            file.write(head)
-            file.flush()
+            _append(file, head)
     except BaseException:
         file.close()
         raise
