@@ -1,10 +1,10 @@
 """Measure predictions or a checkpoint: gIoU, cIoU, chain length, S1 against S2 and format rate, by named protocols.
 
 Predictions are a JSONL or Parquet file of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a
-folder of ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are file names
-without their ending, with -0, -1, ... for pictures with several queries. With --policy a policy answers the samples of
---data first. A checkpoint is measured on held-out scenes of the shapes world, by sampling. Protocols and formats:
-docs/evaluation.md.
+folder of ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are
+file names without their ending, with -0, -1, ... for pictures with several queries. With --policy a policy answers the
+samples of --data first. A checkpoint is measured on held-out scenes of the shapes world, by sampling. Protocols and
+formats: docs/evaluation.md.
 """
 
 from __future__ import annotations
