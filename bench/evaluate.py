@@ -1,8 +1,9 @@
-"""How fast `dpad-fast evaluate` measures, and how its memory grows: `python -m bench.evaluate`.
+"""How fast `dpad-fast evaluate` and `score` work, and how their memory grows: `python -m bench.evaluate`.
 
 1,000 predictions on 840 x 840 masks (goal: under 10 s on 2 cores, starting Python and torch counted), and 10,000 and
 100,000 rows of a made-up set of 64 x 64 pictures (goal: flat memory). Each run is a process of its own; peak memory is
-that of the process that reads and writes, and of the largest worker.
+that of the process that reads and writes, and of the largest worker. `--command score` measures `score` with the terms
+that need no encoder, `--parquet` files of Parquet in the place of JSONL.
 """
 
 from __future__ import annotations
@@ -60,14 +61,32 @@ def _mask(ring: list[list[float]], side: int) -> dict[str, object]:
     return {"size": list(map(int, coded["size"])), "counts": coded["counts"].decode()}
 
 
-def measure(folder: Path, count: int, side: int, workers: int) -> tuple[float, float, float]:
+def _as_parquet(file: Path) -> Path:
+    """The same rows as Parquet, in one row group, as writers leave it by default."""
+    from pyarrow import json as arrow_json
+    from pyarrow import parquet
+
+    table = arrow_json.read_json(file)
+    parquet.write_table(table, file.with_suffix(".parquet"), row_group_size=table.num_rows)
+    return file.with_suffix(".parquet")
+
+
+def measure(
+    folder: Path, count: int, side: int, workers: int, command: str = "evaluate", parquet: bool = False
+) -> tuple[float, float, float]:
     """Seconds, and MiB of the process and of its largest worker."""
     data, answers = write_rows(folder, count, side)
-    out = folder / "out.json"
-    command = ["evaluate", "--predictions", answers, "--data", data, "--form", "rows", "--workers", workers]
+    if parquet:
+        answers = _as_parquet(answers)
+    where = ["--data", data, "--form", "rows", "--workers", workers, "--quiet"]
+    if command == "score":
+        given = ["--preset", "dpad", "--set", "terms=[think_format, answer_format, mask_iou]", "--set", "geometry=mask"]
+        arguments = ["score", answers, *where, *given, "--out", folder / f"out{answers.suffix}"]
+    else:
+        arguments = ["evaluate", "--predictions", answers, *where, "--json", folder / "out.json"]
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, *map(str, [*command, "--json", out, "--quiet"])],
+        [sys.executable, "-c", _RUN, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -87,15 +106,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000], help="of 64 x 64 masks")
     parser.add_argument("--large", type=int, default=1_000, help="predictions on 840 x 840 masks; 0 for none")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--command", choices=("evaluate", "score"), default="evaluate")
+    parser.add_argument("--parquet", action="store_true", help="predictions (and scores) in Parquet")
     args = parser.parse_args(arguments)
     cases = [(args.large, 840)] * bool(args.large) + [(count, 64) for count in args.rows]
-    table = Table(title=f"dpad-fast evaluate --workers {args.workers}")
+    kind = "Parquet" if args.parquet else "JSONL"
+    table = Table(title=f"dpad-fast {args.command} --workers {args.workers}, {kind}")
     for name in ("rows", "masks", "seconds", "rows/s", "MiB, reader", "MiB, worker", "bytes/row more"):
         table.add_column(name, justify="right")
     before: tuple[int, float] | None = None
     with tempfile.TemporaryDirectory() as folder:
         for count, side in cases:
-            seconds, own, other = measure(Path(folder), count, side, args.workers)
+            seconds, own, other = measure(Path(folder), count, side, args.workers, args.command, args.parquet)
             grown = ""
             if before is not None and side == 64:
                 grown = f"{(own - before[1]) * 1024**2 / (count - before[0]):,.0f}"

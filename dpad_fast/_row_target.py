@@ -24,8 +24,8 @@ _MOST_PIXELS = 1 << 28  # of a mask, as the extension; run lengths of a few byte
 _SCALES = {"0-1000": 1000.0, "0-1": 1.0}
 
 
-def read_row(row: Any, columns: Columns | None, image_size: Any) -> dict[str, Any]:
-    """The arguments of a `Target`."""
+def read_row(row: Any, columns: Columns | None, image_size: Any, *, points: bool = True) -> dict[str, Any]:
+    """The arguments of a `Target`; with `points=False` missing points are not derived, which takes most of the time."""
     row = as_mapping(row)
     columns = Columns.taken(columns)
     guessed = columns is None
@@ -33,7 +33,7 @@ def read_row(row: Any, columns: Columns | None, image_size: Any) -> dict[str, An
         columns = Columns.guess(row)
     else:
         columns.check(row)
-    return _Row(row, columns, image_size).read(guessed)
+    return _Row(row, columns, image_size).read(guessed, points)
 
 
 class _Row:
@@ -43,7 +43,7 @@ class _Row:
         self._format = columns.box_format
         self._moved = columns.space != "pixel"
 
-    def read(self, guessed: bool) -> dict[str, Any]:
+    def read(self, guessed: bool, points: bool) -> dict[str, Any]:
         given = {name: self._value(name) for name in TRUTH}
         if all(value is None for value in given.values()):
             if guessed:
@@ -69,7 +69,7 @@ class _Row:
             boxes = fields.entries(_listed(boxes, "other_boxes"), "other_boxes", "boxes")
             found["other_boxes"] = tuple(self._box(box, f"other_boxes[{i}]") for i, box in enumerate(boxes))
         if not found["objects"]:
-            self._derive(found)
+            self._derive(found, points)
         found["image_size"] = self._size
         return found
 
@@ -226,15 +226,17 @@ class _Row:
     def _mask(self, name: str, value: Any) -> NDArray[np.bool_] | None:
         return None if value is None else read_mask(value, name)
 
-    def _derive(self, found: dict[str, Any]) -> None:
+    def _derive(self, found: dict[str, Any], points: bool) -> None:
         """Box and points that are missing, from the mask, or else from the polygons drawn as COCO draws them."""
-        wanted: dict[str, Callable[[NDArray[np.bool_]], Any]] = {"box": box_of, "points": inscribed_points}
+        wanted: dict[str, Callable[[NDArray[np.bool_]], Any]] = {"box": box_of}
+        if points:
+            wanted["points"] = inscribed_points
         lacking = [name for name in wanted if found.get(name) is None]
         mask = found["mask"]
         if not lacking or (mask is None and found["polygons"] is None):
             return
         if mask is None:
-            size = self._needed_size("points are derived from polygons")
+            size = self._needed_size("box and points are derived from polygons")
             fields.check_sizes(size, {}, found["polygons"])  # before anything is drawn
             mask = drawn(found["polygons"], size)
         for name in lacking:

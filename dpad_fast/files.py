@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,41 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
             _replace(Path(os.path.realpath(place)), content)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(place)) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A place for a large file to be written piece by piece; it replaces `path` when all went well.
+
+    Args:
+        path: the file; what is no regular file (a pipe, /dev/stdout) is written to as it is.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        OSError: as `write_bytes`.
+    """
+    place = prepare(path)
+    if _is_special(place):
+        yield place
+        return
+    place = Path(os.path.realpath(place))
+    partial = place.with_name(f".{place.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), stat.S_IMODE(place.stat().st_mode))
+            os.fsync(file.fileno())
+        os.replace(partial, place)
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise  # another file's
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(place.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

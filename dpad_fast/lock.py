@@ -69,6 +69,31 @@ def _lock(descriptor: int, folder: Path, mark: bool) -> None:
         warnings.warn(f"{folder} cannot be locked ({error.strerror}): nobody notices a second run in it", stacklevel=3)
 
 
+def hold(descriptor: int, path: Path) -> None:
+    """Hold an open file; the operating system lets go of it when it is closed or its holder dies.
+
+    Args:
+        descriptor: of the file.
+        path: its name.
+
+    Raises:
+        ValueError: another process holds it, or has just finished with it.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{path} is in use by another run: wait for it, end it, or write to another file") from None
+    except OSError as error:
+        warnings.warn(f"{path} cannot be locked ({error.strerror}): nobody notices a second run", stacklevel=3)
+        return
+    if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        raise ValueError(f"{path} was another run's, which has just ended: run again")
+
+
 def _refusal(folder: Path, holder: str) -> str:
     return (
         f"{folder} is in use by another run, process {holder}: two in one folder would overwrite each other's files. "

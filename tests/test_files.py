@@ -52,6 +52,39 @@ def test_what_is_written_in_parts_is_whole(tmp_path, monkeypatch):
     assert (tmp_path / "new" / "folder" / "x").read_bytes() == content
 
 
+def test_a_file_written_piece_by_piece_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "new" / "x"
+    for content in ("old", "new"):
+        with files.replacing(path) as place:
+            place.write_text(content)
+    assert path.read_text() == "new"
+    path.chmod(0o640)
+
+    def fails():
+        with files.replacing(path) as place, place.open("w") as file:
+            file.write("half")
+            raise FULL
+
+    with pytest.raises(OSError, match="No space left on device") as told:
+        fails()
+    assert told.value.filename == str(path)
+    with files.replacing(path) as place:
+        place.write_text("newer")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode), left_in(path.parent)) == ("newer", 0o640, ["x"])
+
+
+def test_a_full_disk_under_finished_chunks_is_one_line(tmp_path, monkeypatch, capsys):
+    from dpad_fast.evaluate import chunks
+
+    _, arguments = commands(tmp_path)["evaluate"]
+    real = chunks.os.write
+    monkeypatch.setattr(
+        chunks.os, "write", lambda fd, data: _raise(FULL) if bytes(data).startswith(b"[") else real(fd, data)
+    )
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == f"dpad-fast evaluate: error: No space left on device: {tmp_path}/e.json.part\n"
+
+
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     files.write_json(tmp_path / "a.json", {"a": "\u00e9\ud800"})
     before = (tmp_path / "a.json").read_bytes()

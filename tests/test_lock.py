@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dpad_fast.lock import NAME, only_one
+from dpad_fast.lock import NAME, hold, only_one
 
 HOLD = (
     "import sys; from pathlib import Path; from dpad_fast.lock import only_one\n"
@@ -98,3 +98,19 @@ def test_a_folder_can_be_held_without_a_mark(tmp_path):
         assert list(folder.iterdir()) == []
     with only_one(folder, mark=False):  # given back
         pass
+
+
+def test_an_open_file_is_held_until_it_is_closed(tmp_path):
+    path = tmp_path / "x.part"
+    path.touch()
+    with path.open() as first, path.open() as second:
+        hold(first.fileno(), path)
+        with pytest.raises(ValueError, match=r"x\.part is in use by another run"):
+            hold(second.fileno(), path)
+    with path.open() as third:
+        hold(third.fileno(), path)
+        path.unlink()
+    with (tmp_path / "y").open("w") as late:
+        (tmp_path / "y").unlink()
+        with pytest.raises(ValueError, match="another run's, which has just ended"):
+            hold(late.fileno(), tmp_path / "y")

@@ -5,23 +5,6 @@ from __future__ import annotations
 import argparse
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """Declare how prepare, check and show read DATA."""
-    from dpad_fast.data.forms import FORMS
-
-    group = parser.add_argument_group("DATA of prepare, check and show")
-    group.add_argument("--form", choices=FORMS, help="form of the data (default: found out)")
-    group.add_argument(
-        "--columns",
-        nargs="+",
-        metavar="KEY=NAME",
-        help="rows: names of columns, such as image=file query=text box=bbox",
-    )
-    group.add_argument("--split", help="the split to read, where there are several")
-    group.add_argument("--images", metavar="FOLDER", help="where pictures are, for forms that name them relative to it")
-    group.add_argument("--limit", type=int, metavar="N", help="read the first N rows only")
-
-
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Declare what `prepare` alone takes."""
     group = parser.add_argument_group("prepare")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
     from dpad_fast.clip import ClipEncoder
+    from dpad_fast.evaluate.records import Item
     from dpad_fast.types import Sample
 
 SHAPES_NOTE = (
@@ -56,6 +58,24 @@ def warn(name: str, samples: Iterable[Sample], *, quiet: bool) -> None:
 
     if small_encoder(name) is not None and _photographs(samples):
         say(SHAPES_NOTE, quiet=quiet, file=sys.stderr)
+
+
+def warned(name: str, items: Iterator[Item], *, quiet: bool) -> Iterator[Item]:
+    """The same items; a word where the encoder cannot judge the first one's picture.
+
+    Args:
+        name: as `load` takes it.
+        items: of `dpad_fast.evaluate.predictions.items`.
+        quiet: say nothing.
+    """
+    from dpad_fast.evaluate.records import case_of
+
+    first = next(items, None)
+    if first is not None:
+        with contextlib.suppress(ValueError):  # whoever measures it says what is wrong
+            warn(name, [case_of(first).sample], quiet=quiet)
+        yield first
+    yield from items
 
 
 def _photographs(samples: Iterable[Sample]) -> bool:

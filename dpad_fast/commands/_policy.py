@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpad_fast.commands import _output, _ruler
+from dpad_fast.commands import _data_source, _output, _ruler, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -94,20 +94,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace, asking: Asking, path: Path) -> None:
-    from dpad_fast.data import forms
     from dpad_fast.evaluate.completions import write_completions
     from dpad_fast.train import processes
 
-    form = forms.detect(args.data) if args.form is None else args.form
+    source = _data_source.source_of(args, args.data)
     asked = {
-        "policy_files": _ruler.digest(asking.policy),
+        "policy_files": _side_file.digest(asking.policy),
         "data": os.path.abspath(args.data) if os.path.exists(args.data) else args.data,
-        "data_files": _ruler.digest(args.data),
-        "form": form,
+        "data_files": _side_file.digest(args.data),
+        **_data_source.named(args),
     }
 
     def samples() -> Iterator[Sample]:
-        return forms.load(args.data, form, on_error=lambda _: None)  # the ruler says what cannot be read
+        return source.samples(on_error=lambda _: None, points=False)  # the ruler says what cannot be read
 
     told = None if args.quiet or not processes.is_main() else _Progress(path)
     write_completions(path, samples, asking, asked, _device(args.device), told)

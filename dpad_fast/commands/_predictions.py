@@ -1,4 +1,4 @@
-"""The one reader of predictions: JSONL of {"id", "completion"}, matched with the samples of a data folder."""
+"""Predictions in memory, for `dpad-fast data check --completions`: JSONL of {"id", "completion"}."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpad_fast.data import reasonseg
 from dpad_fast.terminal import read_stdin
-from dpad_fast.types import Sample
 
 
 @dataclass(frozen=True)
@@ -72,41 +70,3 @@ def _row(place: str, line: str) -> Prediction:
     if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in ("id", "completion")):
         raise ValueError(f'{place} must be {{"id": text, "completion": text}}')
     return Prediction(place, values)
-
-
-def check_plain(rows: list[Prediction]) -> None:
-    """Refuse lines that JSON cannot hold, for they will be written again; Python reads NaN and infinities all the same.
-
-    Raises:
-        ValueError: a field holds such a number; names file, line and field.
-    """
-    for row in rows:
-        for key, value in row.values.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except ValueError:
-                raise ValueError(
-                    f"{row.place}: field {key!r:.80} holds NaN or an infinite number, which JSON has not; write null"
-                ) from None
-
-
-def match(rows: list[Prediction], folder: str) -> list[Sample]:
-    """The sample that each prediction answers; only their files are read.
-
-    Args:
-        rows: predictions.
-        folder: in ReasonSeg's format.
-
-    Returns:
-        One sample per prediction.
-
-    Raises:
-        ValueError: the folder does not hold an id, or a file of one is not as it should be.
-    """
-    found = reasonseg.find(folder, (row.id for row in rows))
-    for row in rows:
-        if row.id not in found:
-            ids = reasonseg.list_ids(folder)[0]
-            known = ", ".join(ids[:8]) + (" ..." if len(ids) > 8 else "")
-            raise ValueError(f"{row.place}: id {row.id!r:.80} is not in {folder}, which holds {known or 'no id'}")
-    return [found[row.id] for row in rows]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dpad_fast.commands import _encoder, _output, _ruler_tables
+from dpad_fast import files
+from dpad_fast.commands import _data_source, _encoder, _output, _ruler_tables, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
     from dpad_fast.evaluate.predictions import Coverage
-    from dpad_fast.evaluate.ruler import Item, Settings
+    from dpad_fast.evaluate.ruler import Settings
     from dpad_fast.evaluate.summary import Interval, Sums
 
     Found = Mapping[str | None, Mapping[str, Interval]]
@@ -39,10 +40,14 @@ def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> in
 
     settings = settings_of(args)
     extra = {} if policy is None else {"policy": dict(policy)}
-    with _side(args.json) as side_path, _measured(args, args.predictions, settings, side_path) as (side, met):
+    with (
+        _side_file.beside(args.json) as side_path,
+        _measured(args, args.predictions, settings, side_path) as (side, met),
+    ):
         sums = summary.count(_records(side), settings.protocols)
         if not sums.records:
-            raise ValueError(f"no sample of {args.data} is left to measure")
+            why = f"; {len(met.broken)} cannot be read, the first: {met.broken[0]}" if met.broken else ""
+            raise ValueError(f"no sample of {args.data} is left to measure{why}")
         found = summary.estimates(sums)
         head = _head(args, settings, sums, found, met) | extra
         if args.compare is not None:
@@ -105,8 +110,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise ValueError(f"--protocol {args.protocol!r:.80} is unknown; known: {', '.join(PROTOCOLS)}, all")
     if args.model_size is not None and args.processor is not None:
         raise ValueError("--model-size and --processor both say what the model saw; give one")
-    if not 1 <= args.workers <= 256:
-        raise ValueError(f"--workers must be at least 1 and at most 256, got {args.workers}")
+    _side_file.check_workers(args.workers)
     source = args.predictions
     return Settings(
         format=args.format,
@@ -135,93 +139,51 @@ def _size(text: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _side(path: str | None) -> Iterator[Path]:
-    """The file of finished chunks: beside FILE until the result is written, else a temporary file."""
-    if not _output.is_file(path):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) / "chunks"
-        return
-    side = Path(f"{path}.part")
-    try:
-        yield side
-    except BaseException:
-        if side.is_file() and not _has_chunks(side):
-            side.unlink()  # nothing to go on with
-        raise
-    side.unlink()
-
-
-def _has_chunks(side: Path) -> bool:
-    with side.open("rb") as file:
-        return bool(file.readline() and file.readline())
-
-
-@contextlib.contextmanager
 def _measured(
     args: argparse.Namespace, source: str, settings: Settings, path: Path
 ) -> Iterator[tuple[IO[str], Coverage]]:
     from dpad_fast.evaluate import chunks
     from dpad_fast.evaluate.predictions import Coverage, Predictions, items
+    from dpad_fast.evaluate.ruler import measuring
 
-    predictions = Predictions(source)
-    settings = replace(settings, **_places(source))
-    met = Coverage()
-    zero = args.missing == "count-zero"
-    met_items = items(
-        predictions, args.data, args.form, zero_missing=zero, skip_unknown=args.unknown == "skip", met=met
-    )
-    asked = {
-        "settings": asdict(settings),
-        "data": os.path.abspath(args.data),
-        "data_files": digest(args.data),
-        "form": args.form,
-        "missing": args.missing,
-        "unknown": args.unknown,
-        "predictions": digest(source),
-    }
-    side, written = chunks.open_side(path, asked)
-    with side, contextlib.closing(predictions):
-        if written:
-            say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
-        if settings.encoder is not None:
-            met_items = _warned(settings.encoder, met_items, args.quiet)
-        chunks.measure_into(side, chunks.chunked(met_items), settings, args.workers, written)
-        yield side, met
-
-
-def _warned(encoder: str, met: Iterator[Item], quiet: bool) -> Iterator[Item]:
-    """The same items; a word where the encoder cannot judge the first one's picture."""
-    first = next(met, None)
-    if first is not None:
-        _encoder.warn(encoder, [first.sample], quiet=quiet)
-        yield first
-    yield from met
-
-
-def digest(source: str) -> str:
-    """What changes where a file or folder does: of a file its bytes, of a folder's files names, sizes and times.
-
-    Args:
-        source: a path; any other text is its own digest.
-    """
-    found = hashlib.sha256()
-    if os.path.isdir(source):
-        for path in sorted(path for path in Path(source).rglob("*") if path.is_file()):
-            state = path.stat()
-            found.update(f"{path.relative_to(source)}\n{state.st_size} {state.st_mtime_ns}\n".encode())
-        return found.hexdigest()
-    if source == "-" or not os.path.isfile(source):
-        return source
-    with open(source, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            found.update(block)
-    return found.hexdigest()
+    with contextlib.closing(Predictions(source)) as predictions:
+        settings = replace(settings, **_places(source))
+        met = Coverage()
+        met_items = items(
+            predictions,
+            _data_source.source_of(args, args.data),
+            zero_missing=args.missing == "count-zero",
+            # Of a part of the data, ids of the rest are not looked for.
+            skip_unknown=args.unknown == "skip" or args.limit is not None,
+            met=met,
+            probe=args.policy is not None,
+        )
+        asked = {
+            "settings": asdict(settings),
+            "data": _side_file.state_of(args),
+            "missing": args.missing,
+            "unknown": args.unknown,
+            "predictions": _side_file.digest(source),
+        }
+        side, written = chunks.open_side(path, asked)
+        with side:
+            if written:
+                say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
+            if settings.encoder is not None:
+                met_items = _encoder.warned(settings.encoder, met_items, quiet=args.quiet)
+            make = partial(measuring, settings)
+            chunks.measure_into(side, chunks.chunked(met_items), make, args.workers, written)
+            broken = chunks.broken_of(side)
+            met.broken += broken.values()
+            met.answered -= sum(name in predictions for name in broken)
+            met.missing -= sum(name not in predictions for name in broken)
+            yield side, met
 
 
 def _records(side: IO[str]) -> Iterator[dict[str, Any]]:
-    from dpad_fast.evaluate.chunks import records_of
+    from dpad_fast.evaluate.chunks import results_of
 
-    return records_of(side)
+    return results_of(side)
 
 
 def _head(args: argparse.Namespace, settings: Settings, sums: Sums, found: Found, met: Coverage) -> dict[str, Any]:
@@ -233,16 +195,21 @@ def _head(args: argparse.Namespace, settings: Settings, sums: Sums, found: Found
         own = found.get(name, {})
         protocols[name] = {key: value.value for key, value in own.items()}
         protocols[name] |= {
-            "n": sums.records - sums.dropped[name],
+            "n": sums.records - sums.dropped[name] - sums.unmasked,
             "dropped": sums.dropped[name],
             "differs": sums.differing[name] if "strict" in settings.protocols else None,
             "intervals": {key: [value.plain()["low"], value.plain()["high"]] for key, value in own.items()},
         }
+        if sums.unmasked == sums.records:
+            protocols[name]["not_measured"] = "no masks"
     first = found.get(settings.protocols[0], {})
     metrics = {_SHORT.get(key, key): value.plain() for key, value in first.items()}
     general = dict(found.get(None, {}))
     if settings.encoder is None:
         general.pop("s1_wins", None)
+    if not sums.boxed:
+        for name in ("box_giou", "box_ciou", "box_p50"):
+            general.pop(name, None)
     metrics |= {key: value.plain() for key, value in general.items()}
     rates = {key: metrics[key]["value"] if key in metrics else None for key in ("format", "format_tolerant")}
     return {
@@ -281,6 +248,11 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     if met.broken:
         notes.append(
             f"{len(met.broken)} files of the data cannot be read and are not among them, the first: {met.broken[0]}"
+        )
+    if sums.unmasked:
+        notes.append(
+            f"{sums.unmasked} of {sums.records} records have a true box but no true mask: the protocols, which are of "
+            "masks, are not measured on them; box gIoU, box cIoU and box P@0.5 are."
         )
     form = readers.FORMATS[settings.format]
     space = settings.model_size or settings.processor or form.space
@@ -334,29 +306,8 @@ def _write(path: str | None, head: Mapping[str, Any], side: IO[str]) -> None:
     if path == _output.STDOUT:
         _stream(sys.stdout, head, side)
         return
-    if not _output.is_file(path):
-        with open(path, "w", encoding="utf-8") as device:
-            _stream(device, head, side)
-        return
-    place = Path(os.path.realpath(path))
-    with tempfile.NamedTemporaryFile(
-        "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8", newline="\n"
-    ) as file:
-        try:
-            _stream(file, head, side)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, place)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with files.replacing(path) as place, open(place, "w", encoding="utf-8", newline="\n") as file:
+        _stream(file, head, side)
 
 
 def _stream(file: IO[str], head: Mapping[str, Any], side: IO[str]) -> None:

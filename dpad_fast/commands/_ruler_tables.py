@@ -37,6 +37,8 @@ def tables(
     for name in settings.protocols:
         own = found.get(name, {})
         cells = [_shown(own[column.key], column.percent) if column.key in own else "-" for column in columns]
+        if "not_measured" in head["protocols"][name]:
+            cells[0] = f"not measured: {head['protocols'][name]['not_measured']}"
         differs = head["protocols"][name]["differs"]
         rows.append(
             (

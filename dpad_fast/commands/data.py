@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpad_fast.commands import _data_options, _encoder, _output
+from dpad_fast.commands import _data_options, _data_source, _encoder, _output
 from dpad_fast.terminal import say
 
 _TASKS = ("prepare", "check", "show", "embed", "shapes")
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", help="folder (prepare; shapes: shapes-data, or checkpoints with --rebuild), or the page (show)"
     )
     parser.add_argument("--seed", type=int, help="show: of the choice of rows; shapes: of the world (default: 0)")
-    _data_options.add_source(parser)
+    _data_source.add_arguments(parser, "DATA of prepare, check and show")
     _data_options.add_prepare(parser)
     _data_options.add_check(parser)
     show = parser.add_argument_group("show")

@@ -1,10 +1,10 @@
 """Measure predictions or a checkpoint: gIoU, cIoU, chain length, S1 against S2 and format rate, by named protocols.
 
-Predictions are a JSONL of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a folder of
-ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are file names
-without their ending, with -0, -1, ... for pictures with several queries. With --policy a policy answers the samples of
---data first. A checkpoint is measured on held-out scenes of the shapes world, by sampling. Protocols and formats:
-docs/evaluation.md.
+Predictions are a JSONL or Parquet file of {"id": ..., "completion": ...} or {"id": ..., "mask": run lengths or path}, a
+folder of ID.png, an NPZ file with an array per id, or the released evaluation's output. In a ReasonSeg folder, ids are
+file names without their ending, with -0, -1, ... for pictures with several queries. With --policy a policy answers the
+samples of --data first. A checkpoint is measured on held-out scenes of the shapes world, by sampling. Protocols and
+formats: docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpad_fast.commands import _output, _policy
+from dpad_fast.commands import _data_source, _output, _policy, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _OF_PREDICTIONS: dict[str, Any] = {
     "data": None,
-    "form": None,
+    **dict.fromkeys(_data_source.OPTIONS),
     "format": "picture",
     "segmenter": "polygon",
     "protocol": "strict",
@@ -54,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--predictions", metavar="FILE", help="the same, by name (- reads standard input)")
     parser.add_argument("--data", help="data that the predictions answer: a file or folder of any form")
-    parser.add_argument("--form", help="form of --data: reasonseg, refcoco, coco, rows, ... (default: found out)")
     parser.add_argument(
         "--format",
         help="how answers are written: dpad, vlm-r1, qwen3-vl, ... (default: dpad's, in the picture's pixels)",
@@ -81,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", choices=["text", "markdown", "latex"], help="how tables are printed (default: text)")
     parser.add_argument("--shapes", type=int, metavar="SCENES", help="sample the checkpoint on so many held-out scenes")
     parser.add_argument("--seed", type=int, help="of sampling; with --shapes, of their world (default: 9000)")
+    _data_source.add_arguments(parser, "of --data")
     _policy.add_arguments(parser)
     parser.add_argument(
         "--encoder", help="CLIP for S1 and S2 (shipped name, folder or hub name); with --data none by default"
@@ -108,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
         The exit status.
     """
     _settle(args)
-    _output.spare({"--json": args.json, "--completions": args.completions}, [args.predictions, args.data, args.compare])
+    _side_file.spare(
+        {"--json": args.json, "--completions": args.completions}, [args.predictions, args.data, args.compare]
+    )
     _output.prepare(args.json, args.completions)
     if args.policy is not None:
         return _policy.run(args)

@@ -1,22 +1,28 @@
-"""Score a JSONL of completions against a data folder: every term, the similarities and the reason, per completion."""
+"""Score completions against data of any form: every term, the similarities and the reason, per completion.
+
+The completions are a JSONL or Parquet file of {"id", "completion"}; with `--out` their rows are written again, in their
+order, with the scores beside them. Large files: docs/scale.md.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import math
 import sys
-from collections import Counter
-from pathlib import Path
+import tempfile
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dpad_fast import files
-from dpad_fast.commands import _encoder, _output, _predictions, _reward
+from dpad_fast.commands import _data_source, _encoder, _output, _reward, _side_file
 from dpad_fast.terminal import printable, say
 
 if TYPE_CHECKING:
+    from dpad_fast.evaluate.predictions import Predictions
+    from dpad_fast.evaluate.score_rows import Row
+    from dpad_fast.evaluate.scoring import Scoring
     from dpad_fast.rewards import RewardConfig
-    from dpad_fast.types import ScoreBatch
 
 DEFAULT_ENCODER = "openai/clip-vit-base-patch32"
 _ENCODER_OPTIONS = {
@@ -36,10 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "completions",
-        help='JSONL, one {"id": sample id, "completion": text} a line, in pixels of the picture; - reads stdin',
+        help='JSONL, one {"id": sample id, "completion": text} a line, in pixels of the picture, or Parquet of such '
+        "columns; - reads JSONL from stdin",
     )
-    parser.add_argument("--data", required=True, help="a folder in ReasonSeg's format")
-    parser.add_argument("--out", help="write JSONL here instead of a table; - writes to stdout")
+    parser.add_argument("--data", required=True, help="data that the completions answer: a file or folder of any form")
+    parser.add_argument("--out", help="write JSONL (FILE.parquet: Parquet) here instead of a table; - writes to stdout")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    _data_source.add_arguments(parser, "of --data")
     _reward.add_arguments(parser)
     parser.add_argument("--encoder", help=f"a name or folder ({DEFAULT_ENCODER}), or 'shapes', which is built in")
     parser.add_argument("--backend", help="transformers (default) or open_clip")
@@ -63,81 +72,111 @@ def run(args: argparse.Namespace) -> int:
         ValueError: a bad file, setting or encoder; says which.
         OSError: a file cannot be read or written.
     """
-    import dpad_fast as df
-
     config = _reward.config(args)
-    _output.spare({"--out": args.out, "--json": args.json}, [args.completions, args.config, args.data])
+    _side_file.check_workers(args.workers)
+    _side_file.spare({"--out": args.out, "--json": args.json}, [args.completions, args.config, args.data])
     _output.prepare(args.out, args.json)
-    lines = _predictions.read(args.completions)
-    if args.out is not None:
-        _predictions.check_plain(lines)
-    samples = _predictions.match(lines, args.data)
-    encoder = _load_encoder(args, config, samples)
-    scorer = df.RewardScorer(config, encoder)
-    batch = scorer.score(
-        [line.text for line in lines],
-        [sample.target for sample in samples],
-        [sample.image for sample in samples],
-        image_keys=[str(sample.image) if isinstance(sample.image, str | Path) else None for sample in samples],
-        # Answers in a file are in pixels of the folder's pictures, unless the configuration says otherwise.
-        model_sizes=None if config.model_size is not None else [sample.target.image_size for sample in samples],
-    )
-    summary = _summary(batch, config)
-    if args.out is not None:
-        _write(args, lines, batch)
-    elif not args.quiet and args.json != _output.STDOUT:
-        _print_table([line.id for line in lines], batch, config, summary)
-    _output.write_json(args.json, summary, args.quiet or args.out == _output.STDOUT)
+    from dpad_fast.evaluate import score_rows
+    from dpad_fast.evaluate.predictions import Predictions
+    from dpad_fast.evaluate.scoring import ScoresByLine, Tally
+
+    with contextlib.ExitStack() as held:
+        predictions = held.enter_context(contextlib.closing(Predictions(args.completions)))
+        if predictions.first_mask is not None:
+            raise ValueError(f'{predictions.first_mask} must be {{"id": text, "completion": text}}')
+        if args.out is not None and not _is_parquet(args.out):
+            score_rows.check_plain(predictions)
+        scoring = _scoring(args, config, held)
+        side = held.enter_context(_scored(args, predictions, scoring))
+        scores, tally = ScoresByLine(side), Tally(config)
+        rows = _tallied(score_rows.with_scores(predictions, scores.get), tally)
+        if args.out is not None:
+            _write(args, predictions, rows, config)
+        else:
+            shown = not args.quiet and args.json != _output.STDOUT
+            kept = [(str(values["id"]), found) for values, found in rows if shown]  # the tally wants every row
+            if shown:
+                _print_table(kept, config, tally.summary())
+    _output.write_json(args.json, tally.summary(), args.quiet or args.out == _output.STDOUT)
     return 0
 
 
-def _load_encoder(args: argparse.Namespace, config: RewardConfig, samples: list[Any]) -> Any:
-    """The encoder that the configuration needs, or None."""
+def _tallied(rows: Iterable[Row], tally: Any) -> Iterator[Row]:
+    for values, scores in rows:
+        tally.add(scores)
+        yield values, scores
+
+
+def _is_parquet(path: str) -> bool:
+    return path.endswith(".parquet")
+
+
+def _scoring(args: argparse.Namespace, config: RewardConfig, held: contextlib.ExitStack) -> Scoring:
+    """How to score, with the encoder that the configuration needs, or none."""
+    from dpad_fast.evaluate.scoring import Scoring
+
     given = {name: getattr(args, name) for name in _ENCODER_OPTIONS if getattr(args, name) is not None}
     if not config.needs_encoder:
         if given:
             names = ", ".join(f"--{name}" for name in given)
             note = f"note: {names} not used: no term of {config.name} compares with CLIP"
             say(note, quiet=args.quiet, file=sys.stderr)
-        return None
-    from dpad_fast.clip import EmbeddingCache
-
+        return Scoring(config)
     settings = {**_ENCODER_OPTIONS, **given}
-    folder = settings.pop("cache")
-    settings["cache"] = None if folder is None else EmbeddingCache(folder=folder)
-    return _encoder.load(settings.pop("encoder") or "", samples, quiet=args.quiet, **settings)
+    cache, encoder = settings.pop("cache"), settings.pop("encoder")
+    if cache is None and args.workers > 1:  # what one process has embedded, no other embeds again
+        cache = held.enter_context(tempfile.TemporaryDirectory())
+    return Scoring(config, encoder, settings, cache)
 
 
-def _summary(batch: ScoreBatch, config: RewardConfig) -> dict[str, Any]:
-    """Means over the completions, of the similarities over those that have one, and how often each reason came."""
-    rows = list(batch.rows())
+@contextlib.contextmanager
+def _scored(args: argparse.Namespace, predictions: Predictions, scoring: Scoring) -> Iterator[Any]:
+    """The side file with the scores of all lines."""
+    from dpad_fast.evaluate import chunks
+    from dpad_fast.evaluate.predictions import Coverage, items
 
-    def mean(values: list[float]) -> float | None:
-        values = [value for value in values if math.isfinite(value)]
-        return sum(values) / len(values) if values else None
-
-    similar = {name: [r["similarity"][name] for r in rows] for name in batch.similarity}
-    return {
-        "n": len(rows),
-        "preset": config.name,
-        "total": mean([row["total"] for row in rows]),
-        "terms": {name: mean([row["terms"][name] for row in rows]) for name in config.terms},
-        "similarity": {name: mean([v for v in column if v is not None]) for name, column in similar.items()},
-        "reasons": dict(Counter(reason for reason in batch.reasons if reason is not None).most_common()),
+    met = items(
+        predictions,
+        _data_source.source_of(args, args.data),
+        zero_missing=False,
+        skip_unknown=args.limit is not None,
+        met=Coverage(),
+        points=True,
+    )
+    asked = {
+        "config": scoring.config.to_dict(),
+        "encoder": [scoring.encoder, dict(scoring.settings)],
+        "encoder_files": None if scoring.encoder is None else _side_file.digest(scoring.encoder),
+        "data": _side_file.state_of(args),
+        "completions": _side_file.digest(args.completions),
     }
+    with _side_file.beside(args.out) as path:
+        side, written = chunks.open_side(path, asked)
+        with side:
+            if written:
+                say(f"going on after {written} chunks of {path}", quiet=args.quiet, file=sys.stderr)
+            if scoring.encoder is not None:
+                met = _encoder.warned(scoring.encoder, met, quiet=args.quiet)
+            chunks.measure_into(side, chunks.chunked(met), scoring.make, args.workers, written)
+            yield side
 
 
-def _write(args: argparse.Namespace, lines: list[_predictions.Prediction], batch: ScoreBatch) -> None:
-    rows = zip(lines, batch.rows(), strict=True)
-    text = "".join(json.dumps({**line.values, **scores}, allow_nan=False) + "\n" for line, scores in rows)
+def _write(args: argparse.Namespace, predictions: Predictions, rows: Iterable[Row], config: RewardConfig) -> None:
+    from dpad_fast.evaluate import score_rows
+
     if args.out == _output.STDOUT:
-        sys.stdout.write(text)
+        score_rows.write_jsonl(rows, sys.stdout)
         return
-    files.write_text(args.out, text)
-    say(f"{len(lines)} scores written to {args.out}", quiet=args.quiet or args.json == _output.STDOUT)
+    with files.replacing(args.out) as place:
+        if _is_parquet(args.out):
+            count = score_rows.write_parquet(predictions, rows, config.terms, place)
+        else:
+            with open(place, "w", encoding="utf-8", newline="\n") as file:
+                count = score_rows.write_jsonl(rows, file)
+    say(f"{count} scores written to {args.out}", quiet=args.quiet or args.json == _output.STDOUT)
 
 
-def _print_table(ids: list[str], batch: ScoreBatch, config: RewardConfig, summary: dict[str, Any]) -> None:
+def _print_table(rows: list[tuple[str, dict[str, Any]]], config: RewardConfig, summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -150,7 +189,7 @@ def _print_table(ids: list[str], batch: ScoreBatch, config: RewardConfig, summar
         table.add_column(name, justify="right")
     table.add_column("total", justify="right")
     table.add_column("reason")
-    for name, scores in zip(ids, batch.rows(), strict=True):
+    for name, scores in rows:
         numbers = [_number(scores["terms"][term]) for term in config.terms]
         numbers += ["" if scores["similarity"][n] is None else f"{scores['similarity'][n]:.4f}" for n in similar]
         # Text, so that square brackets in an id are not read as markup.

@@ -13,8 +13,18 @@ from typing import Any
 
 from dpad_fast import files
 from dpad_fast._target import short
-from dpad_fast.data.coco_file import Annotation, CocoFile, OnError, attempt, refuse
+from dpad_fast.data.coco_file import (
+    Annotation,
+    CocoFile,
+    Described,
+    OnError,
+    attempt,
+    defer_all,
+    draw_all,
+    refuse,
+)
 from dpad_fast.data.coco_writing import CocoWriter
+from dpad_fast.data.deferred import Deferred
 from dpad_fast.data.segmentations import read_json
 from dpad_fast.types import Sample
 
@@ -54,12 +64,39 @@ def load(
         ValueError: there is no such file, or not exactly one in the folder; while iterating, no annotation has an
             expression, or as `on_error` says.
     """
+    return draw_all(_read(path, split, images, on_error, expressions), on_error)
+
+
+def defer(
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    on_error: OnError = None,
+    points: bool = True,
+) -> Iterator[Deferred]:
+    """The samples of a COCO file, to be drawn later; see `load`.
+
+    Args:
+        path: see `load`.
+        split: see `load`.
+        images: see `load`.
+        on_error: see `load`; what only drawing finds is raised by the sample that is read.
+        points: False leaves out points that would have to be derived from a mask.
+
+    Returns:
+        An iterator.
+    """
+    return defer_all(_read(path, split, images, on_error, None), points)
+
+
+def _read(path: Any, split: str | None, images: Any, on_error: OnError, expressions: Any) -> Iterator[list[Described]]:
     file = _file_of(Path(path), split)
     if expressions is None and (beside := file.with_name(EXPRESSIONS_FILE)).is_file():
         expressions = beside
     if expressions is not None and not isinstance(expressions, Mapping) and not Path(expressions).is_file():
         raise ValueError(f"expressions: no file {Path(expressions)}")
-    return _samples(file, expressions, None if Path(path).is_dir() else split, images, on_error)
+    return _described(file, expressions, None if Path(path).is_dir() else split, images, on_error)
 
 
 def write(
@@ -115,7 +152,9 @@ def _file_of(path: Path, split: str | None) -> Path:
     return found[0]
 
 
-def _samples(file: Path, expressions: Any, split: str | None, images: Any, on_error: OnError) -> Iterator[Sample]:
+def _described(
+    file: Path, expressions: Any, split: str | None, images: Any, on_error: OnError
+) -> Iterator[list[Described]]:
     coco = CocoFile(file, images, on_error)
     texts = None if expressions is None else _Mapped(expressions, coco, on_error)
     described = of_split = False
@@ -125,7 +164,7 @@ def _samples(file: Path, expressions: Any, split: str | None, images: Any, on_er
         of_split = True
         found = attempt(on_error, _of_annotation, coco, annotation, texts, on_error) or []
         described = described or bool(found) or any(key in annotation.entry for key in _KEYS)
-        yield from found
+        yield found
     if split is not None and not of_split:
         raise ValueError(f"split: {file} has no annotation or image whose split is {split!r:.80}")
     if not described and texts is None:
@@ -158,7 +197,7 @@ def _is_of_split(annotation: Annotation, coco: CocoFile, split: str | None) -> b
     return bool(annotation.entry.get("split", coco.pictures[annotation.picture].split) == split)
 
 
-def _of_annotation(coco: CocoFile, annotation: Annotation, texts: _Mapped | None, on_error: OnError) -> list[Sample]:
+def _of_annotation(coco: CocoFile, annotation: Annotation, texts: _Mapped | None, on_error: OnError) -> list[Described]:
     if annotation.ignored:
         return []
     where, given = annotation.where, next((annotation.entry[key] for key in _KEYS if key in annotation.entry), None)
@@ -171,7 +210,7 @@ def _of_annotation(coco: CocoFile, annotation: Annotation, texts: _Mapped | None
         raise ValueError(f"{where}: expressions must be a text or a list of texts, got {short(given)}")
     if not queries:
         return []
-    target = coco.target([annotation], annotation.picture)
+    recipe = coco.recipe([annotation], annotation.picture)
     path = coco.picture(annotation.picture)[0]
     names = annotation.entry.get(_ID_KEY)
     if not isinstance(names, list) or len(names) != len(queries):
@@ -179,7 +218,7 @@ def _of_annotation(coco: CocoFile, annotation: Annotation, texts: _Mapped | None
     samples = []
     for i, (name, query) in enumerate(zip(names, queries, strict=True)):
         if isinstance(query, str) and query.strip():
-            samples.append(Sample(str(name), path, query, target))
+            samples.append(Described(str(name), path, query, recipe))
         else:
             refuse(f"{where}: expressions[{i}] must be text, got {short(query)}", on_error)
     return samples

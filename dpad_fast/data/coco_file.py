@@ -7,17 +7,20 @@ size in memory at the peak (`python -m bench.data`), and less afterwards.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast._target import short
+from dpad_fast.data.deferred import Deferred
 from dpad_fast.data.picture_files import PictureFolder
 from dpad_fast.data.segmentations import mask_of, read_json, rings_of, union_of
-from dpad_fast.types import BoolMask, Box, Point, Ring, Size, Target
+from dpad_fast.types import BoolMask, Box, Point, Ring, Sample, Size, Target
 
 Id: TypeAlias = "int | str"
 OnError: TypeAlias = "Callable[[str], None] | None"
@@ -153,28 +156,104 @@ class CocoFile:
         Raises:
             ValueError: a segmentation is malformed, or a box has no area; names the annotation.
         """
+        return self.recipe(wanted, number, listed=listed).target()
+
+    def recipe(self, wanted: Sequence[Annotation], number: Id, *, listed: bool = False) -> TargetRecipe:
+        """What `target` makes of these, to be made later; the masks are not drawn yet.
+
+        Raises:
+            ValueError: the picture is not there, cannot be opened, or has another size.
+        """
         size = self.picture(number)[1]
+        picked = {id(item) for item in wanted}
+        picture = self.pictures[number]
+        rest = [item for item in picture.annotations if id(item) not in picked]
+        return TargetRecipe(
+            wanted=tuple(wanted),
+            size=size,
+            where=wanted[0].where if wanted else picture.where,
+            listed=listed,
+            ignored=tuple(item for item in rest if item.ignored and item.segmentation),
+            others=tuple(item.box for item in rest if item.box is not None and item.is_other),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TargetRecipe:
+    """The annotations that make a target, and what else of their picture it says. It can be pickled.
+
+    Attributes:
+        wanted: those that are the target together.
+        size: (width, height) of the picture.
+        where: what messages call it.
+        listed: whether `objects` list them one by one.
+        ignored: those whose pixels count neither for nor against.
+        others: boxes of the picture's other objects.
+    """
+
+    wanted: tuple[Annotation, ...]
+    size: Size
+    where: str
+    listed: bool
+    ignored: tuple[Annotation, ...]
+    others: tuple[Box, ...]
+
+    def target(self, *, points: bool = True) -> Target:
+        """Draw the masks.
+
+        Args:
+            points: False leaves out points that would have to be derived from a mask.
+
+        Raises:
+            ValueError: a segmentation is malformed, or a box has no area; names the annotation.
+        """
+        wanted, size = self.wanted, self.size
         masks = [mask_of(item.segmentation, size, f"{item.where}: segmentation") for item in wanted]
         boxes = [_box(item, mask) for item, mask in zip(wanted, masks, strict=True)]
         mask = union_of(masks, size)
-        points = [_points(item, mask) for item, mask in zip(wanted, masks, strict=True)]
-        picked = {id(item) for item in wanted}
-        rest = [item for item in self.pictures[number].annotations if id(item) not in picked]
-        ignored = [item for item in rest if item.ignored and item.segmentation]
-        ignore = [mask_of(item.segmentation, size, f"{item.where}: segmentation") for item in ignored]
+        derive = points or self.listed  # an object of several is its box and a point
+        pairs = [_points(item, mask if derive else None) for item, mask in zip(wanted, masks, strict=True)]
+        ignore = [mask_of(item.segmentation, size, f"{item.where}: segmentation") for item in self.ignored]
         try:
             return Target(
                 box=around(boxes),
-                points=points[0] if len(wanted) == 1 else None if mask is None else inscribed_points(mask),
+                points=pairs[0] if len(wanted) == 1 else _inside(mask if points else None),
                 image_size=size,
                 mask=mask,
                 polygons=_all_rings(wanted),
-                ignore=union_of(ignore, size) if ignored else None,
-                objects=_objects(wanted, boxes, points) if listed else (),
-                other_boxes=tuple(item.box for item in rest if item.box is not None and item.is_other),
+                ignore=union_of(ignore, size) if self.ignored else None,
+                objects=_objects(wanted, boxes, pairs) if self.listed else (),
+                other_boxes=self.others,
             )
         except ValueError as error:
-            raise ValueError(f"{wanted[0].where if wanted else self.pictures[number].where}: {error}") from None
+            raise ValueError(f"{self.where}: {error}") from None
+
+
+class Described(NamedTuple):
+    """A sample whose target is not drawn yet."""
+
+    id: str
+    path: str
+    query: str
+    recipe: TargetRecipe
+
+    def sample(self, *, points: bool = True) -> Sample:
+        """Draw it; see `TargetRecipe.target`."""
+        return Sample(self.id, self.path, self.query, self.recipe.target(points=points))
+
+
+def draw_all(groups: Iterable[Sequence[Described]], on_error: OnError) -> Iterator[Sample]:
+    """The samples; those of a group have one recipe, and share its target."""
+    for group in groups:
+        target = attempt(on_error, group[0].recipe.target) if group else None
+        if target is not None:
+            yield from (Sample(one.id, one.path, one.query, target) for one in group)
+
+
+def defer_all(groups: Iterable[Sequence[Described]], points: bool) -> Iterator[Deferred]:
+    """The same, to be drawn later."""
+    for one in itertools.chain.from_iterable(groups):
+        yield Deferred(one.id, partial(one.sample, points=points))
 
 
 def refuse(message: str, on_error: OnError) -> None:
@@ -260,8 +339,12 @@ def around(boxes: Sequence[Box | None]) -> Box | None:
     return min(x1), min(y1), max(x2), max(y2)
 
 
+def _inside(mask: BoolMask | None) -> tuple[Point, Point] | None:
+    return None if mask is None else inscribed_points(mask)
+
+
 def _points(item: Annotation, mask: BoolMask | None) -> tuple[Point, Point] | None:
-    return points_of(item.entry, item.where) or (None if mask is None else inscribed_points(mask))
+    return points_of(item.entry, item.where) or _inside(mask)
 
 
 def points_of(entry: dict[str, Any], where: str) -> tuple[Point, Point] | None:

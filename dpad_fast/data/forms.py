@@ -7,9 +7,12 @@ import itertools
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast.data.deferred import Deferred
 from dpad_fast.types import Sample
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ def load(
     images: str | os.PathLike[str] | None = None,
     limit: int = 0,
     on_error: OnError | None = None,
+    points: bool = True,
 ) -> Iterator[Sample]:
     """Reads the samples of a data set in any of the forms, one after the other, in bounded memory.
 
@@ -49,6 +53,7 @@ def load(
         limit: so many samples at most; 0: all.
         on_error: called with one message for every row that cannot be read, which is then left out; the message names
             the file and the row. None: the first such row raises.
+        points: False leaves out points that would have to be derived from a mask, which takes most of the time.
 
     Returns:
         An iterator of samples, their targets in pixels of the picture.
@@ -57,6 +62,17 @@ def load(
         ValueError: an argument is not as described, nothing is at `path`, no form fits, or (while iterating, without
             `on_error`) a row cannot be read.
     """
+    form = _form(path, form, columns, limit)
+    if not points:
+        later = defer(path, form, columns=columns, split=split, images=images, on_error=on_error, points=False)
+        samples: Iterable[Sample] = _read_all(later, on_error)
+    else:
+        named = {"columns": columns} if form == "rows" else {}
+        samples = _reader(form)(path, split=split, images=images, on_error=on_error, **named)
+    return itertools.islice(samples, limit) if limit else iter(samples)
+
+
+def _form(path: Any, form: str | None, columns: Any, limit: Any) -> str:
     if form is None:
         form = "rows" if columns is not None else detect(path)
     if form not in FORMS:
@@ -65,9 +81,90 @@ def load(
         raise ValueError(f"columns is for the form 'rows', but form is {form!r}")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise ValueError(f"limit must be a whole number, 0 for all samples, got {limit!r:.80}")
-    named = {"columns": columns} if form == "rows" else {}
-    samples = _reader(form)(path, split=split, images=images, on_error=on_error, **named)
-    return itertools.islice(samples, limit) if limit else iter(samples)
+    return form
+
+
+def _read_all(later: Iterable[Deferred], on_error: OnError | None) -> Iterator[Sample]:
+    for one in later:
+        try:
+            sample = one.read()
+        except ValueError as error:
+            if on_error is None:
+                raise
+            on_error(str(error))
+        else:
+            yield sample
+
+
+def defer(
+    path: Any,
+    form: str | None = None,
+    *,
+    columns: Columns | None = None,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    limit: int = 0,
+    on_error: OnError | None = None,
+    points: bool = True,
+) -> Iterator[Deferred]:
+    """The samples of a data set with their ids known and the rest read later, by whichever process asks for it.
+
+    Args:
+        path: see `load`.
+        form: see `load`.
+        columns: see `load`.
+        split: see `load`.
+        images: see `load`.
+        limit: so many samples at most, one that cannot be read counted, too; 0: all.
+        on_error: called with one message for everything of which not even the id can be told; what only reading finds
+            is raised by the sample. None: the first one raises.
+        points: see `load`.
+
+    Returns:
+        An iterator, in the order of `load`. Nothing is read ahead but ids (and headers of the pictures of COCO's
+        forms); in the form "grandf" a caption's masks are drawn here, for their boxes are one another's others.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    form = _form(path, form, columns, limit)
+    settings: dict[str, Any] = {"split": split, "images": images, "on_error": on_error, "points": points}
+    if form == "rows":
+        settings["columns"] = columns
+    if form in _DEFER_HERE:
+        found = _DEFER_HERE[form](path, **settings)
+    else:
+        found = importlib.import_module(f"dpad_fast.data.{_MODULES.get(form, form)}").defer(path, **settings)
+    return itertools.islice(found, limit) if limit else iter(found)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set and how it is read: the arguments of `load`, to be handed on together.
+
+    Attributes:
+        path: see `load`.
+        form: see `load`.
+        columns: see `load`.
+        split: see `load`.
+        images: see `load`.
+        limit: see `defer`.
+    """
+
+    path: Any
+    form: str | None = None
+    columns: Columns | None = None
+    split: str | None = None
+    images: str | None = None
+    limit: int = 0
+
+    def defer(self, on_error: OnError | None = None, points: bool = True) -> Iterator[Deferred]:
+        """See `defer`."""
+        return defer(**vars(self), on_error=on_error, points=points)
+
+    def samples(self, on_error: OnError | None = None, points: bool = True) -> Iterator[Sample]:
+        """The samples that `defer` names."""
+        return _read_all(self.defer(on_error, points), on_error)
 
 
 def detect(path: Any) -> str:
@@ -171,12 +268,29 @@ def _reader(form: str) -> Callable[..., Iterable[Sample]]:
 def _read_reasonseg(path: Any, *, split: str | None, on_error: OnError | None, **_: Any) -> Iterable[Sample]:
     from dpad_fast.data import reasonseg
 
+    return reasonseg.load(reasonseg_folder(path, split), on_error=on_error)
+
+
+def _defer_reasonseg(
+    path: Any, *, split: str | None, on_error: OnError | None, points: bool, **_: Any
+) -> Iterator[Deferred]:
+    from dpad_fast.data import reasonseg
+
+    return reasonseg.defer(reasonseg_folder(path, split), on_error=on_error, points=points)
+
+
+def reasonseg_folder(path: Any, split: str | None) -> Path:
+    """The folder of a split; PATH itself where none is named.
+
+    Raises:
+        ValueError: there is no such folder in PATH.
+    """
     folder = Path(path)
     if split is not None:
         folder = folder / split
         if not folder.is_dir():
             raise ValueError(f"split: a ReasonSeg folder's splits are folders in it, and {folder} is none")
-    return reasonseg.load(folder, on_error=on_error)
+    return folder
 
 
 def _read_shapes(path: Any, *, split: str | None, **_: Any) -> Iterable[Sample]:
@@ -190,3 +304,28 @@ def _read_shapes(path: Any, *, split: str | None, **_: Any) -> Iterable[Sample]:
         raise ValueError(f"path: the shapes world is shapes:SEED:COUNT or a number of scenes, got {str(path)!r:.80}")
     seed, count = (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
     return itertools.islice(shapes.stream(seed), count)
+
+
+def _defer_shapes(path: Any, **settings: Any) -> Iterator[Deferred]:
+    from dpad_fast.data import shapes
+
+    for sample in _read_shapes(path, **settings):
+        yield Deferred(sample.id, partial(shapes.from_id, sample.id))
+
+
+def _defer_grandf(path: Any, **settings: Any) -> Iterator[Deferred]:
+    from dpad_fast.data import grandf
+
+    for sample in grandf.load(path, **settings):
+        yield Deferred(sample.id, partial(_itself, sample))
+
+
+def _itself(sample: Sample) -> Sample:
+    return sample
+
+
+_DEFER_HERE: dict[str, Callable[..., Iterator[Deferred]]] = {
+    "reasonseg": _defer_reasonseg,
+    "shapes": _defer_shapes,
+    "grandf": _defer_grandf,
+}

@@ -53,6 +53,7 @@ def load(
     split: str | None = None,
     images: str | os.PathLike[str] | None = None,
     on_error: OnError = None,
+    points: bool = True,
 ) -> Iterator[Sample]:
     """Reads a file of grounded captions, one sample per phrase, in the order of the file.
 
@@ -62,6 +63,7 @@ def load(
         images: folder of the pictures; None: looked for near the file, as GLaMM's documents lay them out.
         on_error: called with one message for every row and phrase that is not as it should be, which is then left out;
             None: the first one raises.
+        points: False leaves out points that would have to be derived from a mask.
 
     Returns:
         An iterator of samples. The query is the phrase; the id ROW-PHRASE, two numbers from 0 (for RefCOCOg KEY-PHRASE,
@@ -84,7 +86,7 @@ def load(
         )
     if not place.is_file():
         raise ValueError(f"path: no file or folder {place}")
-    return _samples(place, PictureFolder(place.parent, images), images, on_error)
+    return _samples(place, PictureFolder(place.parent, images), images, on_error, points)
 
 
 def write(
@@ -136,19 +138,19 @@ def write(
     return file
 
 
-def _samples(file: Path, folder: PictureFolder, images: Any, on_error: OnError) -> Iterator[Sample]:
+def _samples(file: Path, folder: PictureFolder, images: Any, on_error: OnError, points: bool) -> Iterator[Sample]:
     content = read_json(file)
     if isinstance(content, dict) and "annotations" in content:
         del content
-        yield from _of_flickr(CocoFile(file, images, on_error), on_error)
+        yield from _of_flickr(CocoFile(file, images, on_error), on_error, points)
         return
     if not isinstance(content, list):
         raise ValueError(f"{file}: expected a list of captions, or COCO's object, got {type(content).__name__}")
     for i, row in enumerate(content):
-        yield from attempt(on_error, _of_row, row, i, f"{file}: row {i}", folder, on_error) or ()
+        yield from attempt(on_error, _of_row, row, i, f"{file}: row {i}", folder, on_error, points) or ()
 
 
-def _of_row(row: Any, number: int, where: str, folder: PictureFolder, on_error: OnError) -> list[Sample]:
+def _of_row(row: Any, number: int, where: str, folder: PictureFolder, on_error: OnError, points: bool) -> list[Sample]:
     name: Any = number
     if isinstance(row, dict) and len(row) == 1 and isinstance(inner := next(iter(row.values())), dict):
         name, row = next(iter(row)), inner  # RefCOCOg's
@@ -157,7 +159,7 @@ def _of_row(row: Any, number: int, where: str, folder: PictureFolder, on_error: 
         raise ValueError(f"{where} must be an object, got {short(row)}")
     phrases = _phrases(row, where)
     path = _picture(row, where, folder)
-    return _of_phrases(phrases, str(name), path, folder.size(path), on_error)
+    return _of_phrases(phrases, str(name), path, folder.size(path), on_error, points)
 
 
 def _phrases(row: dict[str, Any], where: str) -> list[_Phrase]:
@@ -194,7 +196,9 @@ def _picture(row: dict[str, Any], where: str, folder: PictureFolder) -> str:
     return folder.find(names[-1], where)
 
 
-def _of_phrases(phrases: list[_Phrase], name: str, path: str, size: Size, on_error: OnError) -> list[Sample]:
+def _of_phrases(
+    phrases: list[_Phrase], name: str, path: str, size: Size, on_error: OnError, points: bool
+) -> list[Sample]:
     masks = [attempt(on_error, _mask, phrase, size) for phrase in phrases]
     boxes = [None if mask is None else box_of(mask) for mask in masks]
     samples = []
@@ -202,7 +206,7 @@ def _of_phrases(phrases: list[_Phrase], name: str, path: str, size: Size, on_err
         if mask is None:
             continue
         others = [box for j, box in enumerate(boxes) if box is not None and j != i]
-        target = attempt(on_error, _target, phrase, mask, boxes[i], others, size)
+        target = attempt(on_error, _target, phrase, mask, boxes[i], others, size, points)
         if target is not None:
             samples.append(Sample(str(phrase.extra.get(_ID_KEY, f"{name}-{i}")), path, phrase.text, target))
     return samples
@@ -218,7 +222,7 @@ def _mask(phrase: _Phrase, size: Size) -> BoolMask:
     return found
 
 
-def _target(phrase: _Phrase, mask: BoolMask, box: Box | None, others: list[Box], size: Size) -> Target:
+def _target(phrase: _Phrase, mask: BoolMask, box: Box | None, others: list[Box], size: Size, points: bool) -> Target:
     extra = phrase.extra
     if _ID_KEY in extra:  # written here: the box is one that was given, and not GLaMM's, which has none
         box = None if extra.get("bbox") is None else corners_of(extra["bbox"], f"{phrase.where}: bbox")
@@ -227,11 +231,11 @@ def _target(phrase: _Phrase, mask: BoolMask, box: Box | None, others: list[Box],
             corners_of(item, f"{phrase.where}: {_OTHERS_KEY}[{i}]")
             for i, item in enumerate(given if isinstance(given, list) else [])
         ]
-    points = points_of(extra, phrase.where) or inscribed_points(mask)
-    return Target(box=box or box_of(mask), points=points, image_size=size, mask=mask, other_boxes=tuple(others))
+    pair = points_of(extra, phrase.where) or (inscribed_points(mask) if points else None)
+    return Target(box=box or box_of(mask), points=pair, image_size=size, mask=mask, other_boxes=tuple(others))
 
 
-def _of_flickr(coco: CocoFile, on_error: OnError) -> Iterator[Sample]:
+def _of_flickr(coco: CocoFile, on_error: OnError, points: bool) -> Iterator[Sample]:
     for picture in coco.pictures.values():
         phrases: dict[str, _Phrase] = {}
         for item in picture.annotations:
@@ -239,7 +243,7 @@ def _of_flickr(coco: CocoFile, on_error: OnError) -> Iterator[Sample]:
                 attempt(on_error, _add_flickr, item, coco, phrases)
         place = attempt(on_error, coco.picture, picture.id)
         if place is not None:
-            yield from _of_phrases(list(phrases.values()), str(picture.id), *place, on_error)
+            yield from _of_phrases(list(phrases.values()), str(picture.id), *place, on_error, points)
 
 
 def _add_flickr(item: Annotation, coco: CocoFile, phrases: dict[str, _Phrase]) -> None:

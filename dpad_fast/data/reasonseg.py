@@ -9,10 +9,12 @@ same files, are what labelme draws (`dpad_fast.data.labelme`).
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from dpad_fast import files
 from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.data import labelme
 from dpad_fast.data import reasonseg_writing as writing
+from dpad_fast.data.deferred import Deferred
 from dpad_fast.data.labelme import LabelledShape, Region
 from dpad_fast.data.picture_files import copy_as
 from dpad_fast.ops.polygons import rasterize_polygons
@@ -164,6 +167,30 @@ def find(
     return {name: found[name] for name in wanted if name in found}
 
 
+def defer(
+    folder: str | os.PathLike[str],
+    *,
+    encoding: str | None = None,
+    on_error: Callable[[str], None] | None = None,
+    points: bool = True,
+) -> Iterator[Deferred]:
+    """The samples of a folder to be read later, in the order of `load`; only queries are looked at. See `find`."""
+    for file in _files(folder, encoding):
+        try:
+            names = _ids(file, _queries(file, _read(file, encoding)))
+        except (ValueError, OSError) as error:
+            if on_error is None:
+                raise
+            on_error(str(error))
+            continue
+        for i, name in enumerate(names):
+            yield Deferred(name, partial(_sample_of, file, i, encoding, points))
+
+
+def _sample_of(file: Path, index: int, encoding: str | None, points: bool) -> Sample:
+    return next(itertools.islice(_samples(file, encoding, points), index, None))
+
+
 def list_ids(folder: str | os.PathLike[str], *, encoding: str | None = None) -> tuple[list[str], list[str]]:
     """All ids of a folder, without looking at pictures and shapes.
 
@@ -177,14 +204,8 @@ def list_ids(folder: str | os.PathLike[str], *, encoding: str | None = None) -> 
     Raises:
         ValueError: `folder` is no folder or holds no JSON.
     """
-    names: list[str] = []
     broken: list[str] = []
-    for file in _files(folder, encoding):
-        try:
-            names += _ids(file, _queries(file, _read(file, encoding)))
-        except (ValueError, OSError) as error:
-            broken.append(str(error))
-    return names, broken
+    return [found.id for found in defer(folder, encoding=encoding, on_error=broken.append)], broken
 
 
 def _samples_of_files(

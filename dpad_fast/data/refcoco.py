@@ -17,8 +17,18 @@ from typing import Any
 from dpad_fast import files
 from dpad_fast._target import short
 from dpad_fast.data import plain_pickle
-from dpad_fast.data.coco_file import Annotation, CocoFile, OnError, attempt, refuse
+from dpad_fast.data.coco_file import (
+    Annotation,
+    CocoFile,
+    Described,
+    OnError,
+    attempt,
+    defer_all,
+    draw_all,
+    refuse,
+)
 from dpad_fast.data.coco_writing import CocoWriter
+from dpad_fast.data.deferred import Deferred
 from dpad_fast.data.segmentations import read_json
 from dpad_fast.types import Sample, Target
 
@@ -53,13 +63,40 @@ def load(
         ValueError: there is no such folder, not exactly one file of refs, or no ref of that split; while iterating, as
             `on_error` says.
     """
+    return draw_all(_read(path, split, images, on_error), on_error)
+
+
+def defer(
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    on_error: OnError = None,
+    points: bool = True,
+) -> Iterator[Deferred]:
+    """The samples of a folder, to be drawn later; see `load`.
+
+    Args:
+        path: see `load`.
+        split: see `load`.
+        images: see `load`.
+        on_error: see `load`; what only drawing finds is raised by the sample that is read.
+        points: False leaves out points that would have to be derived from a mask.
+
+    Returns:
+        An iterator.
+    """
+    return defer_all(_read(path, split, images, on_error), points)
+
+
+def _read(path: Any, split: str | None, images: Any, on_error: OnError) -> Iterator[list[Described]]:
     place = Path(path)
     refs = _refs_file(place) if place.is_dir() else place
     instances = refs.parent / "instances.json"
     for file in (refs, instances):
         if not file.is_file():
             raise ValueError(f"path: no file {file}")
-    return _samples(refs, instances, split, images, on_error)
+    return _described(refs, instances, split, images, on_error)
 
 
 def write(
@@ -155,7 +192,9 @@ def _refs_file(folder: Path) -> Path:
     return found[0]
 
 
-def _samples(refs_file: Path, instances: Path, split: str | None, images: Any, on_error: OnError) -> Iterator[Sample]:
+def _described(
+    refs_file: Path, instances: Path, split: str | None, images: Any, on_error: OnError
+) -> Iterator[list[Described]]:
     refs = _read_refs(refs_file)
     coco = CocoFile(instances, images, on_error)
     known: set[str] = set()
@@ -169,7 +208,7 @@ def _samples(refs_file: Path, instances: Path, split: str | None, images: Any, o
         if not _is_of_split(ref.get("split"), split):
             continue
         any_of_split = True
-        yield from attempt(on_error, _of_ref, coco, ref, where, on_error) or ()
+        yield attempt(on_error, _of_ref, coco, ref, where, on_error) or []
     if not any_of_split and split is not None:
         raise ValueError(
             f"split: {refs_file} has no ref of {split!r:.80}, only of {', '.join(sorted(known)) or 'none'}"
@@ -195,7 +234,7 @@ def _is_of_split(said: Any, wanted: str | None) -> bool:
     return wanted is None or said == wanted or (wanted == "test" and said in ("testA", "testB", "testC"))
 
 
-def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) -> list[Sample]:
+def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) -> list[Described]:
     number = ref.get("ref_id")
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise ValueError(f"{where}: ref_id must be a whole number or a string, got {short(number)}")
@@ -207,7 +246,7 @@ def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) 
     if not isinstance(sentences, list) or not sentences:
         raise ValueError(f"{where}: sentences must be a list with at least one, got {short(sentences)}")
     wanted = _wanted(coco, ref, where)
-    target = coco.target(wanted, picture, listed=isinstance(ref.get("ann_id"), list))
+    recipe = coco.recipe(wanted, picture, listed=isinstance(ref.get("ann_id"), list))
     path = coco.picture(picture)[0]
     samples = []
     for i, sentence in enumerate(sentences):
@@ -216,7 +255,7 @@ def _of_ref(coco: CocoFile, ref: dict[str, Any], where: str, on_error: OnError) 
             refuse(f"{where}: sentences[{i}].sent must be text, got {short(query)}", on_error)
             continue
         tail = sentence.get("sent_id", i if len(sentences) > 1 else None)
-        samples.append(Sample(str(number) if tail is None else f"{number}-{tail}", path, query, target))
+        samples.append(Described(str(number) if tail is None else f"{number}-{tail}", path, query, recipe))
     return samples
 
 

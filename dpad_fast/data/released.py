@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dpad_fast._row_columns import Columns, listed
+from dpad_fast._row_target import read_row
 from dpad_fast.data import table_files
-from dpad_fast.data.rows import OnError, id_of, picture_of, query_of, said_size, samples_of
+from dpad_fast.data.deferred import Deferred
+from dpad_fast.data.rows import OnError, deferred_of, id_of, picture_of, query_of, said_size, samples_of
 from dpad_fast.data.tables import folder_of, rows_of
 from dpad_fast.row_images import size_of
 from dpad_fast.types import Sample, Target
@@ -58,7 +60,21 @@ def load(
     return samples_of(rows_of(source, split), partial(_sample, folder=folder), on_error, limit)
 
 
-def _sample(row: Mapping[str, Any], number: int, folder: str | os.PathLike[str] | None) -> Sample:
+def defer(
+    source: Any,
+    *,
+    split: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    on_error: OnError | None = None,
+    points: bool = True,
+) -> Iterator[Deferred]:
+    """The rows as samples that are read later; see `dpad_fast.data.rows.defer`."""
+    folder = folder_of(source) if images is None else images
+    read = partial(_sample, folder=folder, points=points)
+    return deferred_of(rows_of(source, split), read, lambda row, number: id_of(row, "id", number), on_error)
+
+
+def _sample(row: Mapping[str, Any], number: int, folder: str | os.PathLike[str] | None, points: bool = True) -> Sample:
     lacking = [name for name in NEEDED if name not in row]
     if lacking:
         raise ValueError(f"row has no column {', '.join(map(repr, lacking))}; it has {listed(row)}")
@@ -72,7 +88,8 @@ def _sample(row: Mapping[str, Any], number: int, folder: str | os.PathLike[str] 
             f"img_width x img_height is {said[0]} x {said[1]}, but the picture is {size[0]} x {size[1]}"
             + (" (sides swapped)" if said == size[::-1] else "")
         )
-    return Sample(id_of(row, "id", number), image, query_of(row, "problem"), Target.from_row(row, columns, size))
+    target = Target(**read_row(row, columns, size, points=points))
+    return Sample(id_of(row, "id", number), image, query_of(row, "problem"), target)
 
 
 def write(samples: Iterable[Sample], path: str | os.PathLike[str]) -> int:

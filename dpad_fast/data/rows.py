@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dpad_fast import _target as fields
 from dpad_fast._row_columns import Columns, listed
+from dpad_fast._row_target import read_row
 from dpad_fast._row_values import as_mapping, look, missing
 from dpad_fast.data import table_files
+from dpad_fast.data.deferred import Deferred
 from dpad_fast.data.tables import Place, folder_of, rows_of
 from dpad_fast.row_images import images_from, size_of
 from dpad_fast.types import ImageLike, Sample, Size, Target
@@ -57,6 +60,81 @@ def load(
     return samples_of(rows_of(source, split), _RowReader(columns, images), on_error, limit)
 
 
+def defer(
+    source: Any,
+    *,
+    columns: Columns | None = None,
+    images: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    on_error: OnError | None = None,
+    points: bool = True,
+) -> Iterator[Deferred]:
+    """The rows of a table as samples that are read later; see `load`.
+
+    Args:
+        source: see `load`.
+        columns: see `load`.
+        images: see `load`.
+        split: see `load`.
+        on_error: for rows of which not even the id can be told.
+        points: False leaves out points that would have to be derived from a mask.
+
+    Returns:
+        An iterator.
+    """
+    columns = Columns.taken(columns)
+    if images is None:
+        images = folder_of(source)
+
+    def name(row: Mapping[str, Any], number: int) -> str:
+        return id_of(row, (Columns.guess(row) if columns is None else columns).id, number)
+
+    return deferred_of(rows_of(source, split), _RowReader(columns, images, points), name, on_error)
+
+
+def deferred_of(
+    places: Iterable[Place],
+    read: Callable[[Mapping[str, Any], int], Sample],
+    name: Callable[[Mapping[str, Any], int], str],
+    on_error: OnError | None,
+) -> Iterator[Deferred]:
+    """Rows as samples that are read later.
+
+    Args:
+        places: rows and where they stand.
+        read: makes a sample of a row and its number; can be pickled.
+        name: the id of a row.
+        on_error: see `defer`.
+    """
+    for number, (place, row) in enumerate(places):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            found = Deferred(name(as_mapping(row), number), _Later(place, row, number, read))
+        except ValueError as error:
+            if on_error is None:
+                raise ValueError(f"{place}: {error}") from None
+            on_error(f"{place}: {error}")
+        else:
+            yield found
+
+
+@dataclass(frozen=True, eq=False)
+class _Later:
+    """The reading of one row."""
+
+    place: str
+    row: Mapping[str, Any]
+    number: int
+    read: Callable[[Mapping[str, Any], int], Sample]
+
+    def __call__(self) -> Sample:
+        try:
+            return self.read(as_mapping(self.row), self.number)
+        except ValueError as error:
+            raise ValueError(f"{self.place}: {error}") from None
+
+
 def samples_of(
     places: Iterable[Place], read: Callable[[Mapping[str, Any], int], Sample], on_error: OnError | None, limit: int = 0
 ) -> Iterator[Sample]:
@@ -93,16 +171,15 @@ def _samples(
 class _RowReader:
     """Makes a sample of a row."""
 
-    def __init__(self, columns: Columns | None, images: str | os.PathLike[str] | None) -> None:
-        self._columns, self._images = columns, images
+    def __init__(self, columns: Columns | None, images: str | os.PathLike[str] | None, points: bool = True) -> None:
+        self._columns, self._images, self._points = columns, images, points
 
     def __call__(self, row: Mapping[str, Any], number: int) -> Sample:
         columns = Columns.guess(row) if self._columns is None else self._columns
         image = picture_of(row, columns.image, self._images)
         size = size_of(image, columns.image or "image")
-        target = Target.from_row(
-            _with_paths(row, columns, self._images), self._columns, said_size(row, columns) or size
-        )
+        row, size = _with_paths(row, columns, self._images), said_size(row, columns) or size
+        target = Target(**read_row(row, self._columns, size, points=self._points))
         return Sample(id_of(row, columns.id, number), image, query_of(row, columns.query), target)
 
 

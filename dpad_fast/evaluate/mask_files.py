@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,8 @@ def from_value(value: Any, place: str, folder: Path) -> BoolMask:
         raise ValueError(
             f'{place}: mask must be {{"size": [height, width], "counts": ...}} or a path, got {value!r:.80}'
         )
+    if isinstance(value["counts"], list) and any(isinstance(n, float) and not n.is_integer() for n in value["counts"]):
+        raise ValueError(f"{place}: mask is no COCO run lengths: counts must be whole numbers")
     try:
         rle = coco_mask.frPyObjects(value, *size) if isinstance(value["counts"], list) else value
         mask = coco_mask.decode(rle)
@@ -44,7 +50,7 @@ def from_value(value: Any, place: str, folder: Path) -> BoolMask:
 
 
 def from_file(path: Path, place: str) -> BoolMask:
-    """A mask from a picture (its first channel, anything but 0 is the object) or a .npy or .npz file of one array.
+    """A mask from a picture (anything but black is the object) or a .npy or .npz file of one array.
 
     Args:
         path: the file.
@@ -54,30 +60,75 @@ def from_file(path: Path, place: str) -> BoolMask:
         bool [H, W].
 
     Raises:
-        ValueError: it cannot be read, or holds no [H, W] array; names the place and the file.
+        ValueError: it cannot be read, holds no [H, W] array, is a JPEG, or has its shape in the alpha channel; names
+            the place and the file.
     """
     from dpad_fast.pictures import decoding, open_picture
 
+    name = f"{place}: {path}"
+    if path.suffix == ".npy":
+        with arrays(path, name) as loaded:
+            return checked(loaded, name)
+    if path.suffix == ".npz":
+        with arrays(path, name) as archive:
+            return checked(array_of(archive, _single(archive, name), name), name)
+    with open_picture(str(path), name) as picture:
+        if picture.format == "JPEG":
+            raise ValueError(f"{name} is a JPEG, which changes pixels along edges: save masks as PNG")
+        with decoding(name):
+            pixels: np.ndarray[Any, Any] = np.asarray(picture)
+    if pixels.ndim == 3:
+        colours = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+        if pixels.shape[2] in (2, 4) and (colours == colours[0, 0]).all() and np.ptp(pixels[..., -1]):
+            raise ValueError(f"{name} has its shape in the alpha channel: save the mask as grey, 0 and 255")
+        return checked(colours.any(axis=2), name)
+    return checked(pixels, name)
+
+
+@contextmanager
+def arrays(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
+    """An array or archive of NumPy's, open; nothing in it is unpickled.
+
+    Args:
+        path: the file.
+        name: for messages.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(open(path, "rb"))  # NumPy leaves one open that it opened and cannot read
+            loaded = np.load(file, allow_pickle=False)
+        except (*_UNREADABLE, OSError) as error:
+            raise ValueError(f"{name} cannot be read as NumPy's: {error}") from None
+        yield loaded
+
+
+def array_of(archive: Any, key: str, name: str) -> Any:
+    """One array of an archive.
+
+    Raises:
+        ValueError: it cannot be read; begins with `name`.
+    """
     try:
-        if path.suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            return checked(loaded if path.suffix == ".npy" else _single(loaded), f"{place}: {path}")
-        with open_picture(str(path), str(path)) as picture, decoding(str(path)):
-            pixels = np.asarray(picture)
-    except OSError as error:
-        raise ValueError(f"{place}: mask {path} cannot be read: {error}") from None
-    return checked(pixels[..., 0] if pixels.ndim == 3 else pixels, f"{place}: {path}")
+        return archive[key]
+    except _UNREADABLE as error:
+        raise ValueError(f"{name}: array {key!r:.80} cannot be read: {error}") from None
 
 
-def _single(archive: Any) -> Any:
+_UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def _single(archive: Any, name: str) -> str:
     names = list(archive)
     if len(names) != 1:
-        raise ValueError(f"an archive of one array is wanted, got {len(names)}: {', '.join(names)[:80]}")
-    return archive[names[0]]
+        raise ValueError(f"{name}: an archive of one array is wanted, got {len(names)}: {', '.join(names)[:80]}")
+    return str(names[0])
 
 
 def checked(array: Any, name: str) -> BoolMask:
-    """An array as a mask: bool [H, W], anything but 0 is the object; leading sides of 1 are dropped.
+    """An array as a mask: bool [H, W], anything above 0 is the object; leading sides of 1 are dropped.
 
     Args:
         array: numbers or booleans.
@@ -96,7 +147,7 @@ def checked(array: Any, name: str) -> BoolMask:
         raise ValueError(f"{name}: a mask must be numbers [H, W], got {found.dtype} {found.shape}")
     if found.dtype.kind == "f" and not np.isfinite(found).all():
         raise ValueError(f"{name}: a mask must be of finite numbers")
-    return found != 0 if found.dtype.kind != "f" else found > 0
+    return found > 0
 
 
 def resized(mask: BoolMask, size: Size) -> BoolMask:
@@ -125,7 +176,7 @@ def listed(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
         name again. In the order of the names.
 
     Raises:
-        ValueError: the folder holds no PNG file.
+        ValueError: the folder holds no PNG file, or the archive no array or cannot be read.
     """
     path = Path(source)
     if path.is_dir():
@@ -134,7 +185,9 @@ def listed(source: str | os.PathLike[str]) -> list[tuple[str, str]] | None:
             raise ValueError(f"{path} holds no .png file (masks are named ID.png)")
         return [(file.stem, str(file.resolve())) for file in found]
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with arrays(path, str(path)) as archive:
+            if not archive.files:
+                raise ValueError(f"{path} holds no array (masks are named by id)")
             return [(name, name) for name in archive.files]
     return None
 

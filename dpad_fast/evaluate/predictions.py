@@ -1,35 +1,41 @@
-"""Predictions of any project by id: JSONL of completions or masks, the released evaluation's output, PNG folders, NPZ.
+"""Predictions of any project by id: JSONL or Parquet, the released evaluation's output, PNG folders, NPZ.
 
 A JSONL file is indexed and its lines are read again when their sample comes up, so that 100,000 long completions need
-no memory; standard input and the other kinds are held.
+no memory. A Parquet file, whose rows cannot be reached one by one, is first written out as such lines, batch by batch,
+into a temporary file. Standard input and the other kinds are held.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from dpad_fast.data.deferred import Deferred
+from dpad_fast.data.forms import Source
 from dpad_fast.evaluate import mask_files
-from dpad_fast.evaluate.ruler import Item, Line
+from dpad_fast.evaluate.parquet_rows import rows_of, schema_of, write_lines
+from dpad_fast.evaluate.records import Item, Line
 from dpad_fast.model_size import whole_size
 from dpad_fast.terminal import read_stdin
 from dpad_fast.types import Size
 
-_AT_ONCE = 32  # samples of a ReasonSeg folder that are looked up together
+_COLUMNS = ("id", "completion", "mask", "model_size")
 
 
 class Predictions:
     """The predictions of one source, by the id of the sample that they answer.
 
     Args:
-        source: a JSONL file in UTF-8, one {"id", "completion"} or {"id", "mask"} a line ("-": standard input); a JSON
-            list as the released evaluation writes it; a folder of ID.png; an NPZ file with an array per id.
+        source: a JSONL file in UTF-8, one {"id", "completion"} or {"id", "mask"} a line ("-": standard input), or a
+            Parquet file of such columns; a JSON list as the released evaluation writes it; a folder of ID.png; an NPZ
+            file with an array per id. Ids are text or whole numbers.
 
     Raises:
         ValueError: a line is not as it should be, or there is none; names file and line.
@@ -40,6 +46,7 @@ class Predictions:
         self.name = "standard input" if source == "-" else source
         self.folder = "." if source == "-" else str(Path(source).parent)
         self.archive: str | None = None
+        self.first_mask: str | None = None  # where the first line stands that is a mask, of a file of lines
         self.count = 0
         self._places: dict[str, array[int]] = {}
         self._held_lines: list[Line] = []
@@ -50,7 +57,9 @@ class Predictions:
             for name, mask in listed:
                 self._hold(name, Line(f"{source}: {name}", mask=mask))
             return
-        self._file = io.BytesIO(read_stdin()) if source == "-" else Path(source).open("rb")  # noqa: SIM115
+        self._place = "{}: row {}" if source.endswith(".parquet") else "{}:{}"
+        self._parquet = source if source.endswith(".parquet") else None
+        self._file = _opened(source)
         if source.endswith(".json") and self._file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
             self._file.seek(0)
             raw = self._file.read()
@@ -92,8 +101,32 @@ class Predictions:
         found = []
         for offset, number in zip(places[::2], places[1::2], strict=True):
             self._file.seek(offset)
-            found.append(_line(f"{self.name}:{number}", self._file.readline())[1])
+            found.append(_line(self._place.format(self.name, number), self._file.readline(), number)[1])
         return tuple(found)
+
+    def place_of(self, number: int) -> str:
+        """Where a line or row stands, for messages."""
+        return self._place.format(self.name, number)
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every line or row with its number and all its fields, in order, one at a time.
+
+        Raises:
+            ValueError: the source is no JSONL and no Parquet.
+        """
+        if self._file is None:
+            raise ValueError(f"{self.name} has no lines: JSONL or Parquet is wanted")
+        if self._parquet is not None:
+            yield from enumerate(rows_of(self._parquet))
+            return
+        self._file.seek(0)
+        for number, raw in enumerate(self._file, 1):
+            if raw.strip() and raw.strip() != b"\xef\xbb\xbf":
+                yield number, _loaded(self.place_of(number), raw)
+
+    def schema(self) -> Any:
+        """The columns of a Parquet file as Arrow has them; None for JSONL."""
+        return None if self._parquet is None else schema_of(self._parquet)
 
     def _hold(self, name: str, line: Line) -> None:
         self._places.setdefault(name, array("q")).append(len(self._held_lines))
@@ -102,10 +135,16 @@ class Predictions:
 
     def _index(self, file: IO[bytes]) -> None:
         offset = 0
+        first = 0 if self._place != "{}:{}" else 1  # rows count from 0, lines from 1
+        if file.read(2) == b"\x1f\x8b":
+            raise ValueError(f"{self.name} is compressed by gzip: unpack it first")
+        file.seek(0)
         # "\n" alone ends a line: JSON strings may hold other separators, such as U+2028.
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(file, first):
             if raw.strip() and raw.strip() != b"\xef\xbb\xbf":
-                name, _ = _line(f"{self.name}:{number}", raw)
+                name, line = _line(self._place.format(self.name, number), raw, number)
+                if line.text is None and self.first_mask is None:
+                    self.first_mask = line.place
                 self._places.setdefault(name, array("q")).extend((offset, number))
                 self.count += 1
             offset += len(raw)
@@ -135,16 +174,47 @@ def _loaded(place: str, raw: bytes) -> Any:
         raise ValueError(f"{place} is not valid JSON: {error}") from None
 
 
-def _line(place: str, raw: bytes) -> tuple[str, Line]:
+def _opened(source: str) -> IO[bytes]:
+    """The lines of a source, to be read in any order."""
+    if source == "-":
+        return io.BytesIO(read_stdin())
+    if not source.endswith(".parquet"):
+        return Path(source).open("rb")
+    lines: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        write_lines(source, _COLUMNS, lines)
+    except BaseException:
+        lines.close()
+        raise
+    lines.seek(0)
+    return lines
+
+
+def _line(place: str, raw: bytes, number: int) -> tuple[str, Line]:
     values = _loaded(place, raw)
-    if isinstance(values, dict) and isinstance(values.get("id"), str):
+    name = values.get("id") if isinstance(values, dict) else None
+    if type(name) is int:  # data has ids as text, too, whatever they were written as
+        name = str(name)
+    if isinstance(name, str):
         if isinstance(values.get("completion"), str):
-            return values["id"], Line(place, text=values["completion"], model_size=_size(place, values))
-        if values.get("mask") is not None and "completion" not in values:
-            return values["id"], Line(place, mask=values["mask"])
+            size = _size(place, values)
+            return name, Line(place, text=values["completion"], model_size=size, number=number)
+        if values.get("mask") is not None and values.get("completion") is None:
+            return name, Line(place, mask=values["mask"], number=number)
     raise ValueError(
         f'{place} must be {{"id": text, "completion": text}} or {{"id": text, "mask": run lengths or path}}'
+        + _why_not(values)
     )
+
+
+def _why_not(values: Any) -> str:
+    """What a line has instead."""
+    if not isinstance(values, dict):
+        return f", got {values!r:.60}"
+    for key, wanted in (("id", (str, int)), ("completion", (str, type(None)))):
+        if isinstance(values.get(key), bool) or not isinstance(values.get(key), wanted):
+            return f", got {values[key]!r:.60} as {key}" if key in values else f"; it has no {key}"
+    return "; it has neither"
 
 
 def _size(place: str, values: dict[str, Any]) -> Size | None:
@@ -179,17 +249,25 @@ class Coverage:
 
 
 def items(
-    predictions: Predictions, data: str, form: str | None, *, zero_missing: bool, skip_unknown: bool, met: Coverage
+    predictions: Predictions,
+    source: Source,
+    *,
+    zero_missing: bool,
+    skip_unknown: bool,
+    met: Coverage,
+    probe: bool = False,
+    points: bool = False,
 ) -> Iterator[Item]:
-    """Samples with their predictions, in the order of the data; pictures and masks of other samples are not read.
+    """Samples with their predictions, in the order of the data; none is read here, and those not asked for are never.
 
     Args:
         predictions: by id.
-        data: a folder or file of any form.
-        form: see `dpad_fast.data.forms.load`; None is found out.
+        source: the data.
         zero_missing: yield samples without a prediction, too.
-        skip_unknown: ids that the data does not hold are left out, not refused.
+        skip_unknown: ids that the data does not hold are left out, not refused; so are samples that cannot be read.
         met: filled on the way.
+        probe: samples without a prediction are read, to be told from those that cannot be.
+        points: targets need their two points.
 
     Yields:
         Items.
@@ -199,51 +277,62 @@ def items(
     """
     from dpad_fast.data import forms
 
-    kind = forms.detect(data) if form is None else form
-    if kind == "reasonseg":
-        yield from _of_reasonseg(predictions, data, zero_missing, skip_unknown, met)
-        return
+    folder = None
+    kind = source.form or ("rows" if source.columns is not None else forms.detect(source.path))
+    source = replace(source, form=kind)
+    if kind == "reasonseg":  # whose ids can be listed at once: a wrong one is told before hours of work
+        folder = forms.reasonseg_folder(source.path, source.split)
+        names = _known_ids(predictions, folder, source.limit, zero_missing, skip_unknown, met)
     seen: set[str] = set()
-    for sample in forms.load(data, kind, on_error=met.broken.append):
-        if sample.id in seen:
-            raise ValueError(f"{data} has two samples of the id {sample.id!r:.80}")
-        seen.add(sample.id)
-        lines = predictions.lines(sample.id)
+    for one in source.defer(met.broken.append if folder is None else lambda _: None, points):
+        if one.id in seen:
+            if folder is not None:  # NAME-0 is a file of its own and the first query of NAME: the file counts
+                continue
+            raise ValueError(f"{source.path} has two samples of the id {one.id!r:.80}")
+        seen.add(one.id)
+        lines = predictions.lines(one.id)
+        if not lines and probe and (why := _unreadable(one)) is not None:
+            met.broken.append(why)
+            continue
         met.answered += bool(lines)
         met.missing += not lines
         met.sized |= any(line.model_size is not None for line in lines)
         if lines or zero_missing:
-            yield Item(sample, lines)
-    _settle_unknown(predictions, data, seen, skip_unknown, met)
+            yield Item(one, lines, folder is not None and _is_later(one.id, names, folder), spare=skip_unknown)
+    if folder is None:
+        _settle_unknown(predictions, source.path, seen, skip_unknown, met)
 
 
-def _of_reasonseg(
-    predictions: Predictions, data: str, zero_missing: bool, skip_unknown: bool, met: Coverage
-) -> Iterator[Item]:
+def _known_ids(
+    predictions: Predictions, folder: Path, limit: int, zero_missing: bool, skip_unknown: bool, met: Coverage
+) -> set[str]:
+    """The ids of a ReasonSeg folder, held against those of the predictions."""
     from dpad_fast.data import reasonseg
 
-    known, met.broken[:] = reasonseg.list_ids(data)
+    known, met.broken[:] = reasonseg.list_ids(folder)
     if met.broken and zero_missing:
         raise ValueError(met.broken[0])
-    names = set(known)
+    names = set(known[:limit] if limit else known)
     strangers = [name for name in predictions.ids if name not in names]
-    reasonseg.find(data, strangers)  # names what is wrong with the file of one that cannot be read
-    _settle_unknown(predictions, data, names, skip_unknown, met)
-    met.answered = sum(name in predictions for name in known)
-    met.missing = len(known) - met.answered
-    asked = [name for name in known if zero_missing or name in predictions]
-    for first in range(0, len(asked), _AT_ONCE):
-        for name, sample in reasonseg.find(data, asked[first : first + _AT_ONCE], points=False).items():
-            lines = predictions.lines(name)
-            met.sized |= any(line.model_size is not None for line in lines)
-            yield Item(sample, lines, _is_later(name, names, data))
+    reasonseg.find(folder, set(strangers) - set(known))  # names what is wrong with the file of one that cannot be read
+    _settle_unknown(predictions, str(folder), names, skip_unknown, met)
+    return names
 
 
-def _is_later(name: str, names: set[str], data: str) -> bool:
+def _unreadable(one: Deferred) -> str | None:
+    """Why a sample cannot be read; None where it can."""
+    try:
+        one.read()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _is_later(name: str, names: set[str], folder: Path) -> bool:
     """Whether an id is that of a picture's second query or one after it: NAME-1, where no file is called so."""
     stem, dash, number = name.rpartition("-")
     numbered = bool(dash) and number.isdecimal() and number != "0" and f"{stem}-0" in names
-    return numbered and not (Path(data) / f"{name}.json").is_file()
+    return numbered and not (folder / f"{name}.json").is_file()
 
 
 def _settle_unknown(predictions: Predictions, data: str, known: set[str], skip: bool, met: Coverage) -> None:

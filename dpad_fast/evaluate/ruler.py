@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from dpad_fast.cached import cached_property
 from dpad_fast.evaluate import mask_files, readers
-from dpad_fast.evaluate.protocols import PROTOCOLS, Areas, areas, judge
+from dpad_fast.evaluate.protocols import PROTOCOLS, areas
 from dpad_fast.evaluate.readers import Reading, released
+from dpad_fast.evaluate.records import Case, Item, Line, as_list, case_of, described, parts_of, truth_of
 from dpad_fast.evaluate.tokenizers import tokenizer
 from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards.spaces import in_pixels
 from dpad_fast.segmenters import Segmenter, make_segmenter
-from dpad_fast.types import BoolMask, Completion, Point, Sample, Size
+from dpad_fast.types import BoolMask, Completion, Point, Size
 
-MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One prediction: a completion or a mask.
-
-    Attributes:
-        place: "FILE:NUMBER", for messages.
-        text: the completion, or None.
-        mask: run lengths, a path, or the name of an array of the archive; or None.
-        model_size: (width, height) that the completion's coordinates refer to, where the line says it.
-    """
-
-    place: str
-    text: str | None = None
-    mask: Any = None
-    model_size: Size | None = None
-
-
-@dataclass(frozen=True)
-class Item:
-    """A sample with its predictions; none where nobody answered. `later` is as in `protocols.judge`."""
-
-    sample: Sample
-    lines: tuple[Line, ...]
-    later: bool = False
+Pair: TypeAlias = tuple[Case, "Line | None"]
+# Of a record whose truth has no mask.
+_NOT_MEASURED: dict[str, Any] = dict.fromkeys(
+    ("intersection", "union", "iou", "truth_empty", "predicted_empty", "prediction")
+)
 
 
 @dataclass(frozen=True)
@@ -131,46 +109,44 @@ class Ruler:
         """Records of some items, in their order.
 
         Args:
-            items: samples whose targets have masks, with their predictions.
+            items: samples with their predictions.
 
         Returns:
             One record per prediction, and one with the reason "missing" per item that has none; keys as in
-            docs/evaluation.md.
+            docs/evaluation.md. Last, {"id", "broken": why} of each item that could not be read and may be spared.
 
         Raises:
-            ValueError: a target has no mask, or a predicted mask cannot be read or has another size; names the place.
+            ValueError: a sample cannot be read or has neither mask nor box, or a predicted mask cannot be read or has
+                another size; names the place.
         """
-        for item in items:
-            if item.sample.target.mask is None:
-                raise ValueError(f"{item.sample.id} has no ground-truth mask")
-        pairs: list[tuple[Item, Line | None]] = [(item, line) for item in items for line in item.lines or (None,)]
+        cases, broken = _read(items)
+        pairs: list[Pair] = [(case, line) for case in cases for line in case.lines or (None,)]
         readings = [None if line is None or line.text is None else self._read(line.text) for _, line in pairs]
         scale = [
-            self._factors(item.sample, line) if reading is not None else (1.0, 1.0)
-            for (item, line), reading in zip(pairs, readings, strict=True)
+            self._factors(case, line) if reading is not None else (1.0, 1.0)
+            for (case, line), reading in zip(pairs, readings, strict=True)
         ]
         answers = [None if r is None else in_pixels(r.answer, f) for r, f in zip(readings, scale, strict=True)]
         masks = self._masks(pairs, readings, answers)
         theirs = {p.reading: self._own_masks(p.reading, pairs, scale) for p in self.protocols if p.reading is not None}
         records = []
-        for i, (item, line) in enumerate(pairs):
+        for i, (case, line) in enumerate(pairs):
             own = {name: found[i] for name, found in theirs.items()}
-            record = self._record(item, line, readings[i], answers[i], masks[i], own)
+            record = self._record(case, line, readings[i], answers[i], masks[i], own)
             records.append(record)
         self._similarities(records, pairs)
-        return records
+        return records + broken
 
     def _read(self, text: str) -> Reading:
         return readers.read(self.form, text, self.geometry)
 
-    def _factors(self, sample: Sample, line: Line | None) -> Point:
+    def _factors(self, case: Case, line: Line | None) -> Point:
         """From the answer's coordinates to the picture's pixels."""
-        size, model = _size(sample), self._model_size(sample, line)
+        size, model = case.size, self._model_size(case.size, line)
         return size[0] / model[0], size[1] / model[1]
 
-    def _model_size(self, sample: Sample, line: Line | None) -> Size:
+    def _model_size(self, size: Size, line: Line | None) -> Size:
         """What coordinates of an answer refer to: as an option says, else its line, else the format."""
-        size = _size(sample)
         model: Size | None = self.settings.model_size
         if model is None and self.settings.processor is not None:
             model = model_size_for(size, self.processor)
@@ -182,40 +158,40 @@ class Ruler:
         return model
 
     def _masks(
-        self, pairs: list[tuple[Item, Line | None]], readings: list[Reading | None], answers: list[Completion | None]
+        self, pairs: list[Pair], readings: list[Reading | None], answers: list[Completion | None]
     ) -> list[BoolMask | None]:
         """The predicted masks: read from files, or drawn; None where there is neither a file nor a readable answer."""
         masks: list[BoolMask | None] = [None] * len(pairs)
         asked: list[tuple[int, Completion]] = []
-        for i, ((item, line), reading) in enumerate(zip(pairs, readings, strict=True)):
+        for i, ((case, line), reading) in enumerate(zip(pairs, readings, strict=True)):
+            if case.mask is None:
+                continue  # nothing to compare a mask with
             if line is not None and line.text is None:
                 masks[i] = self._mask_from_file(line)
             elif reading is not None and reading.readable:
                 answer = answers[i]
                 assert answer is not None
                 if reading.says_none:
-                    masks[i] = np.zeros(_size(item.sample)[::-1], dtype=np.bool_)
-                asked += [(i, part) for part in _parts(answer)]
+                    masks[i] = np.zeros(case.size[::-1], dtype=np.bool_)
+                asked += [(i, part) for part in parts_of(answer)]
         for i, mask in self._drawn(asked, pairs):
             before = masks[i]
             masks[i] = mask if before is None else before if mask is None else before | mask
         return masks
 
-    def _drawn(self, asked: list[tuple[int, Completion]], pairs: list[tuple[Item, Line | None]]) -> list[Any]:
-        samples = [pairs[i][0].sample for i, _ in asked]
+    def _drawn(self, asked: list[tuple[int, Completion]], pairs: list[Pair]) -> list[Any]:
+        cases = [pairs[i][0] for i, _ in asked]
         found = self.segmenter.segment(
-            [part for _, part in asked], [s.image for s in samples], [_size(s) for s in samples]
+            [part for _, part in asked], [case.sample.image for case in cases], [case.size for case in cases]
         )
         return [(i, mask) for (i, _), mask in zip(asked, found, strict=True)]
 
-    def _own_masks(
-        self, reading: str, pairs: list[tuple[Item, Line | None]], scale: list[Point]
-    ) -> list[tuple[bool, BoolMask | None]]:
+    def _own_masks(self, reading: str, pairs: list[Pair], scale: list[Point]) -> list[tuple[bool, BoolMask | None]]:
         """Masks by a protocol's own reading of completions: (readable, mask) each."""
         found: list[tuple[bool, BoolMask | None]] = [(False, None)] * len(pairs)
         asked = []
-        for i, (_, line) in enumerate(pairs):
-            if line is not None and line.text is not None:
+        for i, (case, line) in enumerate(pairs):
+            if line is not None and line.text is not None and case.mask is not None:
                 answer = released.read(line.text, scale[i], needs_thinking=reading == "seg-zero")
                 asked += [] if answer is None else [(i, answer)]
         for i, mask in self._drawn(asked, pairs):
@@ -224,12 +200,13 @@ class Ruler:
 
     def _mask_from_file(self, line: Line) -> BoolMask:
         if self.settings.archive is not None:
-            return mask_files.checked(self.archive[line.mask], f"{self.settings.archive}: {line.mask}")
+            loaded = mask_files.array_of(self.archive, line.mask, self.settings.archive)
+            return mask_files.checked(loaded, f"{self.settings.archive}: {line.mask}")
         return mask_files.from_value(line.mask, line.place, Path(self.settings.folder))
 
-    def _fitted(self, mask: BoolMask | None, sample: Sample, line: Line | None) -> tuple[BoolMask | None, bool]:
+    def _fitted(self, mask: BoolMask | None, case: Case, line: Line | None) -> tuple[BoolMask | None, bool]:
         """The mask at the truth's size, and whether it has that size."""
-        size = _size(sample)
+        size = case.size
         if mask is None or mask.shape == size[::-1]:
             return mask, True
         if self.settings.resize:
@@ -237,28 +214,31 @@ class Ruler:
         if any(protocol.mismatch == "error" for protocol in self.protocols):
             place = "" if line is None else f"{line.place}: "
             raise ValueError(
-                f"{place}the mask of {sample.id} is {mask.shape[1]}x{mask.shape[0]}, its truth {size[0]}x{size[1]}; "
-                "--resize brings masks to the truth's size"
+                f"{place}the mask of {case.sample.id} is {mask.shape[1]}x{mask.shape[0]}, its truth "
+                f"{size[0]}x{size[1]}; --resize brings masks to the truth's size"
             )
         return None, False
 
     def _record(
         self,
-        item: Item,
+        case: Case,
         line: Line | None,
         reading: Reading | None,
         answer: Completion | None,
         mask: BoolMask | None,
         own: dict[str, tuple[bool, BoolMask | None]],
     ) -> dict[str, Any]:
-        sample, target = item.sample, item.sample.target
-        assert target.mask is not None
-        mask, fits = self._fitted(mask, sample, line)
+        record = described(case, line, reading, answer, self.count_tokens)
+        if self.settings.full:
+            record["truth"] = truth_of(case)
+        if case.mask is None:
+            return record | _NOT_MEASURED | {"protocols": dict.fromkeys(self.settings.protocols)}
+        mask, fits = self._fitted(mask, case, line)
         is_mask = line is not None and line.text is None
         readable = is_mask or (reading is not None and mask is not None)
-        found = areas(mask, target.mask, target.ignore)
+        ignore = case.sample.target.ignore
+        found = areas(mask, case.mask, ignore)
         says_none = readable and (found.predicted == 0 if is_mask or reading is None else reading.says_none)
-        record = _described(item, line, reading, answer, self.count_tokens)
         record["truth_empty"] = found.truth == 0
         record["predicted_empty"] = readable and found.predicted == 0
         verdicts: dict[str, list[float] | None] = {}
@@ -266,23 +246,22 @@ class Ruler:
             areas_, can, none = found, readable, says_none
             if protocol.reading is not None and line is not None and not is_mask:
                 can, theirs = own[protocol.reading]
-                areas_ = areas(theirs, target.mask, target.ignore)
-            verdicts[protocol.name] = _as_list(protocol, areas_, can, item.later, line is None, none, fits)
+                areas_ = areas(theirs, case.mask, ignore)
+            verdicts[protocol.name] = as_list(protocol, areas_, can, case.later, line is None, none, fits)
         first = verdicts[self.protocols[0].name]
         shared, union, iou = first if first is not None else (None, None, None)
         record |= {"intersection": shared, "union": union, "iou": iou, "protocols": verdicts}
         if self.settings.full:
-            record["truth"] = _truth(sample)
             record["prediction"] = mask_files.rle_of(mask)
         return record
 
-    def _similarities(self, records: list[dict[str, Any]], pairs: list[tuple[Item, Line | None]]) -> None:
+    def _similarities(self, records: list[dict[str, Any]], pairs: list[Pair]) -> None:
         if self.scorer is None:
             return
         some = [
             i
-            for i, (item, line) in enumerate(pairs)
-            if line is not None and line.text is not None and item.sample.target.box is not None
+            for i, (case, line) in enumerate(pairs)
+            if line is not None and line.text is not None and case.sample.target.box is not None
         ]
         if not some:
             return
@@ -292,7 +271,7 @@ class Ruler:
             [sample.target for sample in samples],
             [sample.image for sample in samples],
             image_keys=[sample.id for sample in samples],
-            model_sizes=[self._model_size(pairs[i][0].sample, pairs[i][1]) for i in some],
+            model_sizes=[self._model_size(pairs[i][0].size, pairs[i][1]) for i in some],
         )
         for i, row in zip(some, batch.rows(), strict=True):
             for name, key in (("s1", "roi"), ("s2", "aoi")):
@@ -301,74 +280,19 @@ class Ruler:
             records[i]["terms"]["discriminative"] = row["terms"]["discriminative"]
 
 
-def _as_list(
-    protocol: Any, found: Areas, readable: bool, later: bool, missing: bool, says_none: bool, fits: bool
-) -> list[float] | None:
-    verdict = judge(protocol, found, readable=readable, later=later, missing=missing, says_none=says_none, fits=fits)
-    return None if verdict is None else [verdict.intersection, verdict.union, verdict.iou]
+def _read(items: Sequence[Item]) -> tuple[list[Case], list[dict[str, Any]]]:
+    """The items that can be read, and what is wrong with the others."""
+    cases, broken = [], []
+    for item in items:
+        try:
+            cases.append(case_of(item))
+        except ValueError as error:
+            if not item.spare:
+                raise
+            broken.append({"id": item.sample.id, "broken": str(error)})
+    return cases, broken
 
 
-def _described(
-    item: Item, line: Line | None, reading: Reading | None, answer: Completion | None, count: Callable[[str], int]
-) -> dict[str, Any]:
-    sample = item.sample
-    image = sample.image if isinstance(sample.image, str | os.PathLike) else None
-    record: dict[str, Any] = {
-        "id": sample.id,
-        "query": sample.query,
-        "image": None if image is None else os.fspath(image),
-        "text": "" if line is None else line.text,
-        "chain": None if reading is None else reading.chain,
-        "chain_tokens": None if reading is None else count(reading.chain),
-        "caption": None if answer is None else answer.caption,
-        "box": None if answer is None or answer.box is None else list(answer.box),
-        "points": None if answer is None or answer.points is None else [list(point) for point in answer.points],
-        "s1": None,
-        "s2": None,
-        "terms": {}
-        if answer is None
-        else {"think_format": float(answer.tags_ok), "answer_format": float(answer.fields_ok)},
-        "reason": MISSING if line is None else None if reading is None else reading.reason,
-        "format_ok": None if line is not None and reading is None else reading is not None and reading.format_ok,
-        "lenient_ok": None if line is not None and reading is None else reading is not None and reading.lenient_ok,
-    }
-    if answer is not None and answer.rings:
-        record["polygons"] = [ring.tolist() for ring in answer.rings]
-    if sample.target.objects:
-        parts = [] if answer is None else _parts(answer)
-        scores = reading.scores if reading is not None and len(reading.scores) == len(parts) else (None,) * len(parts)
-        record["boxes"] = [
-            [*part.box, 1.0 if score is None else score]
-            for part, score in zip(parts, scores, strict=True)
-            if part.box is not None
-        ]
-        points = [None if not part.points else list(part.points[0]) for part in parts if part.box is not None]
-        record["box_points"] = points
-        record["truth_boxes"] = [list(box) for box, _ in sample.target.objects]
-        record["truth_points"] = [list(point) for _, point in sample.target.objects]
-    return record
-
-
-def _truth(sample: Sample) -> dict[str, Any]:
-    target = sample.target
-    return {
-        "box": None if target.box is None else list(target.box),
-        "points": None if target.points is None else [list(point) for point in target.points],
-        "mask": mask_files.rle_of(target.mask),
-    }
-
-
-def _parts(answer: Completion) -> list[Completion]:
-    """One answer per object: a list of boxes is drawn box by box, as VisionReasoner does."""
-    if answer.objects is None or answer.box is not None:
-        return [answer] if answer.box is not None or answer.rings else []
-    return [
-        replace(answer, box=box, points=None if point is None else (point,), objects=None)  # type: ignore[arg-type]
-        for box, point in answer.objects
-    ]
-
-
-def _size(sample: Sample) -> Size:
-    mask = sample.target.mask
-    assert mask is not None
-    return mask.shape[1], mask.shape[0]
+def measuring(settings: Settings) -> Callable[[Sequence[Item]], list[dict[str, Any]]]:
+    """What measures chunks by some settings, for `chunks.measure_into`."""
+    return Ruler(settings).measure

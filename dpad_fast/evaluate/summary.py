@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpad_fast.evaluate.average_precision import average_precision
+from dpad_fast.evaluate.boxes import LEAST
 from dpad_fast.evaluate.protocols import PROTOCOLS, THRESHOLDS
-from dpad_fast.evaluate.ruler import MISSING
+from dpad_fast.evaluate.records import MISSING
 
 DRAWS = 1000
 _AT_ONCE = 1 << 22  # numbers drawn at a time
@@ -49,9 +50,34 @@ def _wins(record: Record) -> float | None:
     return float(record["s1"] > record["s2"])
 
 
+def _box_areas(record: Record) -> tuple[float, float] | None:
+    found = record.get("box_areas")  # not there in files of older releases
+    return None if found is None else (found[0], found[1])
+
+
+def _box_iou(record: Record) -> float | None:
+    found = _box_areas(record)
+    return None if found is None else found[0] / found[1]
+
+
+def _box_hit(record: Record) -> float | None:
+    found = _box_iou(record)
+    return None if found is None else float(found >= LEAST)
+
+
+def _detected(record: Record, empty: bool) -> float | None:
+    """Whether an answer covers nothing where nothing is, or something where something is; None for the other kind."""
+    if record["truth_empty"] is not empty:  # None where the truth has no mask
+        return None
+    return float(record["predicted_empty"] is empty)
+
+
 GENERAL = (
-    Column("n_acc", "N-acc", _mean(lambda r: float(r["predicted_empty"]) if r["truth_empty"] else None), True),
-    Column("t_acc", "T-acc", _mean(lambda r: None if r["truth_empty"] else float(not r["predicted_empty"])), True),
+    Column("box_giou", "box gIoU", _mean(_box_iou)),
+    Column("box_ciou", "box cIoU", _box_areas),
+    Column("box_p50", f"box P@{LEAST} (REC Acc@{LEAST})", _mean(_box_hit), True),
+    Column("n_acc", "N-acc", _mean(lambda r: _detected(r, True)), True),
+    Column("t_acc", "T-acc", _mean(lambda r: _detected(r, False)), True),
     Column("chain_tokens", "chain length", _mean(lambda r: r["chain_tokens"])),
     Column("s1", "S1", _mean(lambda r: r["s1"])),
     Column("s2", "S2", _mean(lambda r: r["s2"])),
@@ -98,6 +124,8 @@ class Sums:
         columns: (protocol or None, column), in order.
         ids: place of each sample.
         tables: per column, tops and bottoms per sample.
+        unmasked: records whose truth has no mask.
+        boxed: some answer has a box to compare; where only masks were predicted there is none.
     """
 
     protocols: tuple[str, ...]
@@ -108,6 +136,8 @@ class Sums:
     dropped: Counter[str] = field(default_factory=Counter)
     differing: Counter[str] = field(default_factory=Counter)
     records: int = 0
+    unmasked: int = 0
+    boxed: bool = False
     boxes: list[Any] = field(default_factory=list)
     true_boxes: list[Any] = field(default_factory=list)
 
@@ -135,8 +165,10 @@ class Sums:
         if record["reason"] is not None:
             self.reasons[record["reason"]] += 1
         own = record["protocols"]
+        self.unmasked += record["truth_empty"] is None
+        self.boxed |= record["reason"] != MISSING and record.get("box_areas") is not None
         for name in self.protocols:
-            self.dropped[name] += own[name] is None
+            self.dropped[name] += own[name] is None and record["truth_empty"] is not None
             if "strict" in own:
                 self.differing[name] += _differs(own["strict"], own[name])
         if "truth_boxes" in record:

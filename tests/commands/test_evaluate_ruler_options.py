@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpad_fast import coco_mask
+from dpad_fast import cli, coco_mask
 from dpad_fast.data import reasonseg
 
 
@@ -192,13 +192,15 @@ def test_processor(world, tmp_path, measured, shared, monkeypatch):
     assert measured(path, "--data", folder, "--format", "vlm-r1", "--processor", "p")[1]["giou"] == perfect
 
 
-def test_unknown_and_form(world, tmp_path, measured, refused, shared):
+def test_unknown_and_form(world, tmp_path, measured, refused, shared, capsys):
     folder, samples, path = world
     shared.write(path, [(samples[0].id, "?"), ("stranger", "?")])
     assert "id 'stranger' is not in" in refused("evaluate", "--predictions", path, "--data", folder)
     found, _ = measured("--predictions", path, "--data", folder, "--unknown", "skip", "--form", "reasonseg")
     assert (found["n"], found["missing"], found["unknown"]) == (1, 2, 1)
-    assert "form" in refused("evaluate", "--predictions", path, "--data", folder, "--form", "nonsense")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "--predictions", str(path), "--data", str(folder), "--form", "nonsense"])
+    assert "--form: invalid choice: 'nonsense' (choose from 'reasonseg'" in capsys.readouterr().err
     assert "--predictions FILE is missing" in refused("evaluate", "--data", folder)
 
 
@@ -240,7 +242,7 @@ def test_released_output_files(world, tmp_path, measured, run, shared):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(mini, tmp_path, run, shared, monkeypatch, capsys):
-    from dpad_fast.evaluate import chunks
+    from dpad_fast.evaluate import chunks, ruler
 
     monkeypatch.setattr(chunks, "CHUNK", 2)
     monkeypatch.setattr(chunks.chunked, "__defaults__", (2,))
@@ -248,7 +250,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(mini, tmp_path, run, 
     path = shared.write(tmp_path / "p.jsonl", shared.polygons_as_answers(samples))
     whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
     run("evaluate", path, "--data", folder, "--protocol", "all", "--json", whole)
-    true_measure, calls = chunks.Ruler.measure, []
+    true_measure, calls = ruler.Ruler.measure, []
 
     def dying(self, items):
         calls.append(len(items))
@@ -256,9 +258,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(mini, tmp_path, run, 
             raise KeyboardInterrupt
         return true_measure(self, items)
 
-    monkeypatch.setattr(chunks.Ruler, "measure", dying)
-    from dpad_fast import cli
-
+    monkeypatch.setattr(ruler.Ruler, "measure", dying)
     arguments = ["evaluate", str(path), "--data", str(folder), "--protocol", "all", "--json", str(cut)]
     with contextlib.suppress(KeyboardInterrupt):
         cli.main(arguments)
@@ -324,12 +324,12 @@ def test_masks_of_the_other_side_of_a_comparison_are_its_own(mini, tmp_path, mea
 
 
 def test_data_that_changed_is_not_gone_on_with(tmp_path):
-    from dpad_fast.commands import _ruler
+    from dpad_fast.commands import _side_file
 
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.json").write_text("1")
-    before = _ruler.digest(str(tmp_path / "d"))
-    assert _ruler.digest(str(tmp_path / "d")) == before
+    before = _side_file.digest(str(tmp_path / "d"))
+    assert _side_file.digest(str(tmp_path / "d")) == before
     (tmp_path / "d" / "a.json").write_text("22")
-    assert _ruler.digest(str(tmp_path / "d")) != before
-    assert _ruler.digest("shapes:1:2") == "shapes:1:2"
+    assert _side_file.digest(str(tmp_path / "d")) != before
+    assert _side_file.digest("shapes:1:2") == "shapes:1:2"

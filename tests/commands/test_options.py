@@ -10,10 +10,11 @@ from dpad_fast import cli
 
 # What the tests of this folder cover; an option that is added without a test fails the first of them.
 COVERED = {
-    "score": "completions data out preset config set encoder backend precision device cache json quiet",
+    "score": "completions data out workers form columns split images limit preset config set encoder backend precision "
+    "device cache json quiet",
     "evaluate": "subject predictions policy completions prompt_template system coordinates batch temperature samples "
-    "tokens device data form format model_size processor segmenter protocol missing unknown resize "
-    "tokenizer compare workers table shapes seed encoder json quiet",
+    "tokens device data form columns split images limit format model_size processor segmenter protocol missing unknown "
+    "resize tokenizer compare workers table shapes seed encoder json quiet",
     "train": "config out settings quiet print_config dry_run made_up_data cards card_gb json",
     "infer": "subjects shapes policy segmenter encoder out system prompt_template coordinates batch temperature "
     "samples seed tokens device json quiet",

@@ -78,7 +78,9 @@ def test_configuration_file(data, tmp_path, capsys):
     ("line", "arguments", "message"),
     [
         ("{", (), "completions.jsonl:1 is not valid JSON"),
-        ('{"id": 1, "completion": "x"}', (), "completions.jsonl:1 must be"),
+        ('{"id": 1, "completion": "x"}', (), "completions.jsonl:1: id '1' is not in"),
+        ('{"id": true, "completion": "x"}', (), "completions.jsonl:1 must be .* got True as id"),
+        ('{"id": "a", "mask": "m.png"}', (), "completions.jsonl:1 must be"),
         ("", (), "holds no line"),
         ('{"id": "b", "completion": "x"}', (), r"completions.jsonl:1: id 'b' is not in .*which holds a"),
         (None, ("--set", "shpe=margin"), "unknown reward setting 'shpe'; did you mean 'shape'"),

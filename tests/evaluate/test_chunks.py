@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dpad_fast.evaluate import chunks, summary
-from dpad_fast.evaluate.ruler import Item, Line, Ruler, Settings
+from dpad_fast.evaluate.records import Item, Line
+from dpad_fast.evaluate.ruler import Ruler, Settings
 from dpad_fast.types import Sample, Target
 
 
@@ -32,10 +33,10 @@ def test_a_side_file_of_another_question_begins_anew(tmp_path):
     chunks._write(side, [{"id": "x"}])
     side.close()
     side, written = chunks.open_side(path, {"a": 1})
-    assert (written, list(chunks.records_of(side))) == (1, [{"id": "x"}])
+    assert (written, list(chunks.results_of(side))) == (1, [{"id": "x"}])
     side.close()
     side, written = chunks.open_side(path, {"a": 2})
-    assert (written, list(chunks.records_of(side))) == (0, [])
+    assert (written, list(chunks.results_of(side))) == (0, [])
     side.close()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dpad_fast.evaluate.readers import released
-from dpad_fast.evaluate.ruler import Item, Line, Ruler, Settings
+from dpad_fast.evaluate.records import Item, Line
+from dpad_fast.evaluate.ruler import Ruler, Settings
 from dpad_fast.types import Sample, Target
 
 SIDE = 840
