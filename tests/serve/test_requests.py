@@ -106,7 +106,10 @@ def test_masks_are_bounded_together(running):
         ({"completions": [1], "targets": ["x"]}, "completions.0"),
         (score_body(extra=1), "extra: Extra inputs"),
         (score_body(targets=["x", "y"]), "targets has 2 entries for 1 completions"),
-        (score_body(images=[{}]), "images[0] must have exactly one of sha256, base64, path, error, size, unreadable, got none"),
+        (
+            score_body(images=[{}]),
+            "images[0] must have exactly one of sha256, base64, path, error, size, unreadable, got none",
+        ),
         (score_body(images=[{"base64": "?"}]), "images[0].base64 cannot be read"),
         (score_body(images=None), "images is missing: the term 'discriminative' needs them"),
         ([], "body: Input should be"),
