@@ -79,7 +79,7 @@ def test_more_rows_than_may_wait_are_turned_away(start):
 def test_what_was_accepted_is_answered_when_the_server_is_stopped(scorer):
     server = Running("--set", "shape=margin", "--window-ms", 1500)
     client = df.RemoteScorer(server.url, retry_s=5)
-    client.score([], [], [])
+    assert client.config.needs_encoder
     pending = client.score_async(*ONE)
     deadline = time.monotonic() + 20
     while b"dpad_queue_rows 1.0" not in ask(server.port, request("GET", "/metrics"))[2]:
