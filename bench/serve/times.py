@@ -114,6 +114,7 @@ def _ways(scorer: df.RewardScorer, server: Running, work: Work, singles: bool) -
         Way(f"scorer alone, calls of {batch}", lambda rows: _calls(scorer, rows, batch, 1)),
         Way(f"server, 1 client, calls of {batch}", lambda rows: _calls(remote, rows, batch, 1), server),
         Way(f"server, 4 clients, calls of {batch}", lambda rows: _calls(remote, rows, batch, 4), server),
+        Way(f"scorer alone, calls of {many}", lambda rows: _calls(scorer, rows, many, 1)),
         Way(f"server, 64 clients, calls of {many}", lambda rows: _calls(remote, rows, many, 64), server),
     ]
     if singles:
@@ -159,7 +160,7 @@ def _print(ways: list[Way], work: Work) -> None:
         cpu = "" if way.process is None else f"{1000 * way.cpu / (work.rows * len(way.seconds)):.2f}"
         speed = work.rows / statistics.median(way.seconds)
         table.add_row(way.name, f"{speed:.0f}", f"{ratio:.2f}", f"{1000 * cuts[49]:.1f}", f"{1000 * cuts[98]:.1f}", cpu)
-    Console(width=120).print(table)
+    Console(width=110).print(table)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from dpad_fast.serve.transport import Reply, Server, Transport
 from dpad_fast.types import ScoreBatch, Target
 
 _KNOWN = 200_000  # digests remembered per server
+_PICTURES_AT_ONCE = 4
 _ROUNDS = 3  # of sending pictures that a server forgets at once; then they travel in the request
 
 
@@ -46,6 +47,16 @@ class _About:
     rows: int
     body: int
     picture: int
+
+
+@dataclass
+class _Image:
+    """An image of a call: its name in messages; what stands behind it; the key of plain pixels; what is sent for it."""
+
+    name: str
+    source: Any = None
+    content: Hashable | None = None
+    entry: dict[str, Any] | None = None
 
 
 class RemoteScorer:
@@ -190,44 +201,61 @@ class RemoteScorer:
         return made
 
     def _images(self, images: list[Any], pictures: dict[str, Callable[[], bytes]]) -> list[Any]:
-        seen: dict[int, Any] = {}  # of objects that `images` keeps alive
+        """An entry per image; each distinct object is read once, and each distinct content written once."""
+        objects: dict[Any, int] = {}
+        for i, image in enumerate(images):
+            objects.setdefault(_same(image), i)
+        read = dict(zip(objects, _at_once(lambda i: self._read(images[i], i), list(objects.values())), strict=True))
+        open_ones = [found for found in read.values() if found.entry is None]
+        distinct = {found.content or found.name: found for found in reversed(open_ones)}
+        _at_once(lambda found: self._write(found, pictures), list(distinct.values()))
         entries = []
         for i, image in enumerate(images):
-            entry = seen.get(id(image))
-            if entry is None:
-                try:
-                    entry = self._image(image, f"images[{i}]", pictures)
-                    seen[id(image)] = entry
-                except ValueError as error:
-                    entry = wire.failure_out(error)
-            entries.append(entry)
+            found = read[_same(image)]
+            if found.entry is not None and "error" in found.entry and objects[_same(image)] != i:
+                found = self._read(image, i)  # what is wrong is said of each row by its own name
+            if found.entry is None:
+                self._write(found, pictures)
+            entries.append(found.entry)
         return entries
 
-    def _image(self, image: Any, name: str, pictures: dict[str, Callable[[], bytes]]) -> dict[str, Any]:
-        source = source_of(image, name)
-        if isinstance(source, str) and self._send_paths:
-            return {"path": source}
-        if not wire.looks(self.config):
-            return wire.size_out(source, name)
-        if isinstance(source, str):
-            source = file_bytes(source, name)
-        # A trainer hands over an object per completion: pixels that were sent before are not written and hashed again.
-        content = wire.plain_content(source, name)
+    def _read(self, image: Any, i: int) -> _Image:
+        name = f"images[{i}]"
+        try:
+            source = source_of(image, name)
+            if isinstance(source, str) and self._send_paths:
+                return _Image(name, entry={"path": source})
+            if not wire.looks(self.config):
+                return _Image(name, entry=wire.size_out(source, name))
+            if isinstance(source, str):
+                source = file_bytes(source, name)
+            # A trainer hands over an object per completion: pixels that were sent are not written and hashed again.
+            return _Image(name, source, wire.plain_content(source, name))
+        except ValueError as error:
+            return _Image(name, entry=wire.failure_out(error))
+
+    def _write(self, found: _Image, pictures: dict[str, Callable[[], bytes]]) -> None:
+        """Makes the entry, and what is to be sent where the server does not know it."""
+        source, name, content = found.source, found.name, found.content
         if content is not None and content in self._sent:
             digest = self._sent[content]
             pictures.setdefault(digest, lambda: wire.picture_out(source, name).content)
-            return {"sha256": digest}
-        picture = wire.picture_out(source, name)
-        most = self._servers().picture
-        if len(picture.content) > most:
-            raise ValueError(f"{name} has {len(picture.content)} bytes, more than the {most} that the server takes")
+            found.entry = {"sha256": digest}
+            return
+        try:
+            picture, most = wire.picture_out(source, name), self._servers().picture
+            if len(picture.content) > most:
+                raise ValueError(f"{name} has {len(picture.content)} bytes, more than the {most} that the server takes")
+        except ValueError as error:
+            found.entry = wire.failure_out(error)
+            return
         digest = picture.sha256()
         if content is not None:
             if len(self._sent) >= _KNOWN:
                 self._sent.clear()
             self._sent[content] = digest
         pictures.setdefault(digest, lambda: picture.content)
-        return {"sha256": digest} | ({} if picture.shape is None else {"shape": list(picture.shape)})
+        found.entry = {"sha256": digest} | ({} if picture.shape is None else {"shape": list(picture.shape)})
 
     def _all(self, rows: Rows, count: int) -> ScoreBatch:
         most = max(self._servers().rows, 1)
@@ -277,9 +305,8 @@ class RemoteScorer:
     def _brought(self, server: Server, rows: Rows, needed: list[str]) -> bool:
         """Sends a server the pictures that it was not sent before; False where it did not answer."""
         known = self._known[server.url]
-        for digest in needed:
-            if digest in known:
-                continue
+
+        def bring(digest: str) -> bool:
             headers = {"Content-Type": "application/octet-stream"}
             reply = self._transport.send(server, "PUT", f"/pictures/{digest}", rows.pictures[digest](), headers)
             if reply is None:
@@ -288,7 +315,22 @@ class RemoteScorer:
             if len(known) >= _KNOWN:
                 known.clear()
             known[digest] = None
-        return True
+            return True
+
+        return all(_at_once(bring, [digest for digest in needed if digest not in known]))
+
+
+def _same(image: Any) -> Any:
+    """Equal for what is read once in a call: one object, which the call keeps alive, or one path."""
+    return image if isinstance(image, str) else id(image)
+
+
+def _at_once(function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+    """The function's values: hashing and sending of large pictures need no interpreter, so several go on together."""
+    if len(values) < 2:
+        return [function(value) for value in values]
+    with ThreadPoolExecutor(min(_PICTURES_AT_ONCE, len(values)), "dpad-pictures") as pool:
+        return list(pool.map(function, values))
 
 
 def _rebuild(arguments: Any, settings: Any) -> RemoteScorer:

@@ -218,8 +218,9 @@ def _targets(entries: list[str | TextIn | TargetIn | FailureIn], masks: _Masks) 
     found: list[Any] = []
     made: dict[Any, Any] = {}
     for i, entry in enumerate(entries):
-        simple = isinstance(entry, TargetIn) and not entry.model_fields_set - _HASHED
-        key = (entry.box, entry.points, entry.image_size, entry.text) if simple else None
+        key = None
+        if isinstance(entry, TargetIn) and not entry.model_fields_set - _HASHED:
+            key = (entry.box, entry.points, entry.image_size, entry.text)
         target = made.get(key)
         if target is None:
             target = _target(entry, f"targets[{i}]", masks)

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,9 +77,15 @@ def _deep(rng: random.Random) -> bytes:
     return request("POST", _path(rng), text.encode())
 
 
+@cache
+def _swollen(mebibytes: int) -> bytes:
+    """Few bytes that become many."""
+    return zlib.compress(bytes(mebibytes << 20), 9)
+
+
 def _picture_bomb(rng: random.Random) -> bytes:
     """Too many pixels, as many as are allowed and none behind them, compressed notes that swell, and no picture."""
-    swollen = zlib.compress(bytes(64 << 20), 9)
+    swollen = _swollen(64)
     notes = (
         png_chunk(b"zTXt", b"Comment\0\0" + swollen),
         png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + swollen),
@@ -144,7 +151,7 @@ def _truncated(rng: random.Random) -> bytes:
 
 def _sizes(rng: random.Random) -> bytes:
     """Lengths that are too large, contradict or mean nothing; encodings; digests of other bytes."""
-    packed = zlib.compress(bytes(10 << 20), 9)
+    packed = _swollen(10)
     return rng.choice(
         (
             request("POST", "/score", b"{}", content_length=1 << 40),

@@ -164,6 +164,25 @@ def test_max_batch_ends_the_window_and_rows_handed_in_together_stay_together(cou
     assert counted.calls == [4, 8]
 
 
+def test_nobody_waits_when_all_callers_wait(counted):
+    """As many as waited together lately: one caller alone is scored at once, of three the first two wait."""
+    texts, targets, images = rows(4)
+    with df.MicroBatcher(counted, window_ms=60_000, max_batch=4) as batcher:
+        batcher.submit_rows(texts, targets, images).result(30)
+        for _ in range(3):
+            assert batcher.submit(texts[0], targets[0], images[0]).result(30).error is None
+        counted.go.clear()
+        first = batcher.submit_rows(texts, targets, images)
+        while len(counted.calls) < 5:
+            time.sleep(0.001)
+        futures = [batcher.submit(*row) for row in zip(texts[:2], targets, images, strict=False)]
+        counted.go.set()
+        first.result(30)
+        futures.append(batcher.submit(texts[2], targets[2], images[2]))
+        assert [future.result(30).error for future in futures] == [None] * 3
+    assert counted.calls == [4, 1, 1, 1, 4, 3]
+
+
 def test_cancelled_rows_are_left_out(counted):
     texts, targets, images = rows(6)
     expected = counted.scorer.score(texts, targets, images)

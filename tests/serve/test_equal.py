@@ -19,6 +19,7 @@ from dpad_fast.serve import schema, wire
 from dpad_fast.serve.rows import _Masks, _target
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.inputs import cases
+from dpad_fast.testing.serving import ask, request, score_body
 
 TARGET = df.Target.parse(shared.SOLUTION, image_size=shared.SIZE)
 
@@ -258,7 +259,29 @@ def test_equal_pixels_in_other_objects_are_written_once(running, scorer, monkeyp
     columns = captions(10), [TARGET] * 10, images
     for _ in range(2):
         equal(client.score(*columns), scorer.score(*columns))
-    assert written == ["images[0]", "images[1]", "images[8]", "images[9]"]
+    assert sorted(written) == ["images[0]", "images[1]", "images[8]", "images[9]"]
+    client.close()
+
+
+def test_where_no_term_looks_at_pixels_only_sizes_travel(start, tmp_path):
+    """A picture that cannot be read is an error only of the rows that need its size, as in the process itself."""
+    plain = df.RewardScorer(df.RewardConfig.preset("seg-zero", coordinates="norm1000"))
+    server = start(plain, window_ms=0)
+    client = df.RemoteScorer(server.url, retry_s=20)
+    sent = []
+    send = client._transport.send
+    client._transport.send = lambda s, method, path, *rest: sent.append(path) or send(s, method, path, *rest)
+    images = [shared.picture(1), b"no picture", str(tmp_path / "missing.png"), np.zeros((40, 30, 3), np.uint8)]
+    missing = str(tmp_path / "missing.png")
+    images += [shared.picture(1, (60, 30)).convert("P"), np.zeros((0, 3, 3), np.uint8), 7, missing]
+    count = len(images)
+    for size in (None, (200, 100)):  # with the size of a target nobody opens its picture
+        targets = [df.Target.parse(shared.SOLUTION, image_size=size)] * count
+        found = both(client, plain, captions(count), targets, images, on_error="row")
+        assert [error is not None for error in found.errors].count(True) == (7 if size is None else 1)
+    assert {path for path in sent if path != "/config"} == {"/score"}
+    body = score_body(1, images=[{"size": [3, 4]}])
+    assert ask(start(window_ms=0).port, request("POST", "/score", json.dumps(body).encode()))[0] == 422
     client.close()
 
 

@@ -12,6 +12,7 @@ import torch
 
 import dpad_fast as df
 from dpad_fast.serve.foreign import response_of
+from dpad_fast.serve.server import listen
 from dpad_fast.serve.settings import Refusal, Settings
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.serving import Running, ask, request, score_body
@@ -78,7 +79,7 @@ def test_more_rows_than_may_wait_are_turned_away(start):
 def test_what_was_accepted_is_answered_when_the_server_is_stopped(scorer):
     server = Running("--set", "shape=margin", "--window-ms", 1500)
     client = df.RemoteScorer(server.url, retry_s=5)
-    client.score([], [], [])
+    assert client.config.needs_encoder
     pending = client.score_async(*ONE)
     deadline = time.monotonic() + 20
     while b"dpad_queue_rows 1.0" not in ask(server.port, request("GET", "/metrics"))[2]:
@@ -120,6 +121,89 @@ def test_several_servers_take_turns_and_one_that_is_gone_is_left_out(running, st
     for _ in range(4):
         assert torch.equal(client.score(*ONE).total, expected)
     client.close()
+
+
+def test_of_two_processes_one_is_killed_and_comes_back(running, scorer):
+    """The rows that it had go to the other; when it is back, both work again."""
+    options = ("--set", "shape=margin", "--window-ms", 2)
+    other = Running(*options)
+    client = df.RemoteScorer([running.url, other.url], retry_s=60)
+    texts = [shared.completion(caption=f"the {word} near the table") for word in shared.WORDS[:24]]
+    images = [shared.picture(i % 5) for i in range(24)]
+    expected = scorer.score(texts, [TARGET] * 24, images).total
+    wrong = []
+
+    def work(first):
+        for i in range(first, first + 60):
+            chosen = [i % 24, (i * 7) % 24]
+            found = client.score([texts[j] for j in chosen], [TARGET] * 2, [images[j] for j in chosen]).total
+            wrong.extend(j for j, total in zip(chosen, found, strict=True) if total != expected[j])
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    while answered(other.port) < 10:
+        time.sleep(0.005)
+    other.stop(signal.SIGKILL)
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    other = Running(*options, port=other.port)
+    try:
+        deadline = time.monotonic() + 30
+        while answered(other.port) == 0 and time.monotonic() < deadline:  # it is asked again after a pause
+            assert client.score(texts[:1], [TARGET], images[:1]).total[0] == expected[0]
+        assert answered(other.port) > 0
+    finally:
+        other.stop()
+        client.close()
+
+
+def answered(port):
+    text = ask(port, request("GET", "/metrics"))[2].decode()
+    name = 'dpad_requests_total{endpoint="/score",status="200"}'
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_a_head_that_does_not_end_ends_the_connection(start):
+    """It would be kept for ever, and a thousand of them take every file that a process may open."""
+    server = start(head_s=0.3, window_ms=0)
+    for sent in (b"", b"GET /healthz HTTP/1.1\r\nhost: 127", b"GET /" + b"x" * 200_000):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
+            try:
+                slow.sendall(sent)
+                while slow.recv(1000):
+                    pass
+            except ConnectionError:
+                continue
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as twice:  # and one that has asked before
+        twice.sendall(request("GET", "/healthz"))
+        assert b" 200 " in twice.recv(1000)
+        twice.sendall(b"GET")
+        while twice.recv(1000):
+            pass
+    assert ask(server.port, request("GET", "/healthz"))[0] == 200
+
+
+def test_answers_wait_for_no_acknowledgement():
+    """Head and body are two packets, and with Nagle's algorithm the second is 40 ms late."""
+    with listen("127.0.0.1", 0) as listening:
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.proto == socket.IPPROTO_TCP  # where asyncio looks
+        with pytest.raises(OSError, match="cannot listen on 127"):  # two servers on one port
+            listen(*listening.getsockname())
+
+
+def test_the_token_of_the_environment(start, monkeypatch):
+    server = start(token="s3cret-token", window_ms=0)
+    monkeypatch.setenv("DPAD_FAST_TOKEN", "s3cret-token")
+    assert df.RemoteScorer(server.url).score(*ONE).errors == (None,)
+    with pytest.raises(ValueError, match="the token is missing or wrong"):
+        df.RemoteScorer(server.url, "another").score(*ONE)
+    monkeypatch.setenv("DPAD_FAST_TOKEN", "two\nlines")
+    with pytest.raises(ValueError, match=r"token must be printable ASCII text \(argument or DPAD_FAST_TOKEN\)"):
+        df.RemoteScorer(server.url)
 
 
 def test_servers_that_score_in_different_ways_are_refused(running, start, scorer):
