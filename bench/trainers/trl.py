@@ -74,7 +74,7 @@ def train(way: str, work: Work, steps: int) -> list[Step]:
             per_device_train_batch_size=work.queries * work.generations,
             num_generations=work.generations,
             max_completion_length=TOKENS,
-            logging_steps=1,
+            logging_strategy="no",
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
