@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from bench.trainers.work import OURS_ASYNC, PLAIN, Clock, Step, Work
@@ -74,7 +75,7 @@ def train(way: str, work: Work, steps: int) -> list[Step]:
             per_device_train_batch_size=work.queries * work.generations,
             num_generations=work.generations,
             max_completion_length=TOKENS,
-            logging_steps=1,
+            logging_strategy="no",
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -85,6 +86,7 @@ def train(way: str, work: Work, steps: int) -> list[Step]:
         kind = _TimedWithMixin if way == OURS_ASYNC else _Timed
         rows = Dataset.from_list(work.rows)
         trainer = kind(work, model, functions, arguments, train_dataset=rows, processing_class=processor)
+        trainer.remove_callback(PrinterCallback)  # it prints a summary of every run
         trainer.train()
     return trainer.steps
 

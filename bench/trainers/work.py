@@ -63,9 +63,9 @@ class Work:
         return cls(rows, texts, queries, generations, (model, slow))
 
     def scorer(self, threads: int) -> df.RewardScorer:
-        """Ours, with the released rewards, which the one-at-a-time way computes too."""
+        """Ours, with the paper's rewards, which the one-at-a-time way computes too."""
         encoder = df.ClipEncoder.from_transformers(*self.clip, threads=threads)
-        return df.RewardScorer(df.RewardConfig.preset("dpad-released"), encoder)
+        return df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
 
     def one_at_a_time(self) -> Callable[[Sequence[str], Sequence[str], Sequence[Any]], list[float]]:
         """A plain reward function as the DPAD authors' code has it."""

@@ -53,10 +53,10 @@ def known() -> list[str]:
     return sorted(path.stem for path in (HERE / "environments").glob("*.txt"))
 
 
-def run(name: str, uv: str, flags: list[str], arguments: list[str]) -> Outcome:
+def run(name: str, build: Path, uv: str, flags: list[str], arguments: list[str]) -> Outcome:
     """Makes the environment of one framework where it is not there, and runs its tests."""
     print(f"\n== {name}", flush=True)
-    folder = BUILD / name
+    folder = build / name
     reason = prepare(name, folder, uv, flags)
     if reason is not None:
         return Outcome(name, False, f"could not be installed: {reason}")
@@ -92,15 +92,16 @@ def shown(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
 def prepare(name: str, folder: Path, uv: str, flags: list[str]) -> str | None:
     """The environment, with the package in it and its extension built; why not, where that fails."""
     requirements = HERE / "environments" / f"{name}.txt"
-    python = python_for()
+    here = sys.version_info[:2] in PYTHONS
+    version = ".".join(map(str, sys.version_info[:2] if here else PYTHONS[0]))
     recipe = hashlib.sha256(requirements.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
     stamp = folder / "made-from"
-    said = f"{recipe} {python} {' '.join(TEST_TOOLS)}"
+    said = f"{recipe} {version} {' '.join(TEST_TOOLS)}"
     package = ["--refresh-package", "dpad-fast", "--reinstall-package", "dpad-fast", "--editable", str(ROOT)]
     install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *flags]
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != said:
         shutil.rmtree(folder, ignore_errors=True)
-        reason = done([uv, "venv", "--quiet", "--python", python, str(folder)])
+        reason = done([uv, "venv", "--quiet", "--python", sys.executable if here else version, str(folder)])
         if reason is None:
             keep = extension_is_new(folder)
             reason = done([*install, "--requirement", str(requirements), *TEST_TOOLS, *package], keep=keep)
@@ -117,11 +118,6 @@ def without_dependencies(requirements: Path) -> list[str]:
     """The packages that a file's lines `# without dependencies: NAME==VERSION` name: those want a GPU's packages."""
     lines = requirements.read_text(encoding="utf-8").splitlines()
     return [line.partition(":")[2].strip() for line in lines if line.startswith("# without dependencies:")]
-
-
-def python_for() -> str:
-    """The Python that runs this, where the pins have wheels for it."""
-    return sys.executable if sys.version_info[:2] in PYTHONS else ".".join(map(str, PYTHONS[0]))
 
 
 def extension_is_new(folder: Path) -> bool:
@@ -172,6 +168,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known())}; all when none is named")
     parser.add_argument("--uv", help="the program; the one beside this Python or on PATH when not given")
+    parser.add_argument("--build", type=Path, default=BUILD, help="where the environments are kept (%(default)s)")
     parser.add_argument("--pip-flags", default="", help="flags for uv pip install, such as --index-url=URL")
     options = parser.parse_args(own)
     unknown = sorted(set(options.names) - set(known()))
@@ -182,7 +179,7 @@ def main() -> int:
     if uv is None:
         parser.error("uv is not here: pip install uv, or make test-integrations, which does it")
     flags = [*pip_settings(), *shlex.split(options.pip_flags)]
-    outcomes = [run(name, uv, flags, rest) for name in options.names or known()]
+    outcomes = [run(name, options.build.resolve(), uv, flags, rest) for name in options.names or known()]
     print()
     for outcome in outcomes:
         print(f"{outcome.name:<10}{outcome.words}")

@@ -1,10 +1,23 @@
-"""The environments of frameworks: each has tests, and names what is installed without its dependencies."""
+"""`make test-integrations` names what it does not know, what could not be installed and what failed."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
+NAMES = sorted(path.stem for path in (HERE / "environments").glob("*.txt"))
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, str(HERE / "environments.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def environments():
@@ -24,7 +37,36 @@ def test_packages_without_their_dependencies(tmp_path):
     assert named == {"areal": ["areal==1.0.4"], "swift": []}
 
 
-def test_environments_of_this_kind_have_tests():
-    for name in ("areal", "openrlhf", "slime", "swift"):
-        assert (HERE / "environments" / f"{name}.txt").is_file()
-        assert list((HERE / f"with_{name}").glob("test_*.py"))
+def test_an_unknown_framework_is_named():
+    done = run("trl", "trll")
+    assert done.returncode == 2
+    assert f"no such framework: trll; known: {', '.join(NAMES)}" in done.stderr
+
+
+def test_what_could_not_be_installed_is_said_and_is_a_failure(tmp_path):
+    done = run("--uv", tmp_path / "nowhere", "--build", tmp_path, "ray")
+    assert done.returncode == 1
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("ray       could not be installed: [Errno 2]")
+
+
+def test_every_framework_has_tests_and_every_folder_of_tests_an_environment():
+    assert {"ray", "trl"} <= set(NAMES)
+    folders = sorted(path.name for path in HERE.glob("with_*") if any(path.glob("test_*.py")))
+    assert folders == [f"with_{name}" for name in NAMES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_requirements_are_pinned(name):
+    lines = (HERE / "environments" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    assert any("==" in line for line in lines if not line.startswith("#"))
+
+
+def test_the_usual_suite_leaves_these_tests_out():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", str(HERE)],
+        cwd=HERE.parents[1], capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "test_trl.py::" in done.stdout
+    assert "with_" not in done.stdout
