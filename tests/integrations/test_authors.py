@@ -10,6 +10,7 @@ import dpad_fast as df
 from dpad_fast.integrations.authors import CustomRewardManager
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import faulty_rows
+from dpad_fast.testing.serving import Running
 
 END = 1
 
@@ -124,3 +125,13 @@ def test_settings(released, tmp_path, monkeypatch):
         assert torch.equal(CustomRewardManager(tokenizer=Tokenizer(), num_examine=0, compute_score=given)(data), wanted)
     with pytest.raises(ValueError, match="unknown setting 'encodr'"):
         CustomRewardManager(Tokenizer(), 0, {"encodr": "shapes"})
+
+
+def test_through_a_server(released):
+    data = proto(*texts_and_pictures())
+    server = Running("--preset", "dpad-released")
+    try:
+        found = CustomRewardManager(Tokenizer(), 0, {"url": server.url})(data)
+    finally:
+        assert server.stop() == 0
+    assert torch.equal(found, CustomRewardManager(Tokenizer(), 0, released)(data))

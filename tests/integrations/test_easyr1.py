@@ -19,6 +19,7 @@ from dpad_fast.integrations import easyr1
 from dpad_fast.integrations.easyr1 import DpadRewardManager, compute_score, seen_size
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
+from dpad_fast.testing.serving import Running
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QWEN = {"patch_size": 14, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 28 * 28 * 1280}
@@ -155,6 +156,23 @@ def test_the_manager_finds_the_pictures_in_the_batch(scorer, tmp_path):
     ]
     assert torch.equal(both[0][0], both[1][0])
     assert both[0][1] == both[1][1]
+
+
+def test_through_a_server(scorer, tmp_path):
+    rows = faulty_rows(tmp_path)
+    shown = [{"images": [shared.picture(i)]} for i in range(3)]
+    truths = [{"solution": shared.SOLUTION}] * 3
+    named = proto([row.completion for row in rows], ground_truth=[row.label() for row in rows])
+    decoded = proto([row.completion for row in rows[:3]], ground_truth=truths, multi_modal_data=shown)
+    server = Running()
+    try:
+        for manager, data in ((AutoRewardManager, named), (DpadRewardManager, named), (DpadRewardManager, decoded)):
+            found = manager(config(url=server.url), Tokenizer()).compute_reward(data)
+            wanted = manager(config(scorer=scorer), Tokenizer()).compute_reward(data)
+            assert torch.equal(found[0], wanted[0])
+            assert found[1] == wanted[1]
+    finally:
+        assert server.stop() == 0
 
 
 def test_the_manager_knows_what_the_model_saw():

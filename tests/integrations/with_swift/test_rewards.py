@@ -17,6 +17,7 @@ from swift.rewards import orms
 from swift.rl_core.data import GRPOSample
 from swift.rl_core.grpo_algorithm import compute_rewards_per_func
 from swift.utils import import_external_file
+from trl import chat_template_utils
 
 import dpad_fast as df
 from dpad_fast.integrations.swift import register
@@ -117,6 +118,7 @@ def test_its_own_data_set(rows, folder):
     assert equal(asked(samples, ["dpad_place"])[:, 0], [1.0, 1.0])
 
 
+TEMPLATE = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
 STEP = """
 import sys
 from swift.pipelines import rlhf_main
@@ -124,10 +126,12 @@ rlhf_main(sys.argv[1:])
 """
 
 
-def test_a_step_of_its_trainer(folder, tmp_path):
+def test_a_step_of_its_trainer(folder, tmp_path, monkeypatch):
     """One GRPO step of a tiny random Qwen2.5-VL on the CPU, with the example's plugin and a row that has no truth."""
     from dpad_fast.train.tiny_policy import tiny_policy
 
+    # This TRL has no template of Qwen2.5-VL's; ms-swift, which builds the prompts, has its own.
+    monkeypatch.setattr(chat_template_utils, "qwen2_5_vl_chat_template", TEMPLATE, raising=False)
     model, processor = tiny_policy("Qwen/Qwen2.5-VL-3B-Instruct")
     for part in (model, processor):
         part.save_pretrained(tmp_path / "policy")
