@@ -121,7 +121,7 @@ def test_two_workers_and_a_server_give_the_same(ray, dataset, tokenizer, configu
 
 
 def padded(one, length):
-    """The same sample with the response filled up to a length, and columns of objects as verl's collation makes them."""
+    """The same sample with a longer response, and columns of objects as verl's collation makes them."""
     for name in ("responses", "input_ids", "attention_mask", "position_ids"):
         value = one.batch[name]
         whole = length + (0 if name == "responses" else 3)
