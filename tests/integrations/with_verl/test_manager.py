@@ -3,7 +3,6 @@
 import io
 import logging
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -233,9 +232,9 @@ def test_a_second_reward_worker_of_the_reward_function_says_what_to_set(monkeypa
     context = SimpleNamespace(get_actor_name=lambda: name[0])
     ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
     monkeypatch.setitem(sys.modules, "ray", ray)
+    call = {"extra_info": {"image": shared.picture()}, "preset": "seg-zero", "model_sizes": "picture"}
     with pytest.raises(ValueError, match="or start `dpad-fast serve`"):
-        asyncio.run(compute_score("x", "no idea", shared.SOLUTION, {}, preset="seg-zero", model_sizes="picture"))
+        asyncio.run(compute_score("x", "no idea", shared.SOLUTION, **call))
     name[0] = "reward_loop_worker_0"
-    found = asyncio.run(compute_score("x", "no idea", shared.SOLUTION, {}, preset="seg-zero", model_sizes="picture"))
+    found = asyncio.run(compute_score("x", "no idea", shared.SOLUTION, **call))
     assert (found["score"], found["reason"]) == (0.0, "no-tags")
-    assert isinstance(np.float64(found["iou"]), float)
