@@ -32,7 +32,6 @@ def test_the_example_s_configuration_passes_verl_s_own_checks(configured):
     assert need_reference_policy(config)
     validate_config(config, use_reference_policy=True, use_critic=False)
     assert omega_conf_to_dataclass(config.algorithm).adv_estimator == "dpad"
-    assert omega_conf_to_dataclass(config.reward.reward_manager).source == "importlib"
     assert resolve_reward_manager_cls(config) is DpadRewardManager
     check_config(config)
 
