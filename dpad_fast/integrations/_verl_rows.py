@@ -145,7 +145,7 @@ class ModelSize:
         sizes: settings given to it at each call.
 
     Raises:
-        ValueError: there is none, or it is of no known family.
+        ValueError: there is none, it is of no known family, or it would ignore a setting.
     """
 
     def __init__(self, processor: Any, sizes: Mapping[str, Any] | None = None) -> None:
@@ -160,6 +160,11 @@ class ModelSize:
         sizes = dict(sizes or {})
         sizes |= dict(sizes.get("images_kwargs") or {})
         given = {name: sizes[name] for name in _SIZES if sizes.get(name) is not None}
+        if ("min_pixels" in given) != ("max_pixels" in given):
+            raise ValueError(
+                f"data.mm_processor_kwargs has {'min' if 'min_pixels' in given else 'max'}_pixels alone, which the "
+                "processor ignores in silence: give min_pixels and max_pixels"
+            )
         if given:
             self._processor = {**self._processor.to_dict(), **given}
         model_size_for((112, 112), self._processor)  # an unknown family is refused now, not after the first generation

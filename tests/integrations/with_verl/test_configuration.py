@@ -1,10 +1,13 @@
 """The example's configuration by verl's own checks, the advantage by its estimators, the plugin on its import."""
 
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("verl")
 
@@ -12,6 +15,8 @@ import torch
 
 from dpad_fast.integrations import _verl_plugin
 from dpad_fast.integrations.verl import check_config, dpad_advantage
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_example_s_configuration_passes_verl_s_own_checks(configured):
@@ -27,9 +32,19 @@ def test_the_example_s_configuration_passes_verl_s_own_checks(configured):
     assert need_reference_policy(config)
     validate_config(config, use_reference_policy=True, use_critic=False)
     assert omega_conf_to_dataclass(config.algorithm).adv_estimator == "dpad"
-    assert omega_conf_to_dataclass(config.reward.reward_manager).source == "importlib"
     assert resolve_reward_manager_cls(config) is DpadRewardManager
     check_config(config)
+
+
+def test_the_command_that_the_page_prints_composes():
+    """Hydra's `--cfg job` prints what verl would run with, and stops there."""
+    page = (ROOT / "docs" / "verl.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("python -m verl.trainer.main_ppo --config-path"))
+    words = shlex.split(line.replace("$PWD", str(ROOT)))[1:]
+    command = [sys.executable, *words, "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert "DpadRewardManager" in done.stdout, done.stderr
+    assert yaml.safe_load(done.stdout)["data"]["custom_cls"]["name"] == "DpadDataset"
 
 
 def test_the_advantage_is_verl_s_grpo_where_it_is_set_so(configured):

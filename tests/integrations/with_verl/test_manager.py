@@ -3,7 +3,6 @@
 import io
 import logging
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -84,10 +83,10 @@ def test_bad_samples_get_the_lowest_reward_and_a_reason_and_harm_no_other(config
         found = scored(configured(kwargs=LOCAL), [sample(tokenizer, text, **row) for text, row in cases.values()])
     rewards = {name: one["reward_score"] for name, one in zip(cases, found, strict=True)}
     info = {name: one["reward_extra_info"] for name, one in zip(cases, found, strict=True)}
-    alone = scorer().score(
-        [cases["good"][0], cases["good again"][0]], [shared.SOLUTION] * 2, [good] * 2, model_sizes=[(84, 84)] * 2
-    )
-    assert [rewards["good"], rewards["good again"]] == alone.total.tolist()
+    rated = ("good", "malformed", "no caption", "wrong size", "good again")
+    truths = [df.Target.parse(shared.SOLUTION, (300, 200) if name == "wrong size" else None) for name in rated]
+    alone = scorer().score([cases[name][0] for name in rated], truths, [good] * 5, model_sizes=[(84, 84)] * 5)
+    assert [rewards[name] for name in rated] == alone.total.tolist()
     unscored = {name: row["reason"] for name, row in info.items() if row["unscored"]}
     assert unscored == {
         "missing picture": "bad-image",
@@ -102,7 +101,7 @@ def test_bad_samples_get_the_lowest_reward_and_a_reason_and_harm_no_other(config
     assert rewards["malformed"] == min(rewards.values())
     assert info["malformed"]["malformed"] == 1.0
     assert info["no caption"]["malformed"] == 1.0
-    assert rewards["no caption"] < rewards["good"]
+    assert info["no caption"]["discriminative"] == 0.0
     assert info["wrong size"]["error"] == ""
     assert "which is meant is not known" in info["two pictures"]["error"]
     assert [list(row) for row in info.values()] == [list(info["good"])] * len(info)
@@ -116,7 +115,9 @@ def test_the_size_that_the_model_sees_is_what_verl_makes_of_the_picture(processo
 
     from dpad_fast.integrations._verl_rows import ModelSize
 
-    for limits in ({}, {"max_pixels": 200_000}, {"min_pixels": 40_000}):
+    with pytest.raises(ValueError, match="max_pixels alone, which the processor ignores in silence"):
+        ModelSize(processor, {"max_pixels": 200_000})
+    for limits in ({}, {"min_pixels": 3136, "max_pixels": 200_000}, {"min_pixels": 40_000, "max_pixels": 10**7}):
         rule = ModelSize(processor, limits)
         for size in SIZES:
             for keys in ({}, {"max_pixels": 100_000}, {"resized_height": 200, "resized_width": 300}):
@@ -233,9 +234,9 @@ def test_a_second_reward_worker_of_the_reward_function_says_what_to_set(monkeypa
     context = SimpleNamespace(get_actor_name=lambda: name[0])
     ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
     monkeypatch.setitem(sys.modules, "ray", ray)
+    call = {"extra_info": {"image": shared.picture()}, "preset": "seg-zero", "model_sizes": "picture"}
     with pytest.raises(ValueError, match="or start `dpad-fast serve`"):
-        asyncio.run(compute_score("x", "no idea", shared.SOLUTION, {}, preset="seg-zero", model_sizes="picture"))
+        asyncio.run(compute_score("x", "no idea", shared.SOLUTION, **call))
     name[0] = "reward_loop_worker_0"
-    found = asyncio.run(compute_score("x", "no idea", shared.SOLUTION, {}, preset="seg-zero", model_sizes="picture"))
+    found = asyncio.run(compute_score("x", "no idea", shared.SOLUTION, **call))
     assert (found["score"], found["reason"]) == (0.0, "no-tags")
-    assert isinstance(np.float64(found["iou"]), float)

@@ -4,9 +4,12 @@ import contextlib
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("verl")
+
+import torch
 
 import dpad_fast as df
 from dpad_fast.testing.verl import LOCAL, SIZE, answers, sample
@@ -118,13 +121,13 @@ def test_two_workers_and_a_server_give_the_same(ray, dataset, tokenizer, configu
 
 
 def padded(one, length):
-    """The same sample with the response filled up to a length."""
-    import torch
-
+    """The same sample with a longer response, and columns of objects as verl's collation makes them."""
     for name in ("responses", "input_ids", "attention_mask", "position_ids"):
         value = one.batch[name]
         whole = length + (0 if name == "responses" else 3)
         one.batch[name] = torch.nn.functional.pad(value, (0, whole - value.shape[1]))
+    for name, value in one.non_tensor_batch.items():
+        one.non_tensor_batch[name] = np.fromiter([value[0]], dtype=object, count=1)
     return one
 
 

@@ -1,0 +1,143 @@
+"""The adapter for verl where verl is not needed: settings that it ignores, the advantage, the reward function."""
+
+import asyncio
+import sys
+
+import pytest
+import torch
+
+import dpad_fast as df
+from dpad_fast.integrations.verl import check_config, compute_score, dpad_advantage
+from dpad_fast.testing import rewards as shared
+
+SETTINGS = {"preset": "dpad", "encoder": "shapes", "threads": 1, "model_sizes": "picture", "window_ms": 100}
+
+
+def config(**changes):
+    """The parts of verl's configuration that are looked at, all right, with changes by dotted name."""
+    made = {
+        "custom_reward_function": {"path": None, "name": None},
+        "reward_model": {"reward_manager": None, "num_workers": None, "reward_loop_source": None},
+        "reward": {
+            "num_workers": 1,
+            "custom_reward_function": {"path": None, "name": "compute_score"},
+            "reward_kwargs": {"preset": "dpad"},
+        },
+    }
+    for name, value in changes.items():
+        inner = made
+        *parts, last = name.split("__")
+        for part in parts:
+            inner = inner[part]
+        inner[last] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"custom_reward_function__path": "/a.py"},
+            "custom_reward_function.path is '/a.py', which verl ignores",
+        ),
+        ({"custom_reward_function__name": "f"}, "custom_reward_function.name is 'f', which verl ignores"),
+        ({"reward_model__reward_manager": "batch"}, "reward_model.reward_manager is 'batch', which verl ignores"),
+        ({"reward_model__num_workers": 1}, "reward_model.num_workers is 1, which verl ignores.*set reward.num_workers"),
+        ({"reward_model__reward_loop_source": "importlib"}, "set reward.reward_manager.source instead"),
+        ({"reward__custom_reward_function__path": "/a.py"}, "which DpadRewardManager does not call"),
+        ({"reward__num_workers": 8}, "num_workers is 8 .*would load an encoder of its own"),
+    ],
+)
+def test_settings_that_verl_ignores_are_refused_by_name(change, message):
+    check_config(config())
+    with pytest.raises(ValueError, match=message):
+        check_config(config(**change))
+
+
+def test_several_workers_go_with_a_server():
+    check_config(config(reward__num_workers=8, reward__reward_kwargs={"url": "http://127.0.0.1:1"}))
+
+
+def test_the_advantage_is_the_group_s_on_every_token():
+    rewards = torch.tensor([[0.0, 3.0], [0.0, 1.0], [2.0, 0.0], [0.0, 7.0]])
+    mask = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 1]])
+    uid = ["a", "b", "a", "b"]
+    for normed, scale in ((True, "std"), (False, "none")):
+        found, returns = dpad_advantage(rewards, mask, {"norm_adv_by_std_in_grpo": normed}, uid)
+        wanted = df.ops.group_advantage(
+            torch.tensor([3.0, 1.0, 2.0, 7.0]), uid, token_mask=mask, scale=scale, singleton="reward"
+        )
+        assert torch.equal(found, wanted)
+        assert torch.equal(found, returns)
+    found, _ = dpad_advantage(rewards, mask, {"dpad": {"scale": "rloo"}}, uid)
+    assert found[:, 0].tolist() == [1.0, -6.0, -1.0, 6.0]
+    for settings, message in (({"scle": "std"}, r"algorithm\.dpad\.scle"), ({"scale": "gdpo"}, "must be one of std")):
+        with pytest.raises(ValueError, match=message):
+            dpad_advantage(rewards, mask, {"dpad": settings}, uid)
+    with pytest.raises(ValueError, match="index is missing"):
+        dpad_advantage(rewards, mask)
+
+
+def test_calls_of_the_reward_function_that_wait_together_get_the_scorer_s_values(tmp_path, monkeypatch):
+    calls = []
+    score = df.RewardScorer.score
+
+    def counted(self, completions, *rest, **settings):
+        calls.append(len(completions))
+        return score(self, completions, *rest, **settings)
+
+    monkeypatch.setattr(df.RewardScorer, "score", counted)
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, path in enumerate(paths):
+        shared.picture(i).save(path)
+    texts = [shared.completion(caption=f"a {word} cat") for word in shared.WORDS[:24]] + ["no idea"] * 24
+
+    async def step():
+        jobs = [
+            compute_score(
+                "x", text, shared.SOLUTION, {"image": str(paths[i % 4]), "model_size": shared.SIZE}, **SETTINGS
+            )
+            for i, text in enumerate(texts)
+        ]
+        return await asyncio.gather(*jobs)
+
+    found = asyncio.run(step())
+    assert sum(calls) == 48
+    assert len(calls) <= 3
+    scorer = df.ScorerSpec(df.RewardConfig.preset("dpad"), encoder="shapes", threads=1).build()
+    wanted = scorer.score(
+        texts, [shared.SOLUTION] * 48, [str(paths[i % 4]) for i in range(48)], None, [shared.SIZE] * 48
+    )
+    assert [one["score"] for one in found] == wanted.total.tolist()
+    assert [one["s1"] for one in found[:24]] == wanted.similarity["roi"].tolist()[:24]
+    assert {one["s1"] for one in found[24:]} == {None}
+    assert {tuple(one) for one in found} == {tuple(found[0])}
+
+
+def test_a_bad_sample_of_the_reward_function_gets_the_lowest_reward_and_a_reason():
+    async def step():
+        return await asyncio.gather(
+            compute_score("x", shared.completion(), shared.SOLUTION, {"image": "/nobody.png"}, **SETTINGS),
+            compute_score("x", shared.completion(), shared.SOLUTION, {}, **SETTINGS),
+            compute_score("x", shared.completion(), shared.SOLUTION, None, **SETTINGS),
+            compute_score("x", shared.completion(), None, {"image": shared.picture()}, **SETTINGS),
+            compute_score("x", shared.completion(), {"box": [20, 12, 64, 52]}, {"image": shared.picture()}, **SETTINGS),
+        )
+
+    found = asyncio.run(step())
+    assert [one["reason"] for one in found[:3]] == ["bad-image"] * 3
+    assert {one["reason"] for one in found[3:]} == {"bad-target"}  # the second has no points, which the reward needs
+    assert {one["score"] for one in found} == {0.0}
+    assert {one["unscored"] for one in found} == {1.0}
+    with pytest.raises(ValueError, match="unknown setting 'encodr'"):
+        asyncio.run(compute_score("x", "y", shared.SOLUTION, {}, encodr="shapes"))
+    with pytest.raises(ValueError, match="size at which the policy sees pictures is not known"):
+        asyncio.run(compute_score("x", "y", shared.SOLUTION, {}, encoder="shapes", threads=1))
+
+
+def test_verl_is_not_imported_before_its_classes_are_asked_for():
+    assert "verl" not in sys.modules
+    import dpad_fast.integrations.verl as adapter
+
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = adapter.nothing
