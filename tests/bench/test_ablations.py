@@ -31,7 +31,8 @@ def record(index):
 def run(seed, ciou, tokens):
     after = {"chain_tokens": tokens, "giou": ciou, "ciou": ciou, "s1_wins": 0.5, "format": 0.9}
     known = {key: {"value": float(value), "error": 0.01, "units": 4} for key, value in after.items()}
-    config = {"policy": "policy-e", "encoder": "clip", "seed": seed, "steps": 5, "grpo": {"queries": 8}, "name": "E x"}
+    config = {"policy": "policy-e", "encoder": "clip", "seed": seed, "steps": 5, "grpo": {"queries": 8}}
+    config["evaluation"] = {"scenes": 4}
     return {
         "after": known,
         "before": known,
@@ -57,7 +58,8 @@ def out(tmp_path):
     )
     folder.mkdir()
     (folder / "result.json").write_text(json.dumps(made))
-    machine = {"calls": [{"seconds": 90.0, "workers": 2}, {"seconds": 30.0, "workers": 2}], "cores": 2}
+    calls = [{"seconds": 110.0, "workers": 2, "command": "one"}, {"seconds": 20.0, "workers": 2, "command": "two"}]
+    machine = {"calls": calls, "cores": 2}
     (folder / "machine.json").write_text(json.dumps({**machine, "processor": "P"}))
     return folder
 
@@ -69,10 +71,9 @@ def test_the_parts_of_the_document(ablations, out, tmp_path):
         "ablations.json", "ablations-machine.json", "curves-e.svg", "claims.svg",
     }  # fmt: skip
     assert (kept / "ablations.json").read_bytes() == (out / "result.json").read_bytes()
-    assert "    the command\n" in ablations.block("ablations-run", kept)
-    assert "5 steps a run; 2 minutes in 2 calls, 2 processes at a time, on 2 cores of P (torch 9.9)" in ablations.block(
-        "ablations-run", kept
-    )
+    said = ablations.block("ablations-run", kept)
+    assert said.splitlines()[:2] == ["    one    # 2 minutes", "    two    # 0 minutes"]
+    assert "5 steps a run, 4 held-out scenes; 2 processes at a time, on 2 cores of P (torch 9.9)." in said
     lines = ablations.block("ablations-summary", kept).splitlines()
     assert lines[0] == "Of 2 claims 1 agrees, 1 disagrees, 0 cannot be told."
     assert lines[2].startswith("- **agrees**: geometry only (E): cIoU -0.2")
