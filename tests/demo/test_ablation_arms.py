@@ -87,3 +87,10 @@ def test_chosen():
     assert [arm.name for arm in chosen("margin, geometry")] == [BASE, "geometry", "margin"]
     with pytest.raises(ValueError, match="--arms names 'x'; known: dpad, geometry, "):
         chosen("x")
+
+
+def test_without_a_clone_the_arms_are_not_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(df, "__file__", str(tmp_path / "site" / "dpad_fast" / "__init__.py"))
+    with pytest.raises(ValueError, match="in a clone of the repository"):
+        folder()
