@@ -73,17 +73,15 @@ def _difference(row: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
 
 
 def made(run: Run) -> str:
-    """The command, how long it took, the machine and the versions."""
-    machine = run["machine"]
-    calls = machine["calls"]
-    minutes = sum(call["seconds"] for call in calls) / 60
-    steps = run["settings"][1]["config"]["steps"]
+    """The commands, how long each took, the machine and the versions."""
+    machine, config = run["machine"], run["settings"][1]["config"]
+    lines = [f"    {call['command']}    # {call['seconds'] / 60:.0f} minutes" for call in machine["calls"]]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    times = "" if len(calls) == 1 else f" in {len(calls)} calls"
     return (
-        f"    {run['command']}\n\n"
-        f"{steps} steps a run; {minutes:.0f} minutes{times}, {calls[-1]['workers']} processes at a time, on "
-        f"{machine['cores']} cores of {machine['processor']} ({versions}).\n"
+        "\n".join(lines)
+        + f"\n\n{config['steps']} steps a run, {config['evaluation']['scenes']} held-out scenes; "
+        + f"{machine['calls'][-1]['workers']} processes at a time, on {machine['cores']} cores of "
+        + f"{machine['processor']} ({versions}).\n"
     )
 
 

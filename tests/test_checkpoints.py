@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dpad_fast as df
-from dpad_fast.checkpoints import POLICIES, checkpoint, is_small_clip, shipped
+from dpad_fast.checkpoints import ENCODERS, POLICIES, checkpoint, is_small_clip, shipped, small_encoder
 from dpad_fast.train.config import from_dict
 from dpad_fast.train.policy import load_policy
 from dpad_fast.train.run import make_encoder
@@ -47,6 +47,21 @@ def test_the_small_clip_is_known_by_its_folder_too(tmp_path):
     assert [is_small_clip(name) for name in ("shapes", "clip", folder, f"{folder}/../clip")] == [True] * 4
     shutil.copytree(folder, tmp_path / "clip")
     assert [is_small_clip(name) for name in ("policy-e", tmp_path / "clip", "a\0b", "x" * 5000)] == [False] * 4
+
+
+def test_the_second_encoder_is_known_by_name_and_folder():
+    folder = shipped("shapes-siglip")
+    assert [small_encoder(name) for name in ("shapes-siglip", folder, "clip", "policy-e", "a\0b")] == (
+        ["shapes-siglip", "shapes-siglip", "shapes", None, None]
+    )
+    assert ENCODERS == ("shapes", "shapes-siglip")
+    assert not is_small_clip(folder)
+    found = df.load_encoder("shapes-siglip", precision="float32").embed_texts(["a red plain circle"])
+    torch.testing.assert_close(df.load_encoder(folder, precision="float32").embed_texts(["a red plain circle"]), found)
+    with pytest.raises(ValueError, match="encoder 'shapes-siglip' comes with this package for backend 'transformers'"):
+        df.load_encoder("shapes-siglip", backend="open_clip")
+    with pytest.raises(ValueError, match="did you mean 'shapes-siglip'"):
+        df.load_encoder("shapes-sigli")
 
 
 @pytest.mark.parametrize("name", ["no-such-policy", "a\0b", "x" * 5000, ""])

@@ -67,3 +67,24 @@ def test_the_mark_of_a_measurement_stays_what_it_was():
     config = from_dict({"evaluation": {"scenes": 3}})
     scenes = "EvaluationConfig(scenes=3, samples=1, seed=9000, show=8)"
     assert before_mark(config) == f"policy-e clip {scenes} 100 1.0"
+    assert before_mark(from_dict({"evaluation": {"scenes": 3, "encoder": "clip"}})) == before_mark(config)
+    other = from_dict({"evaluation": {"scenes": 3, "encoder": "shapes-siglip"}})
+    assert before_mark(other) == before_mark(config).replace("clip", "shapes-siglip")
+    held = {"evaluation": {"data": {"path": "p"}}, "data": {"kind": "rows", "path": "p"}}
+    assert "encoder=" not in before_mark(from_dict(held))
+    assert from_dict({"evaluation": {"encoder": "x"}}).fingerprint() != from_dict({}).fingerprint()
+
+
+def test_a_run_is_measured_by_the_encoder_that_is_named(monkeypatch):
+    """Its own is loaded for its rewards, and where no other measures."""
+    from dpad_fast.train import run
+
+    loaded = []
+    monkeypatch.setattr(run, "make_encoder", lambda config: loaded.append(config.encoder) or config.encoder)
+    named = from_dict({"encoder": "shapes-siglip", "evaluation": {"encoder": "clip"}})
+    assert run.judging_encoder(named, "own") == "clip"
+    assert run.judging_encoder(from_dict({"encoder": "shapes-siglip"}), "own") == "own"
+    assert run.judging_encoder(from_dict({"encoder": "shapes-siglip"})) == "shapes-siglip"
+    same = from_dict({"encoder": "clip", "evaluation": {"encoder": "clip"}})
+    assert run.judging_encoder(same, "own") == "own"
+    assert loaded == ["clip", "shapes-siglip"]

@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default of --ablations)",
     )
     parser.add_argument("--seeds", type=int, help="seeds per arm (default: 1; --ablations 3)")
-    parser.add_argument("--steps", type=int, help="training steps (default: 60; J 80; --ablations 35)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 60; J 80; --ablations 30)")
     parser.add_argument(
-        "--scenes", type=int, help="held-out scenes to measure on (default: 256; J and --ablations 512)"
+        "--scenes", type=int, help="held-out scenes to measure on (default: 256; J 512; --ablations 384)"
     )
     parser.add_argument("--out", type=Path, help="folder of results (default: demo-out, or ablations-out)")
     parser.add_argument("--workers", type=int, help="processes at a time (default: the number of CPU cores)")

@@ -18,7 +18,7 @@ COVERED = {
     "train": "config out settings quiet print_config dry_run made_up_data cards card_gb json",
     "infer": "subjects shapes policy segmenter encoder out system prompt_template coordinates batch temperature "
     "samples seed tokens device json quiet",
-    "demo": "setting seeds steps scenes out workers policy encoder",
+    "demo": "setting seeds steps scenes out workers policy encoder ablations arms key_seeds",
     "report": "result data form out thumb limit quiet",
     "audit": "result data form examples encoder json quiet",
     "data": "task source out count seed rebuild data cache cache_bytes encoder backend device threads quiet form "

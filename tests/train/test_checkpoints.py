@@ -13,9 +13,9 @@ from dpad_fast.train.warm_start.small_clip import NAMES
 HELD_OUT = 9  # a seed of scenes that no training uses
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return df.load_encoder("shapes", precision="float32")
+@pytest.fixture(scope="module", params=["shapes", "shapes-siglip"])
+def encoder(request):
+    return df.load_encoder(request.param, precision="float32")
 
 
 def _rate(encoder, say):
@@ -61,13 +61,17 @@ def _absent(item, rng):
     ],
     ids=["right", "generic", "other-object", "absent-object", "wrong-texture"],
 )
-def test_the_small_clip_tells_descriptions_apart(encoder, say, least, most):
+def test_the_small_encoders_tell_descriptions_apart(encoder, say, least, most):
     assert least <= _rate(encoder, say) <= most
 
 
 def test_all_checkpoints_together_stay_under_15_megabytes():
     folder = checkpoint("clip").parent
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15e6
+
+
+def test_the_second_encoder_stays_under_2_megabytes():
+    assert sum(path.stat().st_size for path in checkpoint("shapes-siglip").iterdir()) < 2e6
 
 
 @pytest.mark.parametrize("name", POLICIES)

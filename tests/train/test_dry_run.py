@@ -33,7 +33,7 @@ def facts(found, name):
     return next(stage["facts"] for stage in found["stages"] if stage["name"] == name)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(FOLDER).with_suffix("").as_posix())
 def test_every_configuration_passes(path):
     """The real data of most is not here, so its pictures are made up; all else is the configuration's."""
     config = configuration.load(path)
