@@ -120,7 +120,7 @@ class Columns:
         sure, open_ = _candidates(tuple(row))
         for role, names in open_:
             there = [name for name in names if not missing(look(row, name))]
-            if role == "image" or (role == "solution" and len({repr(look(row, name)) for name in there}) == 1):
+            if role == "image" or (role == "solution" and len({_said(look(row, name)) for name in there}) == 1):
                 there = there[:1]  # the first one counts: `images` beside `image`, a truth that is written twice
             if len(there) > 1:
                 raise ValueError(
@@ -150,6 +150,11 @@ class Columns:
             for name in (value,) if isinstance(value, str) else value or ():
                 if not has(row, name):
                     raise ValueError(f"row has no column {name!r:.80} (columns.{field.name}); it has {listed(row)}")
+
+
+def _said(value: Any) -> str:
+    """What two equal truths have in common; NumPy's texts, which verl makes of a column, have another `repr`."""
+    return str(value) if isinstance(value, str) else repr(value)
 
 
 @lru_cache(maxsize=256)

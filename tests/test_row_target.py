@@ -327,3 +327,13 @@ def test_columns_of_another_kind_are_refused_in_words(columns):
         df.Target.from_row(row, columns)
     with pytest.raises(ValueError, match="columns must be Columns"):
         df.data.rows.load([row], columns=columns)
+
+
+def test_a_truth_that_is_written_twice_counts_once_as_numpy_s_text_too():
+    """verl makes an array of each column's value: the text in `reward_model` stays Python's, the column's does not."""
+    text = "<box>(1,2),(30,40)</box><points>(3,4),(5,6)</points>"
+    row = {"solution": np.array([text])[0], "reward_model": {"ground_truth": text}}
+    assert type(row["solution"]) is np.str_
+    assert df.Target.from_row(row).box == (1, 2, 30, 40)
+    with pytest.raises(ValueError, match="may both be the solution"):
+        df.Target.from_row(row | {"reward_model": {"ground_truth": text.replace("30", "31")}})
