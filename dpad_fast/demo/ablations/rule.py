@@ -8,7 +8,9 @@ looks at the interval
 s is the larger of two standard deviations: that of the row's own differences, and one that is pooled over all arms of
 the setting (the residuals of arms x seeds). Three seeds alone would say nothing: Student's t with two degrees of
 freedom, corrected for thirty claims, is 24. t has the pooled degrees of freedom, and the level 1 - 0.05 / m, where m is
-the number of claims in the table (Bonferroni), so that at most one table in twenty has a verdict by chance.
+the number of claims in the table (Bonferroni), so that at most one table in twenty has a difference by chance where all
+arms vary alike. Where some vary three times as much as the others it is one in twenty to one in eight
+(docs/ablations.md).
 
 A claim that the arm is *higher* agrees where the whole interval is above 0, and disagrees where it ends below what
 would matter (`MATTERS`). *Lower* is the same turned round. That it is the *same* agrees where the whole interval is
