@@ -105,7 +105,8 @@ def test_two_workers_and_a_server_give_the_same(ray, dataset, tokenizer, configu
     from dpad_fast.testing.serving import Running
 
     samples, texts, rows = samples_of(dataset, tokenizer, 12)
-    length = max(one.batch["responses"].shape[1] for one in samples)
+    last = [int(one.batch["responses"].shape[1]) - 1 for one in samples]  # before they are filled up
+    length = max(last) + 1
     batch = wanted(texts, rows)
     server = Running("--preset", "dpad", "--threads", "1")
     try:
@@ -116,7 +117,6 @@ def test_two_workers_and_a_server_give_the_same(ray, dataset, tokenizer, configu
         server.stop()
     assert found.batch["rm_scores"].sum(dim=1).tolist() == batch.total.tolist()
     assert found.non_tensor_batch["reason"].tolist() == [reason or "" for reason in batch.reasons]
-    last = [int(one.batch["responses"].shape[1]) - 1 for one in samples]
     assert [float(found.batch["rm_scores"][i, place]) for i, place in enumerate(last)] == batch.total.tolist()
 
 
