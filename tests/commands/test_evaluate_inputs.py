@@ -289,9 +289,12 @@ def test_an_interrupt_is_one_line_and_leaves_no_process(one, tmp_path):
     folder, sample, path = one
     path.write_text((json.dumps({"id": sample.id, "completion": "word " * 2000}) + "\n") * 20_000)
     command = [sys.executable, "-m", "dpad_fast", "evaluate", path, "--data", folder, "--json", tmp_path / "o.json"]
+    # A shell starts what runs in its background with SIGINT ignored, which tests would hand on.
+    heard = "import signal, sys, os; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
-        [*map(str, command), "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, "-c", heard, *map(str, command), "--workers", "2"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     side, end = tmp_path / "o.json.part", time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None and not (side.is_file() and side.stat().st_size > 4000):
         time.sleep(0.02)

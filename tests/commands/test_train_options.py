@@ -110,7 +110,7 @@ class TestTrain:
     def test_quiet_and_the_run(self, tmp_path, monkeypatch, run):
         seen = []
 
-        def record(config, tell):
+        def record(config, tell=None):
             seen.append((config.steps, config.out, tell is None))
             if tell is not None:
                 tell("train", 1, config.steps, {"reward": 2.5})
