@@ -291,7 +291,17 @@ def compare(mine: Sums, other: Sums, draws: int = DRAWS, seed: int = 0) -> dict[
         raise ValueError("--compare has no sample in common with the predictions")
     tables = [mine.matrix(ids), other.matrix(ids)]
     values = [_ratios(mine, table.sum(axis=0)) for table in tables]
-    return _intervals(mine, tables[0], tables, values[0] - values[1], draws, seed)
+    found = _intervals(mine, tables[0], tables, values[0] - values[1], draws, seed)
+    for key in _not_of_both(mine, tables, boxed=mine.boxed and other.boxed):
+        found.get(None, {}).pop(key, None)
+    return found
+
+
+def _not_of_both(sums: Sums, tables: Sequence[NDArray[np.float64]], *, boxed: bool) -> tuple[str, ...]:
+    """Keys that count an answer as 0 where nobody looked: boxes of masks, similarities without an encoder."""
+    place = sums.columns.index((None, next(column for column in GENERAL if column.key == "s1")))
+    compared = all(table[:, place, 1].any() for table in tables)
+    return (() if boxed else ("box_giou", "box_ciou", "box_p50")) + (() if compared else ("s1_wins",))
 
 
 def _intervals(
