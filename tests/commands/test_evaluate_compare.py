@@ -38,14 +38,14 @@ def record(**changed):
     [
         ("{", "is not valid JSON: "),
         (b"\xff\xfe{}", "is not valid JSON: "),
-        ("{" + '"a":[' * 100_000, "is not valid JSON: nested too deeply"),
+        ('{"a":' * 100_000, "is not valid JSON: nested too deeply"),
         ({"records": [1]}, "is no JSON of evaluate with strict"),
         ({"records": [record(protocols={"lisa": [1, 2, 0.5]})]}, "is no JSON of evaluate with strict"),
         ({"records": [record(protocols={"strict": [1, 2]})]}, "is no JSON of evaluate with strict"),
         ({"records": [record(id=5)]}, "is no JSON of evaluate with strict"),
         (
             {"records": [record(), {"id": "b", "protocols": {"strict": None}}]},
-            "records[1] is not whole: no 'chain_tokens'",
+            "records[1] is not whole: no 'truth_empty'",
         ),
         ({"records": [record(box_areas=[1, 0])]}, "records[0] is not whole: "),
         ({"records": [record(chain_tokens=float("nan"))]}, "holds numbers that are not finite"),
