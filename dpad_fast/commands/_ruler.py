@@ -164,7 +164,7 @@ def _measured(
             "data": _side_file.state_of(args),
             "missing": args.missing,
             "unknown": args.unknown,
-            "predictions": _side_file.digest(source),
+            "predictions": _side_file.digest(source, predictions.held),
         }
         side, written = chunks.open_side(path, asked)
         with side:
