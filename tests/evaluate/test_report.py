@@ -382,36 +382,3 @@ def test_measurements_have_labels_and_units(photographs):
     ):  # fmt: skip
         assert f"<td>{label}</td><td>{value}</td>" in page, label
     assert "<th scope='col'>samples dropped</th>" in page
-
-
-def test_what_was_measured_during_training_has_curves():
-    run = run_result()
-    run["during"] = [{"step": 2, "metrics": {"giou": {"value": 0.25}, "format": {"value": None}}}]
-    _, data = check(render([("run", run), ("other", run_result(seed=1))]))
-    held_out = {panel["title"]: panel for panel in data["curves"][1]}
-    assert held_out["gIoU"]["steps"] == [0, 2, 5]  # before, at step 2, after the last step of the log
-    (line,) = held_out["gIoU"]["lines"]  # the other run measured nothing on the way
-    assert line["values"] == line["mean"] == [0.5, 0.25, 0.5]
-    assert held_out["format"]["steps"] == [0, 5]
-    del run["during"]
-    assert len(check(render([("run", run)]))[1]["curves"]) == 1
-
-
-def test_a_comparison_is_a_table(photographs):
-    value = {"value": 0.125, "error": 0.1, "low": -0.25, "high": 0.5, "units": 2, "p": 0.5}
-    hostile = {"gIoU": EVIL, "box_giou": {"value": EVIL}, EVIL: value | {"low": None, "p": None}}
-    comparison = {"other": EVIL, "n": 2, "differences": {"strict": {"gIoU": value}, EVIL: hostile, "lisa": EVIL}}
-    page = render([("a.json", {"records": [], "comparison": comparison})])
-    seen, _ = check(page)
-    assert "<td>strict: gIoU</td><td>+0.1250</td><td>-0.2500 to +0.5000</td><td>0.500</td>" in page
-    assert page.count("<td>+0.1250</td>") == 2
-    assert any(text.startswith("a minus <script>") for (tag, _), text in seen.texts.items() if tag == "caption")
-
-
-@pytest.mark.parametrize(
-    ("areas", "iou"), [([3, 4], 0.75), ([0.0, 4.0], 0.0), (None, None), ([1, 0], None), ("34", None), ([EVIL, 1], None)]
-)
-def test_the_iou_of_boxes_is_shown(photographs, areas, iou):
-    rows = [record(photographs[0], box_areas=areas)]
-    _, data = check(render([("a.json", {"records": rows})]))
-    assert data["answers"][0][0][0].get("box_iou") == iou
