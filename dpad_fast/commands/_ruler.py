@@ -253,7 +253,7 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     if sums.unmasked:
         notes.append(
             f"{sums.unmasked} of {sums.records} records have a true box but no true mask: the protocols, which are of "
-            "masks, are not measured on them; box gIoU, box cIoU and box P@0.5 are."
+            "masks, are not measured on them; those of boxes are."
         )
     form = readers.FORMATS[settings.format]
     space = settings.model_size or settings.processor or form.space

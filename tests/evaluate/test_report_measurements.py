@@ -21,8 +21,8 @@ def data_of(*results):
 def run_of(name, **more):
     numbers = {key: {"value": 0.5, "error": 0.1, "units": 8} for key in ("giou", "ciou", "format")}
     history = [{"step": step, "reward": 1.0} for step in range(1, 6)]
-    parts = {"before": numbers, "after": numbers, "records": {}, "history": history, "versions": {}}
-    return {"kind": "run", "config": TrainConfig(name=name).as_dict(), **parts, **more}
+    parts = {"before": numbers, "after": numbers, "records": {"before": [], "after": []}, "history": history}
+    return {"kind": "run", "config": TrainConfig(name=name).as_dict(), "versions": {}, **parts, **more}
 
 
 def test_what_was_measured_during_training_has_curves():
