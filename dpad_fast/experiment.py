@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from dpad_fast._version import __version__
-from dpad_fast.evaluate.during import Measuring, read_during
+from dpad_fast.evaluate.during import Measuring
 from dpad_fast.evaluate.measure import Record, from_rows, summarise, to_rows
 from dpad_fast.evaluate.metrics import plain
 from dpad_fast.evaluate.policies import evaluate_policy, judge, judge_config
+from dpad_fast.evaluate.unfinished import read_during
 from dpad_fast.train import processes, resume
 from dpad_fast.train.config import TrainConfig
 from dpad_fast.train.extra_rewards import check_extra_rewards

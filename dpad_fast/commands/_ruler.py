@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dpad_fast import files
-from dpad_fast.commands import _data_source, _encoder, _output, _ruler_tables, _side_file
+from dpad_fast.commands import _comparison, _data_source, _encoder, _output, _ruler_tables, _side_file
 from dpad_fast.terminal import say
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> in
     from dpad_fast.evaluate import summary
 
     settings = settings_of(args)
+    other = _comparison.looked_at(args.compare, args.predictions, settings.protocols)
     extra = {} if policy is None else {"policy": dict(policy)}
     with (
         _side_file.beside(args.json) as side_path,
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, policy: Mapping[str, Any] | None = None) -> in
         found = summary.estimates(sums)
         head = _head(args, settings, sums, found, met) | extra
         if args.compare is not None:
-            head["comparison"] = _compared(args, settings, sums)
+            head["comparison"] = _compared(args, settings, sums, other)
         tables = _ruler_tables.tables(args, settings, sums, head, found)
         for table in tables:
             say(getattr(table, args.table)(), quiet=args.quiet or args.json == _output.STDOUT)
@@ -163,7 +164,7 @@ def _measured(
             "data": _side_file.state_of(args),
             "missing": args.missing,
             "unknown": args.unknown,
-            "predictions": _side_file.digest(source),
+            "predictions": _side_file.digest(source, predictions.held),
         }
         side, written = chunks.open_side(path, asked)
         with side:
@@ -252,7 +253,7 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     if sums.unmasked:
         notes.append(
             f"{sums.unmasked} of {sums.records} records have a true box but no true mask: the protocols, which are of "
-            "masks, are not measured on them; box gIoU, box cIoU and box P@0.5 are."
+            "masks, are not measured on them; those of boxes are."
         )
     form = readers.FORMATS[settings.format]
     space = settings.model_size or settings.processor or form.space
@@ -272,18 +273,11 @@ def _notes(args: argparse.Namespace, settings: Settings, sums: Sums, met: Covera
     return notes
 
 
-def _compared(args: argparse.Namespace, settings: Settings, mine: Sums) -> dict[str, Any]:
-    """Differences to another run, on the samples that both have."""
+def _compared(args: argparse.Namespace, settings: Settings, mine: Sums, other: Sums | None) -> dict[str, Any]:
+    """Differences to another run, on the samples that both have; without its sums it is measured here."""
     from dpad_fast.evaluate import summary
 
-    if str(args.compare).endswith(".json"):
-        with open(args.compare, encoding="utf-8") as file:
-            content = json.load(file)
-        rows = content.get("records") if isinstance(content, dict) else None
-        if not isinstance(rows, list) or any(set(settings.protocols) - set(row.get("protocols", {})) for row in rows):
-            raise ValueError(f"--compare {args.compare} is no JSON of evaluate with {', '.join(settings.protocols)}")
-        other = summary.count(rows, settings.protocols)
-    else:
+    if other is None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "chunks"
             with _measured(args, args.compare, settings, path) as (side, _):

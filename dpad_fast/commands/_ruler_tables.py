@@ -59,7 +59,9 @@ def tables(
     general += [(f"box {name}", f"{value:.3f}") for name, value in head["box_ap"].items()]
     tables.append(Table("every protocol", ("metric", "value"), tuple(general), tuple(head["notes"])))
     if "comparison" in head:
-        tables.append(_comparison_table(args, head["comparison"]))
+        from dpad_fast.evaluate.side_by_side import comparison_table
+
+        tables.append(comparison_table(args.policy or args.predictions, head["comparison"]))
     return tables
 
 
@@ -67,18 +69,3 @@ def _shown(interval: Interval, percent: bool) -> str:
     factor, digits = (100.0, 1) if percent else (1.0, 3)
     spread = "" if interval.error != interval.error else f" ± {factor * interval.error:.{digits}f}"
     return f"{factor * interval.value:.{digits}f}{spread}{' %' if percent else ''}"
-
-
-def _comparison_table(args: argparse.Namespace, comparison: Mapping[str, Any]) -> Table:
-    from dpad_fast.evaluate.tables import Table
-
-    rows = []
-    for name, own in comparison["differences"].items():
-        for key, value in own.items():
-            low, high = value["low"], value["high"]
-            span = "-" if low is None else f"{low:+.4f} to {high:+.4f}"
-            rows.append(
-                (f"{name}: {key}", f"{value['value']:+.4f}", span, "-" if "p" not in value else f"{value['p']:.3f}")
-            )
-    title = f"{args.policy or args.predictions} minus {args.compare}, on {comparison['n']} samples"
-    return Table(title, ("metric", "difference", "95 % interval", "p"), tuple(rows))

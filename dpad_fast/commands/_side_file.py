@@ -59,13 +59,16 @@ def _has_chunks(side: Path) -> bool:
         return bool(file.readline() and file.readline())
 
 
-def digest(source: str) -> str:
+def digest(source: str, held: bytes | None = None) -> str:
     """What changes where a file or folder does: of a file its bytes, of a folder's files names, sizes and times.
 
     Args:
         source: a path; any other text is its own digest.
+        held: what was read of standard input or a pipe, which has its content once; None of a file.
     """
-    found = hashlib.sha256()
+    found = hashlib.sha256(held or b"")
+    if held is not None:
+        return found.hexdigest()
     if os.path.isdir(source):
         for path in sorted(path for path in Path(source).rglob("*") if path.is_file()):
             state = path.stat()

@@ -36,6 +36,7 @@ _OF_PREDICTIONS: dict[str, Any] = {
     "table": "text",
 }
 _OF_CHECKPOINTS: dict[str, Any] = {"seed": 9000}
+_NO_DATA = "--data FOLDER is missing (or --shapes SCENES, for a checkpoint)"
 # Every sample has an answer, and the lines say what it refers to.
 _NOT_OF_POLICIES = ("missing", "unknown", "model_size", "processor", "resize")
 _OF_POLICIES = {**_OF_PREDICTIONS, **_policy.DEFAULTS}
@@ -152,11 +153,13 @@ def _settle(args: argparse.Namespace) -> None:
         raise ValueError(missing if args.subject is None else "two predictions are named")
     args.predictions = args.predictions if args.subject is None else args.subject
     _refuse_others(args, kind)
+    if kind == "predictions" and args.data is None:
+        _refuse_measuring(args)
     for name, default in _KINDS[kind].items():
         if getattr(args, name) is None:
             setattr(args, name, default)
-    if args.shapes is None and args.data is None and not (kind == "predictions" and _stored(args)):
-        raise ValueError("--data FOLDER is missing (or --shapes SCENES, for a checkpoint)")
+    if kind == "--policy" and args.data is None:
+        raise ValueError(_NO_DATA)
     if args.shapes is not None and not 1 <= args.shapes <= 1_000_000:
         raise ValueError(f"--shapes must be at least 1 and at most 1,000,000, got {args.shapes}")
     if args.seed is not None and not 0 <= args.seed < 1 << 63:
@@ -172,11 +175,16 @@ def _refuse_others(args: argparse.Namespace, kind: str) -> None:
             raise ValueError(f"--{name.replace('_', '-')} goes with {' or '.join(kinds)}, not with {kind}")
 
 
-def _stored(args: argparse.Namespace) -> bool:
-    """Whether the file holds areas, as the released evaluation writes them without completions."""
+def _refuse_measuring(args: argparse.Namespace) -> None:
+    """Without data only areas can be summed, as the released evaluation writes them without completions."""
     from dpad_fast.evaluate.predictions import stored
 
-    return stored(args.predictions) is not None
+    if stored(args.predictions) is None:
+        raise ValueError(_NO_DATA)
+    for name in (*_OF_PREDICTIONS, "encoder"):
+        if name != "table" and getattr(args, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} needs --data: {args.predictions} holds areas, which are summed as they are")
 
 
 def _checkpoint(args: argparse.Namespace) -> _Measured:

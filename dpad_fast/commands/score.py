@@ -148,7 +148,7 @@ def _scored(args: argparse.Namespace, predictions: Predictions, scoring: Scoring
         "encoder": [scoring.encoder, dict(scoring.settings)],
         "encoder_files": None if scoring.encoder is None else _side_file.digest(scoring.encoder),
         "data": _side_file.state_of(args),
-        "completions": _side_file.digest(args.completions),
+        "completions": _side_file.digest(args.completions, predictions.held),
     }
     with _side_file.beside(args.out) as path:
         side, written = chunks.open_side(path, asked)

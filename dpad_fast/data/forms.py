@@ -49,7 +49,8 @@ def load(
         form: one of `FORMS`; None: what `detect` finds, or "rows" where `columns` is given.
         columns: the names of the columns, only for the form "rows".
         split: only the samples of that split, where the form has splits.
-        images: folder of the pictures, where the annotations name them relative to one.
+        images: folder of the pictures, where the annotations name them relative to one; not of the forms "reasonseg"
+            and "shapes".
         limit: so many samples at most; 0: all.
         on_error: called with one message for every row that cannot be read, which is then left out; the message names
             the file and the row. None: the first such row raises.
@@ -265,18 +266,30 @@ def _reader(form: str) -> Callable[..., Iterable[Sample]]:
     return reader
 
 
-def _read_reasonseg(path: Any, *, split: str | None, on_error: OnError | None, **_: Any) -> Iterable[Sample]:
+def _read_reasonseg(
+    path: Any, *, split: str | None, on_error: OnError | None, images: Any = None, **_: Any
+) -> Iterable[Sample]:
     from dpad_fast.data import reasonseg
 
+    _refuse_images(images, _BESIDE)
     return reasonseg.load(reasonseg_folder(path, split), on_error=on_error)
 
 
 def _defer_reasonseg(
-    path: Any, *, split: str | None, on_error: OnError | None, points: bool, **_: Any
+    path: Any, *, split: str | None, on_error: OnError | None, points: bool, images: Any = None, **_: Any
 ) -> Iterator[Deferred]:
     from dpad_fast.data import reasonseg
 
+    _refuse_images(images, _BESIDE)
     return reasonseg.defer(reasonseg_folder(path, split), on_error=on_error, points=points)
+
+
+_BESIDE = "a ReasonSeg picture lies beside its JSON file"
+
+
+def _refuse_images(images: Any, why: str) -> None:
+    if images is not None:
+        raise ValueError(f"images: {why}; got {str(images)!r:.80}")
 
 
 def reasonseg_folder(path: Any, split: str | None) -> Path:
@@ -293,9 +306,10 @@ def reasonseg_folder(path: Any, split: str | None) -> Path:
     return folder
 
 
-def _read_shapes(path: Any, *, split: str | None, **_: Any) -> Iterable[Sample]:
+def _read_shapes(path: Any, *, split: str | None, images: Any = None, **_: Any) -> Iterable[Sample]:
     from dpad_fast.data import shapes
 
+    _refuse_images(images, "scenes of the shapes world are drawn")
     if split is not None:
         raise ValueError(f"split: the shapes world has no splits, only seeds, got {split!r:.80}")
     parts = str(path).split(":")

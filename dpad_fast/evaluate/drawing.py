@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from dpad_fast.clip.images import find_pictures
+from dpad_fast.evaluate.measure import METRICS
 from dpad_fast.evaluate.results import number
 from dpad_fast.pictures import decoding, open_picture, upright, upright_size
 from dpad_fast.types import ImageLike, Size
@@ -74,6 +75,28 @@ def curve_panels(arms: Histories, window: int = 5) -> list[dict[str, Any]]:
         the arm's name and `arm` its number; None where an arm has no value; nothing for quantities that no arm has.
     """
     return [panel for key, title in _curves(arms).items() if (panel := _panel(arms, key, title, window))["lines"]]
+
+
+def held_out_panels(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was measured on held-out samples before, during and after training, a panel per metric.
+
+    Args:
+        runs: contents of runs by name; without "during" there is no curve of a run.
+
+    Returns:
+        See `curve_panels`; nothing is averaged.
+    """
+    arms = {name: [_measurements(content)] if content.get("during") else [] for name, content in runs.items()}
+    panels = (_panel(arms, key, metric.label, window=1) for key, metric in METRICS.items())
+    return [panel for panel in panels if panel["lines"]]
+
+
+def _measurements(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Metrics by step, those of the untrained policy as step 0 and those of the trained one as the last."""
+    last = max((step for line in content["history"] if (step := number(line.get("step"))) is not None), default=0.0)
+    found = [(0.0, content["before"]), *((one["step"], one["metrics"]) for one in content["during"])]
+    found += [(last, content["after"])] if content["after"] else []
+    return [{"step": step, **{key: one.get("value") for key, one in metrics.items()}} for step, metrics in found]
 
 
 def _curves(arms: Histories) -> dict[str, str]:

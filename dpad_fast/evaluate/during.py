@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ from transformers import TrainerCallback
 from dpad_fast.evaluate.measure import summarise
 from dpad_fast.evaluate.metrics import plain
 from dpad_fast.evaluate.policies import measure_policy
+from dpad_fast.evaluate.unfinished import DURING, read_during
 from dpad_fast.rewards import RewardScorer
 from dpad_fast.train import resume
 from dpad_fast.train.config import TrainConfig
-
-FILE = "during.json"
 
 
 class Measuring(TrainerCallback):  # type: ignore[misc]
@@ -51,19 +50,6 @@ class Measuring(TrainerCallback):  # type: ignore[misc]
             return
         # A resumed run repeats the steps after its checkpoint.
         kept = [line for line in read_during(Path(self._config.out)) if line["step"] < step]
-        resume.write_json(Path(self._config.out) / FILE, [*kept, {"step": step, "metrics": plain(summarise(records))}])
-
-
-def read_during(out: Path) -> list[Mapping[str, Any]]:
-    """The measurements of a run while it trained.
-
-    Args:
-        out: the run's folder.
-
-    Returns:
-        One `{"step", "metrics"}` per measurement, in order; none where the file is not there or damaged.
-    """
-    lines = resume.read_json(out / FILE)
-    if not isinstance(lines, list):
-        return []
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+        resume.write_json(
+            Path(self._config.out) / DURING, [*kept, {"step": step, "metrics": plain(summarise(records))}]
+        )

@@ -141,6 +141,7 @@ class Reader:
             "points": (points_of(_points(row)) if known else parsed["points"])[:_MOST_DRAWN],
             "mask": _mask_of(row),
             "iou": _rounded(iou_of(row)),
+            "box_iou": _rounded(_box_iou(row)),
             "s1": number(row.get("s1")),
             "s2": number(row.get("s2")),
             "tokens": number(row.get("chain_tokens")),
@@ -172,6 +173,13 @@ def _mask_of(row: Row) -> dict[str, Any] | None:
         return small_mask(decode_mask(row.get("prediction")))
     except ValueError as error:
         raise ValueError(f"{row['id']}: prediction: {error}") from None
+
+
+def _box_iou(row: Row) -> float | None:
+    """Of the areas [I, U] that evaluate counted; None where no box was to be compared."""
+    areas = row.get("box_areas")
+    shared, union = map(number, areas) if isinstance(areas, list) and len(areas) == 2 else (None, None)
+    return shared / union if shared is not None and union else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -80,6 +80,11 @@ class Predictions:
             self._file.close()
 
     @property
+    def held(self) -> bytes | None:
+        """Standard input or a pipe, as it was read; None of a file."""
+        return self._file.getvalue() if isinstance(self._file, io.BytesIO) else None
+
+    @property
     def ids(self) -> Iterable[str]:
         """Every id, in the order of its first prediction."""
         return self._places
@@ -179,7 +184,11 @@ def _opened(source: str) -> IO[bytes]:
     if source == "-":
         return io.BytesIO(read_stdin())
     if not source.endswith(".parquet"):
-        return Path(source).open("rb")
+        file = Path(source).open("rb")  # noqa: SIM115
+        if file.seekable():
+            return file
+        with file:  # a pipe, as a shell's <(...) is
+            return io.BytesIO(file.read())
     lines: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
     try:
         write_lines(source, _COLUMNS, lines)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dpad_fast import files
-from dpad_fast.evaluate.drawing import Histories, curve_panels
+from dpad_fast.evaluate.drawing import curve_panels, held_out_panels
 from dpad_fast.evaluate.gallery import gallery
 from dpad_fast.evaluate.lookup import Lookup
 from dpad_fast.evaluate.results import Source, number, read_sources, series_of
@@ -148,7 +148,9 @@ def _runs(runs: Sequence[Source], curves: list[Any]) -> list[str]:
         within = "".join(f"<div>{table}</div>" for table in tables)
         parts.append(f"<h2>Before and after</h2><div class='tables'>{within}</div>")
     histories = {source.name: lines for source in runs for lines in source.histories.values()}
-    return [*parts, *_curves("h2", histories, curves)]
+    parts += _curves("<h2>Curves</h2>", curve_panels(histories), curves)
+    held_out = held_out_panels({source.name: source.content for source in runs})
+    return parts + _curves("<h2>Held-out samples during training</h2>", held_out, curves)
 
 
 def _demo(source: Source, curves: list[Any]) -> list[str]:
@@ -159,16 +161,15 @@ def _demo(source: Source, curves: list[Any]) -> list[str]:
         parts.append(f"<h2>{escape(setting['title'])}</h2>")
         parts += [f"<p>{escape(line)}</p>" for line in setting["preface"]]
         parts += [_table(table) for table in setting["tables"]]
-        parts += _curves("h3", setting["histories"], curves)
+        parts += _curves("<h3>Curves</h3>", curve_panels(setting["histories"]), curves)
     return parts
 
 
-def _curves(heading: str, histories: Histories, curves: list[Any]) -> list[str]:
-    panels = curve_panels(histories)
+def _curves(heading: str, panels: list[dict[str, Any]], curves: list[Any]) -> list[str]:
     if not panels:
         return []
     curves.append(panels)
-    return [f"<{heading}>Curves</{heading}><div data-curves='{len(curves) - 1}'></div>"]
+    return [f"{heading}<div data-curves='{len(curves) - 1}'></div>"]
 
 
 def _table(table: Mapping[str, Any]) -> str:

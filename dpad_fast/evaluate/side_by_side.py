@@ -46,7 +46,8 @@ def measured_tables(measured: Sequence[Source]) -> list[Table]:
         measured: its outputs.
 
     Returns:
-        A table of protocols, a row per protocol and file, where there are any; and one of all else, a column per file.
+        A table of protocols, a row per protocol and file, where there are any; one of all else, a column per file; and
+        one of differences per file that was compared with another.
     """
     tables = []
     by_protocol = {
@@ -70,9 +71,34 @@ def measured_tables(measured: Sequence[Source]) -> list[Table]:
     columns = [_measurements(source.content) for source in measured]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [(name, *(column.get(name, "-") for column in columns)) for name in names]
-    if not rows:
-        return tables
-    return [*tables, Table("Measurements", ("metric", *(source.name for source in measured)), tuple(rows))]
+    if rows:
+        tables.append(Table("Measurements", ("metric", *(source.name for source in measured)), tuple(rows)))
+    compared = [(source.name, source.content.get("comparison")) for source in measured]
+    return tables + [comparison_table(name, found) for name, found in compared if isinstance(found, dict)]
+
+
+def comparison_table(name: str, comparison: Mapping[str, Any]) -> Table:
+    """The paired differences of `dpad-fast evaluate --compare`.
+
+    Args:
+        name: of what was measured.
+        comparison: {"other", "n", "differences": {protocol: {key: interval}}}, as evaluate's JSON has it.
+
+    Returns:
+        A row per protocol and metric that is a number.
+    """
+    rows = []
+    for protocol, own in _mappings(comparison.get("differences")).items():
+        for key, value in _mappings(own).items():
+            told = _mappings(value)
+            difference, low, high, p = (number(told.get(part)) for part in ("value", "low", "high", "p"))
+            if difference is None:
+                continue
+            span = "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
+            label = f"{protocol}: {_LABELS.get(key, key)}"
+            rows.append((label, f"{difference:+.4f}", span, "-" if p is None else f"{p:.3f}"))
+    title = f"{name} minus {comparison.get('other')}, on {comparison.get('n')} samples"
+    return Table(title, ("metric", "difference", "95 % interval", "p"), tuple(rows))
 
 
 def _measurements(content: Mapping[str, Any]) -> dict[str, str]:

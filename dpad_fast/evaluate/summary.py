@@ -231,13 +231,22 @@ def count(records: Iterable[Record], protocols: tuple[str, ...]) -> Sums:
 
 
 def _ratios(sums: Sums, totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[..., columns, 2] -> [..., columns]; cIoU is 1 where no pixel was in any union, as every sample's IoU is."""
+    """[..., columns, 2] -> [..., columns]; NaN where nothing is to be divided by."""
     extra = np.array(
         [PROTOCOLS[name].total_epsilon if name and column.key == "cIoU" else 0.0 for name, column in sums.columns]
     )
     tops, bottoms = totals[..., 0], totals[..., 1] + extra
     out: NDArray[np.float64] = np.divide(tops, bottoms, out=np.full(tops.shape, np.nan), where=bottoms > 0)
     return out
+
+
+def _values(sums: Sums, table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64 [columns] of all samples; where no pixel was in any union cIoU is gIoU: the samples' IoUs are 1 or 0."""
+    found = _ratios(sums, table.sum(axis=0))
+    for i, (_, column) in enumerate(sums.columns):
+        if column.key == "cIoU" and math.isnan(found[i]):
+            found[i] = found[i - 1]
+    return found
 
 
 def _drawn(sums: Sums, tables: Sequence[NDArray[np.float64]], draws: int, seed: int) -> list[NDArray[np.float64]]:
@@ -268,7 +277,7 @@ def estimates(sums: Sums, draws: int = DRAWS, seed: int = 0) -> dict[str | None,
         Intervals by protocol and key; metrics without a record are left out.
     """
     table = sums.matrix()
-    return _intervals(sums, table, [table], _ratios(sums, table.sum(axis=0)), draws, seed)
+    return _intervals(sums, table, [table], _values(sums, table), draws, seed)
 
 
 def compare(mine: Sums, other: Sums, draws: int = DRAWS, seed: int = 0) -> dict[str | None, dict[str, Interval]]:
@@ -290,8 +299,18 @@ def compare(mine: Sums, other: Sums, draws: int = DRAWS, seed: int = 0) -> dict[
     if not ids:
         raise ValueError("--compare has no sample in common with the predictions")
     tables = [mine.matrix(ids), other.matrix(ids)]
-    values = [_ratios(mine, table.sum(axis=0)) for table in tables]
-    return _intervals(mine, tables[0], tables, values[0] - values[1], draws, seed)
+    values = [_values(mine, table) for table in tables]
+    found = _intervals(mine, tables[0], tables, values[0] - values[1], draws, seed)
+    for key in _not_of_both(mine, tables, boxed=mine.boxed and other.boxed):
+        found.get(None, {}).pop(key, None)
+    return found
+
+
+def _not_of_both(sums: Sums, tables: Sequence[NDArray[np.float64]], *, boxed: bool) -> tuple[str, ...]:
+    """Keys that count an answer as 0 where nobody looked: boxes of masks, similarities without an encoder."""
+    place = sums.columns.index((None, next(column for column in GENERAL if column.key == "s1")))
+    compared = all(table[:, place, 1].any() for table in tables)
+    return (() if boxed else ("box_giou", "box_ciou", "box_p50")) + (() if compared else ("s1_wins",))
 
 
 def _intervals(
@@ -308,10 +327,6 @@ def _intervals(
     found: dict[str | None, dict[str, Interval]] = {}
     for i, (name, column) in enumerate(sums.columns):
         if math.isnan(values[i]):
-            if not (column.key == "cIoU" and all(table[:, i - 1, 1].any() for table in tables)):
-                continue
-            value = 1.0 if len(tables) == 1 else 0.0
-            found.setdefault(name, {})[column.key] = Interval(value, math.nan, math.nan, math.nan, units)
             continue
         kept = numbers[:, i][~np.isnan(numbers[:, i])]
         enough = len(kept) > 1
@@ -320,7 +335,7 @@ def _intervals(
         p = math.nan
         if len(tables) > 1 and enough:
             p = min(1.0, 2 * float(min((kept <= 0).mean(), (kept >= 0).mean())))
-        used = int(np.count_nonzero(shape[:, i, 1]))
+        used = int(np.count_nonzero(shape[:, i, 1])) or units  # a cIoU without a union is of all
         found.setdefault(name, {})[column.key] = Interval(float(values[i]), error, float(low), float(high), used, p)
     return found
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dpad_fast.evaluate.measure import from_rows, summarise
 from dpad_fast.evaluate.metrics import plain
 from dpad_fast.train import resume
+
+DURING = "during.json"
 
 
 def read_unfinished(folder: Path) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def read_unfinished(folder: Path) -> dict[str, Any]:
         "after": plain(summarise(from_rows(after))) if after else {},
         "records": {"before": before, "after": after},
         "history": history,
+        "during": read_during(folder),
         "versions": {},
     }
 
@@ -61,3 +65,18 @@ def _history(folder: Path) -> list[dict[str, Any]]:
         if isinstance(lines, list):
             return [line for line in lines if isinstance(line, dict) and "reward" in line]
     return []
+
+
+def read_during(out: Path) -> list[Mapping[str, Any]]:
+    """The measurements of a run while it trained.
+
+    Args:
+        out: the run's folder.
+
+    Returns:
+        One `{"step", "metrics"}` per measurement, in order; none where the file is not there or damaged.
+    """
+    lines = resume.read_json(out / DURING)
+    if not isinstance(lines, list):
+        return []
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]

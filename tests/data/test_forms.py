@@ -109,6 +109,14 @@ def test_bad_arguments_are_named(arguments, message):
         forms.load("shapes:3:4", **arguments)
 
 
+def test_a_folder_of_pictures_that_nobody_would_look_into_is_refused(tmp_path):
+    shapes.export_reasonseg(tmp_path / "data", 3, 2)
+    for path in (tmp_path / "data", "shapes:3:2"):
+        for read in (forms.load, forms.defer):
+            with pytest.raises(ValueError, match="images: "):
+                list(read(path, images=tmp_path))
+
+
 @pytest.mark.parametrize("place", ["shapes:a:4", "shapes:1:2:3", "shapes"])
 def test_bad_worlds_are_named(place):
     with pytest.raises(ValueError, match="shapes:SEED:COUNT or a number"):

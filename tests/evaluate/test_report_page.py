@@ -327,3 +327,16 @@ def test_thousands_of_samples_open_and_scroll(at, tmp_path, capsys):
     at.choose("order", "best")
     at.driver.execute_script("document.getElementById('list').scrollIntoView()")
     at.until("document.querySelector(\".card[data-id='s 27']\") !== null")  # 27 * 37 % 100 = 99
+
+
+def test_without_masks_the_order_is_that_of_box_ious(at, tmp_path):
+    rows = records(3, lambda i: None)
+    for row, shared in zip(rows, (3, 1, 2), strict=True):
+        row |= {"prediction": None, "box_areas": [shared, 4], "truth": {"box": [0, 0, 24, 40], "mask": None}}
+    (tmp_path / "boxes.html").write_text(render([("boxes", {"records": rows})]), encoding="utf-8")
+    at.open((tmp_path / "boxes.html").as_uri())
+    at.choose("order", "worst")
+    assert at.shown() == ids(1, 2, 0)
+    assert at.js("document.querySelector('.card .facts').textContent").startswith("box IoU ")
+    at.open((tmp_path / "boxes.html").as_uri() + "#s%201")
+    assert "box IoU 0.250" in at.js("document.querySelector('.numbers').textContent")

@@ -27,13 +27,16 @@ def test_a_run_that_has_not_ended_shows_what_there_is(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "trainer_state.json").write_text(text or json.dumps({"log_history": log}))
+    (tmp_path / "during.json").write_text(json.dumps([{"step": 2, "metrics": {"giou": {"value": 0.5}}}, "?"]))
     content = read_file(tmp_path)
+    assert [line["step"] for line in content["during"]] == [2]
     assert [line["step"] for line in content["history"]] == [1, 2, 3, 4]
     assert content["before"]["giou"]["value"] == pytest.approx(np.mean([0.5 + 0.01 * i for i in range(8)]))
     page = render([(str(tmp_path), content)])
     data = json.loads(re.search(r"id='data'>(.*?)</script>", page).group(1))
     assert [one["moment"] for one in data["series"]] == ["before"]
     assert data["curves"][0][0]["lines"][0]["values"] == [0.5, 1, 1.5, 2]
+    assert {one["title"]: one["steps"] for one in data["curves"][1]}["gIoU"] == [0, 2]
     assert "has not ended; its log is known up to step 4" in page
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(ValueError, match=r"elsewhere holds neither result\.json nor config\.json of a run"):

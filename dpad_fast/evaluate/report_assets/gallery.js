@@ -87,7 +87,7 @@ class Gallery {
     const sides = state.lead === state.base ? [state.lead] : [state.base, state.lead];
     const ious = sides.map((s) => state.iou(i, s)).map((iou) => (iou === null ? "-" : iou.toFixed(2)));
     const reason = (state.answers(i)[0] || {}).reason;
-    return `IoU ${ious.join(" \u2192 ")}${reason ? ` · ${reason}` : ""}`;
+    return `${state.ofBoxes ? "box IoU" : "IoU"} ${ious.join(" \u2192 ")}${reason ? ` · ${reason}` : ""}`;
   }
 }
 
@@ -151,7 +151,7 @@ function answerOf(name, sample, answer, picture, layers) {
 function numbersOf(answer) {
   const numbers = element("div", "numbers");
   const known = [
-    ["IoU", answer.iou, 3], ["S1", answer.s1, 3], ["S2", answer.s2, 3], ["chain length", answer.tokens, 0],
+    ["IoU", answer.iou, 3], ["box IoU", answer.box_iou, 3], ["S1", answer.s1, 3], ["S2", answer.s2, 3], ["chain length", answer.tokens, 0],
   ];
   for (const [name, value, digits] of known) {
     if (value !== undefined) numbers.append(element("span", "", `${name} ${value.toFixed(digits)}`));

@@ -30,15 +30,19 @@ class State {
     this.layers = { picture: true, box: true, truth: true, mask: true, truthMask: false, points: true };
     this.shown = data.samples.map((_, i) => i);
     this.texts = null;
+    // Data without masks, which is measured by its boxes.
+    const all = data.answers.flat(2);
+    this.ofBoxes = all.every((answer) => answer.iou === undefined) && all.some((answer) => answer.box_iou !== undefined);
   }
 
   answers(i, series = this.lead) {
     return (this.data.answers[series] || [])[i] || [];
   }
 
-  /** Mean IoU of the answers of one sample in one series, or null. */
+  /** Mean IoU of the answers of one sample in one series, of boxes where there is no mask at all; or null. */
   iou(i, series = this.lead) {
-    const found = this.answers(i, series).map((answer) => answer.iou).filter((iou) => iou !== undefined);
+    const key = this.ofBoxes ? "box_iou" : "iou";
+    const found = this.answers(i, series).map((answer) => answer[key]).filter((iou) => iou !== undefined);
     return found.length ? found.reduce((a, b) => a + b, 0) / found.length : null;
   }
 
