@@ -328,11 +328,12 @@ class ClipEncoder:
         # The thread that prepares inputs would use a stream of its own, and this stream would not wait for its regions.
         stream = input_stream(self.device)
         with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
-            inputs = ahead.submit(self._inputs, pictures, chunks[0], timings, stream)
+            inputs = [ahead.submit(self._inputs, pictures, chunks[0], timings, stream)]
             for following in (*chunks[1:], None):
-                ready = inputs.result()
+                # Taken out: one that failed and this frame would keep each other, and the pixels it was at.
+                ready = inputs.pop().result()
                 if following is not None:
-                    inputs = ahead.submit(self._inputs, pictures, following, timings, stream)
+                    inputs.append(ahead.submit(self._inputs, pictures, following, timings, stream))
                 timer = Timer(timings)
                 values = unit(self._forwards[exact].images(ready, self._threads()), self.name)
                 timer.lap("image")
