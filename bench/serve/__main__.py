@@ -56,6 +56,7 @@ def _hostile(count: int) -> int:
     for name, statuses in sorted(found.by_kind.items()):
         print(f"  {name}: {dict(sorted(statuses.items()))}")
     print(f"MiB of the server on the way: {[size >> 20 for size in found.memory]}; scores as before: {found.right}")
+    print(f"grown from the second quarter's median to the last's: {found.grown() / (1 << 20):.0f} MiB")
     print("\n".join(found.failures))
     return int(bool(found.failures) or not found.right)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from dpad_fast.cached import cached_property
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
-from dpad_fast.clip.inputs import input_stream, make_inputs
+from dpad_fast.clip.inputs import chunked, input_stream, make_inputs
 from dpad_fast.clip.margins import Margins, measure_margins
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
@@ -24,8 +25,6 @@ from dpad_fast.clip.tower.forward import OwnForward, unit
 from dpad_fast.timer import Timer
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
-# Chunks bound memory only: 64 regions of 224 x 224 are 39 MB of input and some 300 MB of ViT-B/32 activations.
-_IMAGE_CHUNK = 64
 _TEXT_CHUNK = 1024
 _PROBE = ("a photo of a cat", "two")
 
@@ -255,9 +254,11 @@ class ClipEncoder:
         found = self._known_regions(list(wanted), exact)
         timer.lap("preprocess")
         missing = sorted((place for place in wanted if place not in found), key=lambda place: wanted[place][0])
-        chunks = [missing[start : start + _IMAGE_CHUNK] for start in range(0, len(missing), _IMAGE_CHUNK)]
-        made = self._made_regions(pictures, [[wanted[place] for place in chunk] for chunk in chunks], exact, timings)
-        for chunk, values in zip(chunks, made, strict=True):
+        chunks = chunked(pictures, [wanted[place] for place in missing])
+        made = self._made_regions(pictures, chunks, exact, timings)
+        rest = iter(missing)
+        for regions_made, values in zip(chunks, made, strict=True):
+            chunk = list(islice(rest, len(regions_made)))
             self._keep_regions(chunk, values, exact)
             found.update(zip(chunk, values, strict=True))
         return torch.stack([found[place] for place in places])
@@ -328,11 +329,12 @@ class ClipEncoder:
         # The thread that prepares inputs would use a stream of its own, and this stream would not wait for its regions.
         stream = input_stream(self.device)
         with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
-            inputs = ahead.submit(self._inputs, pictures, chunks[0], timings, stream)
+            inputs = [ahead.submit(self._inputs, pictures, chunks[0], timings, stream)]
             for following in (*chunks[1:], None):
-                ready = inputs.result()
+                # Taken out: one that failed and this frame would keep each other, and the pixels it was at.
+                ready = inputs.pop().result()
                 if following is not None:
-                    inputs = ahead.submit(self._inputs, pictures, following, timings, stream)
+                    inputs.append(ahead.submit(self._inputs, pictures, following, timings, stream))
                 timer = Timer(timings)
                 values = unit(self._forwards[exact].images(ready, self._threads()), self.name)
                 timer.lap("image")

@@ -88,6 +88,12 @@ class Picture:
                 self._key = _content_key(self.in_own_mode())
         return self._key
 
+    @property
+    def new_pixels(self) -> int:
+        """How many pixels come into memory when it is read: all of a file, none of what was given decoded."""
+        width, height = self.size if isinstance(self._source, str | bytes) else (0, 0)
+        return width * height
+
     def pixels(self) -> torch.Tensor:
         """uint8 [H, W, 3]."""
         if isinstance(self._source, str | bytes):
@@ -130,6 +136,7 @@ class MaskedPicture:
     def __init__(self, picture: Picture, keep: torch.Tensor, label: Hashable) -> None:
         self._picture, self._keep = picture, keep
         self.key: Hashable = ("masked", picture.key, label)
+        self.new_pixels = keep.numel()
 
     def pixels(self) -> torch.Tensor:
         """uint8 [H, W, 3]."""

@@ -82,6 +82,8 @@ def _calibration_ids(tokens: Tokens) -> Sequence[Ids]:
 class _Generated:
     """Noise at several scales, which is as far from flat as photographs are."""
 
+    new_pixels = 96 * 96
+
     def __init__(self, seed: int) -> None:
         self.key = ("calibration", seed)
 

@@ -22,6 +22,11 @@ class PixelSource(Protocol):
         """Equal for equal contents."""
         ...
 
+    @property
+    def new_pixels(self) -> int:
+        """How many pixels come into memory when it is read; 0 where it is there already."""
+        ...
+
     def pixels(self) -> torch.Tensor:
         """uint8 [H, W, 3]."""
         ...

@@ -14,7 +14,7 @@ import yaml
 
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.interface import Scorer
-from dpad_fast.rewards.micro_batcher import ScoredRow
+from dpad_fast.rewards.scored_row import ScoredRow
 from dpad_fast.rewards.spec import ScorerSpec
 from dpad_fast.serve.client import RemoteScorer
 from dpad_fast.types import ScoreBatch

@@ -12,7 +12,8 @@ from typing import Any
 from dpad_fast._row_columns import Columns
 from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
-from dpad_fast.rewards.micro_batcher import MicroBatcher, ScoredRow
+from dpad_fast.rewards.micro_batcher import MicroBatcher
+from dpad_fast.rewards.scored_row import ScoredRow
 from dpad_fast.rewards.spaces import reads_pixels
 from dpad_fast.row_images import images_from, size_of
 from dpad_fast.types import Size, Target

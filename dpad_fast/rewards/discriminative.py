@@ -119,17 +119,18 @@ class Discriminator:
         """The comparisons whose picture can be decoded; raises the error again if all pictures can."""
         if not self._errors.kept:
             raise error
-        broken: dict[int, ValueError] = {}
+        # Not the errors: their tracebacks and this frame would keep each other, and the pixels, until Python looks.
+        broken: dict[int, str] = {}
         for number in dict.fromkeys(one.row.picture for one in ready):
             try:
                 self._sources[number].pixels()
             except ValueError as found:
-                broken[number] = found
+                broken[number] = str(found)
         if not broken:
             raise error
         for one in ready:
             if one.row.picture in broken:
-                self._errors.add(one.row.index, broken[one.row.picture])
+                self._errors.add(one.row.index, ValueError(broken[one.row.picture]))
         return [one for one in ready if one.row.picture not in broken]
 
     def _guard(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import threading
 import time
@@ -15,72 +14,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from dpad_fast.rewards.config import RewardConfig
-from dpad_fast.rewards.reasons import MALFORMED
+from dpad_fast.rewards.scored_row import ScoredRow
 from dpad_fast.rewards.spaces import ModelSizes, sizes_of
 from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.types import ScoreBatch, Target
 
 Observer = Callable[[int, float, "ScoreBatch | None"], None]
 _LATELY = 4  # batches
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredRow:
-    """What one completion got.
-
-    Attributes:
-        total: the weighted sum of the terms; NaN where the row was left unscored.
-        terms: each term, unweighted, in the order of the configuration.
-        similarity: "roi" (S1) and "aoi" (S2); NaN where nothing was compared.
-        reason: a short code, None where nothing is wrong and no term is zero.
-        error: why the row was left unscored, or None.
-    """
-
-    total: float
-    terms: dict[str, float]
-    similarity: dict[str, float]
-    reason: str | None
-    error: str | None
-
-    @classmethod
-    def of(cls, batch: ScoreBatch, i: int) -> ScoredRow:
-        """Row i of a batch."""
-
-        def only(column: torch.Tensor) -> float:
-            return float(column[i])
-
-        return cls(
-            only(batch.total),
-            {name: only(column) for name, column in batch.terms.items()},
-            {name: only(column) for name, column in batch.similarity.items()},
-            batch.reasons[i],
-            batch.errors[i] if batch.errors else None,
-        )
-
-    def for_log(self) -> dict[str, float | str]:
-        """A flat row with the same keys for every completion of a configuration.
-
-        Some trainers take the keys of the first sample for all.
-
-        Returns:
-            "total", every term, "s1" and "s2" (NaN where there is none), "s1_over_s2", "malformed" and "unscored" (0 or
-            1), "reason" and "error" (text, empty where there is none).
-        """
-        roi, aoi = self.similarity["roi"], self.similarity["aoi"]
-        return {
-            "total": self.total,
-            **self.terms,
-            "s1": roi,
-            "s2": aoi,
-            "s1_over_s2": float(roi > aoi),
-            "malformed": float(self.reason in MALFORMED),
-            "unscored": float(math.isnan(self.total)),
-            "reason": self.reason or "",
-            "error": self.error or "",
-        }
 
 
 @dataclass
@@ -294,15 +235,22 @@ class _Queue:
             thread.join()
 
     def _run(self) -> None:
-        while jobs := self._take():
-            rows = sum(map(len, jobs))
-            live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-            # A list of images has no entry that says "none": rows without are scored apart.
-            for group in ([j for j in live if j.images is not None], [j for j in live if j.images is None]):
-                if group:
-                    self._score(group)
-            with self._changed:
-                self.waiting -= rows
+        while self._work(self._take()):
+            pass  # no name here keeps the rows of a batch that is done
+
+    def _work(self, jobs: list[_Job]) -> bool:
+        """Scores a batch; whether there was one."""
+        live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        # A list of images has no entry that says "none": rows without are scored apart.
+        for group in ([j for j in live if j.images is not None], [j for j in live if j.images is None]):
+            if group:
+                self._score(group)
+        with self._changed:
+            self.waiting -= sum(map(len, jobs))
+        found = bool(jobs)
+        jobs.clear()  # as in `_score`
+        live.clear()
+        return found
 
     def _take(self) -> list[_Job]:
         """The next batch, when its time has come; empty when there will be none."""
@@ -338,19 +286,16 @@ class _Queue:
             failure = error
         self._tell(sum(map(len, jobs)), time.perf_counter() - started, batch)
         self._lately.append(len(jobs) + len(self._jobs))  # before the answers, for who has one comes again
-        if batch is not None:
-            first = 0
-            for job in jobs:
-                job.future.set_result(_part(batch, first, len(job)))
-                first += len(job)
-        elif len(jobs) == 1 or isinstance(failure, ConnectionError):
-            # A server that is not there is no row's fault: to try each half would take its time over and over.
-            for job in jobs:
-                job.future.set_exception(failure)
+        # A server that is not there is no row's fault: to try each half would take its time over and over.
+        if batch is not None or len(jobs) == 1 or isinstance(failure, ConnectionError):
+            _settle(jobs, batch, failure)
         else:
             middle = len(jobs) // 2
             self._score(jobs[:middle])
             self._score(jobs[middle:])
+        # A failure's traceback holds this frame: with the futures in it, they and all rows would keep each other.
+        failure = None
+        jobs.clear()
 
     def _tell(self, rows: int, seconds: float, batch: ScoreBatch | None) -> None:
         if self._observe is not None:
@@ -358,6 +303,17 @@ class _Queue:
                 self._observe(rows, seconds, batch)
             except Exception:  # of whoever watches; those who wait for scores are no part of it
                 logging.getLogger(__name__).exception("the observer of a MicroBatcher failed")
+
+
+def _settle(jobs: list[_Job], batch: ScoreBatch | None, failure: BaseException | None) -> None:
+    """Answers the callers: each with its rows of the batch, or all with the failure."""
+    first = 0
+    for job in jobs:
+        if batch is None:
+            job.future.set_exception(failure)
+        else:
+            job.future.set_result(_part(batch, first, len(job)))
+            first += len(job)
 
 
 def _merged(jobs: list[_Job]) -> tuple[Any, ...]:

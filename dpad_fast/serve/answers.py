@@ -32,6 +32,7 @@ class Answers:
         Raises:
             Refusal: 422, the id is too long or stands for another content; 503, it takes longer.
         """
+        known = None
         if name is None:
             task = asyncio.ensure_future(work())
         else:
@@ -53,7 +54,10 @@ class Answers:
             raise Refusal(
                 503, f"not scored within {wait_s:g} s; ask again with the same {'id' if name else 'rows'}", retry_s=5
             )
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task, done, known  # a failure's traceback and this frame would keep each other, and the body
 
     async def _kept(self, name: str, digest: bytes, work: Callable[[], Awaitable[bytes]]) -> bytes:
         try:

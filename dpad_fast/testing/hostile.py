@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -219,6 +220,11 @@ class Attacked:
     memory: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     right: bool = False
+
+    def grown(self) -> float:
+        """By how much the last quarter's median of `memory` is above the second's; the first leads to a plateau."""
+        quarter = max(len(self.memory) // 4, 1)
+        return median(self.memory[-quarter:]) - median(self.memory[quarter : 2 * quarter] or self.memory)
 
 
 def attack(count: int, seed: int = 0) -> Attacked:

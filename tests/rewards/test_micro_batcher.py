@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import CancelledError
 
 import pytest
@@ -86,6 +87,26 @@ def test_an_exploding_row_raises_for_its_own_caller_alone(counted):
         futures[11].result()
     assert all(same(f.result(), expected, i) for i, f in enumerate(futures) if i != 11)
     assert len(counted.calls) <= 3 * math.ceil(math.log2(COUNT))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_that_failed_is_let_go_with_its_answers(counted, count):
+    # Its pictures may be large, and Python looks only now and then for things that keep each other.
+    texts, targets, images = rows(count)
+    texts[0] = "explode"
+    images = [image.copy() for image in images]
+    kept = [weakref.ref(image) for image in images]
+    gc.collect()
+    gc.disable()
+    try:
+        with df.MicroBatcher(counted, window_ms=0) as batcher:
+            with pytest.raises(RuntimeError, match="own fault") as raised:
+                batcher.score(texts, targets, images)
+            del raised, images
+            assert batcher.score(*rows(1)).errors == (None,)
+            assert [one() for one in kept] == [None] * count
+    finally:
+        gc.enable()
 
 
 def test_a_server_that_is_not_there_is_asked_once_per_batch(counted, monkeypatch):

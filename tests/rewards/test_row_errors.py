@@ -1,5 +1,7 @@
 """Rows that cannot be scored: left out by name under on_error="row", the others as they are without them."""
 
+import gc
+import io
 import math
 import re
 
@@ -10,6 +12,7 @@ from PIL import Image
 
 import dpad_fast as df
 from dpad_fast.testing import rewards as shared
+from dpad_fast.testing.serving import bomb
 
 GOOD = shared.completion()
 TARGET = df.Target(box=(20, 12, 64, 52), points=((30, 24), (50, 40)), image_size=shared.SIZE)
@@ -215,3 +218,37 @@ def test_a_completion_that_nobody_could_read(encoder):
     found = scorer.score(rows, [TARGET] * 2, [shared.picture()] * 2, on_error="row")
     assert found.reasons == (well(found, 0), "bad-completion")
     assert found.errors == (None, "completions[1]: no conversation")
+
+
+def large(kind, tmp_path):
+    """A picture of a megapixel that ends too early, or whose pixels are none: found only when it is decoded."""
+    if kind == "png":
+        return bomb(1200, 1000)[:-60]
+    shared.picture(4).resize((1200, 1000)).save(tmp_path / "large.jpg", quality=95)
+    content = (tmp_path / "large.jpg").read_bytes()[:-50_000]
+    return Image.open(io.BytesIO(content)) if kind == "opened" else content
+
+
+def pixels():
+    """Pictures and tensors that are alive; by type, for some objects warn when they are asked for their class."""
+    return [o for o in gc.get_objects() if issubclass(type(o), Image.Image | torch.Tensor)]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "opened"])
+@pytest.mark.parametrize("good", [0, 3])
+def test_pixels_of_a_broken_picture_are_let_go_with_its_row(encoder, tmp_path, kind, good):
+    # Python looks for things that keep each other only now and then: hundreds of MiB in few objects could wait for it.
+    images = [large(kind, tmp_path), *(shared.picture(20 + i) for i in range(good))]
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), encoder)
+    texts = [shared.completion()] * len(images)
+    gc.collect()
+    gc.disable()
+    try:
+        known = {id(one) for one in pixels()}
+        batch = scorer.score(texts, [shared.SOLUTION] * len(images), images, on_error="row")
+        assert [reason == "bad-image" for reason in batch.reasons] == [True] + [False] * good
+        del batch, images
+        left = [one for one in pixels() if id(one) not in known]
+    finally:
+        gc.enable()
+    assert [one for one in left if isinstance(one, Image.Image) or one.numel() > 10_000] == []

@@ -1,14 +1,17 @@
 """What the server refuses, and how: hostile requests get a clear 4xx, and it goes on scoring right."""
 
 import base64
+import gc
 import hashlib
 import json
 import os
 import random
 
 import pytest
+from PIL import Image
 
 import dpad_fast as df
+from dpad_fast.serve.settings import Refusal
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.hostile import ESCAPES, hostile_request
 from dpad_fast.testing.inputs import cases
@@ -142,6 +145,35 @@ def test_pictures_by_their_hash(running, scorer, tmp_path):
     assert ask(running.port, request("PUT", f"/pictures/{digest}", content))[0] == 204
     expected = scorer.score([shared.completion()], [TARGET], [content]).total.tolist()
     assert post(running.port, score_body(images=[{"sha256": digest}]))[2]["total"] == expected
+
+
+def test_what_was_refused_is_let_go_with_its_answer(start, scorer):
+    server = start(window_ms=0)
+    bad_picture = base64.b64encode(bomb(1500, 1000)[:-60]).decode()
+    for body in (
+        b'{"completions": [',
+        json.dumps(score_body(targets=["x", "y"])).encode(),
+        json.dumps(score_body(images=None)).encode(),
+        json.dumps(score_body(images=[{"sha256": "0" * 64}])).encode(),
+        json.dumps(score_body(images=[{"base64": bad_picture}])).encode(),
+    ):
+        ask(server.port, request("POST", "/score", body))
+        gc.collect()
+        gc.disable()  # it looks only now and then for things that keep each other, and a body may have 64 MiB
+        try:
+            before = errors_and_pictures()
+            for _ in range(5):
+                ask(server.port, request("POST", "/score", body))
+            ask(server.port, request("GET", "/healthz"))
+            assert errors_and_pictures() <= before, body[:200]
+        finally:
+            gc.enable()
+
+
+def errors_and_pictures():
+    """How many are alive; by type, for some objects warn when they are asked for their class."""
+    kinds = (ValueError, Refusal, Image.Image)
+    return sum(issubclass(type(one), kinds) for one in gc.get_objects())
 
 
 def test_a_request_id_stands_for_one_request(running, scorer):
