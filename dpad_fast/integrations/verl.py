@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast.integrations._row_reader import row_of
 from dpad_fast.integrations._verl_advantage import dpad_advantage
 from dpad_fast.integrations._verl_config import check_config
 from dpad_fast.integrations._verl_rows import Rows, scorer_settings
@@ -65,7 +66,8 @@ async def compute_score(
     Args:
         data_source: not looked at.
         solution_str: the completion. verl decodes it without special tokens, so tags that are such are lost.
-        ground_truth: the solution's text, or a mapping with the columns that `Target.from_row` knows.
+        ground_truth: the solution's text, or a mapping with the columns that `Target.from_row` knows, or its JSON text;
+            `image_size` is (width, height) of the picture that it is about, where that is another one.
         extra_info: `image` is the picture's path (or `images`, or what else `images_from` reads), `model_size` the
             (width, height) at which the model saw it, unless `processor` says it.
         settings: `reward.custom_reward_function.reward_kwargs`: see `DpadRewardManager`, and `processor`, a name or
@@ -80,8 +82,10 @@ async def compute_score(
     """
     rows = _shared_rows({name: value for name, value in settings.items() if name not in _OF_REWARD_MODELS})
     info = {} if extra_info is None else dict(extra_info)
-    row = dict(ground_truth) if isinstance(ground_truth, Mapping) else {"solution": ground_truth}
-    reward, log = await rows.score(solution_str, row, info, model_size=info.get("model_size"))
+    row = row_of(ground_truth)
+    if isinstance(row, Mapping):
+        row, info = {"model_size": info.get("model_size"), **row}, {**row, **info}
+    reward, log = await rows.score(solution_str, row, info)
     return {"score": reward, **log}
 
 

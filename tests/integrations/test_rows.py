@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast.integrations._rows import Recipe, RowScorer, lowest, numbers_of, row_of, totals
+from dpad_fast.integrations._row_reader import row_of
+from dpad_fast.integrations._rows import Recipe, RowScorer, lowest, numbers_of, totals
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 
@@ -74,6 +75,36 @@ def test_pictures_are_needed_where_a_term_looks_at_them(scorer, geometry):
     for images, words in (([], "no pictures"), (None, "no pictures"), ([shared.picture()] * 2, "2 pictures")):
         batch = RowScorer(scorer, "x").score([shared.completion()], [{**row, "images": images}])
         assert words in batch.errors[0]
+
+
+def test_a_bad_label_takes_no_score_from_rows_that_need_no_picture(geometry):
+    rows = [{"solution": shared.SOLUTION}, ValueError("no label"), {"solution": shared.SOLUTION}]
+    batch = RowScorer(geometry, "x").score([shared.completion()] * 3, rows)
+    assert totals(batch, None) == [2.0, None, 2.0]
+    assert batch.reasons[1] == "bad-target"
+
+
+def test_a_picture_whose_size_is_needed_is_needed(geometry):
+    """Without it the answer would be read in pixels of another picture, and get a wrong score."""
+    row = {"solution": shared.SOLUTION, "image": "/nobody.png"}
+    batch = RowScorer(geometry, "x", processor=QWEN).score([shared.completion()], [row])
+    assert batch.reasons == ("bad-image",)
+    assert totals(RowScorer(geometry, "x").score([shared.completion()], [row]), None) == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"columns": {"bx": "a"}}, "columns must map the fields of Columns to names, got .*'bx'"),
+        ({"columns": {"solution": 5}}, "columns.solution must be a column's name, got 5"),
+        ({"columns": "solution"}, "columns"),
+        ({"image": 5}, "image must be the name of the picture's column, got 5"),
+        ({"image_root": 5}, "image_root must be a folder, got 5"),
+    ],
+)
+def test_a_bad_setting_of_rows_is_named(geometry, setting, message):
+    with pytest.raises(ValueError, match=message):
+        RowScorer(geometry, "x", **setting)
 
 
 def test_the_size_that_the_model_saw(geometry):
