@@ -89,6 +89,8 @@ class RowReader:
         except ValueError as error:
             target = ValueError(f"targets[{i}]: {error}")
         model_size = self._model_size(row, shown, image, i)
+        if isinstance(model_size, ValueError) and str(model_size).startswith("images["):
+            image, model_size = model_size, None
         # The size at which the model saw a picture is the processor's, which asks for the picture's own.
         bare = isinstance(image, ValueError) and (self._size_of is None or model_size is not None)
         return Row(target, image, model_size, bare and not self._needs_pictures)

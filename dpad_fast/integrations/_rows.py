@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpad_fast._row_columns import Columns
+from dpad_fast.integrations._fork_lock import ForkLock
 from dpad_fast.integrations._row_reader import RowReader, SizeOf
 from dpad_fast.integrations._scorers import SETTINGS, Scorer, log_row, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for
@@ -26,7 +27,7 @@ ROW_SETTINGS = ("columns", "image", "image_root", "processor")
 _FIRST = 8  # rows that are left out are each told of, up to this many; then whenever their number has doubled
 _NO_NUMBERS = ("total", "s1", "s2", "reason", "error")  # texts, and what is NaN for any malformed completion
 _arrived: dict[str, Recipe] = {}
-_receiving = threading.Lock()
+_receiving = ForkLock()
 _log = logging.getLogger(__name__)
 
 
@@ -153,7 +154,7 @@ class Recipe:
         self._name, self._settings, self._batched = name, dict(settings), batched
         self._name_sent = uuid.uuid4().hex
         self._made: dict[int, RowScorer] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def made(self) -> RowScorer:
         """The scorer of this process.

@@ -17,11 +17,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast.integrations._fork_lock import ForkLock
 from dpad_fast.integrations._row_reader import row_of
 from dpad_fast.integrations._verl_advantage import dpad_advantage
 from dpad_fast.integrations._verl_config import check_config
@@ -35,7 +35,7 @@ __all__ = ["DpadDataset", "DpadRewardManager", "check_config", "compute_score", 
 
 _OF_REWARD_MODELS = ("reward_router_address", "reward_model_tokenizer")  # verl may hand them to every reward function
 _rows: dict[tuple[int, str], Rows] = {}
-_making = threading.Lock()
+_making = ForkLock()
 
 
 def __getattr__(name: str) -> Any:

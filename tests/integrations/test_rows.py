@@ -1,8 +1,10 @@
 """Rows and labels as the adapters hand them to a scorer: each fault in its own row, counted in the log."""
 
 import logging
+import multiprocessing
 import pickle
 import threading
+import warnings
 
 import pytest
 from PIL import Image
@@ -86,10 +88,10 @@ def test_a_bad_label_takes_no_score_from_rows_that_need_no_picture(geometry):
 
 def test_a_picture_whose_size_is_needed_is_needed(geometry):
     """Without it the answer would be read in pixels of another picture, and get a wrong score."""
-    row = {"solution": shared.SOLUTION, "image": "/nobody.png"}
-    batch = RowScorer(geometry, "x", processor=QWEN).score([shared.completion()], [row])
-    assert batch.reasons == ("bad-image",)
-    assert totals(RowScorer(geometry, "x").score([shared.completion()], [row]), None) == [2.0]
+    for shown in ({"image": "/nobody.png"}, {"image": None}, {}):
+        row = {"solution": shared.SOLUTION, **shown}
+        batch = RowScorer(geometry, "x", processor=QWEN).score([shared.completion()], [row])
+        assert batch.reasons == ("bad-image",), shown
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,21 @@ def test_relative_paths_begin_at_the_root(scorer, tmp_path):
 
 def label(image):
     return {"solution": shared.SOLUTION, "image": image}
+
+
+def test_a_process_that_is_forked_while_the_scorer_is_made_makes_its_own(geometry):
+    recipe, context = Recipe("x", {"scorer": geometry}), multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    with recipe._lock:  # as another thread would hold it
+        child = context.Process(target=lambda: queue.put(recipe.made().rows), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
+            child.start()
+    child.join(20)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+    assert queue.get() == 0
 
 
 def test_labels():

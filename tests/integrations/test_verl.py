@@ -14,10 +14,6 @@ from dpad_fast.testing import rewards as shared
 SETTINGS = {"preset": "dpad", "encoder": "shapes", "threads": 1, "model_sizes": "picture", "window_ms": 100}
 
 
-def _or_zero(batch):
-    return 0.0 if batch.errors and batch.errors[0] else float(batch.total[0])
-
-
 def config(**changes):
     """The parts of verl's configuration that are looked at, all right, with changes by dotted name."""
     made = {
@@ -147,7 +143,7 @@ def test_a_ground_truth_is_read_as_every_adapter_reads_a_label():
     text = shared.completion((40, 24, 128, 104))  # where the object is in the picture that is twice as large
     scorer = df.ScorerSpec(df.RewardConfig.preset("seg-zero")).build()
     settings = {"preset": "seg-zero", "model_sizes": "picture"}
-    wanted = scorer.score([text], [df.Target.parse(shared.SOLUTION, size)], [image], None, [(192, 144)], "row")
+    wanted = scorer.score([text], [df.Target.parse(shared.SOLUTION, size)], [image], None, [(192, 144)])
 
     async def step():
         info = {"image": image, "model_size": image.size}
@@ -157,7 +153,8 @@ def test_a_ground_truth_is_read_as_every_adapter_reads_a_label():
         ]
 
     first, as_text, bad_size, bad_text = asyncio.run(step())
-    assert [first["score"], first["reason"]] == [_or_zero(wanted), wanted.reasons[0] or ""]
+    assert (first["score"], first["reason"]) == (float(wanted.total[0]), wanted.reasons[0] or "")
+    assert first["score"] > scorer.score([text], [shared.SOLUTION], [image], None, [(192, 144)]).total[0]
     assert as_text == first
     assert bad_size["reason"] == "bad-target"
     assert "image_size must be (width, height)" in bad_size["error"]
