@@ -1,49 +1,34 @@
-"""Rows and labels of training frameworks as what a scorer takes, and a count of those that cannot be scored."""
+"""Rows of training frameworks scored, and a count of those that cannot be."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from dpad_fast._row_columns import Columns
-from dpad_fast._row_values import as_mapping, missing
+from dpad_fast.integrations._fork_lock import ForkLock
+from dpad_fast.integrations._row_reader import RowReader, SizeOf
 from dpad_fast.integrations._scorers import SETTINGS, Scorer, log_row, scorer_from, scorer_from_environment
-from dpad_fast.model_size import model_size_for, whole_size
+from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.micro_batcher import MicroBatcher
-from dpad_fast.rewards.spaces import reads_pixels
-from dpad_fast.row_images import images_from, size_of
-from dpad_fast.types import ScoreBatch, Size, Target
+from dpad_fast.types import ScoreBatch
 
 ROW_SETTINGS = ("columns", "image", "image_root", "processor")
 """Settings of rows, beside the scorer's; `RowScorer` says what they are."""
 
 _FIRST = 8  # rows that are left out are each told of, up to this many; then whenever their number has doubled
 _NO_NUMBERS = ("total", "s1", "s2", "reason", "error")  # texts, and what is NaN for any malformed completion
-_NO_PICTURE = np.zeros((1, 1, 3), np.uint8)  # of a row that is left out for its label: the error is to be that one
 _arrived: dict[str, Recipe] = {}
-_receiving = threading.Lock()
+_receiving = ForkLock()
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Row:
-    """What one row holds, each part as read or as the `ValueError` that says why it cannot be."""
-
-    target: Any
-    image: Any
-    model_size: Any
 
 
 class RowScorer:
@@ -75,9 +60,13 @@ class RowScorer:
         batched: bool = False,
     ) -> None:
         self.scorer, self._name = scorer, name
-        self._columns = Columns(**columns) if isinstance(columns, Mapping) else Columns.taken(columns)
-        self._image, self._root = image, None if image_root is None else os.fspath(image_root)
-        self._size_of = None if processor is None else _size_function(processor)
+        self._reader = RowReader(
+            scorer.config,
+            columns=columns,
+            image=image,
+            image_root=image_root,
+            size_of=None if processor is None else _size_function(processor),
+        )
         self._batcher = MicroBatcher(scorer) if batched else None
         self._lock = threading.Lock()
         self.rows = self.unscored = 0
@@ -119,53 +108,11 @@ class RowScorer:
     def _arguments(self, completions: Sequence[Any], rows: Sequence[Any]) -> tuple[Any, Any, None, Any]:
         if len(completions) != len(rows):
             raise ValueError(f"rows has {len(rows)} entries for {len(completions)} completions")
-        needed = self.config.needs_encoder or self.config.segmenter is not None
-        read = [self._read(row, i) for i, row in enumerate(rows)]
-        images: list[Any] | None = [row.image for row in read]
-        if not needed and all(isinstance(row.image, ValueError) for row in read):
-            images = None
+        read = [self._reader.read(row, i) for i, row in enumerate(rows)]
+        images = None if all(row.bare for row in read) else [row.image for row in read]
         sizes = [row.model_size for row in read]
         known = any(size is not None for size in sizes)
         return [row.target for row in read], images, None, sizes if known else None
-
-    def _read(self, row: Any, i: int) -> _Row:
-        if isinstance(row, ValueError):
-            return _Row(ValueError(f"targets[{i}]: {row}"), _NO_PICTURE, None)
-        image = self._picture(row, i)
-        try:
-            target: Any = self._target(row)
-        except ValueError as error:
-            target = ValueError(f"targets[{i}]: {error}")
-        return _Row(target, image, self._model_size(row, image, i))
-
-    def _target(self, row: Any) -> Target | str:
-        row = as_mapping(row)
-        size = row.get("image_size")
-        solution = row.get("solution" if self._columns is None else self._columns.solution or "")
-        if self.config.answer == "released" and isinstance(solution, str) and size is None:
-            return solution  # the released code reads any text, and scores what it cannot read
-        return Target.from_row(row, self._columns, None if missing(size) else whole_size(size, "image_size"))
-
-    def _picture(self, row: Any, i: int) -> Any:
-        try:
-            found = images_from(row, self._image)
-        except ValueError as error:
-            return ValueError(f"images[{i}]: {error}")
-        if len(found) != 1:
-            return ValueError(f"images[{i}]: the row has {len(found) or 'no'} pictures, expected exactly one")
-        return found[0] if self._root is None else _under(self._root, found[0])
-
-    def _model_size(self, row: Any, image: Any, i: int) -> Any:
-        given = row.get("model_size") if isinstance(row, Mapping) else None
-        try:
-            if not missing(given):
-                return whole_size(given, "model_size")
-            if self._size_of is None or not reads_pixels(self.config) or self.config.model_size is not None:
-                return None
-            return None if isinstance(image, ValueError) else self._size_of(size_of(image, f"images[{i}]"))
-        except ValueError as error:
-            said = str(error)
-            return ValueError(said if said.startswith("images[") else f"model_sizes[{i}]: {said}")
 
     def _noted(self, batch: ScoreBatch) -> ScoreBatch:
         """The batch; says how many of its rows have no score, and why."""
@@ -207,7 +154,7 @@ class Recipe:
         self._name, self._settings, self._batched = name, dict(settings), batched
         self._name_sent = uuid.uuid4().hex
         self._made: dict[int, RowScorer] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def made(self) -> RowScorer:
         """The scorer of this process.
@@ -243,24 +190,6 @@ def _received(sent: str, name: str, settings: Mapping[str, Any], batched: bool) 
         return _arrived[sent]
 
 
-def row_of(label: Any) -> Mapping[str, Any] | ValueError:
-    """A label as a row: the solution's text alone, a mapping, or the JSON text of one.
-
-    Returns:
-        `{"solution": text}`, or the mapping; the `ValueError` that says what it is instead.
-    """
-    if isinstance(label, str) and label.lstrip()[:1] == "{":
-        try:
-            label = json.loads(label)
-        except (ValueError, RecursionError):
-            return ValueError(f"the label looks like a JSON object but is none: {label!r:.80}")
-    if isinstance(label, str):
-        return {"solution": label}
-    if isinstance(label, Mapping):
-        return label
-    return ValueError(f"the label must be the solution's text or an object with its fields, got {label!r:.80}")
-
-
 def totals(batch: ScoreBatch, unscored: float | None) -> list[Any]:
     """The totals as Python's floats, with a value in the place of rows without a score."""
     return [unscored if math.isnan(total) else total for total in batch.total.tolist()]
@@ -280,22 +209,13 @@ def numbers_of(batch: ScoreBatch, i: int) -> dict[str, float]:
     return {name: 0.0 if math.isnan(float(value)) else float(value) for name, value in found.items()}
 
 
-def _under(root: str, image: Any) -> Any:
-    """A picture whose relative path begins at a folder."""
-    if isinstance(image, str) and image[:5].lower() != "data:":
-        return os.path.join(root, image)
-    if isinstance(image, Mapping) and image.get("bytes") is None and isinstance(image.get("path"), str):
-        return {"bytes": None, "path": os.path.join(root, image["path"])}
-    return image
-
-
-def _size_function(processor: Any) -> Callable[[Size], Size | None]:
+def _size_function(processor: Any) -> SizeOf:
     if isinstance(processor, str | os.PathLike):
         from transformers import AutoProcessor
 
         processor = AutoProcessor.from_pretrained(processor)
     model_size_for((112, 112), processor)  # an unknown family is refused now, not after the first generation
-    return lambda size: model_size_for(size, processor)
+    return lambda size, _: model_size_for(size, processor)
 
 
 def _doubled(before: int, now: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from dpad_fast.integrations._fork_lock import ForkLock
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.interface import Scorer
 from dpad_fast.rewards.scored_row import ScoredRow
@@ -31,7 +31,7 @@ SETTINGS = (*_REMOTE, *_LOCAL)
 """The settings that `scorer_from` knows."""
 
 _built: dict[tuple[object, ...], Scorer] = {}
-_building = threading.Lock()
+_building = ForkLock()
 
 
 def scorer_from(settings: Mapping[str, Any]) -> Scorer:

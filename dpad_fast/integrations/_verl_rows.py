@@ -9,14 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dpad_fast._row_columns import Columns
+from dpad_fast.integrations._row_reader import RowReader, SizeOf, asks_for_sizes
 from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
 from dpad_fast.rewards.micro_batcher import MicroBatcher
 from dpad_fast.rewards.scored_row import ScoredRow
-from dpad_fast.rewards.spaces import reads_pixels
-from dpad_fast.row_images import images_from, size_of
-from dpad_fast.types import Size, Target
+from dpad_fast.types import Size
 
 OWN = ("columns", "window_ms", "max_batch", "unscored_reward", "max_failures", "model_sizes")
 """The settings that are not the scorer's."""
@@ -53,31 +51,28 @@ class Rows:
                 raise ValueError(f"unknown setting {name!r:.80}; known settings: {', '.join(known)}")
         self._unscored = _number(own, "unscored_reward", 0.0)
         self._most_failures = int(_number(own, "max_failures", 64, least=1))
-        self._columns = _columns(own["columns"]) if "columns" in own else None
         _check_worker(given)
         scorer = scorer_from(given) if given else scorer_from_environment()
-        self._sizes: ModelSize | None = None
         kind = own.get("model_sizes", "processor")
         if kind not in _MODEL_SIZES:
             raise ValueError(f"model_sizes must be one of {', '.join(_MODEL_SIZES)}, got {kind!r:.80}")
-        if kind == "processor" and reads_pixels(scorer.config) and scorer.config.model_size is None:
-            self._sizes = ModelSize(None if processor is None else processor(), sizes)
+        seen = kind == "processor" and asks_for_sizes(scorer.config)
+        rule = ModelSize(None if processor is None else processor(), sizes) if seen else None
+        size_of: SizeOf | None = None if rule is None else (lambda size, shown: rule(size, _block(shown)))
+        self._reader = RowReader(scorer.config, columns=own.get("columns"), size_of=size_of)
         self.config = scorer.config
         limits = {name: own[name] for name in ("window_ms", "max_batch") if name in own}
         self._batcher = MicroBatcher(scorer, **limits)
         self._failures = 0
         self._tally = _Tally()
 
-    async def score(
-        self, text: str, row: Mapping[str, Any], shown: Mapping[str, Any], model_size: Any = None
-    ) -> tuple[float, dict[str, Any]]:
+    async def score(self, text: Any, row: Any, shown: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
         """The reward of one sample, and its columns for logs.
 
         Args:
             text: the completion.
-            row: holds the ground truth, as `Target.from_row` reads it.
+            row: holds the ground truth, as `RowReader.read` takes it.
             shown: holds the picture, as `images_from` reads it.
-            model_size: (width, height) at which the model saw it; None: by the processor.
 
         Returns:
             The total, or `unscored_reward` where the sample cannot be scored; and `ScoredRow.for_log`, with None in
@@ -87,40 +82,12 @@ class Rows:
             ConnectionError: no server answered.
             RuntimeError: the scorer failed for `max_failures` samples in a row.
         """
-        image, block = self._picture(shown)
-        size = model_size
-        if size is None and self._sizes is not None and not isinstance(image, ValueError | None):
-            try:
-                size = self._sizes(size_of(image, "images[0]"), block)
-            except ValueError as error:
-                if str(error).startswith("images[0]"):
-                    image = error
-                else:
-                    size = error
-        found = await self._scored(text, self._target(row), image, size)
+        read = self._reader.read(row, 0, shown)
+        found = await self._scored(text, read.target, None if read.bare else read.image, read.model_size)
         self._tally.add(found)
         reward = self._unscored if math.isnan(found.total) else found.total
         log = found.for_log()
         return reward, {name: None if value != value else value for name, value in log.items()}
-
-    def _target(self, row: Mapping[str, Any]) -> Target | ValueError:
-        try:
-            return Target.from_row(row, self._columns)
-        except ValueError as error:
-            return error
-
-    def _picture(self, shown: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        """The picture, None where none is needed, or why there is none; and what else its block says."""
-        try:
-            images = images_from(shown)
-        except ValueError as error:
-            return error, {}
-        if len(images) == 1:
-            return images[0], _block(shown)
-        if not images and not self.config.needs_encoder and self.config.segmenter is None:
-            return None, {}
-        number = "no picture" if not images else f"{len(images)} pictures, and which is meant is not known"
-        return ValueError(f"the sample has {number}"), {}
 
     async def _scored(self, text: str, target: Any, image: Any, size: Any) -> ScoredRow:
         try:
@@ -215,13 +182,6 @@ class _Tally:
         self._next = 2 * unscored
         counts = ", ".join(f"{name} {count}" for name, count in self._reasons.most_common())
         _log.warning("dpad: %d of %d samples unscored (%s); the last: %s", unscored, self._count, counts, row.error)
-
-
-def _columns(given: Any) -> Columns:
-    try:
-        return Columns(**given)
-    except TypeError as error:
-        raise ValueError(f"columns must map the fields of Columns to names, got {given!r:.80}: {error}") from None
 
 
 def scorer_settings(given: Any) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from dpad_fast.integrations._responses import at_last_token, decoded
-from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, row_of, totals
+from dpad_fast.integrations._row_reader import row_of
+from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, totals
 from dpad_fast.model_size import model_size_for
 from dpad_fast.row_images import COLUMNS, images_from, size_of
 from dpad_fast.serve.responses import without_end

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, row_of, totals
+from dpad_fast.integrations._row_reader import row_of
+from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, totals
 from dpad_fast.serve.responses import response_of
 
 __all__ = ["reward_func", "reward_function"]
@@ -57,7 +58,10 @@ def reward_function(**settings: Any) -> RewardFunc:
     return reward_func
 
 
-def _answer(query: str, prompt: str) -> str | ValueError:
+def _answer(query: Any, prompt: Any) -> Any:
+    """The response; a `ValueError` where it is not found."""
+    if not isinstance(query, str) or not isinstance(prompt, str):
+        return ValueError(f"the query and its prompt must be texts, got {query!r:.80} and {prompt!r:.80}")
     try:
         return response_of(query, prompt)
     except ValueError as error:

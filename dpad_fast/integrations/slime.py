@@ -18,7 +18,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, row_of, totals
+from dpad_fast.integrations._row_reader import row_of
+from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, totals
 from dpad_fast.row_images import COLUMNS, images_from, size_of
 from dpad_fast.serve.responses import without_end
 
@@ -51,7 +52,7 @@ def reward_function(**settings: Any) -> CustomRm:
         samples = list(sample) if isinstance(sample, list | tuple) else [sample]
         scorer = await asyncio.to_thread(recipe.made)  # it may load an encoder
         rows = [_row(one, warned) for one in samples]
-        batch = await scorer.score_async([without_end(one.response or "") for one in samples], rows)
+        batch = await scorer.score_async([without_end(one.response) for one in samples], rows)
         rewards: list[Any] = totals(batch, lowest(scorer.config))
         for one, total in zip(samples, totals(batch, None), strict=True):
             if total is None:

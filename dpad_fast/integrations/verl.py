@@ -17,11 +17,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dpad_fast.integrations._fork_lock import ForkLock
+from dpad_fast.integrations._row_reader import row_of
 from dpad_fast.integrations._verl_advantage import dpad_advantage
 from dpad_fast.integrations._verl_config import check_config
 from dpad_fast.integrations._verl_rows import Rows, scorer_settings
@@ -34,7 +35,7 @@ __all__ = ["DpadDataset", "DpadRewardManager", "check_config", "compute_score", 
 
 _OF_REWARD_MODELS = ("reward_router_address", "reward_model_tokenizer")  # verl may hand them to every reward function
 _rows: dict[tuple[int, str], Rows] = {}
-_making = threading.Lock()
+_making = ForkLock()
 
 
 def __getattr__(name: str) -> Any:
@@ -65,7 +66,8 @@ async def compute_score(
     Args:
         data_source: not looked at.
         solution_str: the completion. verl decodes it without special tokens, so tags that are such are lost.
-        ground_truth: the solution's text, or a mapping with the columns that `Target.from_row` knows.
+        ground_truth: the solution's text, or a mapping with the columns that `Target.from_row` knows, or its JSON text;
+            `image_size` is (width, height) of the picture that it is about, where that is another one.
         extra_info: `image` is the picture's path (or `images`, or what else `images_from` reads), `model_size` the
             (width, height) at which the model saw it, unless `processor` says it.
         settings: `reward.custom_reward_function.reward_kwargs`: see `DpadRewardManager`, and `processor`, a name or
@@ -80,8 +82,10 @@ async def compute_score(
     """
     rows = _shared_rows({name: value for name, value in settings.items() if name not in _OF_REWARD_MODELS})
     info = {} if extra_info is None else dict(extra_info)
-    row = dict(ground_truth) if isinstance(ground_truth, Mapping) else {"solution": ground_truth}
-    reward, log = await rows.score(solution_str, row, info, model_size=info.get("model_size"))
+    row = row_of(ground_truth)
+    if isinstance(row, Mapping):
+        row, info = {"model_size": info.get("model_size"), **row}, {**row, **info}
+    reward, log = await rows.score(solution_str, row, info)
     return {"score": reward, **log}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 # What a tokenizer writes behind an answer when special tokens are kept: <|im_end|>, <|endoftext|>, </s>, <eos> ...
 _ENDS = re.compile(r"(?:<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<pad>|\s)+\Z")
 _TOKEN = re.compile(r"(<\|[^<>|\s]{1,40}\|>|<image>)")
 _TAIL = 25  # characters
 _TRIES = 64
+Text = TypeVar("Text")
 
 
 def response_of(query: str, prompt: str) -> str:
@@ -49,6 +51,6 @@ def _with_repeats(prompt: str) -> re.Pattern[str]:
     return re.compile(r"(?:<s>|<bos>|<\|[^<>|\s]{1,40}\|>|\s){0,3}?" + "".join(parts))
 
 
-def without_end(response: str) -> str:
-    """The response without the special tokens that end a turn."""
-    return _ENDS.sub("", response)
+def without_end(response: Text) -> Text | str:
+    """The response without the special tokens that end a turn; what is no text as it is, for the scorer to refuse."""
+    return _ENDS.sub("", response) if isinstance(response, str) else response

@@ -1,14 +1,17 @@
 """Rows and labels as the adapters hand them to a scorer: each fault in its own row, counted in the log."""
 
 import logging
+import multiprocessing
 import pickle
 import threading
+import warnings
 
 import pytest
 from PIL import Image
 
 import dpad_fast as df
-from dpad_fast.integrations._rows import Recipe, RowScorer, lowest, numbers_of, row_of, totals
+from dpad_fast.integrations._row_reader import row_of
+from dpad_fast.integrations._rows import Recipe, RowScorer, lowest, numbers_of, totals
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
 
@@ -76,6 +79,36 @@ def test_pictures_are_needed_where_a_term_looks_at_them(scorer, geometry):
         assert words in batch.errors[0]
 
 
+def test_a_bad_label_takes_no_score_from_rows_that_need_no_picture(geometry):
+    rows = [{"solution": shared.SOLUTION}, ValueError("no label"), {"solution": shared.SOLUTION}]
+    batch = RowScorer(geometry, "x").score([shared.completion()] * 3, rows)
+    assert totals(batch, None) == [2.0, None, 2.0]
+    assert batch.reasons[1] == "bad-target"
+
+
+def test_a_picture_whose_size_is_needed_is_needed(geometry):
+    """Without it the answer would be read in pixels of another picture, and get a wrong score."""
+    for shown in ({"image": "/nobody.png"}, {"image": None}, {}):
+        row = {"solution": shared.SOLUTION, **shown}
+        batch = RowScorer(geometry, "x", processor=QWEN).score([shared.completion()], [row])
+        assert batch.reasons == ("bad-image",), shown
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"columns": {"bx": "a"}}, "columns must map the fields of Columns to names, got .*'bx'"),
+        ({"columns": {"solution": 5}}, "columns.solution must be a column's name, got 5"),
+        ({"columns": "solution"}, "columns"),
+        ({"image": 5}, "image must be the name of the picture's column, got 5"),
+        ({"image_root": 5}, "image_root must be a folder, got 5"),
+    ],
+)
+def test_a_bad_setting_of_rows_is_named(geometry, setting, message):
+    with pytest.raises(ValueError, match=message):
+        RowScorer(geometry, "x", **setting)
+
+
 def test_the_size_that_the_model_saw(geometry):
     factors = SEEN[0] / 96, SEEN[1] / 72
     box = [value * factors[i % 2] for i, value in enumerate((20, 12, 64, 52))]
@@ -102,6 +135,21 @@ def test_relative_paths_begin_at_the_root(scorer, tmp_path):
 
 def label(image):
     return {"solution": shared.SOLUTION, "image": image}
+
+
+def test_a_process_that_is_forked_while_the_scorer_is_made_makes_its_own(geometry):
+    recipe, context = Recipe("x", {"scorer": geometry}), multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    with recipe._lock:  # as another thread would hold it
+        child = context.Process(target=lambda: queue.put(recipe.made().rows), daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
+            child.start()
+    child.join(20)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+    assert queue.get() == 0
 
 
 def test_labels():

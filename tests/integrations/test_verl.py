@@ -1,6 +1,7 @@
 """The adapter for verl where verl is not needed: settings that it ignores, the advantage, the reward function."""
 
 import asyncio
+import json
 import sys
 
 import pytest
@@ -133,6 +134,41 @@ def test_a_bad_sample_of_the_reward_function_gets_the_lowest_reward_and_a_reason
         asyncio.run(compute_score("x", "y", shared.SOLUTION, {}, encodr="shapes"))
     with pytest.raises(ValueError, match="size at which the policy sees pictures is not known"):
         asyncio.run(compute_score("x", "y", shared.SOLUTION, {}, encoder="shapes", threads=1))
+
+
+def test_a_ground_truth_is_read_as_every_adapter_reads_a_label():
+    """JSON text is the object; `image_size` is the size of the picture that the ground truth is about."""
+    image, size = shared.picture(1, (192, 144)), (96, 72)
+    truth = {"solution": shared.SOLUTION, "image_size": list(size)}
+    text = shared.completion((40, 24, 128, 104))  # where the object is in the picture that is twice as large
+    scorer = df.ScorerSpec(df.RewardConfig.preset("seg-zero")).build()
+    settings = {"preset": "seg-zero", "model_sizes": "picture"}
+    wanted = scorer.score([text], [df.Target.parse(shared.SOLUTION, size)], [image], None, [(192, 144)])
+
+    async def step():
+        info = {"image": image, "model_size": image.size}
+        return [
+            await compute_score("x", text, given, info, **settings)
+            for given in (truth, json.dumps(truth), {**truth, "image_size": "96x72"}, "{no JSON")
+        ]
+
+    first, as_text, bad_size, bad_text = asyncio.run(step())
+    assert (first["score"], first["reason"]) == (float(wanted.total[0]), wanted.reasons[0] or "")
+    assert first["score"] > scorer.score([text], [shared.SOLUTION], [image], None, [(192, 144)]).total[0]
+    assert as_text == first
+    assert bad_size["reason"] == "bad-target"
+    assert "image_size must be (width, height)" in bad_size["error"]
+    assert bad_text["reason"] == "bad-target"
+
+
+def test_a_solution_that_the_released_code_reads_is_scored_as_it_reads_it():
+    config = df.RewardConfig.preset("dpad-released")
+    scorer = df.ScorerSpec(config, encoder="shapes", threads=1).build()
+    settings = {**SETTINGS, "preset": "dpad-released"}
+    text, truth, image = shared.completion(), "<box>(1,2),(3,4)</box> and no points", shared.picture(1)
+    wanted = scorer.score([text], [truth], [image], None, [shared.SIZE])
+    found = asyncio.run(compute_score("x", text, truth, {"image": image, "model_size": shared.SIZE}, **settings))
+    assert (found["score"], found["reason"]) == (float(wanted.total[0]), wanted.reasons[0] or "")
 
 
 def test_verl_is_not_imported_before_its_classes_are_asked_for():
