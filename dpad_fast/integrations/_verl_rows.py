@@ -55,12 +55,13 @@ class Rows:
         self._columns = _columns(own["columns"]) if "columns" in own else None
         _check_worker(given)
         scorer = scorer_from(given) if given else scorer_from_environment()
-        self._sizes: ModelSize | None = None
+        self._sizes: Callable[[Size, Mapping[str, Any]], Size] | None = None
         kind = own.get("model_sizes", "processor")
         if kind not in _MODEL_SIZES:
             raise ValueError(f"model_sizes must be one of {', '.join(_MODEL_SIZES)}, got {kind!r:.80}")
-        if kind == "processor" and reads_pixels(scorer.config) and scorer.config.model_size is None:
-            self._sizes = ModelSize(None if processor is None else processor(), sizes)
+        if reads_pixels(scorer.config) and scorer.config.model_size is None:
+            made = None if processor is None or kind == "picture" else processor()
+            self._sizes = _as_it_is if kind == "picture" else ModelSize(made, sizes)
         self.config = scorer.config
         limits = {name: own[name] for name in ("window_ms", "max_batch") if name in own}
         self._batcher = MicroBatcher(scorer, **limits)
@@ -192,6 +193,11 @@ class ModelSize:
         height, width = rule.smart_resize(height, width, factor=factor, **limits)
         fetched = whole_size((width, height), "size")
         return model_size_for(fetched, self._processor) or fetched
+
+
+def _as_it_is(size: Size, block: Mapping[str, Any]) -> Size:
+    """The model sees the picture as it is: said for each, or the scorer would warn that it is not known."""
+    return size
 
 
 class _Tally:
