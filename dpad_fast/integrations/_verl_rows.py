@@ -56,9 +56,11 @@ class Rows:
         kind = own.get("model_sizes", "processor")
         if kind not in _MODEL_SIZES:
             raise ValueError(f"model_sizes must be one of {', '.join(_MODEL_SIZES)}, got {kind!r:.80}")
-        seen = kind == "processor" and asks_for_sizes(scorer.config)
-        rule = ModelSize(None if processor is None else processor(), sizes) if seen else None
-        size_of: SizeOf | None = None if rule is None else (lambda size, shown: rule(size, _block(shown)))
+        size_of: SizeOf | None = None
+        if asks_for_sizes(scorer.config):
+            made = None if processor is None or kind == "picture" else processor()
+            rule = _as_it_is if kind == "picture" else ModelSize(made, sizes)
+            size_of = lambda size, shown: rule(size, _block(shown))  # noqa: E731
         self._reader = RowReader(scorer.config, columns=own.get("columns"), size_of=size_of)
         self.config = scorer.config
         limits = {name: own[name] for name in ("window_ms", "max_batch") if name in own}
@@ -160,6 +162,11 @@ class ModelSize:
         height, width = rule.smart_resize(height, width, factor=factor, **limits)
         fetched = whole_size((width, height), "size")
         return model_size_for(fetched, self._processor) or fetched
+
+
+def _as_it_is(size: Size, block: Mapping[str, Any]) -> Size:
+    """The model sees the picture as it is: said for each, or the scorer would warn that it is not known."""
+    return size
 
 
 class _Tally:
