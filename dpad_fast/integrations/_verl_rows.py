@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dpad_fast.integrations._row_reader import RowReader, SizeOf, asks_for_sizes
+from dpad_fast.integrations._row_reader import RowReader, SizeOf, as_it_is, asks_for_sizes
 from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
 from dpad_fast.rewards.micro_batcher import MicroBatcher
@@ -57,9 +57,10 @@ class Rows:
         if kind not in _MODEL_SIZES:
             raise ValueError(f"model_sizes must be one of {', '.join(_MODEL_SIZES)}, got {kind!r:.80}")
         size_of: SizeOf | None = None
-        if asks_for_sizes(scorer.config):
-            made = None if processor is None or kind == "picture" else processor()
-            rule = _as_it_is if kind == "picture" else ModelSize(made, sizes)
+        if kind == "picture":
+            size_of = as_it_is
+        elif asks_for_sizes(scorer.config):
+            rule = ModelSize(None if processor is None else processor(), sizes)
             size_of = lambda size, shown: rule(size, _block(shown))  # noqa: E731
         self._reader = RowReader(scorer.config, columns=own.get("columns"), size_of=size_of)
         self.config = scorer.config
@@ -162,11 +163,6 @@ class ModelSize:
         height, width = rule.smart_resize(height, width, factor=factor, **limits)
         fetched = whole_size((width, height), "size")
         return model_size_for(fetched, self._processor) or fetched
-
-
-def _as_it_is(size: Size, block: Mapping[str, Any]) -> Size:
-    """The model sees the picture as it is: said for each, or the scorer would warn that it is not known."""
-    return size
 
 
 class _Tally:
