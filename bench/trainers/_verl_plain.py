@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from PIL import Image
 
 from bench.trainers.work import plain_reward
+
+_loading = threading.Lock()
 
 
 @cache
@@ -30,5 +33,7 @@ def compute_score(
     import torch
 
     torch.set_num_threads(threads)
+    with _loading:  # the manager calls from several threads, and each would load its own
+        model, processor = _clip(clip)
     with Image.open(extra_info["image"]) as picture:
-        return plain_reward(*_clip(clip), [solution_str], [ground_truth], [picture.convert("RGB")])[0]
+        return plain_reward(model, processor, [solution_str], [ground_truth], [picture.convert("RGB")])[0]

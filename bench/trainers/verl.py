@@ -17,7 +17,7 @@ from typing import Any
 import ray
 import torch
 
-from bench.trainers.work import OURS, PLAIN, Step, Work
+from bench.trainers.work import OURS, PLAIN, PRESET, Step, Work
 from dpad_fast.testing.verl import configuration, sample
 from dpad_fast.train.tiny_policy import write_tiny_policy
 
@@ -34,15 +34,13 @@ def train(way: str, work: Work, steps: int) -> list[Step]:
     from verl.utils import hf_tokenizer
 
     with tempfile.TemporaryDirectory() as folder, _ray():
-        policy = str(write_tiny_policy(Path(folder) / "policy", POLICY))
-        clip = _saved_clip(work, Path(folder) / "clip")
-        paths = _saved_pictures(work, Path(folder))
-        manager = RewardLoopManager(_configuration(way, policy, clip))
+        policy, clip, paths = saved(work, Path(folder))
+        manager = RewardLoopManager(configured(way, policy, clip))
         (worker,) = manager.reward_loop_worker_handles
         tokenizer = hf_tokenizer(policy)
         made = []
         for step in range(steps):
-            samples = _samples(work, step, tokenizer, paths)
+            samples = samples_of(work, step, tokenizer, paths)
             started = time.perf_counter()
             found = ray.get([worker.compute_score.remote(one) for one in samples])
             seconds = time.perf_counter() - started
@@ -55,6 +53,7 @@ def _ray() -> Iterator[None]:
     """A Ray of this machine's cores, whose workers find this package and the benchmarks."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling; its 15 would wait for all other work
     ray.init(
         num_cpus=max(2, os.cpu_count() or 2),
         object_store_memory=400 << 20,
@@ -68,9 +67,10 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def _configuration(way: str, policy: str, clip: str) -> Any:
+def configured(way: str, policy: str, clip: str) -> Any:
+    """The configuration of verl for a way."""
     threads = torch.get_num_threads()
-    ours = {"preset": "dpad-released", "encoder": clip, "threads": threads, "model_sizes": "picture"}
+    ours = {"preset": PRESET, "encoder": clip, "threads": threads, "model_sizes": "picture"}
     if way == OURS:
         return configuration(policy, kwargs=ours)
     module = "dpad_fast.integrations.verl" if way == FUNCTION else "bench.trainers._verl_plain"
@@ -79,7 +79,7 @@ def _configuration(way: str, policy: str, clip: str) -> Any:
     return configuration(policy, *_NAIVE, f"reward.custom_reward_function.path=pkg://{module}", *overrides)
 
 
-def _samples(work: Work, step: int, tokenizer: Any, paths: dict[int, str]) -> list[Any]:
+def samples_of(work: Work, step: int, tokenizer: Any, paths: dict[int, str]) -> list[Any]:
     """One step's samples, with the picture in the prompt and its path beside it."""
     made = []
     for row in work.rows[step * work.queries : (step + 1) * work.queries]:
@@ -94,17 +94,13 @@ def _samples(work: Work, step: int, tokenizer: Any, paths: dict[int, str]) -> li
     return made
 
 
-def _saved_clip(work: Work, folder: Path) -> str:
+def saved(work: Work, folder: Path) -> tuple[str, str, dict[int, str]]:
+    """Folders of a tiny policy and of the work's CLIP, and the paths of its pictures, by the id of their rows."""
+    policy = write_tiny_policy(folder / "policy", POLICY)
     model, processor = work.clip
-    model.save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
-    processor.image_processor.save_pretrained(folder)
-    return str(folder)
-
-
-def _saved_pictures(work: Work, folder: Path) -> dict[int, str]:
-    paths = {}
+    for part in (model, processor.tokenizer, processor.image_processor):
+        part.save_pretrained(folder / "clip")
+    paths = {row["id"]: str(folder / f"{row['id']}.png") for row in work.rows}
     for row in work.rows:
-        paths[row["id"]] = str(folder / f"{row['id']}.png")
         row["image"].save(paths[row["id"]])
-    return paths
+    return str(policy), str(folder / "clip"), paths

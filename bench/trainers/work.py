@@ -13,6 +13,7 @@ from bench.reward import work as ways
 
 PLAIN, OURS, OURS_ASYNC = "one at a time", "dpad_fast", "dpad_fast, async"
 WAYS = (PLAIN, OURS, OURS_ASYNC)
+PRESET = "dpad"  # the paper's rewards, which the one-at-a-time way computes too
 
 
 @dataclass
@@ -63,9 +64,9 @@ class Work:
         return cls(rows, texts, queries, generations, (model, slow))
 
     def scorer(self, threads: int) -> df.RewardScorer:
-        """Ours, with the paper's rewards, which the one-at-a-time way computes too."""
+        """Ours, with the same rewards as the one-at-a-time way."""
         encoder = df.ClipEncoder.from_transformers(*self.clip, threads=threads)
-        return df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
+        return df.RewardScorer(df.RewardConfig.preset(PRESET), encoder)
 
     def one_at_a_time(self) -> Callable[[Sequence[str], Sequence[str], Sequence[Any]], list[float]]:
         """A plain reward function as the DPAD authors' code has it."""

@@ -92,7 +92,7 @@ class RowReader:
         if isinstance(model_size, ValueError) and str(model_size).startswith("images["):
             image, model_size = model_size, None
         # The size at which the model saw a picture is the processor's, which asks for the picture's own.
-        bare = isinstance(image, ValueError) and (self._size_of is None or model_size is not None)
+        bare = isinstance(image, ValueError) and (self._size_of in (None, as_it_is) or model_size is not None)
         return Row(target, image, model_size, bare and not self._needs_pictures)
 
     def _target(self, row: Any) -> Target | str:
@@ -124,6 +124,11 @@ class RowReader:
         except ValueError as error:
             said = str(error)
             return ValueError(said if said.startswith("images[") else f"model_sizes[{i}]: {said}")
+
+
+def as_it_is(size: Size, _: Any) -> Size:
+    """The size at which the model saw a picture that nothing resized."""
+    return size
 
 
 def asks_for_sizes(config: RewardConfig) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from dpad_fast.integrations import _verl_plugin
 from dpad_fast.integrations._verl_config import check_config
 from dpad_fast.integrations._verl_rows import Rows, scorer_settings
 
@@ -45,7 +44,6 @@ class DpadRewardManager(RewardManagerBase):
     ) -> None:
         super().__init__(config, tokenizer, compute_score)
         check_config(config)
-        _verl_plugin.register()
         settings = scorer_settings(config.reward.get("reward_kwargs"))
         self._rows = Rows(
             settings,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import warnings
 
 import pytest
 import torch
@@ -113,6 +114,20 @@ def test_calls_of_the_reward_function_that_wait_together_get_the_scorer_s_values
     assert [one["s1"] for one in found[:24]] == wanted.similarity["roi"].tolist()[:24]
     assert {one["s1"] for one in found[24:]} == {None}
     assert {tuple(one) for one in found} == {tuple(found[0])}
+
+
+def test_a_model_that_sees_pictures_as_they_are_is_no_warning_and_no_other_reward():
+    """150 x 130 is no multiple of a patch: without the word, the scorer warns that a model may have seen another."""
+    image = shared.picture(4, (150, 130))
+    info = {"image": image}
+    settings = {**SETTINGS, "window_ms": 1}  # of no other test: a scorer warns once
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = asyncio.run(compute_score("x", shared.completion(), shared.SOLUTION, info, **settings))
+    assert [str(warning.message) for warning in caught] == []
+    scorer = df.ScorerSpec(df.RewardConfig.preset("dpad"), encoder="shapes", threads=1).build()
+    wanted = scorer.score([shared.completion()], [shared.SOLUTION], [image], model_sizes=[(150, 130)])
+    assert (found["score"], found["reason"]) == (float(wanted.total[0]), "")
 
 
 def test_a_bad_sample_of_the_reward_function_gets_the_lowest_reward_and_a_reason():

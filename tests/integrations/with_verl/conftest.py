@@ -7,6 +7,7 @@ import pytest
 from dpad_fast.testing.verl import SIZE, configuration
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets its workers starve on a machine that is busy
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
 """The example's configuration by verl's own checks, the advantage by its estimators, the plugin on its import."""
 
+import importlib
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -87,26 +89,36 @@ def test_the_advantage_through_verl_s_trainer_leaves_nan_out(configured):
         dpad_advantage(rewards, torch.ones(4, 2))
 
 
-def test_the_plugin_is_found_by_verl_and_imports_nothing_of_ours(tmp_path):
-    """In a process of its own: `import verl` alone makes the name known."""
-    code = (
-        "import verl, sys\n"
-        "assert 'dpad_fast.integrations._verl_plugin' in sys.modules, 'not loaded'\n"
-        "light = ('dpad_fast._version', 'dpad_fast.integrations', 'dpad_fast.integrations._verl_plugin')\n"
-        "heavy = [m for m in sys.modules if m.startswith('dpad_fast.') and m not in light]\n"
-        "assert not heavy, heavy\n"
-        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn\n"
-        "print(get_adv_estimator_fn('dpad').__module__)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
-    assert done.stdout.strip() == "dpad_fast.integrations._verl_plugin", done.stderr
+def test_the_plugin_imports_nothing_and_the_name_is_known_once_verl_has_its_estimators():
+    """`import verl` alone imports neither anything else of ours nor verl's registry, which takes seconds."""
+    code = """
+        import sys
+        import verl
+        light = ("dpad_fast._version", "dpad_fast.integrations", "dpad_fast.integrations._verl_plugin")
+        assert light[-1] in sys.modules, "not loaded"
+        print([name for name in sys.modules if name.startswith("dpad_fast.") and name not in light])
+        print("verl.trainer.ppo.core_algos" in sys.modules)
+        from verl.trainer.ppo import core_algos
+        print(core_algos.get_adv_estimator_fn("dpad").__module__)
+        print(core_algos.__spec__.origin == core_algos.__file__, core_algos.get_adv_estimator_fn("grpo").__name__)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.splitlines() == [
+        "[]",
+        "False",
+        "dpad_fast.integrations._verl_plugin",
+        "True compute_grpo_outcome_advantage",
+    ], done.stderr
 
 
-def test_a_name_that_is_taken_is_told_and_fails_no_import(monkeypatch, caplog):
-    import importlib
-
+def test_a_plugin_loaded_after_verl_s_estimators_registers_at_once_and_a_name_that_is_taken_fails_no_import(
+    monkeypatch, caplog
+):
     from verl.trainer.ppo import core_algos
 
-    monkeypatch.setitem(core_algos.ADV_ESTIMATOR_REGISTRY, "dpad", len)
+    monkeypatch.delitem(core_algos.ADV_ESTIMATOR_REGISTRY, "dpad")
     importlib.reload(_verl_plugin)
+    assert core_algos.get_adv_estimator_fn("dpad") is _verl_plugin.dpad
+    importlib.reload(_verl_plugin)  # another function of the same name
     assert "cannot register algorithm.adv_estimator=dpad" in caplog.text

@@ -132,6 +132,6 @@ def padded(one, length):
 
 
 def test_a_worker_that_cannot_be_made_says_why(ray, configured):
-    config = configured("reward.num_workers=2", kwargs=LOCAL)
-    with loop(ray, config) as manager, pytest.raises(Exception, match=r"reward.num_workers is 2 .*dpad-fast serve"):
+    config = configured(kwargs={**LOCAL, "encodr": "x"})
+    with loop(ray, config) as manager, pytest.raises(Exception, match=r"unknown setting 'encodr'; known settings: "):
         ray.get(manager.reward_loop_workers[0].compute_score.remote(None), timeout=120)
