@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from bench.trainers.work import OURS, PLAIN, PRESET, Step, Work
@@ -30,6 +29,7 @@ _NAIVE = ("reward.reward_manager.source=register", "reward.reward_manager.name=n
 
 def train(way: str, work: Work, steps: int) -> list[Step]:
     """Rewards some steps by a way."""
+    import ray
     from verl.experimental.reward_loop import RewardLoopManager
     from verl.utils import hf_tokenizer
 
@@ -51,6 +51,8 @@ def train(way: str, work: Work, steps: int) -> list[Step]:
 @contextlib.contextmanager
 def _ray() -> Iterator[None]:
     """A Ray of this machine's cores, whose workers find this package and the benchmarks."""
+    import ray
+
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's spelling; its 15 would wait for all other work

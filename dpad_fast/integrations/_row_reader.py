@@ -92,8 +92,7 @@ class RowReader:
         if isinstance(model_size, ValueError) and str(model_size).startswith("images["):
             image, model_size = model_size, None
         # The size at which the model saw a picture is the processor's, which asks for the picture's own.
-        asked = self._size_of is not None and self._size_of is not as_it_is
-        bare = isinstance(image, ValueError) and (not asked or model_size is not None)
+        bare = isinstance(image, ValueError) and (self._size_of in (None, as_it_is) or model_size is not None)
         return Row(target, image, model_size, bare and not self._needs_pictures)
 
     def _target(self, row: Any) -> Target | str:
@@ -127,8 +126,8 @@ class RowReader:
             return ValueError(said if said.startswith("images[") else f"model_sizes[{i}]: {said}")
 
 
-def as_it_is(size: Size, shown: Any) -> Size:
-    """The model saw the picture as it is: said for each, or the scorer would warn that it is not known."""
+def as_it_is(size: Size, _: Any) -> Size:
+    """The size at which the model saw a picture that nothing resized."""
     return size
 
 

@@ -12,8 +12,7 @@ from typing import Any
 from dpad_fast.integrations._row_reader import RowReader, SizeOf, as_it_is, asks_for_sizes
 from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
-from dpad_fast.rewards.micro_batcher import MicroBatcher
-from dpad_fast.rewards.scored_row import ScoredRow
+from dpad_fast.rewards.micro_batcher import MicroBatcher, ScoredRow
 from dpad_fast.types import Size
 
 OWN = ("columns", "window_ms", "max_batch", "unscored_reward", "max_failures", "model_sizes")
@@ -56,10 +55,8 @@ class Rows:
         kind = own.get("model_sizes", "processor")
         if kind not in _MODEL_SIZES:
             raise ValueError(f"model_sizes must be one of {', '.join(_MODEL_SIZES)}, got {kind!r:.80}")
-        size_of: SizeOf | None = None
-        if kind == "picture":
-            size_of = as_it_is
-        elif asks_for_sizes(scorer.config):
+        size_of: SizeOf = as_it_is
+        if kind == "processor" and asks_for_sizes(scorer.config):
             rule = ModelSize(None if processor is None else processor(), sizes)
             size_of = lambda size, shown: rule(size, _block(shown))  # noqa: E731
         self._reader = RowReader(scorer.config, columns=own.get("columns"), size_of=size_of)

@@ -62,6 +62,14 @@ def test_requirements_are_pinned(name):
     assert any("==" in line for line in lines if not line.startswith("#"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_beside_torchvision_torch_is_its_own_build(name):
+    """`==2.13.0` takes 2.13.0+cpu too, where there is one, and torchvision's operators then fail."""
+    lines = (HERE / "environments" / f"{name}.txt").read_text().splitlines()
+    if any(line.startswith("torchvision") for line in lines):
+        assert any(line.startswith("torch===") for line in lines)
+
+
 def test_the_usual_suite_leaves_these_tests_out():
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", str(HERE)],
