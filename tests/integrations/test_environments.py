@@ -77,4 +77,4 @@ def test_the_usual_suite_leaves_these_tests_out():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     assert "test_trl.py::" in done.stdout
-    assert "with_" not in done.stdout
+    assert "/with_" not in done.stdout
