@@ -1,9 +1,10 @@
-// Products of numbers in digits, on AMX's tiles. The elements of a row or column are integers of two or three digits of
-// base 256, each digit from -128 to 127, times one float. The tiles multiply digits, without rounding.
+// Products of numbers in digits, on AMX's tiles or Arm's I8MM. The elements of a row or column are integers of two or
+// three digits of base 256, each digit from -128 to 127, times one float. They multiply digits without rounding.
 //
 // Two digits (16 bits) take three products of digits; three (24 bits, as in a float32) take eight, all but that of the
 // two lowest digits. The omitted products are smaller than the rounding to digits. A tile does sixteen times the
 // multiply-adds of a float32 FMA in the same time, so even eight give twice the speed of float32 at its exactness.
+// SMMLA does eight times as many, so there two digits are faster than float32 and three are not.
 #pragma once
 
 #include <cstdint>
