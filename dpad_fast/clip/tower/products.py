@@ -27,7 +27,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class PreparedLinear:
-    """A linear layer prepared for one kind of products: `scale` is None for floats, `digits` is 0 except for products of digits.
+    """A linear layer prepared for one kind of products: `scale` is None for floats, `digits` is 0 for all but digits.
 
     `apart` holds layers of one input that were not joined; `weight` and `bias` are then the first layer's.
     """
