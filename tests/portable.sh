@@ -22,7 +22,11 @@ if ! command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null; then
   exit
 fi
 build aarch64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
-qemu-aarch64 -L /usr/aarch64-linux-gnu "$out/aarch64/core_tests" | tail -n 1
-qemu-aarch64 -L /usr/aarch64-linux-gnu "$out/aarch64/portable" | tee "$out/aarch64.txt"
-cmp "$out/scalar.txt" "$out/aarch64.txt"
+arm() { qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu "$@"; }
+for level in scalar neon best; do
+  export DPAD_FAST_SIMD=$level
+  arm "$out/aarch64/core_tests" | tail -n 1
+  arm "$out/aarch64/portable" | tee "$out/aarch64-$level.txt"
+  cmp "$out/scalar.txt" "$out/aarch64-$level.txt"
+done
 echo "64-bit Arm agrees"

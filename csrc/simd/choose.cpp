@@ -11,10 +11,8 @@ constexpr struct {
   SimdLevel level;
   const char* name;
 } kLevels[] = {
-    {SimdLevel::scalar, "scalar"},
-    {SimdLevel::avx2, "avx2"},
-    {SimdLevel::avx512, "avx512"},
-    {SimdLevel::amx, "amx"},
+    {SimdLevel::scalar, "scalar"}, {SimdLevel::avx2, "avx2"}, {SimdLevel::avx512, "avx512"},
+    {SimdLevel::amx, "amx"},       {SimdLevel::neon, "neon"}, {SimdLevel::i8mm, "i8mm"},
 };
 
 }  // namespace
@@ -26,7 +24,7 @@ const char* simd_level_name(SimdLevel level) {
 }
 
 SimdLevel simd_level_named(const char* what, const std::string& name) {
-  if (name == "best") return SimdLevel::amx;
+  if (name == "best") return kBestLevel;
   std::string names = "best";
   for (const auto& known : kLevels) {
     if (name == known.name) return known.level;

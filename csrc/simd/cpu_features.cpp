@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace dpad {
@@ -33,6 +35,21 @@ const CpuFeatures& cpu_features() {
     found.avx512vpopcntdq = __builtin_cpu_supports("avx512vpopcntdq") != 0;
     found.avx512vbmi = __builtin_cpu_supports("avx512vbmi") != 0;
     found.avx512vbmi2 = __builtin_cpu_supports("avx512vbmi2") != 0;
+    return found;
+  }();
+  return features;
+}
+
+#elif defined(__aarch64__)
+
+const CpuFeatures& cpu_features() {
+  static const CpuFeatures features = [] {
+    CpuFeatures found;
+    found.neon = true;  // a part of the architecture
+#if defined(__linux__)
+    constexpr unsigned long kI8mm = 1ul << 13;  // HWCAP2_I8MM, which older headers do not name
+    found.i8mm = (getauxval(AT_HWCAP2) & kI8mm) != 0;
+#endif
     return found;
   }();
   return features;

@@ -3,11 +3,13 @@
 
 namespace dpad {
 
-// All false where the processor is no x86-64.
+// All false where the processor is neither an x86-64 nor a 64-bit Arm.
 struct CpuFeatures {
   bool popcnt = false, bmi2 = false, avx2 = false, fma = false, f16c = false;
   bool avx512 = false;  // F, BW and VL, all three
   bool avx512dq = false, avx512vnni = false, avx512vpopcntdq = false, avx512vbmi = false, avx512vbmi2 = false;
+  bool neon = false;  // every 64-bit Arm
+  bool i8mm = false;  // products of 8-bit matrices
 };
 
 // Constant for the life of the process.

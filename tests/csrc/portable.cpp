@@ -47,7 +47,7 @@ dpad::PreprocessOptions options_of(Random& random) {
   options.center = static_cast<dpad::Center>(random.below(2));
   options.order = static_cast<dpad::PassOrder>(random.below(3));
   options.type = static_cast<dpad::PixelType>(random.below(3));
-  options.level = dpad::SimdLevel::amx;  // the best that is allowed
+  options.level = dpad::kBestLevel;
   for (int c = 0; c < dpad::kChannels; ++c) {
     options.mean[c] = static_cast<float>(random.below(100)) / 128;
     options.std[c] = static_cast<float>(1 + random.below(100)) / 128;

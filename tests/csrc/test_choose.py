@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from dpad_fast import cli
 from dpad_fast._native import extension
 
-LEVELS = ["scalar", "avx2", "avx512", "amx"]
-KNOWN = "DPAD_FAST_SIMD must be one of best, scalar, avx2, avx512, amx, got "
+X86, ARM = ["scalar", "avx2", "avx512", "amx"], ["scalar", "neon", "i8mm"]
+HERE = ARM if platform.machine() in {"aarch64", "arm64"} else X86
+LEVELS = [*X86, *ARM[1:]]
+KNOWN = "DPAD_FAST_SIMD must be one of best, scalar, avx2, avx512, amx, neon, i8mm, got "
 
 
 def python(*arguments: str, simd: str | None) -> subprocess.CompletedProcess[str]:
@@ -41,7 +44,7 @@ def processor() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         pytest.skip("needs /proc/cpuinfo")
-    flags = next((line for line in lines if line.startswith("flags")), "")
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return set(flags.split(":", 1)[-1].split())
 
 
@@ -57,13 +60,14 @@ def expected(allowed: str) -> dict[str, str]:
         "tower": {
             "amx": avx512 | {"avx512dq", "avx512_vnni", "amx_tile", "amx_int8"},
             "avx512": avx512 | {"avx512dq", "avx512_vnni"},
+            "i8mm": {"asimd", "i8mm"},
+            "neon": {"asimd"},
         },
     }
-    limit = LEVELS.index(allowed)
+    # A level of another architecture leaves plain code.
+    may = HERE[: HERE.index(allowed) + 1] if allowed in HERE else []
     return {
-        group: next(
-            (level for level, flags in levels.items() if flags <= has and LEVELS.index(level) <= limit), "scalar"
-        )
+        group: next((level for level, flags in levels.items() if flags <= has and level in may), "scalar")
         for group, levels in needs.items()
     }
 
@@ -75,10 +79,10 @@ def test_no_more_than_what_is_allowed_is_used(level: str) -> None:
 
 @pytest.mark.parametrize("simd", [None, "", "best"])
 def test_the_best_is_used_where_nothing_is_asked_for(simd: str | None) -> None:
-    assert report(simd) == expected("amx")
+    assert report(simd) == expected(HERE[-1])
 
 
-@pytest.mark.parametrize("simd", ["avx521", "AVX2", "avx512 ", "neon", "0"])
+@pytest.mark.parametrize("simd", ["avx521", "AVX2", "avx512 ", "NEON", "sve", "0"])
 def test_an_unknown_name_is_refused_with_the_known_ones(simd: str) -> None:
     done = python("-c", "from dpad_fast._native import extension; extension.C", simd=simd)
     assert done.returncode == 1
@@ -125,5 +129,5 @@ def test_a_command_says_it_in_one_line(tmp_path: Path) -> None:
 
 def test_a_level_of_one_call_has_a_known_name() -> None:
     crops = extension.C.roi_clip_preprocess
-    with pytest.raises(ValueError, match="simd must be one of best, scalar, avx2, avx512, amx, got 'sse2'"):
+    with pytest.raises(ValueError, match="simd must be one of best, scalar, avx2, avx512, amx, neon, i8mm, got 'sse2'"):
         crops([], 0, 0, 0, 1, "squash", "bicubic", "floor", "horizontal", [0.0] * 3, [1.0] * 3, "float32", "sse2", 1, 0)

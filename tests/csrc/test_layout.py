@@ -43,7 +43,7 @@ def test_includes_go_one_way(path: Path) -> None:
 
 
 def test_every_table_has_its_levels_beside_it() -> None:
-    """Rows are ops, columns are instruction sets: csrc/simd/*/{table,scalar,avx2,avx512,amx}.cpp."""
+    """Rows are ops, columns are instruction sets: csrc/simd/*/{table,scalar,avx2,avx512,amx,neon,i8mm}.cpp."""
     columns = {
         folder.name: {path.stem for path in folder.glob("*.cpp")}
         for folder in (CSRC / "simd").iterdir()

@@ -129,6 +129,9 @@ int64_t digit_bytes(int64_t columns, int64_t depth, int digits) {
 void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits, int8_t* packed, float* scale) {
   const Depth layer(depth);
   const int64_t step = digits * kTileBytes, panel = layer.blocks * layer.steps * step;
+  const int64_t together = digit_table().together;
+  int64_t places[kDigitStep];  // in a tile, of the elements of its first column
+  for (int64_t i = 0; i < kDigitStep; ++i) places[i] = i / together * together * kDigitColumns + i % together;
   std::fill_n(packed, digit_bytes(columns, depth, digits), static_cast<int8_t>(0));
   std::fill_n(scale, ceil_div(columns, kDigitColumns) * kDigitColumns, 0.0f);
   for (int64_t c = 0; c < columns; ++c) {
@@ -152,11 +155,11 @@ void pack_digits(const float* weight, int64_t columns, int64_t depth, int digits
     // Integers are in units of the lowest of three digits, even where only two are stored.
     const double by = std::min(kLargestDigits[3] / largest, 256.0 * kDigitNorm / norm);
     scale[c] = static_cast<float>(65536.0 / by);
-    int8_t* out = packed + c / kDigitColumns * panel + c % kDigitColumns * 4;
+    int8_t* out = packed + c / kDigitColumns * panel + c % kDigitColumns * together;
     for (int64_t i = 0; i < depth; ++i) {
       auto q = static_cast<int32_t>(std::lrint(row[i] * by));
       if (digits == 2) q = static_cast<int32_t>(std::lrint(row[i] * by / 256.0));
-      int8_t* place = out + i / kDigitStep * step + i % kDigitStep / 4 * 64 + i % 4;
+      int8_t* place = out + i / kDigitStep * step + places[i % kDigitStep];
       for (int d = digits - 1; d >= 0; --d) {
         const auto digit = static_cast<int8_t>(q & 0xFF);
         place[d * kTileBytes] = digit;

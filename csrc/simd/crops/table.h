@@ -78,6 +78,6 @@ extern const CropTable kCropAvx512;
 #endif
 
 // The best table that choose.h allows, of a level up to `limit`. Tests compare levels by their limit.
-const CropTable& crop_table(SimdLevel limit = SimdLevel::amx);
+const CropTable& crop_table(SimdLevel limit = kBestLevel);
 
 }  // namespace dpad

@@ -230,6 +230,6 @@ void multiply(const DigitProduct& product, int digits) {
 
 }  // namespace
 
-const DigitTable kDigitAmx = {SimdLevel::amx, to_digits, begin, end, multiply};
+const DigitTable kDigitAmx = {SimdLevel::amx, 4, to_digits, begin, end, multiply};
 
 }  // namespace dpad

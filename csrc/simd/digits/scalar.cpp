@@ -67,6 +67,6 @@ void multiply(const DigitProduct& p, int digits) {
 
 }  // namespace
 
-const DigitTable kDigitScalar = {SimdLevel::scalar, to_digits, begin, end, multiply};
+const DigitTable kDigitScalar = {SimdLevel::scalar, 4, to_digits, begin, end, multiply};
 
 }  // namespace dpad

@@ -1,9 +1,10 @@
-// Products of numbers in digits, on AMX's tiles. The elements of a row or column are integers of two or three digits of
-// base 256, each digit from -128 to 127, times one float. The tiles multiply digits, without rounding.
+// Products of numbers in digits, on AMX's tiles or Arm's I8MM. The elements of a row or column are integers of two or
+// three digits of base 256, each digit from -128 to 127, times one float. They multiply digits without rounding.
 //
 // Two digits (16 bits) take three products of digits; three (24 bits, as in a float32) take eight, all but that of the
 // two lowest digits. The omitted products are smaller than the rounding to digits. A tile does sixteen times the
 // multiply-adds of a float32 FMA in the same time, so even eight give twice the speed of float32 at its exactness.
+// SMMLA does eight times as many, so there two digits are faster than float32 and three are not.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +30,10 @@ constexpr float kNothingInDigits = 1e-18f;
 // Rows times one panel of columns, over one block of the depth.
 //
 // a: blocks of kDigitRows rows, a_stride bytes apart; in a block, for each step and each digit, the highest first, a
-// tile [16 rows, 64]. panel: for each step, panel_step bytes apart, and each digit a tile [16, 16 columns, 4]; it may
-// have a digit more than is used. A sum is divided by 256 (two digits) or 65536 (three), multiplied by row_scale and
-// column_scale, and bias (may be null) is added. `add` then adds the value in `out`, and `quick_gelu` applies
-// x * sigmoid(1.702 x). Only the first `columns` columns are stored.
+// tile [16 rows, 64]. panel: for each step, panel_step bytes apart, and each digit a tile
+// [64 / together, 16 columns, together]; it may have a digit more than is used. A sum is divided by 256 (two digits) or
+// 65536 (three), multiplied by row_scale and column_scale, and bias (may be null) is added. `add` then adds the value
+// in `out`, and `quick_gelu` applies x * sigmoid(1.702 x). Only the first `columns` columns are stored.
 struct DigitProduct {
   const int8_t* a;
   int64_t a_stride;
@@ -51,6 +52,8 @@ struct DigitProduct {
 
 struct DigitTable {
   SimdLevel level;
+  // How many elements of a column lie together in a panel: as many as one instruction adds up.
+  int64_t together;
   // One row of at most kDigitDepth floats to digits. The same digit of 64 elements lies together; the next digit of
   // them follows after `digit_stride` bytes, the next 64 elements after `step_stride` bytes. Zeros fill the last 64.
   // Returns the value of an integer 1: 0 where all are zeros, NaN where an element is not finite.
@@ -65,8 +68,13 @@ extern const DigitTable kDigitScalar;
 #if defined(DPAD_FAST_AMX)
 extern const DigitTable kDigitAmx;
 #endif
+#if defined(DPAD_FAST_I8MM)
+extern const DigitTable kDigitI8mm;
+#endif
 
 // The best table that choose.h allows.
 const DigitTable& digit_table();
+// The best one up to a limit too; for tests.
+const DigitTable& digit_table(SimdLevel limit);
 
 }  // namespace dpad

@@ -67,9 +67,13 @@ struct TowerTable {
 extern const TowerTable kTowerScalar;
 #if defined(__x86_64__)
 extern const TowerTable kTowerAvx512;
+#elif defined(__aarch64__)
+extern const TowerTable kTowerNeon;
 #endif
 
 // The best table that choose.h allows. Its AVX-512 includes VNNI.
 const TowerTable& tower_table();
+// The best one up to a limit too; for tests.
+const TowerTable& tower_table(SimdLevel limit);
 
 }  // namespace dpad

@@ -11,7 +11,7 @@ import torch
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower.forward import Forward, OwnForward, TowerForward
 from dpad_fast.clip.tower.gpu_attention import choose_gpu_products
-from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, has_avx512
+from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, products_level
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import ClipWeights, read_weights
 
@@ -20,6 +20,10 @@ from dpad_fast.clip.tower.weights import ClipWeights, read_weights
 _SAME = 5e-6
 # The forwards that each precision needs: the exact one (True), the reduced one (False), or both.
 _WANTED = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}
+# The integer products that are faster than float32's, by instruction set. NEON alone has none: it multiplies no more
+# 16-bit integers at a time than floats. I8MM multiplies eight times as many 8-bit ones: two digits are faster, and the
+# eight products of three digits are not.
+_REDUCED = {"amx": "int16", "avx512": "int16", "i8mm": "digits2"}
 # The same between a GPU's towers and the CPU's, by precision: above what rounding makes, to bfloat16 or to the TF32
 # that the caller may have allowed, and far below what wrong weights, masks or rows make.
 _GPU_SAME = {"float32": 1e-2, "bfloat16": 5e-2}
@@ -74,14 +78,16 @@ def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Tow
     if has_amx():
         exact = Towers(weights, NativeProducts("digits3"))
         yield {True: exact, False: exact.sharing(NativeProducts("digits2"))}
-    if precision == "float32" or not has_avx512():
-        exact = Towers(weights, NativeProducts("float32") if has_avx512() else TorchProducts())
+    level = products_level()
+    reduced = None if precision == "float32" else _REDUCED.get(level)
+    if reduced is None:
+        exact = Towers(weights, TorchProducts() if level == "scalar" else NativeProducts("float32"))
         yield {True: exact, False: exact}
     else:
-        # Beside int16, float32 is used for the few captions near the threshold. torch's products are as fast and use
-        # the model's own weights, where this package's would pack half a gigabyte of copies.
+        # Beside integers, float32 is used for the few captions near the threshold. torch's products use the model's own
+        # weights, where this package's would pack half a gigabyte of copies, and with AVX-512 they are as fast.
         exact = Towers(weights, TorchProducts(join=False))
-        yield {True: exact, False: Towers(weights, NativeProducts("int16"))}
+        yield {True: exact, False: Towers(weights, NativeProducts(reduced))}
 
 
 def _on_gpu(

@@ -2,7 +2,7 @@
 
 All take and return float32 (those of gpu_attention.py leave bfloat16 between two products). They differ in the
 precision and the instructions of the matrix products. "int16": rows and weights are scaled to 16-bit integers and
-multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower/table.h) or by AMX in two digits of 8 bits
+multiplied exactly, by AVX-512 VNNI at once (csrc/simd/tower/table.h) or by AMX or Arm's I8MM in two digits of 8 bits
 (csrc/simd/digits/table.h); relative error of a product about 1e-4, a twentieth of bfloat16's. "float32": by FMA, or by
 AMX in three digits, 24 bits as a float32 has, with the error of torch's own product. Residuals, norms, softmax and
 activations are float32 in every case.
@@ -27,7 +27,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class PreparedLinear:
-    """A linear layer prepared for one kind of products: `scale` is None for floats, `digits` is 0 except for AMX.
+    """A linear layer prepared for one kind of products: `scale` is None for floats, `digits` is 0 for all but digits.
 
     `apart` holds layers of one input that were not joined; `weight` and `bias` are then the first layer's.
     """
@@ -77,14 +77,11 @@ class Products(Protocol):
         ...
 
 
-# By kind of product: its precision, and its precision and instructions in words.
-_KINDS = {
-    "float32": ("float32", "float32"),
-    "int16": ("int16", "int16"),
-    "digits2": ("int16", "int16 on AMX"),
-    "digits3": ("float32", "float32 on AMX"),
-}
+# By kind of product: its precision.
+_KINDS = {"float32": "float32", "int16": "int16", "digits2": "int16", "digits3": "float32"}
 _DIGITS = {"digits2": 2, "digits3": 3}
+# The instructions for digits in words, by level. AMX elsewhere too: only tests use digits there.
+_DIGITS_ON = {"i8mm": "I8MM"}
 
 
 class NativeProducts:
@@ -94,12 +91,14 @@ class NativeProducts:
     many columns.
 
     Args:
-        kind: "float32" or "int16", by AVX-512 or plain C++; "digits3" (float32) or "digits2" (int16), by AMX or, as
-            slowly as one can, plain C++.
+        kind: "float32" or "int16", by AVX-512, NEON or plain C++; "digits3" (float32) or "digits2" (int16), by AMX,
+            I8MM or, as slowly as one can, plain C++.
     """
 
     def __init__(self, kind: str) -> None:
-        self.precision, self.name = _KINDS[kind]
+        self.precision = self.name = _KINDS[kind]
+        if kind in _DIGITS:
+            self.name += f" on {_DIGITS_ON.get(products_level(), 'AMX')}"
         self._kind = kind
         self._buffers: dict[str, Tensor] = {}
 
@@ -188,7 +187,7 @@ def _positions(count: int) -> Tensor:
 
 
 class TorchProducts:
-    """torch's own products, in float32: for processors without AVX-512, and beside int16.
+    """torch's own products, in float32: for processors without AVX-512 or NEON, and beside int16.
 
     Args:
         join: whether layers of one input become one product. If not, weights are used where they are, which saves a
@@ -263,16 +262,11 @@ def _groups(paths: Paths) -> list[tuple[Tensor, Tensor, Tensor | None]]:
 
 def has_amx() -> bool:
     """Whether products run on AMX tiles, which are several times as fast as anything else."""
-    return _products_level() == "amx"
+    return products_level() == "amx"
 
 
-def has_avx512() -> bool:
-    """Whether this package's own products are faster than torch's."""
-    return _products_level() != "scalar"
-
-
-def _products_level() -> str:
-    """The instruction set of this package's own products."""
+def products_level() -> str:
+    """The instruction set of this package's own products: "scalar", "avx512", "amx", "neon" or "i8mm"."""
     return str(_extension.C.simd_report()["tower"])
 
 

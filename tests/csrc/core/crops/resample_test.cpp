@@ -8,7 +8,7 @@ namespace {
 
 using dpad::SimdLevel;
 
-dpad::PreprocessOptions options(int64_t size, SimdLevel level = SimdLevel::amx) {
+dpad::PreprocessOptions options(int64_t size, SimdLevel level = dpad::kBestLevel) {
   dpad::PreprocessOptions options{};
   options.size = size;
   options.resize = dpad::Resize::squash;
