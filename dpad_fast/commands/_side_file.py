@@ -72,7 +72,8 @@ def digest(source: str, held: bytes | None = None) -> str:
     if os.path.isdir(source):
         for path in sorted(path for path in Path(source).rglob("*") if path.is_file()):
             state = path.stat()
-            found.update(f"{path.relative_to(source)}\n{state.st_size} {state.st_mtime_ns}\n".encode())
+            found.update(os.fsencode(path.relative_to(source)))  # a name of the file system need not be UTF-8
+        found.update(f"\n{state.st_size} {state.st_mtime_ns}\n".encode())
         return found.hexdigest()
     if source == "-" or not os.path.isfile(source):
         return source
