@@ -19,7 +19,10 @@ def unasked(*args, **settings):
 @pytest.mark.parametrize(
     ("load", "message"),
     [
-        (lambda: df.load_encoder("shapse"), r"encoder 'shapse' .*no shipped name \(shapes, shapes-siglip\); did you mean 'shapes'"),
+        (
+            lambda: df.load_encoder("shapse"),
+            r"encoder 'shapse' .*no shipped name \(shapes, shapes-siglip\); did you mean 'shapes'",
+        ),
         (lambda: df.load_encoder("./no/such/folder"), "no such folder"),
         (lambda: df.load_encoder("a/b/c"), "no such folder"),
         (

@@ -9,7 +9,7 @@ from typing import Any
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
 from dpad_fast.integrations._verl_config import check_config
-from dpad_fast.integrations._verl_rows import Rows, scorer_settings
+from dpad_fast.integrations._verl_rows import VerlRows, scorer_settings
 
 _NOT_TRUTH = ("raw_prompt", "multi_modal_data", "multi_modal_inputs", "tools_kwargs", "interaction_kwargs")
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class DpadRewardManager(RewardManagerBase):
         super().__init__(config, tokenizer, compute_score)
         check_config(config)
         settings = scorer_settings(config.reward.get("reward_kwargs"))
-        self._rows = Rows(
+        self._rows = VerlRows(
             settings,
             processor=lambda: _image_processor(config.actor_rollout_ref.model.path),
             sizes=config.get("data", {}).get("mm_processor_kwargs"),

@@ -12,7 +12,8 @@ from typing import Any
 from dpad_fast.integrations._row_reader import RowReader, SizeOf, as_it_is, asks_for_sizes
 from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
-from dpad_fast.rewards.micro_batcher import MicroBatcher, ScoredRow
+from dpad_fast.rewards.micro_batcher import MicroBatcher
+from dpad_fast.rewards.scored_row import ScoredRow
 from dpad_fast.types import Size
 
 OWN = ("columns", "window_ms", "max_batch", "unscored_reward", "max_failures", "model_sizes")
@@ -23,7 +24,7 @@ _SIZES = ("min_pixels", "max_pixels", "size", "do_resize")
 _log = logging.getLogger(__name__)
 
 
-class Rows:
+class VerlRows:
     """Scores samples that arrive one at a time.
 
     Args:
@@ -185,7 +186,7 @@ class _Tally:
 
 
 def scorer_settings(given: Any) -> dict[str, Any]:
-    """The settings of `Rows` from what a configuration holds; empty where it holds none.
+    """The settings of `VerlRows` from what a configuration holds; empty where it holds none.
 
     Raises:
         ValueError: it holds something else than a mapping.

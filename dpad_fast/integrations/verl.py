@@ -25,7 +25,7 @@ from dpad_fast.integrations._fork_lock import ForkLock
 from dpad_fast.integrations._row_reader import row_of
 from dpad_fast.integrations._verl_advantage import dpad_advantage
 from dpad_fast.integrations._verl_config import check_config
-from dpad_fast.integrations._verl_rows import Rows, scorer_settings
+from dpad_fast.integrations._verl_rows import VerlRows, scorer_settings
 
 if TYPE_CHECKING:
     from dpad_fast.integrations._verl_data import DpadDataset
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DpadDataset", "DpadRewardManager", "check_config", "compute_score", "dpad_advantage"]
 
 _OF_REWARD_MODELS = ("reward_router_address", "reward_model_tokenizer")  # verl may hand them to every reward function
-_rows: dict[tuple[int, str], Rows] = {}
+_rows: dict[tuple[int, str], VerlRows] = {}
 _making = ForkLock()
 
 
@@ -89,7 +89,7 @@ async def compute_score(
     return {"score": reward, **log}
 
 
-def _shared_rows(settings: dict[str, Any]) -> Rows:
+def _shared_rows(settings: dict[str, Any]) -> VerlRows:
     """What scores for these settings, made once per process."""
     key = (os.getpid(), json.dumps(settings, sort_keys=True, default=str))
     with _making:
@@ -97,7 +97,7 @@ def _shared_rows(settings: dict[str, Any]) -> Rows:
             _check_alone(settings)
             processor = settings.pop("processor", None)
             make = None if processor is None else partial(_image_processor, processor)
-            _rows[key] = Rows(scorer_settings(settings), processor=make)
+            _rows[key] = VerlRows(scorer_settings(settings), processor=make)
         return _rows[key]
 
 

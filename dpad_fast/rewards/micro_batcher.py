@@ -25,7 +25,7 @@ _LATELY = 4  # batches
 
 
 @dataclass
-class _Job:
+class _Request:
     """Rows that one caller handed in; they are scored in one batch, with others'."""
 
     completions: list[Any]
@@ -107,7 +107,7 @@ class MicroBatcher:
             RuntimeError: this is closed, or of the process that this one was forked from.
         """
         rows = self._queue.put(
-            _Job(
+            _Request(
                 [completion],
                 [target],
                 None if image is None else [image],
@@ -157,7 +157,7 @@ class MicroBatcher:
         images, image_keys, model_sizes = (
             None if column is None else list(column) for column in (images, image_keys, model_sizes)
         )
-        return self._queue.put(_Job(list(completions), list(targets), images, image_keys, model_sizes))
+        return self._queue.put(_Request(list(completions), list(targets), images, image_keys, model_sizes))
 
     def score(
         self,
@@ -201,14 +201,14 @@ class _Queue:
         self._scorer, self._window, self._most, self._observe = scorer, window, most, observe
         self._process = os.getpid()
         self._changed = threading.Condition()
-        self._jobs: deque[tuple[float, _Job]] = deque()
+        self._requests: deque[tuple[float, _Request]] = deque()
         self._rows = 0
         self._lately: deque[int] = deque(maxlen=_LATELY)  # callers that waited when a batch was done
         self._closing = False
         self._thread: threading.Thread | None = None
         self.waiting = 0
 
-    def put(self, job: _Job) -> Future[ScoreBatch]:
+    def put(self, request: _Request) -> Future[ScoreBatch]:
         if self._process != os.getpid():
             raise RuntimeError("this MicroBatcher belongs to the process that this one was forked from; make one here")
         with self._changed:
@@ -217,12 +217,12 @@ class _Queue:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dpad-batch", daemon=True)
                 self._thread.start()
-            self._jobs.append((time.monotonic(), job))
-            self._rows += len(job)
-            self.waiting += len(job)
-            if len(self._jobs) == 1 or self._complete():
+            self._requests.append((time.monotonic(), request))
+            self._rows += len(request)
+            self.waiting += len(request)
+            if len(self._requests) == 1 or self._complete():
                 self._changed.notify()
-        return job.future
+        return request.future
 
     def close(self) -> None:
         if self._process != os.getpid():
@@ -238,64 +238,64 @@ class _Queue:
         while self._work(self._take()):
             pass  # no name here keeps the rows of a batch that is done
 
-    def _work(self, jobs: list[_Job]) -> bool:
+    def _work(self, requests: list[_Request]) -> bool:
         """Scores a batch; whether there was one."""
-        live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        live = [request for request in requests if request.future.set_running_or_notify_cancel()]
         # A list of images has no entry that says "none": rows without are scored apart.
         for group in ([j for j in live if j.images is not None], [j for j in live if j.images is None]):
             if group:
                 self._score(group)
         with self._changed:
-            self.waiting -= sum(map(len, jobs))
-        found = bool(jobs)
-        jobs.clear()  # as in `_score`
+            self.waiting -= sum(map(len, requests))
+        found = bool(requests)
+        requests.clear()  # as in `_score`
         live.clear()
         return found
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[_Request]:
         """The next batch, when its time has come; empty when there will be none."""
         with self._changed:
-            while not self._jobs:
+            while not self._requests:
                 if self._closing:
                     return []
                 self._changed.wait()
-            due = self._jobs[0][0] + self._window
+            due = self._requests[0][0] + self._window
             while not self._complete() and not self._closing and (left := due - time.monotonic()) > 0:
                 self._changed.wait(left)
-            taken: list[_Job] = []
+            taken: list[_Request] = []
             count = 0
-            while self._jobs and (not taken or count + len(self._jobs[0][1]) <= self._most):
-                taken.append(self._jobs.popleft()[1])
+            while self._requests and (not taken or count + len(self._requests[0][1]) <= self._most):
+                taken.append(self._requests.popleft()[1])
                 count += len(taken[-1])
             self._rows -= count
             return taken
 
     def _complete(self) -> bool:
         """Whether a batch has all the rows that it will get."""
-        everybody = bool(self._lately) and len(self._jobs) >= max(self._lately)
+        everybody = bool(self._lately) and len(self._requests) >= max(self._lately)
         return everybody or self._rows >= self._most
 
-    def _score(self, jobs: list[_Job]) -> None:
-        """Scores jobs together; where the scorer fails, in halves, until it fails for one job alone."""
+    def _score(self, requests: list[_Request]) -> None:
+        """Scores requests together; where the scorer fails, in halves, until it fails for one request alone."""
         started = time.perf_counter()
         batch: ScoreBatch | None = None
         failure: BaseException | None = None
         try:
-            batch = self._scorer.score(*_merged(jobs), on_error="row")
+            batch = self._scorer.score(*_merged(requests), on_error="row")
         except BaseException as error:  # also what ends a thread: the callers must hear of it
             failure = error
-        self._tell(sum(map(len, jobs)), time.perf_counter() - started, batch)
-        self._lately.append(len(jobs) + len(self._jobs))  # before the answers, for who has one comes again
+        self._tell(sum(map(len, requests)), time.perf_counter() - started, batch)
+        self._lately.append(len(requests) + len(self._requests))  # before the answers, for who has one comes again
         # A server that is not there is no row's fault: to try each half would take its time over and over.
-        if batch is not None or len(jobs) == 1 or isinstance(failure, ConnectionError):
-            _settle(jobs, batch, failure)
+        if batch is not None or len(requests) == 1 or isinstance(failure, ConnectionError):
+            _settle(requests, batch, failure)
         else:
-            middle = len(jobs) // 2
-            self._score(jobs[:middle])
-            self._score(jobs[middle:])
+            middle = len(requests) // 2
+            self._score(requests[:middle])
+            self._score(requests[middle:])
         # A failure's traceback holds this frame: with the futures in it, they and all rows would keep each other.
         failure = None
-        jobs.clear()
+        requests.clear()
 
     def _tell(self, rows: int, seconds: float, batch: ScoreBatch | None) -> None:
         if self._observe is not None:
@@ -305,32 +305,32 @@ class _Queue:
                 logging.getLogger(__name__).exception("the observer of a MicroBatcher failed")
 
 
-def _settle(jobs: list[_Job], batch: ScoreBatch | None, failure: BaseException | None) -> None:
+def _settle(requests: list[_Request], batch: ScoreBatch | None, failure: BaseException | None) -> None:
     """Answers the callers: each with its rows of the batch, or all with the failure."""
     first = 0
-    for job in jobs:
+    for request in requests:
         if batch is None:
-            job.future.set_exception(failure)
+            request.future.set_exception(failure)
         else:
-            job.future.set_result(_part(batch, first, len(job)))
-            first += len(job)
+            request.future.set_result(_part(batch, first, len(request)))
+            first += len(request)
 
 
-def _merged(jobs: list[_Job]) -> tuple[Any, ...]:
-    """The arguments of `score` for the rows of several jobs."""
-    completions = [text for job in jobs for text in job.completions]
-    targets = [target for job in jobs for target in job.targets]
-    images = None if jobs[0].images is None else [image for job in jobs for image in job.images or ()]
+def _merged(requests: list[_Request]) -> tuple[Any, ...]:
+    """The arguments of `score` for the rows of several requests."""
+    completions = [text for request in requests for text in request.completions]
+    targets = [target for request in requests for target in request.targets]
+    images = None if requests[0].images is None else [image for request in requests for image in request.images or ()]
     columns = []
     for name in ("keys", "sizes"):
-        given = any(getattr(job, name) is not None for job in jobs)
-        merged = [value for job in jobs for value in getattr(job, name) or [None] * len(job)]
+        given = any(getattr(request, name) is not None for request in requests)
+        merged = [value for request in requests for value in getattr(request, name) or [None] * len(request)]
         columns.append(merged if given else None)
     return completions, targets, images, *columns
 
 
 def _part(batch: ScoreBatch, first: int, count: int) -> ScoreBatch:
-    """The rows of one job, with messages that name its own rows."""
+    """The rows of one request, with messages that name its own rows."""
     if len(batch) == count:
         return batch
     rows = slice(first, first + count)

@@ -20,7 +20,7 @@ from dpad_fast.rewards.spaces import ModelSizes
 from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.serve import wire
 from dpad_fast.serve.outgoing import (
-    Rows,
+    OutgoingRows,
     body_of,
     digests_of,
     file_bytes,
@@ -184,8 +184,8 @@ class RemoteScorer:
             self._about = _About(identity, config, limits["rows"], limits["body"], limits["picture"])
         return self._about
 
-    def _rows(self, completions: Any, targets: Any, images: Any, keys: Any, sizes: Any) -> Rows:
-        made = Rows({}, {}, {})
+    def _rows(self, completions: Any, targets: Any, images: Any, keys: Any, sizes: Any) -> OutgoingRows:
+        made = OutgoingRows({}, {}, {})
         made.columns["completions"] = [text_entry(text, f"completions[{i}]") for i, text in enumerate(completions)]
         seen: dict[int, Any] = {}  # a group's completions share a target
         made.columns["targets"] = [
@@ -257,12 +257,12 @@ class RemoteScorer:
         pictures.setdefault(digest, lambda: picture.content)
         found.entry = {"sha256": digest} | ({} if picture.shape is None else {"shape": list(picture.shape)})
 
-    def _all(self, rows: Rows, count: int) -> ScoreBatch:
+    def _all(self, rows: OutgoingRows, count: int) -> ScoreBatch:
         most = max(self._servers().rows, 1)
         parts = [self._piece(rows, first, min(first + most, count)) for first in range(0, max(count, 1), most)]
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _piece(self, rows: Rows, first: int, end: int) -> ScoreBatch:
+    def _piece(self, rows: OutgoingRows, first: int, end: int) -> ScoreBatch:
         """Some rows in one request; in two, where it would be too large."""
         body = body_of(rows, first, end)
         if len(body) > self._servers().body and end - first > 1:
@@ -274,7 +274,7 @@ class RemoteScorer:
             return batch
         return _joined([batch], first)
 
-    def _post(self, rows: Rows, first: int, end: int, body: bytes) -> Any:
+    def _post(self, rows: OutgoingRows, first: int, end: int, body: bytes) -> Any:
         name, rounds = uuid.uuid4().hex, 0
         deadline = self._transport.deadline()
         needed = digests_of(rows, first, end)
@@ -302,7 +302,7 @@ class RemoteScorer:
                 )
             return found.json()
 
-    def _brought(self, server: Server, rows: Rows, needed: list[str]) -> bool:
+    def _brought(self, server: Server, rows: OutgoingRows, needed: list[str]) -> bool:
         """Sends a server the pictures that it was not sent before; False where it did not answer."""
         known = self._known[server.url]
 

@@ -18,7 +18,7 @@ from dpad_fast.types import Target
 
 
 @dataclass
-class Rows:
+class OutgoingRows:
     """The rows of a call, ready to be sent."""
 
     columns: dict[str, list[Any] | None]
@@ -50,7 +50,7 @@ def file_bytes(path: str, name: str) -> bytes:
         raise ValueError(f"{name} cannot be opened as an image: {what_was_said(error)}"[:400]) from None
 
 
-def key_entries(keys: list[Any], made: Rows) -> list[int | None]:
+def key_entries(keys: list[Any], made: OutgoingRows) -> list[int | None]:
     """A number for each distinct key; a row whose key has no hash has no picture either."""
     numbers: dict[Hashable, int] = {}
     found: list[int | None] = []
@@ -86,14 +86,14 @@ def size_entries(sizes: Any, images: list[Any] | None) -> list[Any] | None:
     return found
 
 
-def digests_of(rows: Rows, first: int, end: int) -> list[str]:
+def digests_of(rows: OutgoingRows, first: int, end: int) -> list[str]:
     """The pictures that some rows name, each once."""
     images = rows.columns["images"]
     entries = [] if images is None else images[first:end]
     return list(dict.fromkeys(entry["sha256"] for entry in entries if "sha256" in entry))
 
 
-def body_of(rows: Rows, first: int, end: int, *, inline: bool = False) -> bytes:
+def body_of(rows: OutgoingRows, first: int, end: int, *, inline: bool = False) -> bytes:
     """The body of a request for some rows; `inline` puts the pictures into it."""
     columns: dict[str, Any] = {name: None if c is None else c[first:end] for name, c in rows.columns.items()}
     if inline:

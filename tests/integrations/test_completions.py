@@ -47,7 +47,7 @@ def of_areal(scorer, texts):
 
 
 def of_verl(scorer, texts):
-    rows = verl.Rows(
+    rows = verl.VerlRows(
         {"config": {"preset": "dpad", "terms": ["iou", "box_l1"], "gate": False}, "model_sizes": "picture"}
     )
 
