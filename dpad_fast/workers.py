@@ -41,6 +41,7 @@ def worker_pool(count: int, start: Callable[..., None] | None = None, *arguments
     except BaseException as error:
         for process in [*(executor._processes or {}).values()]:
             process.terminate()
+        _drop_tasks(executor)
         if isinstance(error, BrokenProcessPool):
             raise OSError(
                 f"one of {count} worker processes was ended from outside (out of memory?); run the same command again, "
@@ -49,6 +50,16 @@ def worker_pool(count: int, start: Callable[..., None] | None = None, *arguments
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _drop_tasks(executor: ProcessPoolExecutor) -> None:
+    """Ends the wait of the thread that writes tasks to a pipe which nobody reads any more.
+
+    Python 3.12 does so itself, as do late releases of 3.11: https://github.com/python/cpython/issues/94777.
+    """
+    reader = getattr(getattr(executor, "_call_queue", None), "_reader", None)
+    if reader is not None:
+        reader.close()
 
 
 def _settle(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

@@ -110,3 +110,18 @@ def test_the_package_has_no_other_pool_of_processes() -> None:
                 if names & {"ProcessPoolExecutor", "multiprocessing"}:
                     found.add(file.name)
     assert found == {"workers.py"}
+
+
+def failing(_: bytes) -> None:
+    raise ValueError("the first task fails")
+
+
+def hand_in_large_tasks() -> None:
+    with worker_pool(2) as pool:
+        tasks = [pool.submit(failing, bytes(1 << 20)) for _ in range(8)]
+        tasks[0].result()
+
+
+def test_an_error_ends_the_pool_beside_tasks_that_are_larger_than_their_pipe() -> None:
+    with pytest.raises(ValueError, match="the first task fails"):
+        hand_in_large_tasks()
