@@ -41,7 +41,7 @@ def worker_pool(count: int, start: Callable[..., None] | None = None, *arguments
     except BaseException as error:
         for process in [*(executor._processes or {}).values()]:
             process.terminate()
-        _drop_tasks(executor)
+        _close_pipes(executor)
         if isinstance(error, BrokenProcessPool):
             raise OSError(
                 f"one of {count} worker processes was ended from outside (out of memory?); run the same command again, "
@@ -52,14 +52,17 @@ def worker_pool(count: int, start: Callable[..., None] | None = None, *arguments
         executor.shutdown(cancel_futures=True)
 
 
-def _drop_tasks(executor: ProcessPoolExecutor) -> None:
-    """Ends the wait of the thread that writes tasks to a pipe which nobody reads any more.
+def _close_pipes(executor: ProcessPoolExecutor) -> None:
+    """Ends the waits of the executor's threads for processes that are gone.
 
-    Python 3.12 does so itself, as do late releases of 3.11: https://github.com/python/cpython/issues/94777.
+    One thread writes tasks to a pipe that nobody reads any more (Python 3.12 closes it itself, as do late releases of
+    3.11: https://github.com/python/cpython/issues/94777). The other may read a result of which only a part was written;
+    its end comes once nobody, this process included, can write the rest.
     """
-    reader = getattr(getattr(executor, "_call_queue", None), "_reader", None)
-    if reader is not None:
-        reader.close()
+    for queue, end in (("_call_queue", "_reader"), ("_result_queue", "_writer")):
+        pipe = getattr(getattr(executor, queue, None), end, None)
+        if pipe is not None:
+            pipe.close()
 
 
 def _settle(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

@@ -183,7 +183,8 @@ def unpacked(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(built["sdist"]) as archive:
-        archive.extractall(folder, filter="data")
+        # Early releases of 3.10 and 3.11 have no filters.
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (tree,) = folder.iterdir()
     return tree
 

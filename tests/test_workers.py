@@ -125,3 +125,20 @@ def hand_in_large_tasks() -> None:
 def test_an_error_ends_the_pool_beside_tasks_that_are_larger_than_their_pipe() -> None:
     with pytest.raises(ValueError, match="the first task fails"):
         hand_in_large_tasks()
+
+
+def large(size: int) -> bytes:
+    return bytes(size)
+
+
+def stop_beside_large_results() -> None:
+    with worker_pool(2) as pool:
+        tasks = [pool.submit(large, 1 << 24) for _ in range(12)]
+        tasks[0].result()
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_ends_the_pool_beside_results_that_are_half_written() -> None:
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            stop_beside_large_results()

@@ -128,7 +128,8 @@ def test_weights_are_not_kept_twice(tiny):
 def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
     encoder = df.ClipEncoder.from_transformers(*tiny)
     pictures = [
-        SimpleNamespace(key=i, pixels=lambda i=i: torch.full((40, 50, 3), 20 * i, dtype=torch.uint8)) for i in (1, 2)
+        SimpleNamespace(key=i, new_pixels=2000, pixels=lambda i=i: torch.full((40, 50, 3), 20 * i, dtype=torch.uint8))
+        for i in (1, 2)
     ]
     regions = [(0, None), (1, (3, 4, 30, 20)), (0, (1, 2, 9, 9))]
     expected = encoder.embed_regions(pictures, regions)
