@@ -16,11 +16,11 @@ import torch
 
 from dpad_fast.rewards.arguments import check_lengths, snapshot
 from dpad_fast.rewards.background import PendingScore
+from dpad_fast.rewards.batch import joined
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.spaces import ModelSizes, sizes_of
 from dpad_fast.rewards.spec import ScorerSpec
 from dpad_fast.row_errors import RowErrors
-from dpad_fast.serve.client import _joined
 from dpad_fast.types import ScoreBatch, Target
 
 _TRIES = 4  # actors that may die under the same rows before these are given up
@@ -127,8 +127,8 @@ class RayScorer:
             rows = slice(first, first + self._rows)
             piece = {name: None if column is None else list(column[rows]) for name, column in columns.items()}
             begun.append((first, *self._send(piece)))
-        parts = [_joined([self._result(*each)], first) for first, *each in begun]
-        batch = parts[0] if len(parts) == 1 else _joined(parts)
+        parts = [joined([self._result(*each)], first) for first, *each in begun]
+        batch = parts[0] if len(parts) == 1 else joined(parts)
         wrong = None if keep else next((error for error in batch.errors if error is not None), None)
         if wrong is not None:
             raise ValueError(wrong)

@@ -10,7 +10,7 @@ from dpad_fast.clip.images import Picture
 from dpad_fast.rewards.config import FORMAT_TERMS, RewardConfig
 from dpad_fast.rewards.places import CaptionRow
 from dpad_fast.rewards.reasons import explain_zeros
-from dpad_fast.row_errors import RowErrors
+from dpad_fast.row_errors import RowErrors, moved
 from dpad_fast.types import ScoreBatch
 
 
@@ -74,4 +74,22 @@ def combine(batch: Batch, config: RewardConfig) -> ScoreBatch:
         reasons=tuple(batch.reasons),
         timings=batch.timings,
         errors=errors.messages(batch.count),
+    )
+
+
+def joined(parts: list[ScoreBatch], first: int = 0) -> ScoreBatch:
+    """Batches one behind the other, from a row on; messages name the row of the whole."""
+    errors: list[str | None] = []
+    timings: dict[str, float] = {}
+    for part in parts:
+        errors += [moved(error, first) for error in part.errors] if first else list(part.errors)
+        for stage, seconds in part.timings.items():
+            timings[stage] = timings.get(stage, 0.0) + seconds
+    return ScoreBatch(
+        total=torch.cat([part.total for part in parts]),
+        terms={name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms},
+        similarity={name: torch.cat([part.similarity[name] for part in parts]) for name in parts[0].similarity},
+        reasons=tuple(reason for part in parts for reason in part.reasons),
+        timings=timings,
+        errors=tuple(errors),
     )

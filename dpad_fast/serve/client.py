@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from dpad_fast.clip.images import source_of
 from dpad_fast.rewards.arguments import check_lengths, snapshot
 from dpad_fast.rewards.background import PendingScore
+from dpad_fast.rewards.batch import joined
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.spaces import ModelSizes
-from dpad_fast.row_errors import RowErrors, moved
+from dpad_fast.row_errors import RowErrors
 from dpad_fast.serve import wire
 from dpad_fast.serve.outgoing import (
     OutgoingRows,
@@ -260,19 +259,19 @@ class RemoteScorer:
     def _all(self, rows: OutgoingRows, count: int) -> ScoreBatch:
         most = max(self._servers().rows, 1)
         parts = [self._piece(rows, first, min(first + most, count)) for first in range(0, max(count, 1), most)]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     def _piece(self, rows: OutgoingRows, first: int, end: int) -> ScoreBatch:
         """Some rows in one request; in two, where it would be too large."""
         body = body_of(rows, first, end)
         if len(body) > self._servers().body and end - first > 1:
             middle = (first + end) // 2
-            return _joined([self._piece(rows, first, middle), self._piece(rows, middle, end)])
+            return joined([self._piece(rows, first, middle), self._piece(rows, middle, end)])
         values = self._post(rows, first, end, body)
         batch = wire.scores_in(values, end - first)
         if first == 0:
             return batch
-        return _joined([batch], first)
+        return joined([batch], first)
 
     def _post(self, rows: OutgoingRows, first: int, end: int, body: bytes) -> Any:
         name, rounds = uuid.uuid4().hex, 0
@@ -344,21 +343,3 @@ def _right(reply: Reply) -> Reply:
     if reply.status >= 500:
         raise RuntimeError(reply.reason())
     raise ValueError(reply.reason())
-
-
-def _joined(parts: list[ScoreBatch], first: int = 0) -> ScoreBatch:
-    """Batches one behind the other, from a row on; messages name the row of the whole."""
-    errors: list[str | None] = []
-    timings: dict[str, float] = {}
-    for part in parts:
-        errors += [moved(error, first) for error in part.errors] if first else list(part.errors)
-        for stage, seconds in part.timings.items():
-            timings[stage] = timings.get(stage, 0.0) + seconds
-    return ScoreBatch(
-        total=torch.cat([part.total for part in parts]),
-        terms={name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms},
-        similarity={name: torch.cat([part.similarity[name] for part in parts]) for name in parts[0].similarity},
-        reasons=tuple(reason for part in parts for reason in part.reasons),
-        timings=timings,
-        errors=tuple(errors),
-    )
