@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
 
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
+from dpad_fast.clip.tower.exact import exact_float32
 from dpad_fast.clip.tower.towers import Towers
 
 TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -23,7 +24,7 @@ class Forward(Protocol):
 
     Attributes:
         name: the implementation, in words.
-        precision: of the products: "float32", "bfloat16" or "int16".
+        precision: of the products: "float32", "tf32", "float16", "bfloat16" or "int16".
     """
 
     name: str
@@ -39,7 +40,7 @@ class Forward(Protocol):
 
 
 class OwnForward:
-    """The model's own forward.
+    """The model's own forward. On a GPU float32 is IEEE's, whatever torch's settings allow.
 
     Args:
         model: on the device and in the precision that it is to run in.
@@ -68,7 +69,7 @@ class OwnForward:
         """In buckets of similar length."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         parts = []
-        with torch.inference_mode(), torch_threads(threads):
+        with self._running(threads):
             for bucket in self._buckets(rows, order):
                 lengths = torch.tensor([len(rows[i]) for i in bucket], device="cpu")
                 width = int(lengths.max()) if self._width is None else self._width
@@ -93,9 +94,15 @@ class OwnForward:
 
     def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
         """All in one batch."""
-        with torch.inference_mode(), torch_threads(threads):
+        with self._running(threads):
             found = self._image(self._model, pixels.to(self._device, self._dtype))
         return found.detach().to("cpu", torch.float32)
+
+    @contextmanager
+    def _running(self, threads: int) -> Iterator[None]:
+        exact = self._device.type == "cuda" and self._dtype == torch.float32
+        with _running(threads, self._device), exact_float32() if exact else nullcontext():
+            yield
 
 
 class TowerForward:
@@ -113,23 +120,40 @@ class TowerForward:
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
         """Packed."""
-        with torch.inference_mode(), torch_threads(threads):
+        with _running(threads, self._clip.device):
             return self._clip.texts(rows, threads)
 
     def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
         """In chunks."""
-        with torch.inference_mode(), torch_threads(threads):
+        with _running(threads, self._clip.device):
             return self._clip.images(pixels.to(self._clip.device, torch.float32), threads)
 
 
-def unit(values: torch.Tensor, name: str) -> torch.Tensor:
+@contextmanager
+def _running(threads: int, device: torch.device) -> Iterator[None]:
+    """Without gradients, on `threads` threads, and launching to `device`, whatever GPU is the current one."""
+    with torch.inference_mode(), torch_threads(threads), on_device(device):
+        yield
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one: kernels of Triton and of other packages are launched there."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def unit(values: torch.Tensor, name: str, *, first: bool = False) -> torch.Tensor:
     """Embeddings [N, D] divided by their lengths.
 
+    Args:
+        values: not normalised.
+        name: of the encoder.
+        first: they are a first look in reduced precision, whose rows that are not finite are looked at again.
+
     Raises:
-        ValueError: some are not finite; calls the encoder `name`.
+        ValueError: some are not finite, and this is not a first look; calls the encoder `name`.
     """
     found = torch.nn.functional.normalize(values, dim=-1)
-    if not bool(torch.isfinite(found).all()):
+    if not first and not bool(torch.isfinite(found).all()):
         raise ValueError(f"encoder {name!r} returned embeddings that are not finite; are its weights sound?")
     return found
 
