@@ -207,7 +207,7 @@ def test_the_measured_margins_are_those_in_use(tiny, as_on_gpu) -> None:
     half, brain = guarded.first_looks[:2]
     assert half.used
     assert (guarded.margin, guarded.image_margin) == (half.margin, half.image_margin)
-    assert 0 < half.image_margin
+    assert half.image_margin > 0
     assert 3 < brain.margin / half.margin < 20  # float16 has three more bits
     assert half.near <= brain.near
     assert df.ClipEncoder.from_transformers(*tiny, precision="float32").first_looks == ()
