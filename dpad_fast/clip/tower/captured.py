@@ -57,11 +57,11 @@ class CapturedTowers:
         most = self._texts.sizes[-1]
         found = [self._some_texts(piece) for piece in pieces(order, most, sequences_of(most))]
         (index,) = upload((torch.tensor(places, dtype=torch.int64, device="cpu"),), self.device)
-        return torch.cat(found)[index]
+        return _joined(found)[index]
 
     def images(self, pixels: Tensor, threads: int) -> Tensor:
         """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D] on the GPU."""
-        return torch.cat([self._some_images(piece) for piece in torch.split(pixels, self._pictures.sizes[-1])])
+        return _joined([self._some_images(piece) for piece in torch.split(pixels, self._pictures.sizes[-1])])
 
     def _some_texts(self, rows: Sequence[Ids]) -> Tensor:
         work = self._tables.work(pack_tokens(rows))
@@ -81,6 +81,10 @@ class CapturedTowers:
             towers.copy_patches(pixels, flat[: count * (towers.picture_rows - 1)])
 
         return self._pictures(count, fill, count)
+
+
+def _joined(found: list[Tensor]) -> Tensor:
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _text_runs(towers: Towers, tables: Tables) -> Callable[[int, Tensor], Run]:

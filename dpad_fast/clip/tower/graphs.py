@@ -133,7 +133,7 @@ class Graphs:
     """A function of a static input, captured for each size that is needed.
 
     Of the sizes between two powers of two the largest is captured first. The others then fit into its memory, so that
-    pool and inputs hold at most about twice what the largest size in use needs.
+    pool and inputs hold less than three times what the largest size in use needs, even if works grow step by step.
 
     Args:
         run: from a size and its static input to the run that is captured; its result is [size or more, D].

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from itertools import pairwise
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def test_sizes_are_few_and_near():
         assert sizes == tuple(sorted(set(sizes)))
         assert sizes[-1] <= most
         assert most < 1.25 * sizes[-1] or most < 4 * first
-        near = [b / a for a, b in zip(sizes, sizes[1:], strict=False)]
+        near = [b / a for a, b in pairwise(sizes)]
         assert all(ratio <= (1.25 if a >= 4 * first else 2) for a, ratio in zip(sizes, near, strict=False))
 
 
