@@ -75,7 +75,8 @@ def choose_first_look(made: Forwards, precision: str, calibrate: Callable[[Forwa
         assert exact is not None, "candidates are measured against the exact forward"
         return _of_candidates(made, exact, precision, calibrate(exact))
     if exact is None or reduced is None:
-        return Chosen({key: forward for key, forward in ((True, exact), (False, reduced)) if forward is not None})
+        found = {True: exact, False: reduced}
+        return Chosen({key: made.finish(forward) for key, forward in found.items() if forward is not None})
     if reduced is exact:
         return Chosen({True: exact, False: exact})
     look = calibrate(exact).look(reduced)

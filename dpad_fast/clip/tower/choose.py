@@ -13,6 +13,7 @@ import torch
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower.forward import Forward, OwnForward, TowerForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts, capability_of, choose_gpu_products
+from dpad_fast.clip.tower.graphs import CudaRecorder
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, products_level
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import ClipWeights, read_weights, sizes_fit
@@ -141,7 +142,8 @@ def gpu_forwards(
         if _agree(truth, own(here), probe, side) and _agree(exact, truth, probe, side, _GPU_SAME):
             kinds = halves if precision == "bfloat16" else first_kinds(device)
             made = [Candidate(kind, partial(_checked, model, device, kind, truth, probe, side)) for kind in kinds]
-            return Forwards(exact, None, () if precision == "float32" else tuple(made))
+            finish = _capturing(device)
+            return Forwards(exact, None, () if precision == "float32" else tuple(made), finish)
     made = [Candidate(kind, partial(_own_in, model, device, kind, own)) for kind in halves]
     return Forwards(own(_in_dtype(model, torch.float32, device)), None, () if precision == "float32" else tuple(made))
 
@@ -153,6 +155,14 @@ def first_kinds(device: torch.device) -> tuple[str, ...]:
         return ("float16",)
     tf32 = torch.version.hip is None and torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
     return ("float16", "bfloat16", *(("tf32",) if tf32 else ()))
+
+
+def _capturing(device: torch.device) -> Callable[[Forward], Forward]:
+    """Makes a tower's calls replays of CUDA graphs. Only of those in use: graphs that share a recorder end together."""
+    if device.type != "cuda":
+        return _as_it_is
+    recorder = CudaRecorder(device)
+    return lambda forward: forward.captured(recorder) if isinstance(forward, TowerForward) else forward
 
 
 def _checked(

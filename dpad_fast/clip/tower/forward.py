@@ -10,7 +10,9 @@ import torch
 
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
+from dpad_fast.clip.tower.captured import CapturedTowers
 from dpad_fast.clip.tower.exact import exact_float32
+from dpad_fast.clip.tower.graphs import Recorder
 from dpad_fast.clip.tower.towers import Towers
 
 TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -113,10 +115,15 @@ class TowerForward:
         note: what else to say of them in the name.
     """
 
-    def __init__(self, clip: Towers, note: str = "") -> None:
+    def __init__(self, clip: Towers | CapturedTowers, note: str = "") -> None:
         self.precision = clip.products.precision
         self.name = f"{clip.products.name}, packed towers{note}"
-        self._clip = clip
+        self._clip, self._note = clip, note
+
+    def captured(self, recorder: Recorder) -> TowerForward:
+        """The same towers on a GPU, with each call a replay of a CUDA graph."""
+        assert isinstance(self._clip, Towers), "captured already"
+        return TowerForward(CapturedTowers(self._clip, recorder), f"{self._note}, CUDA graphs")
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
         """Packed."""

@@ -86,7 +86,7 @@ def ragged(paths: Paths, device: torch.device) -> Ragged:
 
 
 @dataclass(frozen=True)
-class _Bucket:
+class Bucket:
     """Sequences of similar length: rows of keys [n, K] and queries [n, Q], and which are seen, bool [n, 1, Q, K]."""
 
     keys: Tensor
@@ -98,7 +98,7 @@ class _Bucket:
 class Padded:
     """Paths in buckets of similar length, on the device; `order` [Q] finds the queries in what the buckets give."""
 
-    buckets: tuple[_Bucket, ...]
+    buckets: tuple[Bucket, ...]
     order: Tensor
 
 
@@ -119,7 +119,7 @@ def padded(paths: Paths, device: torch.device) -> Padded:
         complete = bool((position == key.shape[1] - 1).all())
         rows, asks_there, position = upload((rows, asks, position), device)
         seen = torch.arange(key.shape[1], device=device) <= position[:, None, :, None]
-        buckets.append(_Bucket(rows, asks_there, None if complete else seen))
+        buckets.append(Bucket(rows, asks_there, None if complete else seen))
         real = (torch.arange(query.shape[1], device="cpu") < count).flatten().nonzero().flatten()
         asked.append(asks.flatten()[real])
         places.append(start + real)
@@ -153,6 +153,9 @@ class GpuProducts(TorchProducts):
         attention: what to call it.
         tf32: float32 operands, of which a GPU's products read the 10 leading bits of the fraction. On the CPU, and in
             attention, they are float32's.
+
+    Attributes:
+        variable_lengths: whether attention is variable-length.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class GpuProducts(TorchProducts):
         # Entered for each launch: torch's settings are the whole process's, and other threads launch as well.
         self._settings = contexts.get(dtype, nullcontext)()
         self._multiply = tf32_linear if tf32 else F.linear
+        self.variable_lengths = varlen is not None
 
     def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Joins the weights; the bias has the products' type too, so that it is added inside the product."""
