@@ -333,9 +333,8 @@ def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequenc
         device: where they are to run.
         heads: per tower the number of heads and the width of one.
     """
-    capability = capability_of(device)
     # Flash attention is for half precision.
-    if dtype != torch.float32 and all(takes(capability, width) for _, width in heads):
+    if dtype != torch.float32 and all(takes(capability_of(device), width) for _, width in heads):
         for name, varlen in installed():
             products = GpuProducts(dtype, varlen, name)
             if all(attends(products, dtype, device, *tower) for tower in heads):
