@@ -39,10 +39,17 @@ def _as_it_is(forward: Forward) -> Forward:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A reduced forward that a GPU could run first: its precision, and what makes it (None: it computes another)."""
+    """A reduced forward that a GPU could run first.
+
+    Attributes:
+        precision: of its products.
+        make: makes it; None where it does not compute what the model does.
+        again: makes it without looking whether it does, and holds no weights until then.
+    """
 
     precision: str
     make: Callable[[], Forward | None]
+    again: Callable[[], Forward]
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,13 @@ def gpu_forwards(
         truth = TowerForward(Towers(known, TorchProducts()))
         exact = _gpu_tower(model, device, "float32")
         if _agree(truth, own(here), probe, side) and _agree(exact, truth, probe, side, _GPU_SAME):
-            made = [Candidate(kind, partial(_checked, model, device, kind, truth, probe, side)) for kind in kinds]
-            return Forwards(exact, None, tuple(made), _capturing(device))
-    made = [Candidate(kind, partial(_own_in, model, device, kind, own)) for kind in kinds if kind in _HALF]
-    return Forwards(own(_in_dtype(model, torch.float32, device)), None, tuple(made))
+            makes = {kind: partial(_gpu_tower, model, device, kind) for kind in kinds}
+            checked = {kind: partial(_agreeing, make, truth, probe, side) for kind, make in makes.items()}
+            towers = tuple(Candidate(kind, checked[kind], makes[kind]) for kind in kinds)
+            return Forwards(exact, None, towers, _capturing(device))
+    owns = {kind: partial(_own_in, model, device, kind, own) for kind in kinds if kind in _HALF}
+    made = tuple(Candidate(kind, make, make) for kind, make in owns.items())
+    return Forwards(own(_in_dtype(model, torch.float32, device)), None, made)
 
 
 def reduced_kinds(device: torch.device, precision: str) -> tuple[str, ...]:
@@ -165,10 +175,8 @@ def _capturing(device: torch.device) -> Callable[[Forward], Forward]:
     return lambda forward: forward.captured(recorder) if isinstance(forward, TowerForward) else forward
 
 
-def _checked(
-    model: torch.nn.Module, device: torch.device, kind: str, truth: Forward, probe: Sequence[Ids], side: int
-) -> Forward | None:
-    made = _gpu_tower(model, device, kind)
+def _agreeing(make: Callable[[], Forward], truth: Forward, probe: Sequence[Ids], side: int) -> Forward | None:
+    made = make()
     return made if _agree(made, truth, probe, side, _GPU_SAME_REDUCED) else None
 
 
