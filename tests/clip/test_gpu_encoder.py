@@ -47,10 +47,8 @@ def as_on_gpu(monkeypatch):
 
     monkeypatch.setattr(gpu_attention, "installed", lambda: iter([("flash-attn", one_by_one)]))
 
-    def made(model, device, precision, own, probe, side):
-        return choose._on_gpu(model, device, precision, own, probe, side) or real(
-            model, device, precision, own, probe, side
-        )
+    def made(*arguments):
+        return choose._on_gpu(*arguments) or real(*arguments)
 
     real = encoder.make_forwards
     monkeypatch.setattr(encoder, "make_forwards", made)

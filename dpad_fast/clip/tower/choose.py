@@ -38,6 +38,7 @@ def make_forwards(
     own: Callable[[torch.nn.Module], OwnForward],
     probe: Sequence[Ids],
     side: int,
+    rows_at_once: int | None = None,
 ) -> dict[bool, Forward]:
     """The forwards that a precision needs, by whether they are exact (float32).
 
@@ -50,17 +51,21 @@ def make_forwards(
         own: makes the model's own forward of a copy.
         probe: captions to compare the towers with the model on.
         side: of a preprocessed image.
+        rows_at_once: see `Towers`.
+
+    Raises:
+        ValueError: one text or picture has more rows than `rows_at_once`.
     """
     weights = read_weights(model) if device.type == "cpu" else None
     if weights is not None:
         probed = own(_in_dtype(model, torch.float32, device))
-        for towers in _cpu_towers(weights, precision):
+        for towers in _cpu_towers(weights, precision, rows_at_once):
             made: dict[bool, Forward] = {exact: TowerForward(clip) for exact, clip in towers.items()}
             if _agree(made[True], probed, probe, side):
                 return _needed(made, precision)
     forwards: dict[bool, Forward] = {}
     if device.type == "cuda":
-        forwards = _on_gpu(model, device, precision, own, probe, side)
+        forwards = _on_gpu(model, device, precision, own, probe, side, rows_at_once)
         if forwards:
             return forwards
     if precision != "bfloat16":
@@ -72,24 +77,24 @@ def make_forwards(
     return forwards
 
 
-def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Towers]]:
+def _cpu_towers(weights: ClipWeights, precision: str, rows: int | None) -> Iterator[dict[bool, Towers]]:
     """Candidate towers of this processor, by whether they are exact; the fastest candidate first.
 
     AMX's numbers are in fixed point, which is too coarse for a model with large outliers; later candidates are for it.
     """
     if has_amx():
-        exact = Towers(weights, NativeProducts("digits3"))
+        exact = Towers(weights, NativeProducts("digits3"), rows)
         yield {True: exact, False: exact.sharing(NativeProducts("digits2"))}
     level = products_level()
     reduced = None if precision == "float32" else _REDUCED.get(level)
     if reduced is None:
-        exact = Towers(weights, TorchProducts() if level == "scalar" else NativeProducts("float32"))
+        exact = Towers(weights, TorchProducts() if level == "scalar" else NativeProducts("float32"), rows)
         yield {True: exact, False: exact}
     else:
         # Beside integers, float32 is used for the few captions near the threshold. torch's products use the model's own
         # weights, where this package's would pack half a gigabyte of copies, and with AVX-512 they are as fast.
-        exact = Towers(weights, TorchProducts(join=False))
-        yield {True: exact, False: Towers(weights, NativeProducts(reduced))}
+        exact = Towers(weights, TorchProducts(join=False), rows)
+        yield {True: exact, False: Towers(weights, NativeProducts(reduced), rows)}
 
 
 def _on_gpu(
@@ -99,6 +104,7 @@ def _on_gpu(
     own: Callable[[torch.nn.Module], OwnForward],
     probe: Sequence[Ids],
     side: int,
+    rows_at_once: int | None = None,
 ) -> dict[bool, Forward]:
     """The packed towers on a GPU, as `make_forwards`; empty where the model is another one or the GPU cannot run them.
 
@@ -117,7 +123,7 @@ def _on_gpu(
     forwards: dict[bool, Forward] = {}
     recorder = CudaRecorder(weights.text.tokens.device) if device.type == "cuda" else None
     for exact in _WANTED[precision]:
-        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device, recorder)
+        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device, recorder, rows_at_once)
         if not _agree(made, truth, probe, side, _GPU_SAME[made.precision]):
             return {}
         forwards[exact] = made
@@ -125,12 +131,12 @@ def _on_gpu(
 
 
 def _gpu_tower(
-    weights: ClipWeights, dtype: torch.dtype, device: torch.device, recorder: Recorder | None
+    weights: ClipWeights, dtype: torch.dtype, device: torch.device, recorder: Recorder | None, rows: int | None
 ) -> TowerForward:
     towers = (weights.text, weights.image)
     heads = [(tower.body.heads, len(tower.norm.weight) // tower.body.heads) for tower in towers]
     products = choose_gpu_products(dtype, device, heads)
-    clip = Towers(weights, products)
+    clip = Towers(weights, products, rows)
     if recorder is None:
         return TowerForward(clip, f", {products.attention}")
     return TowerForward(CapturedTowers(clip, recorder), f", {products.attention}, CUDA graphs")
