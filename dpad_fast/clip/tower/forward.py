@@ -129,9 +129,14 @@ def unit(values: torch.Tensor, name: str) -> torch.Tensor:
         ValueError: some are not finite; calls the encoder `name`.
     """
     found = torch.nn.functional.normalize(values, dim=-1)
-    if not bool(torch.isfinite(found).all()):
-        raise ValueError(f"encoder {name!r} returned embeddings that are not finite; are its weights sound?")
+    check_finite(found, name)
     return found
+
+
+def check_finite(values: torch.Tensor, name: str) -> None:
+    """Raises a `ValueError` where an embedding is not finite, which waits for a GPU."""
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"encoder {name!r} returned embeddings that are not finite; are its weights sound?")
 
 
 @contextmanager
