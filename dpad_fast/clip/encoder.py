@@ -14,7 +14,7 @@ import torch
 from dpad_fast.cached import cached_property
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
-from dpad_fast.clip.gpu_way import way_to
+from dpad_fast.clip.gpu_way import GpuWay, way_to
 from dpad_fast.clip.inputs import ahead, chunked, content_keys, make_inputs
 from dpad_fast.clip.margins import Margins, measure_margins
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
@@ -75,9 +75,6 @@ class ClipEncoder:
         self._model = model.eval()
         self._process = os.getpid()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
-        self._way = way_to(self.device)
-        if self._way is not None:
-            self.device = self._way.gpu.device  # with its number: another thread's current GPU is another one
 
         def own_forward(copied: torch.nn.Module) -> OwnForward:
             return OwnForward(copied, text_features, image_features, None if trim else tokens.width, tokens.layout)
@@ -234,7 +231,8 @@ class ClipEncoder:
         missing = [row for row in dict.fromkeys(ids) if row not in found]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
-            values = unit(forward.texts(chunk, self.used_threads()).to("cpu"), self.name)
+            values = forward.texts(chunk, self.used_threads()).to("cpu")
+            values = unit(values, self.name, first=self.guards(exact))
             self.keep_texts(chunk, values, exact)
             found.update(zip(chunk, values, strict=True))
         timer.lap("text")
@@ -272,7 +270,8 @@ class ClipEncoder:
         rest = iter(missing)
         for chunk, inputs in zip(chunks, ahead(partial(self._inputs, pictures, timings), chunks), strict=True):
             timer = Timer(timings)
-            values = unit(forward.images(inputs, self.used_threads()).to("cpu"), self.name)
+            values = forward.images(inputs, self.used_threads()).to("cpu")
+            values = unit(values, self.name, first=self.guards(exact))
             timer.lap("image")
             part = list(islice(rest, len(chunk)))
             self.keep_regions(part, values, exact)
@@ -326,6 +325,10 @@ class ClipEncoder:
         return digest.digest()
 
     @cached_property
+    def _way(self) -> GpuWay | None:
+        return way_to(self.device)
+
+    @cached_property
     def _size(self) -> int:
         return int(self.embed_texts(["a"]).shape[1])
 
@@ -365,6 +368,10 @@ class ClipEncoder:
             RuntimeError: the encoder is on a GPU and this process was forked since it was made.
         """
         return self._forwards[self._exact(exact)]
+
+    def guards(self, exact: bool) -> bool:
+        """Whether embeddings are a first look, so that a completion whose embeddings are not finite is near."""
+        return self.precision == "guarded" and not self._exact(exact)
 
     def _exact(self, exact: bool) -> bool:
         if self.device.type == "cuda" and self._process != os.getpid():

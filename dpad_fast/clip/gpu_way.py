@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from importlib.util import find_spec
 from threading import Lock
 from typing import Any, TypeVar
@@ -32,21 +31,8 @@ class GpuWay:
         self.gpu = gpu
         self._arena = PinnedArena(gpu)
         self._copying = gpu.stream()
-        self._last_call: Any = None
-        self._turn, self._lock = Lock(), Lock()
+        self._lock = Lock()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Calls of the model follow one another on the GPU, whatever streams they are queued on: they share memory."""
-        with self._turn:
-            stream = self.gpu.current()
-            if self._last_call is not None:
-                self.gpu.after(stream, self._last_call)
-            try:
-                yield
-            finally:
-                self._last_call = self.gpu.record(stream)
 
     def in_threads(self, function: Callable[[Given], Result], items: Iterable[Given], threads: int) -> Iterator[Result]:
         """`map` on up to `threads` threads, which work on the streams of this one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -58,7 +59,6 @@ class Embedder(Protocol):
     """What a step asks of its encoder; `ClipEncoder` is the one."""
 
     name: str
-    precision: str
     preprocess: Preprocess
 
     def embed_ids(self, ids: Sequence[Ids], *, exact: bool, timings: dict[str, float] | None) -> Tensor:
@@ -79,6 +79,10 @@ class Embedder(Protocol):
         """The forward that serves."""
         ...
 
+    def guards(self, exact: bool) -> bool:
+        """Whether its embeddings are a first look, which need not be finite."""
+        ...
+
     def known_texts(self, ids: Sequence[Ids], exact: bool) -> dict[Ids, Tensor]:
         """Cached embeddings."""
         ...
@@ -96,6 +100,15 @@ class Embedder(Protocol):
     def keep_regions(self, places: Sequence[PlaceKey], values: Tensor, exact: bool) -> None:
         """Puts embeddings into the cache."""
         ...
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Embeddings on the GPU, what puts their copy into the cache, and whether they are a first look."""
+
+    values: Tensor
+    keep: Callable[[Tensor], None]
+    first: bool
 
 
 class HostStep:
@@ -144,21 +157,20 @@ class GpuStep:
 
     def __init__(self, encoder: Embedder, way: GpuWay, timings: dict[str, float] | None = None) -> None:
         self._encoder, self._way, self._timings = encoder, way, timings
-        self._made: list[tuple[Tensor, Callable[[Tensor], None]]] = []  # with what puts them into the cache
+        self._made: list[_Made] = []
         self._inputs: dict[PlaceKey, Tensor] = {}
 
     def texts(self, ids: Sequence[Ids], *, exact: bool) -> Tensor:
         """See `Step`; on the GPU. The model's call is queued, and whatever the caller does next runs beside it."""
         timer = Timer(self._timings)
         encoder, threads = self._encoder, self._encoder.used_threads()
-        forward = encoder.forward_for(exact)
         known = encoder.known_texts(ids, exact)
         missing = [row for row in dict.fromkeys(ids) if row not in known]
         made = []
         if missing:
-            made.append(
-                self._embed(lambda: forward.texts(missing, threads), partial(encoder.keep_texts, missing, exact=exact))
-            )
+            values = encoder.forward_for(exact).texts(missing, threads)
+            keep = partial(encoder.keep_texts, missing, exact=exact)
+            made.append(self._embed(values, keep, encoder.guards(exact)))
         found = self._joined(made, missing, known, ids)
         timer.lap("text")
         return found
@@ -196,14 +208,16 @@ class GpuStep:
         """See `Step`: the only wait."""
         timer = Timer(self._timings)
         made, self._made = self._made, []
-        parts = [*results, *(values for values, _ in made)]
+        parts = [*results, *(one.values for one in made)]
         sizes = [part.numel() for part in parts]
         here = torch.split(self._way.gpu.to_host(torch.cat([part.reshape(-1) for part in parts])), sizes)
         found = [piece.view(part.shape) for piece, part in zip(here, parts, strict=True)]
-        for values in found[len(results) :]:
-            check_finite(values, self._encoder.name)
-        for values, (_, keep) in zip(found[len(results) :], made, strict=True):
-            keep(values)
+        embeddings = list(zip(made, found[len(results) :], strict=True))
+        for one, values in embeddings:
+            if not one.first:
+                check_finite(values, self._encoder.name)
+        for one, values in embeddings:
+            one.keep(values)
         timer.lap("image")
         return found[: len(results)]
 
@@ -216,23 +230,21 @@ class GpuStep:
 
     def _embed_inputs(self, places: Sequence[PlaceKey], inputs: Tensor, exact: bool) -> Tensor:
         timer = Timer(self._timings)
-        forward, threads = self._encoder.forward_for(exact), self._encoder.used_threads()
-        keep = partial(self._encoder.keep_regions, places, exact=exact)
-        found = self._embed(lambda: forward.images(inputs, threads), keep)
+        encoder = self._encoder
+        values = encoder.forward_for(exact).images(inputs, encoder.used_threads())
+        found = self._embed(values, partial(encoder.keep_regions, places, exact=exact), encoder.guards(exact))
         timer.lap("image")
         return found
 
-    def _embed(self, call: Callable[[], Tensor], keep: Callable[[Tensor], None]) -> Tensor:
-        """Unit embeddings of what the model's call gives, whether they are finite or not."""
-        with self._way.turn():
-            values = call().to(self._way.gpu.device, non_blocking=True)
-            made = torch.nn.functional.normalize(values, dim=-1)
-        self._made.append((made, keep))
+    def _embed(self, values: Tensor, keep: Callable[[Tensor], None], first: bool) -> Tensor:
+        """Unit embeddings of what the model gives, whether they are finite or not."""
+        made = torch.nn.functional.normalize(values.to(self._way.gpu.device, non_blocking=True), dim=-1)
+        self._made.append(_Made(made, keep, first))
         return made
 
     def _remember(self, places: Sequence[PlaceKey], inputs: Tensor, exact: bool) -> None:
         """Keeps inputs for the second look, so that no picture is decoded twice."""
-        if exact or self._encoder.precision != "guarded":
+        if not self._encoder.guards(exact):
             return
         size = inputs[0].numel() * inputs.element_size()
         if (len(self._inputs) + len(places)) * size <= _KEPT_BYTES:

@@ -51,11 +51,17 @@ def scorer_of(tiny, precision="float32", **options):
 
 
 def same(one, other):
-    for found, expected in ((one.total, other.total), *((one.similarity[k], other.similarity[k]) for k in one.similarity)):
+    for found, expected in (
+        (one.total, other.total),
+        *((one.similarity[k], other.similarity[k]) for k in one.similarity),
+    ):
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("options", [{"long_caption": "truncate"}, {"contrast": "blanked"}, {"region": "predicted"}, {"long_caption": "chunk"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"long_caption": "truncate"}, {"contrast": "blanked"}, {"region": "predicted"}, {"long_caption": "chunk"}],
+)
 def test_a_step_gives_the_cpus_values_and_waits_once(tiny, tmp_path, options):
     images = pictures(tmp_path)
     plain, pretended = scorer_of(tiny, **options), scorer_of(tiny, **options)
