@@ -24,7 +24,7 @@ class Gpu:
 
     def stream(self) -> Any:
         """A new stream."""
-        return torch.cuda.Stream(self.device)
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def current(self) -> Any:
         """The stream of this thread."""
@@ -36,7 +36,7 @@ class Gpu:
 
     def record(self, stream: Any) -> Any:
         """An event behind what the stream has been given so far."""
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
         return event
 
@@ -90,7 +90,7 @@ def callers_streams() -> Callable[[], AbstractContextManager[Any]]:
 
     A new thread has every GPU's default stream, which does not wait for the pictures that a caller's own stream makes.
     """
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return nullcontext
     first = torch.cuda.current_device()
     others = [number for number in range(torch.cuda.device_count()) if number != first]
@@ -144,5 +144,5 @@ class OwnStreams:
     def _stream(self, device: torch.device) -> Any:
         with self._lock:
             if device not in self._streams:
-                self._streams[device] = torch.cuda.Stream(device)
+                self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             return self._streams[device]

@@ -15,7 +15,8 @@ from dpad_fast._native.streams import Gpu, callers_streams
 from dpad_fast._native.upload import PackedImages
 from dpad_fast.clip.regions import Region
 
-Given, Result = TypeVar("Given"), TypeVar("Result")
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 # Of one copy; more pictures than that go up in several, so that the second is put together while the first travels.
 _BYTES = 128 << 20
 

@@ -12,8 +12,8 @@ import torch
 from dpad_fast._native.streams import Gpu
 from dpad_fast.clip.gpu_way import GpuWay
 
-_WAITS = ("item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "equal", "allclose", "unique", "__bool__")
-_WAITS += ("__float__", "__int__", "__index__", "__contains__", "__array__")
+_WAITS = {"item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "equal", "allclose", "unique"}
+_WAITS |= {"__bool__", "__float__", "__int__", "__index__", "__contains__", "__array__"}
 
 
 class There(torch.Tensor):
@@ -38,9 +38,9 @@ class There(torch.Tensor):
             for part in _tensors((args, kwargs or {})):
                 if not isinstance(part, There) and part.dim() > 0:
                     raise AssertionError(f"{name} mixes tensors of the host and the GPU")
-        return super().__torch_function__(func, types, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
-    def __repr__(self, **_: Any) -> str:  # a failed assertion shows it
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]  # a failed assertion shows it
         return f"There({list(self.shape)}, {self.dtype})"
 
 
@@ -59,8 +59,11 @@ def _moved(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     places = [value for value in (*rest, kwargs.get("device")) if isinstance(value, str | torch.device)]
     if any(torch.device(place).type == "cpu" for place in places):
         raise AssertionError("to waits for the GPU")
-    dtypes = [value for value in (*rest, kwargs.get("dtype")) if isinstance(value, torch.dtype)]
-    return there(here(tensor).to(*dtypes)) if dtypes else tensor
+    found = here(tensor)
+    for value in (*rest, kwargs.get("dtype")):
+        if isinstance(value, torch.dtype):
+            found = found.to(value)
+    return there(found)
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
