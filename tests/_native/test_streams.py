@@ -142,6 +142,33 @@ def test_scores_in_the_background_run_on_their_own_stream(cuda):
     assert used[0] == ["default 0", "default 1"]  # the caller's own
 
 
+def test_pictures_are_digested_and_read_on_the_callers_stream(cuda):
+    import dpad_fast as df
+    from dpad_fast.testing import rewards as shared
+
+    encoder = df.ClipEncoder.from_transformers(*shared.tiny_clip(), threads=2)
+    used = []
+
+    class Source:
+        new_pixels = 0
+
+        def __init__(self, number):
+            self.number = number
+
+        @property
+        def key(self):
+            used.append(cuda.names())
+            return self.number
+
+        def pixels(self):
+            used.append(cuda.names())
+            return torch.full((40, 50, 3), self.number, dtype=torch.uint8)
+
+    with cuda.on(cuda.Stream("cuda:0", "mine")):
+        encoder.embed_regions([Source(1), Source(2)], [(0, None), (1, None)])
+    assert used == [["mine", "default 1"]] * 4
+
+
 @needs_gpu
 def test_a_copy_from_a_late_stream_waits_for_it_on_a_gpu():
     late = torch.cuda.Stream()

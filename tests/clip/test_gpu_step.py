@@ -131,15 +131,16 @@ def coarse(tiny):
     def made():
         encoder = df.ClipEncoder.from_transformers(*tiny, precision="guarded", threads=2)
         exact = encoder._forwards[True]
+        texts, images = exact.texts, exact.images
 
         class Coarse:
             name = precision = "coarse"
 
             def texts(self, rows, threads):
-                return exact.texts(rows, threads) + 0.02
+                return texts(rows, threads) + 0.02
 
             def images(self, pixels, threads):
-                return exact.images(pixels, threads) - 0.02
+                return images(pixels, threads) - 0.02
 
         encoder._forwards = {True: exact, False: Coarse()}
         encoder.margin, encoder.image_margin = 0.02, 0.01
