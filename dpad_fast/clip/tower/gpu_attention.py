@@ -317,7 +317,7 @@ def attention_on(capability: tuple[int, int] | None, width: int = 64) -> str:
     """
     if not takes(capability, width):
         return "padded attention (others need compute capability 8.0 and heads of a multiple of 8, 256 at most)"
-    passed = []
+    passed: list[str] = []
     for offer in offers():
         if offer.call is not None:
             return f"{offer.name} ({'; '.join(passed)})" if passed else offer.name
