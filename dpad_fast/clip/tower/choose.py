@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.tower.captured import CapturedTowers
 from dpad_fast.clip.tower.forward import Forward, OwnForward, TowerForward
 from dpad_fast.clip.tower.gpu_attention import choose_gpu_products
+from dpad_fast.clip.tower.graphs import CudaRecorder, Recorder
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, products_level
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import ClipWeights, read_weights
@@ -113,19 +115,25 @@ def _on_gpu(
     if not _agree(truth, own(here), probe, side):
         return {}
     forwards: dict[bool, Forward] = {}
+    recorder = CudaRecorder(weights.text.tokens.device) if device.type == "cuda" else None
     for exact in _WANTED[precision]:
-        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device)
+        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device, recorder)
         if not _agree(made, truth, probe, side, _GPU_SAME[made.precision]):
             return {}
         forwards[exact] = made
     return forwards
 
 
-def _gpu_tower(weights: ClipWeights, dtype: torch.dtype, device: torch.device) -> TowerForward:
+def _gpu_tower(
+    weights: ClipWeights, dtype: torch.dtype, device: torch.device, recorder: Recorder | None
+) -> TowerForward:
     towers = (weights.text, weights.image)
     heads = [(tower.body.heads, len(tower.norm.weight) // tower.body.heads) for tower in towers]
     products = choose_gpu_products(dtype, device, heads)
-    return TowerForward(Towers(weights, products), f", {products.attention}")
+    clip = Towers(weights, products)
+    if recorder is None:
+        return TowerForward(clip, f", {products.attention}")
+    return TowerForward(CapturedTowers(clip, recorder), f", {products.attention}, CUDA graphs")
 
 
 def _needed(forwards: dict[bool, Forward], precision: str) -> dict[bool, Forward]:
@@ -137,7 +145,7 @@ def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same:
     pixels = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
     threads = torch.get_num_threads()
     try:
-        pairs = [(f.texts(probe, threads), f.images(pixels, threads)) for f in (towers, own)]
+        pairs = [(f.texts(probe, threads).cpu(), f.images(pixels, threads).cpu()) for f in (towers, own)]
     except (RuntimeError, ValueError, IndexError):  # shapes do not fit: the model differs from its type
         return False
     for mine, theirs in zip(*pairs, strict=True):

@@ -10,6 +10,7 @@ import torch
 
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
+from dpad_fast.clip.tower.captured import CapturedTowers
 from dpad_fast.clip.tower.towers import Towers
 
 TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -106,7 +107,7 @@ class TowerForward:
         note: what else to say of them in the name.
     """
 
-    def __init__(self, clip: Towers, note: str = "") -> None:
+    def __init__(self, clip: Towers | CapturedTowers, note: str = "") -> None:
         self.precision = clip.products.precision
         self.name = f"{clip.products.name}, packed towers{note}"
         self._clip = clip

@@ -80,7 +80,7 @@ def ragged(paths: Paths, device: torch.device) -> Ragged:
 
 
 @dataclass(frozen=True)
-class _Bucket:
+class Bucket:
     """Sequences of similar length: rows of keys [n, K] and queries [n, Q], and which are seen, bool [n, 1, Q, K]."""
 
     keys: Tensor
@@ -92,7 +92,7 @@ class _Bucket:
 class Padded:
     """Paths in buckets of similar length, on the device; `order` [Q] finds the queries in what the buckets give."""
 
-    buckets: tuple[_Bucket, ...]
+    buckets: tuple[Bucket, ...]
     order: Tensor
 
 
@@ -113,7 +113,7 @@ def padded(paths: Paths, device: torch.device) -> Padded:
         complete = bool((position == key.shape[1] - 1).all())
         rows, asks_there, position = upload((rows, asks, position), device)
         seen = torch.arange(key.shape[1], device=device) <= position[:, None, :, None]
-        buckets.append(_Bucket(rows, asks_there, None if complete else seen))
+        buckets.append(Bucket(rows, asks_there, None if complete else seen))
         real = (torch.arange(query.shape[1], device="cpu") < count).flatten().nonzero().flatten()
         asked.append(asks.flatten()[real])
         places.append(start + real)
@@ -144,6 +144,9 @@ class GpuProducts(TorchProducts):
         dtype: of the operands of the products, float32 or bfloat16.
         varlen: variable-length attention in that dtype; None: `padded_attention`.
         attention: what to call it.
+
+    Attributes:
+        variable_lengths: whether attention is variable-length.
     """
 
     def __init__(self, dtype: torch.dtype, varlen: Varlen | None = None, attention: str = "padded attention") -> None:
@@ -152,6 +155,7 @@ class GpuProducts(TorchProducts):
         self.attention = attention
         self._dtype = dtype
         self._varlen = varlen
+        self.variable_lengths = varlen is not None
 
     def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Joins the weights; the bias has the products' type too, so that it is added inside the product."""

@@ -6,13 +6,14 @@ values, and the tokens after the one that is read do not matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from dpad_fast.cached import cached_property
+from dpad_fast.clip.tokens import Ids
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,25 @@ def pack_tokens(rows: Sequence[Sequence[int]]) -> PackedTokens:
         before = row
     paths = Paths(_int64(path), _int64(offsets), _int64(first), _int64(last), causal=True)
     return PackedTokens(paths, _int64(tokens), _int64(positions))
+
+
+def in_order(rows: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
+    """The different ones of N sequences in lexicographic order, and for each of the N where it stands among them."""
+    order = sorted(set(rows))
+    found = {row: i for i, row in enumerate(order)}
+    return order, [found[row] for row in rows]
+
+
+def pieces(rows: Sequence[Ids], tokens: int, sequences: int | None = None) -> Iterator[Sequence[Ids]]:
+    """Neighbouring sequences in pieces of at most `tokens` tokens and `sequences` sequences, but at least of one."""
+    start = 0
+    while start < len(rows):
+        stop, count = start, 0
+        while stop < len(rows) and (stop == start or (count + len(rows[stop]) <= tokens and stop - start != sequences)):
+            count += len(rows[stop])
+            stop += 1
+        yield rows[start:stop]
+        start = stop
 
 
 def whole_sequences(count: int, length: int) -> Paths:

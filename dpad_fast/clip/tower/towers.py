@@ -13,7 +13,7 @@ from dpad_fast._native.memory import new_output
 from dpad_fast._native.upload import upload
 from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
+from dpad_fast.clip.tower.packing import Paths, in_order, pack_tokens, pieces, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, Products
 from dpad_fast.clip.tower.weights import Affine, ClipWeights, Layer, Norm, Transformer
 
@@ -87,9 +87,19 @@ class Body:
 
 
 class Towers:
-    """Both towers of a CLIP with some products. Calls from several threads take turns."""
+    """Both towers of a CLIP with some products. Calls from several threads take turns.
 
-    def __init__(self, weights: ClipWeights, products: Products) -> None:
+    Args:
+        weights: lie where the towers are to run.
+        products: the arithmetic.
+        rows_at_once: the most rows (tokens of texts, patches of pictures) of one call, which bounds its memory; more
+            work is done in several. None: 2,048 on the CPU, 16,384 on a GPU.
+
+    Raises:
+        ValueError: one text or picture has more rows than `rows_at_once`.
+    """
+
+    def __init__(self, weights: ClipWeights, products: Products, rows_at_once: int | None = None) -> None:
         self.device = weights.text.tokens.device
         self._text, self._image = Body(weights.text.body, products), Body(weights.image.body, products)
         # The bodies hold the prepared layers; the original weights here would be a second copy.
@@ -98,8 +108,22 @@ class Towers:
         self._products, self._weights = products, ClipWeights(text, image)
         self._patch = products.prepare([weights.image.patch])
         self._projections = [products.prepare([Affine(w.projection, None)]) for w in (weights.text, weights.image)]
+        self._rows_at_once = self._checked(rows_at_once)
         self._lock = Lock()
         free_lock_in_child(self)
+
+    @property
+    def rows_at_once(self) -> int:
+        """See the class."""
+        return self._rows_at_once
+
+    def _checked(self, rows: int | None) -> int:
+        if rows is None:
+            return _ROWS if self.device.type == "cpu" else _GPU_ROWS
+        least = max(self.context, self.picture_rows)
+        if rows < least:
+            raise ValueError(f"rows_at_once must be at least {least}, the rows of one text or picture, got {rows}")
+        return rows
 
     @property
     def products(self) -> Products:
@@ -115,66 +139,83 @@ class Towers:
         return clip
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
-        """Embeddings, not normalised, of N token id lists: float32 [N, D] on the CPU."""
-        cut = [self._cut(row) for row in rows]
-        order = sorted(set(cut))
-        found: dict[Ids, int] = {}
+        """Embeddings, not normalised, of N token id lists: float32 [N, D], where the weights are."""
+        order, places = in_order([self.cut(row) for row in rows])
         parts = []
-        start, most = 0, self._rows_at_once()
-        while start < len(order):
-            stop, count = start, 0
-            while stop < len(order) and (stop == start or count + len(order[stop]) <= most):
-                count += len(order[stop])
-                stop += 1
-            found.update((row, i) for i, row in enumerate(order[start:stop], start))
+        for piece in pieces(order, self._rows_at_once):
             with self._lock:
-                parts.append(self._some_texts(order[start:stop], threads))
-            start = stop
-        return torch.cat(parts).cpu()[[found[row] for row in cut]]
+                parts.append(self._some_texts(piece, threads))
+        return torch.cat(parts)[places]
 
     def images(self, pixels: Tensor, threads: int) -> Tensor:
-        """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D] on the CPU."""
-        step = max(1, self._rows_at_once() // self._weights.image.positions.shape[0])
+        """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D], as `texts`."""
+        step = max(1, self._rows_at_once // self.picture_rows)
         parts = []
         for start in range(0, len(pixels), step):
             with self._lock:
                 parts.append(self._some_images(pixels[start : start + step], threads))
-        return torch.cat(parts).cpu()
+        return torch.cat(parts)
 
-    def _rows_at_once(self) -> int:
-        return _ROWS if self.device.type == "cpu" else _GPU_ROWS
+    @property
+    def context(self) -> int:
+        """The most tokens of a text."""
+        return int(self._weights.text.positions.shape[0])
 
-    def _cut(self, row: Ids) -> Ids:
-        """Up to the token that is read."""
+    @property
+    def picture_rows(self) -> int:
+        """Rows of a picture: its patches and the class token."""
+        return int(self._weights.image.positions.shape[0])
+
+    @property
+    def patch_values(self) -> int:
+        """Values of a patch."""
+        return 3 * self._weights.image.side**2
+
+    def cut(self, row: Ids) -> Ids:
+        """A text up to the token that is read."""
         end = self._weights.text.end
         if end is None:
             return row[: row.index(max(row)) + 1]
         return row[: row.index(end) + 1] if end in row else row[:1]
 
     def _some_texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
-        tower, packed = self._weights.text, pack_tokens(rows)
+        packed = pack_tokens(rows)
         there = (packed.tokens, packed.positions, packed.paths.ends)
         tokens, positions, ends = there if self.device.type == "cpu" else upload(there, self.device)
+        return self.of_tokens(tokens, positions, packed.paths, ends, threads)
+
+    def of_tokens(self, tokens: Tensor, positions: Tensor, paths: Paths, ends: Tensor, threads: int) -> Tensor:
+        """Embeddings float32 [S, D] of packed texts, see `pack_tokens`; `ends` [S] are the rows that are read."""
+        tower = self._weights.text
         x = self._memory(len(tokens), tower.tokens.shape[1])
         torch.add(tower.tokens[tokens], tower.positions[positions], out=x)
-        x = self._text(x, packed.paths, ends, threads)
+        x = self._text(x, paths, ends, threads)
         return self._project(x, tower.norm, self._projections[0], threads)
 
     def _some_images(self, pixels: Tensor, threads: int) -> Tensor:
-        tower, count = self._weights.image, len(pixels)
-        grid = pixels.shape[-1] // tower.side
-        patches = pixels.reshape(count, 3, grid, tower.side, grid, tower.side).permute(0, 2, 4, 1, 3, 5)
-        flat = self._memory(count * grid * grid, 3 * tower.side**2)
+        count = len(pixels)
+        flat = self._memory(count * (self.picture_rows - 1), self.patch_values)
+        self.copy_patches(pixels, flat)
+        return self.of_patches(flat, whole_sequences(count, self.picture_rows), threads)
+
+    def copy_patches(self, pixels: Tensor, flat: Tensor) -> None:
+        """Copies images [K, 3, side, side] into float32 [K * patches, 3 * patch side^2]."""
+        count, side = len(pixels), self._weights.image.side
+        grid = pixels.shape[-1] // side
+        patches = pixels.reshape(count, 3, grid, side, grid, side).permute(0, 2, 4, 1, 3, 5)
         flat.view(patches.shape).copy_(patches)
+
+    def of_patches(self, flat: Tensor, paths: Paths, threads: int) -> Tensor:
+        """Embeddings float32 [K, D] of K images as patches, see `copy_patches`; `paths` are their whole sequences."""
+        tower, count, length = self._weights.image, paths.count, self.picture_rows
         rows = self._products.linear(flat, self._patch, threads)
-        x = self._memory(count, grid * grid + 1, rows.shape[1])
-        torch.add(rows.view(count, grid * grid, -1), tower.positions[1:], out=x[:, 1:])
+        x = self._memory(count, length, rows.shape[1])
+        torch.add(rows.view(count, length - 1, -1), tower.positions[1:], out=x[:, 1:])
         x[:, 0] = tower.first + tower.positions[0]
-        length = x.shape[1]
         x = self._products.normalise(x.view(count * length, -1), tower.norm_in, threads)
         first = torch.arange(count, device=self.device) * length
         # Attention is not causal, so any position may be the only query; the rows that are read are the class tokens.
-        x = self._image(x, whole_sequences(count, length), first, threads)
+        x = self._image(x, paths, first, threads)
         return self._project(x, tower.norm, self._projections[1], threads)
 
     def _memory(self, *shape: int) -> Tensor:

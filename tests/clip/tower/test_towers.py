@@ -250,14 +250,20 @@ def test_towers_of_transformers(tiny, implementation, activation, legacy_end):
         close(fast.images(pixels, 2), model.get_image_features(pixel_values=pixels).pooler_output, 20 * tolerance)
 
 
-def test_many_chunks_agree_with_one(tiny, monkeypatch):
+def test_many_chunks_agree_with_one(tiny):
     fast = Towers(read_weights(tiny[0]), NativeProducts("float32"))
     rows = [row for row in texts(tiny[1].tokenizer) if len(row) <= 77]
     whole, pixels = fast.texts(rows, 2), torch.randn(9, 3, *[tiny[0].config.vision_config.image_size] * 2)
     images = fast.images(pixels, 2)
-    monkeypatch.setattr("dpad_fast.clip.tower.towers._ROWS", 40)
+    fast = Towers(read_weights(tiny[0]), NativeProducts("float32"), rows_at_once=80)
+    calls = []
+    linear = fast.products.linear
+    fast.products.linear = lambda x, *args, **more: calls.append(len(x)) or linear(x, *args, **more)
     torch.testing.assert_close(fast.texts(rows, 1), whole, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(fast.images(pixels, 1), images, atol=1e-6, rtol=1e-6)
+    assert 40 < max(calls) <= 80
+    with pytest.raises(ValueError, match=r"rows_at_once must be at least 77, the rows of one text or picture, got 76"):
+        Towers(read_weights(tiny[0]), NativeProducts("float32"), rows_at_once=76)
 
 
 def test_a_changed_model_is_left_to_itself(tiny):

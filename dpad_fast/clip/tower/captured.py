@@ -1,0 +1,110 @@
+"""A CLIP's two towers on a GPU, where a call is one replay of a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from dpad_fast._native.upload import upload
+from dpad_fast.clip.tokens import Ids
+from dpad_fast.clip.tower.fixed import Bins, Tables, VariableLengths, sequences_of, write
+from dpad_fast.clip.tower.gpu_attention import GpuProducts
+from dpad_fast.clip.tower.graphs import Graphs, Recorder, Run, ladder
+from dpad_fast.clip.tower.packing import in_order, pack_tokens, pieces, whole_sequences
+from dpad_fast.clip.tower.towers import Towers
+
+Tensor = torch.Tensor
+# The smallest buckets: rows of texts, and pictures. A GPU takes as long for less.
+_TEXT_ROWS = 128
+_PICTURES = 4
+
+
+class CapturedTowers:
+    """`Towers` whose work is padded to few sizes and replayed. Calls from several threads take turns.
+
+    Args:
+        towers: with `GpuProducts`. Their `rows_at_once` is the largest size.
+        recorder: captures. Towers that share one share its memory, and take turns on the GPU.
+    """
+
+    def __init__(self, towers: Towers, recorder: Recorder) -> None:
+        products, most, length = towers.products, towers.rows_at_once, towers.picture_rows
+        assert isinstance(products, GpuProducts), "other products wait for the GPU"
+        self.device, self.products = towers.device, products
+        self._towers = towers
+        tables: Tables = (VariableLengths if products.variable_lengths else Bins)(towers.context)
+        self._tables = tables
+        # The graphs hold the towers and not this object: their memory is free as soon as nobody holds it.
+        self._texts = Graphs(
+            _text_runs(towers, tables),
+            recorder,
+            ladder(_TEXT_ROWS, most),
+            lambda rows: sum(tables.capacities(rows)),
+            torch.int64,
+        )
+        self._pictures = Graphs(
+            _picture_runs(towers),
+            recorder,
+            ladder(_PICTURES, max(1, most // length)),
+            lambda pictures: pictures * (length - 1) * towers.patch_values,
+            torch.float32,
+        )
+
+    def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
+        """Embeddings, not normalised, of N token id lists: float32 [N, D] on the GPU."""
+        order, places = in_order([self._towers.cut(row) for row in rows])
+        most = self._texts.sizes[-1]
+        found = [self._some_texts(piece) for piece in pieces(order, most, sequences_of(most))]
+        (index,) = upload((torch.tensor(places, dtype=torch.int64, device="cpu"),), self.device)
+        return _joined(found)[index]
+
+    def images(self, pixels: Tensor, threads: int) -> Tensor:
+        """Embeddings, not normalised, of K preprocessed images [K, 3, side, side]: float32 [K, D] on the GPU."""
+        return _joined([self._some_images(piece) for piece in torch.split(pixels, self._pictures.sizes[-1])])
+
+    def _some_texts(self, rows: Sequence[Ids]) -> Tensor:
+        work = self._tables.work(pack_tokens(rows))
+
+        def fill(size: int, static: Tensor) -> None:
+            staged = torch.empty(static.shape, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+            write(work, self._tables.capacities(size), staged)
+            static.copy_(staged, non_blocking=True)
+
+        return self._texts(work.need, fill, len(rows))
+
+    def _some_images(self, pixels: Tensor) -> Tensor:
+        towers, count = self._towers, len(pixels)
+
+        def fill(size: int, static: Tensor) -> None:
+            flat = static.view(-1, towers.patch_values)
+            towers.copy_patches(pixels, flat[: count * (towers.picture_rows - 1)])
+
+        return self._pictures(count, fill, count)
+
+
+def _joined(found: list[Tensor]) -> Tensor:
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _text_runs(towers: Towers, tables: Tables) -> Callable[[int, Tensor], Run]:
+    def run_of(size: int, static: Tensor) -> Run:
+        parts = torch.split(static, list(tables.capacities(size)))
+
+        def run() -> Tensor:
+            read = tables.describe(parts)
+            return towers.of_tokens(read.tokens, read.positions, read.paths, read.ends, threads=1)
+
+        return run
+
+    return run_of
+
+
+def _picture_runs(towers: Towers) -> Callable[[int, Tensor], Run]:
+    def run_of(size: int, static: Tensor) -> Run:
+        flat = static.view(-1, towers.patch_values)
+        # Attention describes them on the GPU in the warm-up, and the graph reads that: the run holds it.
+        paths = whole_sequences(size, towers.picture_rows)
+        return lambda: towers.of_patches(flat, paths, threads=1)
+
+    return run_of

@@ -1,0 +1,169 @@
+"""CUDA graphs without a GPU: a recorder that calls the function again, and a GPU's streams as queues in any order."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import torch
+
+from dpad_fast.clip.tower.graphs import Recorded, Run
+
+
+class Again:
+    """A `Recorder` for the CPU. All results share one memory, as they may in a pool: each replay overwrites the others.
+
+    Attributes:
+        captures: how many runs were recorded.
+        replays: how many were called again.
+        memory_taken: elements of static inputs.
+    """
+
+    def __init__(self) -> None:
+        self.captures = self.replays = self.memory_taken = 0
+        self._lock, self._pool = Lock(), torch.empty(1 << 20)
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """See `Recorder`."""
+        with self._lock:
+            yield
+
+    def memory(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """See `Recorder`."""
+        self.memory_taken += count
+        return torch.zeros(count, dtype=dtype)
+
+    def record(self, run: Run) -> Recorded:
+        """See `Recorder`."""
+        self.captures += 1
+        like = run()
+        out = self._pool[: like.numel()].view(like.shape)
+
+        def replay() -> None:
+            self.replays += 1
+            self._pool.fill_(float("nan"))
+            out.copy_(run())
+
+        return Recorded(out, replay)
+
+
+class Streams:
+    """torch's streams, events and graphs over work that is done late, and in any order that the events allow.
+
+    Attributes:
+        current: the name of the stream that `launch` takes.
+        log: what was called, in order.
+    """
+
+    def __init__(self) -> None:
+        self.current, self.log = "default", list[Any]()
+        self.capturing: list[Callable[[], None]] | None = None
+        self._queues: dict[str, list[tuple[str, Any]]] = {}
+        self._reached: dict[int, int] = {}
+
+    def launch(self, work: Callable[[], None]) -> None:
+        """Queues work on the current stream, or puts it into the graph that is being captured."""
+        if self.capturing is not None:
+            self.capturing.append(work)
+        else:
+            self._queue().append(("work", work))
+
+    def finish(self, seed: int) -> None:
+        """Does all work, each time that of a stream by chance among those that wait for nothing.
+
+        Raises:
+            RuntimeError: all that is left waits for something.
+        """
+        rng = random.Random(seed)
+        while any(self._queues.values()):
+            ready = [queue for queue in self._queues.values() if queue and self._runs(queue[0])]
+            if not ready:
+                raise RuntimeError("streams wait for each other")
+            kind, what = rng.choice(ready).pop(0)
+            if kind == "work":
+                what()
+            elif kind == "record":
+                event, count = what
+                self._reached[event] = count
+
+    def replace(self, monkeypatch: Any) -> None:
+        """Puts itself in the place of `torch.cuda`'s streams, events and graphs."""
+        for name in ("Stream", "Event", "CUDAGraph", "stream", "device", "current_stream", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, f"_{name}"))
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+
+    def _queue(self, name: str | None = None) -> list[tuple[str, Any]]:
+        return self._queues.setdefault(self.current if name is None else name, [])
+
+    def _runs(self, entry: tuple[str, Any]) -> bool:
+        kind, what = entry
+        return kind != "wait" or self._reached.get(what[0], 0) >= what[1]
+
+    def _Stream(self, device: Any = None) -> "_Stream":
+        return _Stream(self, f"side {device}")
+
+    def _Event(self) -> "_Event":
+        return _Event(self)
+
+    def _CUDAGraph(self) -> "_Graph":
+        return _Graph(self)
+
+    def _current_stream(self, device: Any = None) -> "_Stream":
+        return _Stream(self, self.current)
+
+    @contextmanager
+    def _stream(self, stream: "_Stream") -> Iterator[None]:
+        before, self.current = self.current, stream.name
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextmanager
+    def _device(self, device: Any) -> Iterator[None]:
+        self.log.append(("device", device))
+        yield
+
+    @contextmanager
+    def _graph(self, graph: "_Graph", pool: Any, stream: "_Stream", capture_error_mode: str) -> Iterator[None]:
+        self.log.append(("graph", pool, stream.name, capture_error_mode))
+        # As torch's own: where the capture fails, the stream stays the capture's.
+        self.current, self.capturing = stream.name, graph.work
+        try:
+            yield
+        finally:
+            self.capturing = None
+
+
+class _Stream:
+    def __init__(self, streams: Streams, name: str) -> None:
+        self.streams, self.name = streams, name
+
+    def wait_event(self, event: "_Event") -> None:
+        self.streams._queue(self.name).append(("wait", (id(event), event.count)))
+
+    def wait_stream(self, other: "_Stream") -> None:
+        event = _Event(self.streams)
+        self.streams.log.append(event)  # kept, so that no other gets its id
+        event.record(other)
+        self.wait_event(event)
+
+
+class _Event:
+    def __init__(self, streams: Streams) -> None:
+        self.streams, self.count = streams, 0
+
+    def record(self, stream: _Stream) -> None:
+        self.count += 1
+        self.streams._queue(stream.name).append(("record", (id(self), self.count)))
+
+
+class _Graph:
+    def __init__(self, streams: Streams) -> None:
+        self.streams, self.work = streams, list[Callable[[], None]]()
+
+    def replay(self) -> None:
+        for work in self.work:
+            self.streams.launch(work)
