@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,30 +18,76 @@ def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.
     return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]
 
 
-def upload_image(pixels: torch.Tensor, device: torch.device, name: str) -> torch.Tensor:
-    """The same view of an image [H, W, 3] on `device`, through pinned memory and without waiting for the copy.
+def upload_images(images: Sequence[torch.Tensor], device: torch.device, name: str = "images") -> list[torch.Tensor]:
+    """Images [H, W, 3] on `device`, all in one copy from pinned memory and without waiting for it.
 
-    What lies between the pixels (Pillow's fourth byte) goes along, a repeated grey plane goes once; only a view of a
-    much larger picture is put together first.
+    Three bytes a pixel go up, one where a grey plane is repeated: Pillow's fourth byte and what a view leaves out stay
+    behind. Images that are there already are passed through, as all are where `device` is the host.
 
     Raises:
-        ValueError: the image is already on another device than that.
+        ValueError: an image is already on another device than that.
     """
-    if pixels.device.type != "cpu":
-        if pixels.device.type != device.type or device.index not in (None, pixels.device.index):
-            raise ValueError(f"{name} is on {pixels.device}, expected {device} or the host")
-        return pixels
-    if device.type == "cpu":
-        return pixels
-    extent = [(size, stride) for size, stride in zip(pixels.shape, pixels.stride(), strict=True) if stride > 0]
-    span = 1 + sum((size - 1) * stride for size, stride in extent)
-    if span > 1.5 * math.prod(size for size, _ in extent):
-        grey = pixels.stride(2) == 0
-        pixels = pixels[..., :1].contiguous().expand(-1, -1, 3) if grey else pixels.contiguous()
-        span = pixels.shape[0] * pixels.shape[1] * (1 if grey else 3)
-    staged = torch.empty(span, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
-    staged.copy_(pixels.as_strided((span,), (1,)))
-    return staged.to(device, non_blocking=True).as_strided(pixels.shape, pixels.stride())
+    for i, image in enumerate(images):
+        there = image.device
+        if there.type != "cpu" and (there.type != device.type or device.index not in (None, there.index)):
+            raise ValueError(f"{name}[{i}] is on {there}, expected {device} or the host")
+    here = [image for image in images if image.device.type == "cpu"]
+    if device.type == "cpu" or not here:
+        return list(images)
+    packed = PackedImages(here)
+    staged = torch.empty(packed.size, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
+    for i in range(len(here)):
+        packed.fill(i, staged)
+    views = iter(packed.views(staged.to(device, non_blocking=True)))
+    return [next(views) if image.device.type == "cpu" else image for image in images]
+
+
+class PackedImages:
+    """Images one behind the other in one piece of memory: three bytes a pixel, or one where it is grey.
+
+    Args:
+        images: uint8 [H, W, 3] on the host, with any strides.
+
+    Attributes:
+        size: bytes of all of them.
+    """
+
+    def __init__(self, images: Sequence[torch.Tensor]) -> None:
+        self._images = images
+        self._strides = [_packed_strides(image) for image in images]
+        self._starts = [0]
+        for image, (_, _, channel) in zip(images, self._strides, strict=True):
+            height, width, _ = image.shape
+            self._starts.append(self._starts[-1] + height * width * (1 if channel == 0 else 3))
+        self.size = self._starts.pop()
+
+    def fill(self, i: int, memory: torch.Tensor) -> None:
+        """Copies image i to its place in `memory`, uint8 [size or more] on the host."""
+        into = self._view(i, memory).numpy()
+        image = self._images[i].numpy()
+        if image.strides[2] == 0:
+            into[..., 0] = image[..., 0]
+        elif image.strides[1:] == into.strides[1:]:
+            into[...] = image
+        else:  # a channel at a time: NumPy would go from pixel to pixel in a loop of three
+            for channel in range(3):
+                into[..., channel] = image[..., channel]
+
+    def views(self, memory: torch.Tensor) -> list[torch.Tensor]:
+        """The images, [H, W, 3] each, in `memory` on any device."""
+        return [self._view(i, memory) for i in range(len(self._images))]
+
+    def _view(self, i: int, memory: torch.Tensor) -> torch.Tensor:
+        return memory.as_strided(self._images[i].shape, self._strides[i], memory.storage_offset() + self._starts[i])
+
+
+def _packed_strides(image: torch.Tensor) -> tuple[int, int, int]:
+    height, width, _ = image.shape
+    _, pixel, channel = image.stride()
+    if channel == 0:
+        return width, 1, 0
+    planes = pixel == 1 and channel != 1
+    return (width, 1, height * width) if planes else (3 * width, 3, 1)
 
 
 def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,14 +14,16 @@ import torch
 from dpad_fast.cached import cached_property
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
-from dpad_fast.clip.inputs import chunked, input_stream, make_inputs
+from dpad_fast.clip.gpu_way import GpuWay, way_to
+from dpad_fast.clip.inputs import ahead, chunked, content_keys, make_inputs
 from dpad_fast.clip.margins import Margins, measure_margins
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
 from dpad_fast.clip.requests import read_images, read_texts
+from dpad_fast.clip.step import GpuStep, HostStep, Step
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
-from dpad_fast.clip.tower.forward import OwnForward, unit
+from dpad_fast.clip.tower.forward import Forward, OwnForward, unit
 from dpad_fast.timer import Timer
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
@@ -83,7 +85,7 @@ class ClipEncoder:
         self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
         margins = Margins()
         if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
-            margins = measure_margins(self._forwards, tokens, preprocess, self.device, self._threads(), name)
+            margins = measure_margins(self._forwards, tokens, preprocess, self.device, self.used_threads(), name)
         self.margin, self.image_margin = margins
 
     @classmethod
@@ -199,6 +201,14 @@ class ClipEncoder:
     def _no_embeddings(self) -> torch.Tensor:
         return self.embed_texts(["a"])[:0]
 
+    def step(self, timings: dict[str, float] | None = None) -> Step:
+        """Embeddings and what is computed of them for one batch; on a GPU there is one wait for all of it.
+
+        Args:
+            timings: seconds per stage ("text", "preprocess", "image"), which are increased.
+        """
+        return HostStep(self, timings) if self._way is None else GpuStep(self, self._way, timings)
+
     def embed_ids(
         self, ids: Sequence[Ids], *, exact: bool = False, timings: dict[str, float] | None = None
     ) -> torch.Tensor:
@@ -212,20 +222,21 @@ class ClipEncoder:
         Returns:
             float32 [N, D] on the CPU.
         """
+        if self._way is not None:
+            step = self.step(timings)
+            return step.finish(step.texts(ids, exact=exact))[0]
         timer = Timer(timings)
-        exact = self._exact(exact)
-        level = self._forwards[exact].precision
-        unique = list(dict.fromkeys(ids))
-        found = {row: self.cache.get(("text", level, row)) for row in unique}
-        missing = [row for row, value in found.items() if value is None]
+        forward = self.forward_for(exact)
+        found = self.known_texts(ids, exact)
+        missing = [row for row in dict.fromkeys(ids) if row not in found]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
-            values = unit(self._forwards[exact].texts(chunk, self._threads()), self.name)
-            for row, value in zip(chunk, values, strict=True):
-                found[row] = value
-                self.cache.put(("text", level, row), value)
+            values = forward.texts(chunk, self.used_threads()).to("cpu")
+            values = unit(values, self.name, first=self.guards(exact))
+            self.keep_texts(chunk, values, exact)
+            found.update(zip(chunk, values, strict=True))
         timer.lap("text")
-        return torch.stack([_present(found[row]) for row in ids])
+        return torch.stack([found[row] for row in ids])
 
     def embed_regions(
         self,
@@ -246,31 +257,57 @@ class ClipEncoder:
         Returns:
             float32 [K, D] on the CPU.
         """
-        exact = self._exact(exact)
+        if self._way is not None:
+            step = self.step(timings)
+            return step.finish(step.regions(pictures, regions, exact=exact))[0]
         timer = Timer(timings)
-        content = self._content_keys(pictures, regions)
-        places = [(content[index], box) for index, box in regions]
+        forward = self.forward_for(exact)
+        places, found = self.known_regions(pictures, regions, exact)
         wanted = dict(zip(places, regions, strict=True))
-        found = self._known_regions(list(wanted), exact)
         timer.lap("preprocess")
         missing = sorted((place for place in wanted if place not in found), key=lambda place: wanted[place][0])
         chunks = chunked(pictures, [wanted[place] for place in missing])
-        made = self._made_regions(pictures, chunks, exact, timings)
         rest = iter(missing)
-        for regions_made, values in zip(chunks, made, strict=True):
-            chunk = list(islice(rest, len(regions_made)))
-            self._keep_regions(chunk, values, exact)
-            found.update(zip(chunk, values, strict=True))
+        for chunk, inputs in zip(chunks, ahead(partial(self._inputs, pictures, timings), chunks), strict=True):
+            timer = Timer(timings)
+            values = forward.images(inputs, self.used_threads()).to("cpu")
+            values = unit(values, self.name, first=self.guards(exact))
+            timer.lap("image")
+            part = list(islice(rest, len(chunk)))
+            self.keep_regions(part, values, exact)
+            found.update(zip(part, values, strict=True))
         return torch.stack([found[place] for place in places])
+
+    def known_texts(self, ids: Sequence[Ids], exact: bool) -> dict[Ids, torch.Tensor]:
+        """The embeddings of token id lists that are in memory."""
+        level = self.forward_for(exact).precision
+        found = {row: self.cache.get(("text", level, row)) for row in dict.fromkeys(ids)}
+        return {row: value for row, value in found.items() if value is not None}
+
+    def keep_texts(self, ids: Sequence[Ids], values: torch.Tensor, exact: bool) -> None:
+        """Puts embeddings [N, D], on the CPU, into the cache."""
+        level = self.forward_for(exact).precision
+        for row, value in zip(ids, values, strict=True):
+            self.cache.put(("text", level, row), value)
+
+    def known_regions(
+        self, pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region]], exact: bool
+    ) -> tuple[list[tuple[Hashable, Region]], dict[tuple[Hashable, Region], torch.Tensor]]:
+        """Regions by their picture's key, [K], and the embeddings of those that are in memory or in the file."""
+        exact = self._exact(exact)
+        content = content_keys(pictures, regions, self.used_threads(), self._way)
+        places = [(content[index], box) for index, box in regions]
+        return places, self._cached_regions(list(dict.fromkeys(places)), exact)
 
     def remember_regions(self, places: Sequence[tuple[Hashable, Region]], embeddings: torch.Tensor) -> None:
         """Puts given float32 embeddings [K, D] into the cache, under the pictures' keys and boxes."""
-        self._keep_regions(places, embeddings, self._exact(True))
+        self.keep_regions(places, embeddings, exact=True)
 
-    def _keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
+    def keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
+        """Puts embeddings [K, D], on the CPU, into the cache and its file."""
+        level = self.forward_for(exact).precision
         fresh: dict[Hashable, torch.Tensor] = {
-            ("image", self._forwards[exact].precision, *place): value
-            for place, value in zip(places, values, strict=True)
+            ("image", level, *place): value for place, value in zip(places, values, strict=True)
         }
         for key, value in fresh.items():
             self.cache.put(key, value)
@@ -288,20 +325,14 @@ class ClipEncoder:
         return digest.digest()
 
     @cached_property
+    def _way(self) -> GpuWay | None:
+        return way_to(self.device)
+
+    @cached_property
     def _size(self) -> int:
         return int(self.embed_texts(["a"]).shape[1])
 
-    def _content_keys(
-        self, pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region]]
-    ) -> dict[int, Hashable]:
-        """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond."""
-        used = list(dict.fromkeys(index for index, _ in regions))
-        if len(used) < 2 or self._threads() < 2:
-            return {index: pictures[index].key for index in used}
-        with ThreadPoolExecutor(self._threads(), "dpad-digest") as pool:
-            return dict(zip(used, pool.map(lambda index: pictures[index].key, used), strict=True))
-
-    def _known_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
+    def _cached_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
         """Cached embeddings, from memory and then from the file. A float32 one also serves for reduced precision."""
         found: dict[Any, torch.Tensor] = {}
         for level in ("float32",) if exact else ("float32", self._forwards[False].precision):
@@ -316,39 +347,11 @@ class ClipEncoder:
                 found.update((rest[key], value) for key, value in stored.items())
         return found
 
-    def _made_regions(
-        self,
-        pictures: Sequence[PixelSource],
-        chunks: Sequence[Sequence[tuple[int, Region]]],
-        exact: bool,
-        timings: dict[str, float] | None,
-    ) -> Iterator[torch.Tensor]:
-        """Embeddings chunk by chunk; the next chunk is preprocessed while the model works on this one."""
-        if not chunks:
-            return
-        # The thread that prepares inputs would use a stream of its own, and this stream would not wait for its regions.
-        stream = input_stream(self.device)
-        with ThreadPoolExecutor(1, "dpad-preprocess") as ahead:
-            inputs = [ahead.submit(self._inputs, pictures, chunks[0], timings, stream)]
-            for following in (*chunks[1:], None):
-                # Taken out: one that failed and this frame would keep each other, and the pixels it was at.
-                ready = inputs.pop().result()
-                if following is not None:
-                    inputs.append(ahead.submit(self._inputs, pictures, following, timings, stream))
-                timer = Timer(timings)
-                values = unit(self._forwards[exact].images(ready, self._threads()), self.name)
-                timer.lap("image")
-                yield values
-
     def _inputs(
-        self,
-        pictures: Sequence[PixelSource],
-        regions: Sequence[tuple[int, Region]],
-        timings: dict[str, float] | None,
-        stream: torch.cuda.Stream | None,
+        self, pictures: Sequence[PixelSource], timings: dict[str, float] | None, regions: Sequence[tuple[int, Region]]
     ) -> torch.Tensor:
         timer = Timer(timings)
-        inputs = make_inputs(self.preprocess, pictures, regions, self._threads(), stream)
+        inputs = make_inputs(self.preprocess, pictures, regions, self.used_threads(), None)
         timer.lap("preprocess")
         return inputs
 
@@ -358,6 +361,18 @@ class ClipEncoder:
             "dpad_fast.ScorerSpec(config, encoder=NAME_OR_FOLDER) and call its build() where the scorer is needed"
         )
 
+    def forward_for(self, exact: bool) -> Forward:
+        """What computes embeddings, in float32 if `exact`.
+
+        Raises:
+            RuntimeError: the encoder is on a GPU and this process was forked since it was made.
+        """
+        return self._forwards[self._exact(exact)]
+
+    def guards(self, exact: bool) -> bool:
+        """Whether embeddings are a first look, so that a completion whose embeddings are not finite is near."""
+        return self.precision == "guarded" and not self._exact(exact)
+
     def _exact(self, exact: bool) -> bool:
         if self.device.type == "cuda" and self._process != os.getpid():
             raise RuntimeError(
@@ -366,10 +381,6 @@ class ClipEncoder:
             )
         return True in self._forwards and (exact or False not in self._forwards)
 
-    def _threads(self) -> int:
+    def used_threads(self) -> int:
+        """CPU threads of a call now."""
         return torch.get_num_threads() if self.threads is None else self.threads
-
-
-def _present(value: torch.Tensor | None) -> torch.Tensor:
-    assert value is not None, "every missing key was computed above"
-    return value

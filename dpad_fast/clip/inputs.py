@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
+from dpad_fast._native.streams import callers_streams
+from dpad_fast.clip.gpu_way import GpuWay
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
 from dpad_fast.clip.tower.forward import torch_threads
 
+Chunk = Sequence[tuple[int, Region]]
 # 64 regions of 224 x 224 are 39 MB of input and some 300 MB of ViT-B/32 activations.
-_REGIONS = 64
+REGIONS = 64
 # Of the files decoded together, 4 bytes each: 256 MiB, or one larger picture. Such files take longer than the model.
 _PIXELS = 1 << 26
 
@@ -35,7 +40,7 @@ def chunked(pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region
     pixels, last = 0, -1
     for index, box in regions:
         more = pictures[index].new_pixels if index != last else 0
-        if not chunks or len(chunks[-1]) == _REGIONS or (more and pixels and pixels + more > _PIXELS):
+        if not chunks or len(chunks[-1]) == REGIONS or (more and pixels and pixels + more > _PIXELS):
             chunks.append([])
             pixels, more = 0, pictures[index].new_pixels
         chunks[-1].append((index, box))
@@ -43,10 +48,56 @@ def chunked(pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region
     return chunks
 
 
+def content_keys(
+    pictures: Sequence[PixelSource], regions: Chunk, threads: int, way: GpuWay | None = None
+) -> dict[int, Hashable]:
+    """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond.
+
+    Args:
+        pictures: M images.
+        regions: pairs (index of the picture, box or None for the whole).
+        threads: CPU threads.
+        way: whose threads to use; None: threads of this call.
+    """
+    used = list(dict.fromkeys(index for index, _ in regions))
+    if way is not None:
+        return dict(zip(used, way.in_threads(lambda index: pictures[index].key, used, threads), strict=True))
+    if len(used) < 2 or threads < 2:
+        return {index: pictures[index].key for index in used}
+    streams = callers_streams()
+
+    def key(index: int) -> Hashable:
+        with streams():
+            return pictures[index].key
+
+    with ThreadPoolExecutor(threads, "dpad-digest") as pool:
+        return dict(zip(used, pool.map(key, used), strict=True))
+
+
+def ahead(make: Callable[[Chunk], torch.Tensor], chunks: Sequence[Chunk]) -> Iterator[torch.Tensor]:
+    """What `make` gives for each chunk; the next chunk's is made by a thread while the caller works on this one's."""
+    if not chunks:
+        return
+    streams = callers_streams()
+
+    def made(chunk: Chunk) -> torch.Tensor:
+        with streams():
+            return make(chunk)
+
+    with ThreadPoolExecutor(1, "dpad-preprocess") as thread:
+        inputs = [thread.submit(made, chunks[0])]
+        for following in (*chunks[1:], None):
+            # Taken out: one that failed and this frame would keep each other, and the pixels it was at.
+            ready = inputs.pop().result()
+            if following is not None:
+                inputs.append(thread.submit(made, following))
+            yield ready
+
+
 def make_inputs(
     preprocess: Preprocess,
     pictures: Sequence[PixelSource],
-    regions: Sequence[tuple[int, Region]],
+    regions: Chunk,
     threads: int,
     stream: torch.cuda.Stream | None,
 ) -> torch.Tensor:
@@ -62,13 +113,39 @@ def make_inputs(
     Returns:
         float32 [K, 3, size, size], on the stream's GPU or the CPU.
     """
-    used = {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
+    used = _numbered(regions)
     pixels = [preprocess.read(pictures[index]) for index in used]
     boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
     with torch_threads(threads), nullcontext() if stream is None else torch.cuda.stream(stream):
         if stream is None:
             return preprocess(pixels, boxes, numbers)
-        # Pictures on another GPU are copied too, since the op takes only the host's and its own GPU's.
-        elsewhere = [isinstance(image, torch.Tensor) and image.device.type != "cpu" for image in pixels]
-        pixels = [image.to(stream.device) if there else image for image, there in zip(pixels, elsewhere, strict=True)]
-        return preprocess(pixels, boxes, numbers, stream.device)
+        return preprocess([_on(stream.device, image) for image in pixels], boxes, numbers, stream.device)
+
+
+def send_inputs(
+    preprocess: Preprocess, pictures: Sequence[PixelSource], regions: Chunk, threads: int, way: GpuWay
+) -> torch.Tensor:
+    """`make_inputs` on the current stream of a GPU, without waiting for it.
+
+    Pictures are decoded by threads, and their pixels go through the way's pinned memory and its stream for copies.
+    """
+    device, used = way.gpu.device, _numbered(regions)
+    numbers = [used[index] for index, _ in regions]
+    pixels = list(way.in_threads(lambda index: preprocess.read(pictures[index]), used, threads))
+    boxes = [box for _, box in regions]
+    with torch_threads(threads):
+        there, boxes = way.send(
+            [_on(device, image) for image in pixels], list(zip(numbers, boxes, strict=True)), threads
+        )
+        return preprocess(there, boxes, numbers, device)
+
+
+def _numbered(regions: Chunk) -> dict[int, int]:
+    """The pictures in use, numbered from 0."""
+    return {index: place for place, index in enumerate(dict.fromkeys(index for index, _ in regions))}
+
+
+def _on(device: torch.device, image: Any) -> Any:
+    """A picture that is on another GPU, copied to this one: the op takes only the host's and its own GPU's."""
+    elsewhere = isinstance(image, torch.Tensor) and image.device.type != "cpu" and image.device != device
+    return image.to(device) if elsewhere else image

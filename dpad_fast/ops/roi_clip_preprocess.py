@@ -13,7 +13,7 @@ import torch
 from dpad_fast._native import extension
 from dpad_fast._native.images import as_pixels
 from dpad_fast._native.memory import new_output
-from dpad_fast._native.upload import upload_image
+from dpad_fast._native.upload import upload_images
 from dpad_fast.ops._library import register
 
 RESIZES = ("shortest", "squash", "longest")
@@ -88,7 +88,7 @@ def roi_clip_preprocess(
         std: 3 numbers, not 0, by which the result is divided.
         dtype: of the result: float32, bfloat16 or float16, rounded to nearest even from float32.
         out: a contiguous or channels-last tensor [K, 3, size, size] of that dtype to write to.
-        device: where to compute. Images on the host are copied there once each, from pinned memory and without waiting.
+        device: where to compute. Images on the host are copied there together, from pinned memory and without waiting.
             None: where the images are.
         memory_format: of the result where `out` is not given: `torch.contiguous_format` or `torch.channels_last`.
 
@@ -106,7 +106,7 @@ def roi_clip_preprocess(
         raise ValueError(f"images must be a list of images, got {type(images).__name__}")
     pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
     if device is not None:
-        pixels = [upload_image(image, torch.device(device), f"images[{i}]") for i, image in enumerate(pixels)]
+        pixels = upload_images(pixels, torch.device(device))
     numbers = _as_index(image_index, boxes, len(pixels))
     corners = _as_boxes(boxes, numbers.shape[0])
     if not pixels:

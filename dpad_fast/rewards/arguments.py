@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
+import torch
+
 from dpad_fast.clip.images import Picture
 from dpad_fast.rewards import geometry
 from dpad_fast.rewards.config import RewardConfig
@@ -78,6 +80,13 @@ def check_pictures(pictures: Sequence[Picture], index: Sequence[int], errors: Ro
 def snapshot(column: Any) -> Any:
     """A copy of a column, which its caller may change later; a value that is no column is refused when scored."""
     return list(column) if isinstance(column, Iterable) and not isinstance(column, str) else column
+
+
+def tensors(*columns: Any) -> list[torch.Tensor]:
+    """The entries of columns that are tensors, which may lie on a GPU."""
+    return [
+        entry for column in columns if isinstance(column, list) for entry in column if isinstance(entry, torch.Tensor)
+    ]
 
 
 def check_lengths(

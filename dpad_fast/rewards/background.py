@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import torch
+
+from dpad_fast._native.streams import OwnStreams
 from dpad_fast.types import ScoreBatch
 
 FirstResult = TypeVar("FirstResult")
@@ -41,17 +44,45 @@ class PendingScore:
 
 
 class Background:
-    """Runs jobs of two stages in order, the first stage of one beside the second stage of another."""
+    """Runs jobs of two stages in order, the first stage of one beside the second stage of another.
+
+    On a GPU they have a stream of their own, so that they run beside what the caller's streams are given meanwhile.
+    """
 
     def __init__(self) -> None:
         self._process = 0
         self._stages: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
+        self._streams = OwnStreams()
 
-    def submit(self, prepare: Callable[[], FirstResult], finish: Callable[[FirstResult], ScoreBatch]) -> PendingScore:
-        """Queues one job; a job that fails in its first stage never gets to the second."""
+    def submit(
+        self,
+        prepare: Callable[[], FirstResult],
+        finish: Callable[[FirstResult], ScoreBatch],
+        inputs: Iterable[Any] = (),
+        device: torch.device | None = None,
+    ) -> PendingScore:
+        """Queues one job; a job that fails in its first stage never gets to the second.
+
+        Args:
+            prepare: the first stage.
+            finish: the second, of what the first returns.
+            inputs: what they read; those on a GPU are read as the caller's current stream leaves them.
+            device: where else they work; None: on the CPU.
+        """
         if self._stages is None or self._process != os.getpid():  # threads do not survive a fork
             self._stages = (ThreadPoolExecutor(1, "dpad-parse"), ThreadPoolExecutor(1, "dpad-encode"))
             self._process = os.getpid()
         first, second = self._stages
-        prepared = first.submit(prepare)
-        return PendingScore(second.submit(lambda: finish(prepared.result())))
+        streams = self._streams.beside(inputs, device)
+
+        def begin() -> FirstResult:
+            with streams():
+                return prepare()
+
+        prepared = first.submit(begin)
+
+        def end() -> ScoreBatch:
+            with streams():
+                return finish(prepared.result())
+
+        return PendingScore(second.submit(end))

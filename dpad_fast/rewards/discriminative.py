@@ -17,6 +17,7 @@ from dpad_fast.timer import Timer
 
 if TYPE_CHECKING:
     from dpad_fast.clip.encoder import ClipEncoder
+    from dpad_fast.clip.step import Step
     from dpad_fast.clip.tokens import Ids
 
 
@@ -110,9 +111,10 @@ class Discriminator:
     def _compare(self, ready: Sequence[_Comparison], timings: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
         """S1 and S2, float32 [J], as the encoder's precision says."""
         exact = self._encoder.precision == "float32"
-        s1, s2 = self._similarities(ready, exact_text=exact, exact_image=exact, timings=timings)
+        step = self._encoder.step(timings)
+        s1, s2 = self._similarities(step, ready, exact_text=exact, exact_image=exact, timings=timings)
         if self._encoder.precision == "guarded":
-            self._guard(ready, s1, s2, timings)
+            self._guard(step, ready, s1, s2, timings)
         return s1, s2
 
     def _readable(self, ready: Sequence[_Comparison], error: ValueError) -> list[_Comparison]:
@@ -134,34 +136,51 @@ class Discriminator:
         return [one for one in ready if one.row.picture not in broken]
 
     def _guard(
-        self, ready: Sequence[_Comparison], s1: torch.Tensor, s2: torch.Tensor, timings: dict[str, float]
+        self,
+        step: Step,
+        ready: Sequence[_Comparison],
+        s1: torch.Tensor,
+        s2: torch.Tensor,
+        timings: dict[str, float],
     ) -> None:
-        """Embeds again in float32 near the threshold: captions first, which are cheap, then pictures."""
+        """Embeds again in float32 near the threshold: captions first, which are cheap, then pictures.
+
+        On a GPU both at once: another wait costs more than a few pictures.
+        """
         self.compared += len(ready)
-        near = self._near(s1, s2, self._encoder.margin)
-        self.recomputed += near.numel()
-        for exact_image in (False, True):
-            if exact_image:
-                near = near[self._near(s1[near], s2[near], self._encoder.image_margin)]
+        looks = [(self._encoder.margin, False), (self._encoder.image_margin, True)]
+        near = torch.arange(len(ready), device="cpu")
+        for look, (margin, exact_image) in enumerate([(self._encoder.margin, True)] if step.queues else looks):
+            near = near[self._near(s1[near], s2[near], margin)]
+            if look == 0:
+                self.recomputed += near.numel()
             if near.numel():
                 again = [ready[i] for i in near.tolist()]
                 s1[near], s2[near] = self._similarities(
-                    again, exact_text=True, exact_image=exact_image, timings=timings
+                    step, again, exact_text=True, exact_image=exact_image, timings=timings
                 )
 
     def _near(self, s1: torch.Tensor, s2: torch.Tensor, margin: float) -> torch.Tensor:
         distance = s1 - self._config.tau if self._config.shape == "roi-threshold" else s1 - s2
-        return torch.nonzero(distance.abs() <= margin).flatten()
+        # What is not finite is near: a value was beyond the range of the first look's float16.
+        return torch.nonzero(~(distance.abs() > margin)).flatten()
 
     def _similarities(
-        self, ready: Sequence[_Comparison], *, exact_text: bool, exact_image: bool, timings: dict[str, float]
+        self,
+        step: Step,
+        ready: Sequence[_Comparison],
+        *,
+        exact_text: bool,
+        exact_image: bool,
+        timings: dict[str, float],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """S1 and S2, float32 [J]: means over a caption's windows, S2 the largest over its contrasts."""
         texts = list(dict.fromkeys(window for one in ready for window in one.windows))
         pairs = list(dict.fromkeys((one.places.roi, other) for one in ready for other in one.places.contrasts))
         places = list(dict.fromkeys(place for pair in pairs for place in pair))
-        text = self._encoder.embed_ids(texts, exact=exact_text, timings=timings)
-        image = self._encoder.embed_regions(self._places.pictures, places, exact=exact_image, timings=timings)
+        # Captions first: on a GPU they are embedded while pictures are digested, decoded and sent.
+        text = step.texts(texts, exact=exact_text)
+        image = step.regions(self._places.pictures, places, exact=exact_image)
         timer = Timer(timings)
         at_text = {window: i for i, window in enumerate(texts)}
         at_place = {place: i for i, place in enumerate(places)}
@@ -172,13 +191,16 @@ class Discriminator:
             for other in one.places.contrasts
             for window in one.windows
         ]
-        _, first, second = discriminative_reward(
-            text[[at_text[ids] for ids, _ in rows]],
-            image[[at_place[roi] for roi, _ in pairs]],
-            image[[at_place[other] for _, other in pairs]],
-            torch.tensor([at_pair[pair] for _, pair in rows], device="cpu"),
-            shape="margin",
+        captions, regions, contrasts, of_row = step.numbers(
+            [at_text[ids] for ids, _ in rows],
+            [at_place[roi] for roi, _ in pairs],
+            [at_place[other] for _, other in pairs],
+            [at_pair[pair] for _, pair in rows],
         )
+        _, *found = discriminative_reward(text[captions], image[regions], image[contrasts], of_row, shape="margin")
+        timer.lap("combine")
+        first, second = step.finish(*found)
+        timer = Timer(timings)
         if len(rows) != len(ready):
             first, second = _gather(ready, first, second)
         timer.lap("combine")

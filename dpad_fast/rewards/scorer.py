@@ -130,7 +130,12 @@ class RewardScorer:
         texts, truths, shown, keys, sizes = map(
             arguments.snapshot, (completions, targets, images, image_keys, model_sizes)
         )
-        return self._background.submit(lambda: self._begin(texts, truths, shown, keys, sizes, on_error), self._finish)
+        return self._background.submit(
+            lambda: self._begin(texts, truths, shown, keys, sizes, on_error),
+            self._finish,
+            arguments.tensors(shown, sizes),
+            None if self.encoder is None else self.encoder.device,
+        )
 
     def _begin(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dpad_fast._native.address import address
 from dpad_fast._native.images import as_pixels
-from dpad_fast._native.upload import upload, upload_image
+from dpad_fast._native.upload import PackedImages, upload, upload_images
 from dpad_fast.testing import noisy_pixels
 
 
@@ -25,41 +27,51 @@ def test_upload_keeps_values_types_and_shapes() -> None:
         assert (part.dtype, part.shape) == (there.dtype, there.shape)
 
 
-def test_images_go_to_a_device_as_they_lie() -> None:
+def test_three_bytes_a_pixel_go_up_in_one_piece() -> None:
     """Where nothing can be computed, shapes, strides and how much goes up can still be looked at."""
     there = torch.device("meta")
-    picture = Image.fromarray(noisy_pixels(20, 31))
     wide = torch.from_numpy(noisy_pixels(40, 500))
-    for image, span in (
-        (torch.from_numpy(noisy_pixels(20, 31)), 20 * 31 * 3),
-        (torch.from_numpy(noisy_pixels(20, 31)).permute(2, 0, 1), 20 * 31 * 3),
-        (torch.from_numpy(noisy_pixels(20, 31)[..., 0]), 20 * 31),
-        (wide[10:30, 100:131], 20 * 31 * 3),
-        (picture, 20 * 31 * 4 - 1 if hasattr(picture, "__arrow_c_array__") else 20 * 31 * 3),
-    ):
-        pixels = as_pixels(image, "image")
-        up = upload_image(pixels, there, "image")
-        assert up.shape == pixels.shape == (20, 31, 3)
-        assert up.untyped_storage().nbytes() == span
-        assert upload_image(pixels, torch.device("cpu"), "image") is pixels
+    images = [
+        (torch.from_numpy(noisy_pixels(20, 31)), (93, 3, 1)),
+        (torch.from_numpy(noisy_pixels(20, 31)).permute(2, 0, 1).contiguous(), (31, 1, 620)),
+        (torch.from_numpy(noisy_pixels(20, 31)[..., 0]), (31, 1, 0)),
+        (wide[10:30, 100:131], (93, 3, 1)),
+        (Image.fromarray(noisy_pixels(20, 31)), (93, 3, 1)),
+    ]
+    pixels = [as_pixels(image, "image") for image, _ in images]
+    up = upload_images(pixels, there)
+    assert [tuple(image.shape) for image in up] == [(20, 31, 3)] * 5
+    assert [image.stride() for image in up] == [strides for _, strides in images]
+    assert {image.untyped_storage().nbytes() for image in up} == {20 * 31 * (4 * 3 + 1)}
+    assert all(one is other for one, other in zip(upload_images(pixels, torch.device("cpu")), pixels, strict=True))
+    assert upload_images(up, there) == up
     with pytest.raises(ValueError, match=r"images\[1\] is on meta, expected cuda:0 or the host"):
-        upload_image(up, torch.device("cuda:0"), "images[1]")
+        upload_images([pixels[0], up[0]], torch.device("cuda:0"))
 
 
-def test_uploaded_bytes_are_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The staging copy, with the host in the place of a GPU."""
+@st.composite
+def views(draw: st.DrawFn) -> torch.Tensor:
+    """[H, W, 3] of any of the layouts that users' images have, or a crop of one."""
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    bytes_ = draw(st.sampled_from([1, 3, 4]))
+    whole = torch.from_numpy(
+        noisy_pixels(height, width, seed=draw(st.integers(0, 99)), channels=4)[..., :bytes_].copy()
+    )
+    if draw(st.booleans()):  # planes
+        whole = whole.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    whole = whole.expand(-1, -1, 3) if bytes_ == 1 else whole[..., :3]
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    bottom, right = draw(st.integers(top + 1, height)), draw(st.integers(left + 1, width))
+    return whole[top:bottom, left:right] if draw(st.booleans()) else whole
 
-    class Elsewhere:
-        type, index = "elsewhere", None
 
-    sent = []
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **options: sent.append(device) or self)
-    for image in (
-        noisy_pixels(20, 31),
-        noisy_pixels(20, 31, channels=4)[..., :3],
-        noisy_pixels(40, 500)[10:30, 100:131],
-        noisy_pixels(9, 7)[..., :1],
-    ):
-        pixels = torch.from_numpy(image).expand(-1, -1, 3)
-        assert torch.equal(upload_image(pixels, Elsewhere(), "image"), pixels)
-    assert len(sent) == 4
+@given(st.lists(views(), min_size=1, max_size=5), st.integers(0, 5))
+def test_packed_images_are_the_images(images: list[torch.Tensor], more: int) -> None:
+    packed = PackedImages(images)
+    assert packed.size == sum(image.shape[0] * image.shape[1] * (1 if image.stride(2) == 0 else 3) for image in images)
+    memory = torch.full((packed.size + more,), 0xA5, dtype=torch.uint8)
+    for i in reversed(range(len(images))):
+        packed.fill(i, memory)
+    for found, image in zip(packed.views(memory), images, strict=True):
+        assert torch.equal(found, image)
+    assert bool((memory[packed.size :] == 0xA5).all())

@@ -4,12 +4,14 @@ import copy
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import dpad_fast as df
+from dpad_fast.clip.inputs import make_inputs
 from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose, gpu_attention
 from dpad_fast.clip.tower.forward import OwnForward
@@ -127,18 +129,16 @@ def test_weights_are_not_kept_twice(tiny):
 
 def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
     encoder = df.ClipEncoder.from_transformers(*tiny)
+    with FakeTensorMode():
+        image = torch.zeros(40, 50, 3, dtype=torch.uint8, device="cuda")
+        made = encoder.preprocess([image], [None, (1, 2, 9, 9)], [0, 0], torch.device("cuda"))
+    assert (tuple(made.shape), made.device.type) == ((2, 3, 32, 32), "cuda")
+    # The wiring of `make_inputs`: preprocessing gets the stream and its device; here it runs on the CPU.
     pictures = [
         SimpleNamespace(key=i, new_pixels=2000, pixels=lambda i=i: torch.full((40, 50, 3), 20 * i, dtype=torch.uint8))
         for i in (1, 2)
     ]
     regions = [(0, None), (1, (3, 4, 30, 20)), (0, (1, 2, 9, 9))]
-    expected = encoder.embed_regions(pictures, regions)
-    encoder.cache.clear()
-    with FakeTensorMode():
-        image = torch.zeros(40, 50, 3, dtype=torch.uint8, device="cuda")
-        there = encoder.preprocess([image], [None, (1, 2, 9, 9)], [0, 0], torch.device("cuda"))
-    assert (tuple(there.shape), there.device.type) == ((2, 3, 32, 32), "cuda")
-    # The wiring: preprocessing gets the encoder's own stream and device; here it runs on the CPU.
     stream, entered, asked = SimpleNamespace(device=CPU), [], []
 
     def on_stream(it):
@@ -147,14 +147,12 @@ def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
 
     def recorded(images, boxes, index, device=None):
         asked.append(device)
-        return real(images, boxes, index)
+        return encoder.preprocess(images, boxes, index)
 
-    real = encoder.preprocess
-    recorded.read = real.read
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    recorded.read = encoder.preprocess.read
     monkeypatch.setattr(torch.cuda, "stream", on_stream)
-    encoder.preprocess, encoder.device = recorded, torch.device("cuda")
-    assert torch.equal(encoder.embed_regions(pictures, regions), expected)
+    found = make_inputs(recorded, pictures, regions, 1, stream)
+    assert torch.equal(found, make_inputs(encoder.preprocess, pictures, regions, 1, None))
     assert (entered, asked) == ([stream], [CPU])
 
 
@@ -190,3 +188,79 @@ def test_embeddings_on_another_stream(tiny):
     with torch.cuda.stream(torch.cuda.Stream()):
         found = there.embed_ids(ids)
     torch.testing.assert_close(found, here.embed_ids(ids), atol=1e-5, rtol=0)
+
+
+def two_scorers(tiny, precision="float32"):
+    config = df.RewardConfig.preset("dpad", shape="margin")
+    return [df.RewardScorer(config, encoder) for encoder in gpu_and_cpu(tiny, precision)]
+
+
+def rows(count, images):
+    texts = [shared.completion(caption=f"{shared.WORDS[i % len(shared.WORDS)]} near the table") for i in range(count)]
+    return texts, [df.Target.parse(shared.SOLUTION)] * count, [images[i % len(images)] for i in range(count)]
+
+
+def close(one, other):
+    torch.testing.assert_close(one.total, other.total, atol=1e-5, rtol=0)
+    for name in ("roi", "aoi"):
+        torch.testing.assert_close(one.similarity[name], other.similarity[name], atol=1e-5, rtol=0)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["float32", "guarded"])
+def test_a_step_on_a_gpu_has_no_hidden_wait(tiny, precision, monkeypatch):
+    there, here = two_scorers(tiny, precision)
+    gpu, waits = there.encoder._way.gpu, []
+    wait = gpu.wait
+    monkeypatch.setattr(gpu, "wait", lambda event: waits.append(event) or wait(event))
+    for batch in range(3):
+        images = [shared.picture(10 * batch + i) for i in range(5)]
+        expected, before = here.score(*rows(20, images)), there.recomputed
+        waits.clear()
+        torch.cuda.set_sync_debug_mode("error" if batch == 2 else "default")  # the first ones load and capture
+        try:
+            found = there.score(*rows(20, images))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert len(waits) == (2 if there.recomputed > before else 1)
+        if precision == "float32":
+            close(found, expected)
+        decisions = [scores.similarity["roi"] > scores.similarity["aoi"] for scores in (found, expected)]
+        assert torch.equal(*decisions)
+
+
+@needs_gpu
+def test_pinned_memory_is_not_overwritten_under_way(tiny):
+    there, here = gpu_and_cpu(tiny, "float32")
+    batches = [[shared.picture(100 * k + i, (700, 500)) for i in range(6)] for k in range(6)]
+    expected = [here.embed_images(batch) for batch in batches]
+    there.embed_images(batches[0])
+    there.cache.clear()
+    busy = torch.randn(4096, 4096, device="cuda")
+    for _ in range(20):
+        busy = busy @ busy / 64
+    steps = [there.step() for _ in batches]
+    queued = []
+    for step, batch in zip(steps, batches, strict=True):  # no wait between them
+        from dpad_fast.clip.images import find_pictures
+
+        pictures = find_pictures(batch, None)[0]
+        queued.append(step.regions(pictures, [(i, None) for i in range(len(batch))], exact=True))
+    for step, values, wanted in zip(steps, queued, expected, strict=True):
+        torch.testing.assert_close(step.finish(values)[0], wanted, atol=1e-5, rtol=0)
+
+
+@needs_gpu
+def test_scores_beside_a_trainers_stream(tiny):
+    there, here = two_scorers(tiny)
+    pixels = [torch.from_numpy(np.asarray(shared.picture(i)).copy()) for i in range(4)]
+    expected = here.score(*rows(12, pixels))
+    late = torch.cuda.Stream()
+    with torch.cuda.stream(late):
+        torch.cuda._sleep(200_000_000)
+        images = [image.to("cuda", non_blocking=True) + 0 for image in pixels]
+        pending = there.score_async(*rows(12, images))
+        images.clear()
+        for _ in range(50):  # what the trainer does next may reuse memory that it let go of
+            torch.full((1 << 20,), 7, dtype=torch.uint8, device="cuda")
+    close(pending.result(60), expected)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from dpad_fast._native.upload import upload
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
 from dpad_fast.clip.tower.captured import CapturedTowers
@@ -20,7 +21,7 @@ _TOKENS = 4096
 
 
 class Forward(Protocol):
-    """Embeddings, not normalised, float32 on the CPU.
+    """Embeddings, not normalised, float32, where the model is.
 
     Attributes:
         name: the implementation, in words.
@@ -74,10 +75,14 @@ class OwnForward:
                 lengths = torch.tensor([len(rows[i]) for i in bucket], device="cpu")
                 width = int(lengths.max()) if self._width is None else self._width
                 ids = self._layout.rows([rows[i] for i in bucket], width)
-                found = self._text(self._model, ids.to(self._device), lengths.to(self._device))
-                parts.append(found.detach().to("cpu", torch.float32))
+                if self._device.type != "cpu":
+                    ids, lengths = upload((ids, lengths), self._device)
+                found = self._text(self._model, ids, lengths)
+                parts.append(found.detach().to(torch.float32))
         back = torch.empty(len(rows), dtype=torch.long, device="cpu")
         back[torch.tensor(order, device="cpu")] = torch.arange(len(rows), device="cpu")
+        if self._device.type != "cpu":
+            (back,) = upload((back,), self._device)
         return torch.cat(parts)[back]
 
     def _buckets(self, rows: Sequence[Ids], order: list[int]) -> Iterator[list[int]]:
@@ -96,7 +101,7 @@ class OwnForward:
         """All in one batch."""
         with torch.inference_mode(), torch_threads(threads):
             found = self._image(self._model, pixels.to(self._device, self._dtype))
-        return found.detach().to("cpu", torch.float32)
+        return found.detach().to(torch.float32)
 
 
 class TowerForward:
@@ -123,16 +128,27 @@ class TowerForward:
             return self._clip.images(pixels.to(self._clip.device, torch.float32), threads)
 
 
-def unit(values: torch.Tensor, name: str) -> torch.Tensor:
+def unit(values: torch.Tensor, name: str, *, first: bool = False) -> torch.Tensor:
     """Embeddings [N, D] divided by their lengths.
 
+    Args:
+        values: not normalised.
+        name: of the encoder.
+        first: they are a first look in reduced precision, whose rows that are not finite are looked at again.
+
     Raises:
-        ValueError: some are not finite; calls the encoder `name`.
+        ValueError: some are not finite, and this is not a first look; calls the encoder `name`.
     """
     found = torch.nn.functional.normalize(values, dim=-1)
-    if not bool(torch.isfinite(found).all()):
-        raise ValueError(f"encoder {name!r} returned embeddings that are not finite; are its weights sound?")
+    if not first:
+        check_finite(found, name)
     return found
+
+
+def check_finite(values: torch.Tensor, name: str) -> None:
+    """Raises a `ValueError` where an embedding is not finite, which waits for a GPU."""
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"encoder {name!r} returned embeddings that are not finite; are its weights sound?")
 
 
 @contextmanager
