@@ -132,8 +132,19 @@ def _gpu() -> dict[str, str]:
     if not torch.cuda.is_available():
         return {**rows, "devices": "none that torch can use; the ops run on the CPU"}
     for index in range(torch.cuda.device_count()):
-        rows[f"cuda:{index}"] = _device(torch.cuda.get_device_properties(index))
+        properties = torch.cuda.get_device_properties(index)
+        rows[f"cuda:{index}"] = _device(properties)
+        rows[f"cuda:{index}, encoders' attention"] = _attention(properties.major, properties.minor)
     return rows
+
+
+def _attention(major: int, minor: int) -> str:
+    try:
+        from dpad_fast.clip.tower.gpu_attention import attention_on
+
+        return attention_on((major, minor))
+    except Exception as error:  # an installed package may raise anything, and this report never fails
+        return f"unknown: {type(error).__name__}: {error}"
 
 
 def _device(properties: Any) -> str:

@@ -14,9 +14,10 @@ import torch
 from dpad_fast.cached import cached_property
 from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
+from dpad_fast.clip.first_look import NO_LOOK, choose_first_look
 from dpad_fast.clip.gpu_way import GpuWay, way_to
 from dpad_fast.clip.inputs import ahead, chunked, content_keys, make_inputs
-from dpad_fast.clip.margins import Margins, measure_margins
+from dpad_fast.clip.margins import Calibration
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
 from dpad_fast.clip.requests import read_images, read_texts
@@ -38,9 +39,12 @@ class ClipEncoder:
 
     Attributes:
         name: what to call it in messages.
-        precision: "float32"; "bfloat16", which stands for the fastest products of this machine that are at least as
-            exact as bfloat16's; or "guarded": those, and float32 again near the threshold.
-        forward: per precision in use ("float32", "reduced") what computes it, in words.
+        precision: "float32", on a GPU IEEE's whatever torch's settings allow; "bfloat16", which stands for the fastest
+            products of this machine that are at least as exact as bfloat16's; or "guarded": those, and float32 again
+            near the threshold. On a GPU the reduced precision is the one that errs least on this model; where even
+            that is expected to repeat too much, "guarded" is float32.
+        forward: per precision in use ("float32", "reduced") what computes it, attention included, in words.
+        first_looks: the reduced precisions that were measured on this model, `Look`s, one of them `used` or none.
         margin: for "guarded", how far S1 - S2 (or S1) may be from its threshold before the completion is embedded again
             in float32; measured on this model. 0 otherwise.
         image_margin: the same once the caption is in float32, so that only the picture's embedding is still reduced.
@@ -75,18 +79,29 @@ class ClipEncoder:
         self._model = model.eval()
         self._process = os.getpid()
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
+        if self.device.type == "cuda" and self.device.index is None:
+            # By its number: another thread, or the trainer later, may have another current GPU.
+            self.device = torch.device("cuda", torch.cuda.current_device())
 
         def own_forward(copied: torch.nn.Module) -> OwnForward:
             return OwnForward(copied, text_features, image_features, None if trim else tokens.width, tokens.layout)
 
         probe = [ids for ids in tokens.encode(_PROBE) if not isinstance(ids, str)]
         probe = [tokens.truncate(ids) for ids in probe]
-        self._forwards = make_forwards(model, self.device, precision, own_forward, probe, preprocess.size)
+        made = make_forwards(model, self.device, precision, own_forward, probe, preprocess.size)
+        calibrate = partial(
+            Calibration,
+            tokens=tokens,
+            preprocess=preprocess,
+            device=self.device,
+            threads=self.used_threads(),
+            name=name,
+        )
+        chosen = choose_first_look(made, precision, calibrate)
+        self._forwards, self.first_looks = chosen.forwards, chosen.looks
         self.forward = {"float32" if exact else "reduced": made.name for exact, made in self._forwards.items()}
-        margins = Margins()
-        if precision == "guarded" and self._forwards[False] is not self._forwards[True]:
-            margins = measure_margins(self._forwards, tokens, preprocess, self.device, self.used_threads(), name)
-        self.margin, self.image_margin = margins
+        guard = chosen.used if precision == "guarded" else NO_LOOK
+        self.margin, self.image_margin = guard.margin, guard.image_margin
 
     @classmethod
     def from_transformers(

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from dpad_fast._native.gpu_errors import is_gpu_failure
+
 # Families whose text tower is causal and read at the first end token, so that shorter rows give the same values.
 TRIMMED = ("clip",)
 # Families trained on captions padded to the full length, all of which is attended to.
@@ -70,6 +72,8 @@ def open_clip_context(model: Any, tokenizer: Any) -> int:
             with torch.inference_mode(), torch.device("cpu"):
                 model.encode_text(tokenizer(["a"], context_length=context).to(device))
         except (RuntimeError, ValueError, IndexError) as error:
+            if is_gpu_failure(error):
+                raise
             raise ValueError(
                 f"the tokenizer's context_length {makes} is not the model's {takes}: {str(error)[:200]} "
                 "(open_clip.get_tokenizer makes the one that goes with an architecture)"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dpad_fast import checkpoints, hub
+from dpad_fast._native.gpu_errors import is_gpu_failure
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.encoder import PRECISIONS, ClipEncoder
 
@@ -71,6 +72,8 @@ def load_encoder(
         ValueError,
         SafetensorError,
     ) as error:
+        if is_gpu_failure(error):
+            raise
         raise ValueError(
             f"encoder {name!r:.80} cannot be loaded with backend {backend!r:.80}: {_first_line(error)} "
             "(give a local folder, a model in the local Hugging Face cache, or 'shapes', the small model that "
@@ -93,7 +96,9 @@ def find_device(device: str | torch.device) -> torch.device:
     elif place.type != "cpu":
         try:
             torch.empty(1, device=place)
-        except (RuntimeError, AssertionError, ImportError, AttributeError):  # each backend fails in its own way
+        except (RuntimeError, AssertionError, ImportError, AttributeError) as error:  # each fails in its own way
+            if is_gpu_failure(error):
+                raise
             raise ValueError(f"device {str(device)!r} is not there: torch has no {place.type} at work here") from None
     return place
 

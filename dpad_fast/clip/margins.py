@@ -1,8 +1,9 @@
-"""The largest error of similarities in reduced precision against float32, measured on the loaded model."""
+"""How far similarities in reduced precision err from float32's, measured on the loaded model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,44 +28,80 @@ _CAPTIONS = (
 _PICTURES = 12
 
 
-class Margins(NamedTuple):
-    """Margins for the error of S1 - S2 and of S1 against float32.
+class Look(NamedTuple):
+    """A first look in reduced precision, as measured on a model.
 
     Attributes:
-        both: with captions and pictures reduced.
-        image: with only the pictures reduced.
+        precision: of its products: "float16", "tf32", "bfloat16" or "int16".
+        margin: for the error of S1 - S2 and of S1 against float32, with captions and pictures reduced; NaN where an
+            embedding is not finite.
+        image_margin: the same with only the pictures reduced.
+        near: the share of comparisons whose S1 - S2 is within `margin` of 0: how many a guard would expect to repeat.
+        used: whether the encoder takes it.
     """
 
-    both: float = 0.0
-    image: float = 0.0
+    precision: str
+    margin: float
+    image_margin: float
+    near: float
+    used: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether all embeddings were finite: a value beyond float16's range makes one that is not."""
+        return math.isfinite(self.margin) and math.isfinite(self.image_margin)
+
+    def __str__(self) -> str:
+        if not self.sound:
+            return f"{self.precision}: not finite or not the model's"
+        used = ", used" if self.used else ""
+        return f"{self.precision}: margin {self.margin:.1e}, {self.near:.1%} of comparisons near{used}"
 
 
-def measure_margins(
-    forwards: Mapping[bool, Forward],
-    tokens: Tokens,
-    preprocess: Preprocess,
-    device: torch.device,
-    threads: int,
-    name: str,
-) -> Margins:
-    """The largest error of S1 - S2 and of S1 over fixed captions and generated pictures, times `SAFETY`.
+class Calibration:
+    """Fixed captions and generated pictures, embedded by the exact forward, to measure others against.
 
     Args:
-        forwards: both forwards of a guarded encoder, by whether it is exact (float32).
+        exact: float32's forward.
         tokens: the model's tokenizer.
         preprocess: the model's preprocessing of images.
         device: where the model runs.
         threads: CPU threads.
         name: of the encoder, for messages.
+
+    Raises:
+        ValueError: an embedding of `exact` is not finite.
     """
-    captions = _calibration_ids(tokens)
-    pictures = [_Generated(i) for i in range(_PICTURES)]
-    regions = [(i, box) for i in range(_PICTURES) for box in (None, (16, 16, 80, 72))]
-    inputs = make_inputs(preprocess, pictures, regions, threads, input_stream(device))
-    text = {exact: unit(forward.texts(captions, threads), name) for exact, forward in forwards.items()}
-    image = {exact: unit(forward.images(inputs, threads), name) for exact, forward in forwards.items()}
-    truth = text[True] @ image[True].T
-    return Margins(_largest(text[False] @ image[False].T - truth), _largest(text[True] @ image[False].T - truth))
+
+    def __init__(
+        self,
+        exact: Forward,
+        tokens: Tokens,
+        preprocess: Preprocess,
+        device: torch.device,
+        threads: int,
+        name: str,
+    ) -> None:
+        self._threads, self._name = threads, name
+        self._captions = _calibration_ids(tokens)
+        pictures = [_Generated(i) for i in range(_PICTURES)]
+        regions = [(i, box) for i in range(_PICTURES) for box in (None, (16, 16, 80, 72))]
+        self._inputs = make_inputs(preprocess, pictures, regions, threads, input_stream(device))
+        self._text, self._image = self._embed(exact)
+        self._truth = self._text @ self._image.T
+
+    def look(self, reduced: Forward) -> Look:
+        """The largest error of S1 - S2 and of S1 by a reduced forward, times `SAFETY`, and the share that is near."""
+        text, image = self._embed(reduced, first=True)
+        both = _largest(text @ image.T - self._truth)
+        distance = self._truth.view(-1, 2).diff(dim=-1).abs()  # of each caption to each picture's two regions
+        near = float((distance <= both).float().mean()) if math.isfinite(both) else 1.0
+        return Look(reduced.precision, both, _largest(self._text @ image.T - self._truth), near)
+
+    def _embed(self, forward: Forward, *, first: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        found = forward.texts(self._captions, self._threads), forward.images(self._inputs, self._threads)
+        text, image = (unit(values.cpu(), self._name, first=first) for values in found)
+        return text, image
 
 
 def _largest(error: torch.Tensor) -> float:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from dpad_fast._native import extension
+from dpad_fast._native.gpu_errors import is_gpu_failure
 from dpad_fast.ops._library import register
 
 Dense: TypeAlias = "torch.Tensor | npt.NDArray[Any]"
@@ -117,7 +118,9 @@ def check_one_device(names: str, a: torch.Tensor, b: torch.Tensor) -> None:
 def _as_threshold(threshold: Any) -> float:
     try:
         number = float(threshold)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor of several numbers
+        if is_gpu_failure(error):
+            raise
         number = math.nan
     if isinstance(threshold, bool | str | bytes) or not math.isfinite(number):
         raise ValueError(f"threshold must be finite, got {threshold!r:.80}")

@@ -7,6 +7,7 @@ import torch
 
 from dpad_fast._native import extension
 from dpad_fast._native.address import address
+from dpad_fast._native.gpu_errors import is_gpu_failure
 from dpad_fast.ops._library import register
 
 SHAPES = ("binary", "released", "margin", "sigmoid", "roi-threshold")
@@ -97,7 +98,9 @@ def reward_of(
 def _number(value: Any, name: str) -> float:
     try:
         number = math.nan if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor of several numbers
+        if is_gpu_failure(error):
+            raise
         number = math.nan
     if not abs(number) <= _LARGEST:
         raise ValueError(f"{name} must be finite, got {value!r:.80}; expected a number within -1e30 to 1e30")

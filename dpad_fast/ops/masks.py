@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from dpad_fast._native.gpu_errors import is_gpu_failure
 from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops._mask_values import Dense, as_bools, as_bytes, as_dense, check_one_device, check_one_size
 from dpad_fast.ops.packed_masks import PackedMasks as PackedMasks
@@ -104,7 +105,9 @@ def mask_iou_matrix(
 def _as_crowd(crowd: Any, n: int) -> torch.Tensor:
     try:
         flags = crowd if isinstance(crowd, torch.Tensor) else torch.as_tensor(crowd, device="cpu")
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError) as error:
+        if is_gpu_failure(error):
+            raise
         raise ValueError(f"crowd must be [M] booleans, got {crowd!r:.80}") from None
     if flags.shape != (n,):
         raise ValueError(f"crowd must be [M] with M = {n}, got {list(flags.shape)}")

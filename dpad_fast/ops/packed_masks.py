@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from dpad_fast._native import extension
+from dpad_fast._native.gpu_errors import is_gpu_failure
 from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops._mask_parts import Counts, MaskParts, words_for
 from dpad_fast.ops._mask_values import Dense, as_bytes, as_dense, check_one_device, check_one_size, check_size
@@ -248,7 +249,9 @@ def _as_index(index: Any, n: int, device: torch.device) -> torch.Tensor:
         index = index.copy()  # torch takes neither negative strides nor, without a warning, read-only memory
     try:
         chosen = index if isinstance(index, torch.Tensor) else torch.as_tensor(index, device=device)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError) as error:
+        if is_gpu_failure(error):
+            raise
         raise IndexError(f"index must be a number, a slice, [K] numbers or [N] booleans, got {index!r:.80}") from None
     if chosen.numel() == 0:
         chosen = chosen.to(torch.int64)  # torch takes an empty list for floats

@@ -1,21 +1,22 @@
-"""Choice of an encoder's forward: the fastest towers of this machine that agree with the model, or the model's own."""
+"""An encoder's forwards: the fastest towers of this machine that agree with the model, or the model's own."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.tower.captured import CapturedTowers
 from dpad_fast.clip.tower.forward import Forward, OwnForward, TowerForward
-from dpad_fast.clip.tower.gpu_attention import choose_gpu_products
-from dpad_fast.clip.tower.graphs import CudaRecorder, Recorder
+from dpad_fast.clip.tower.gpu_attention import GpuProducts, capability_of, choose_gpu_products
+from dpad_fast.clip.tower.graphs import CudaRecorder
 from dpad_fast.clip.tower.products import NativeProducts, TorchProducts, has_amx, products_level
 from dpad_fast.clip.tower.towers import Towers
-from dpad_fast.clip.tower.weights import ClipWeights, read_weights
+from dpad_fast.clip.tower.weights import ClipWeights, read_weights, sizes_fit
 
 # The largest accepted difference of unit embeddings between the towers and the model itself. Another order of
 # additions makes some 1e-7; a model that differs from its type makes a thousand times more than this.
@@ -26,9 +27,39 @@ _WANTED = {"float32": (True,), "bfloat16": (False,), "guarded": (True, False)}
 # 16-bit integers at a time than floats. I8MM multiplies eight times as many 8-bit ones: two digits are faster, and the
 # eight products of three digits are not.
 _REDUCED = {"amx": "int16", "avx512": "int16", "i8mm": "digits2"}
-# The same between a GPU's towers and the CPU's, by precision: above what rounding makes, to bfloat16 or to the TF32
-# that the caller may have allowed, and far below what wrong weights, masks or rows make.
-_GPU_SAME = {"float32": 1e-2, "bfloat16": 5e-2}
+# The same between a GPU's towers and the CPU's: above what rounding makes, of bfloat16 where reduced, and far below
+# what wrong weights, masks or rows make.
+_GPU_SAME, _GPU_SAME_REDUCED = 1e-4, 5e-2
+_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def _as_it_is(forward: Forward) -> Forward:
+    return forward
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A reduced forward that a GPU could run first: its precision, and what makes it (None: it computes another)."""
+
+    precision: str
+    make: Callable[[], Forward | None]
+
+
+@dataclass(frozen=True)
+class Forwards:
+    """What can embed here.
+
+    Attributes:
+        exact: float32's; None where no precision but the reduced one was asked for.
+        reduced: the reduced one; None where it is to be chosen among candidates, or is not wanted.
+        candidates: on a GPU, those for the reduced one.
+        finish: what is done to a forward once it is chosen.
+    """
+
+    exact: Forward | None
+    reduced: Forward | None = None
+    candidates: tuple[Candidate, ...] = ()
+    finish: Callable[[Forward], Forward] = _as_it_is
 
 
 def make_forwards(
@@ -38,10 +69,11 @@ def make_forwards(
     own: Callable[[torch.nn.Module], OwnForward],
     probe: Sequence[Ids],
     side: int,
-) -> dict[bool, Forward]:
-    """The forwards that a precision needs, by whether they are exact (float32).
+) -> Forwards:
+    """The forwards that a precision needs.
 
-    "guarded" gets both; where nothing on this machine is faster than float32, both are the same forward.
+    "guarded" needs both; where nothing on a CPU is faster than float32, both are the same forward. On a GPU the reduced
+    one is chosen by its error on the model, for which "bfloat16" has the exact one too.
 
     Args:
         model: the caller's; it is left as it is.
@@ -51,25 +83,21 @@ def make_forwards(
         probe: captions to compare the towers with the model on.
         side: of a preprocessed image.
     """
+    if device.type == "cuda":
+        return gpu_forwards(model, device, precision, own, probe, side)
     weights = read_weights(model) if device.type == "cpu" else None
-    if weights is not None:
+    if weights is not None and sizes_fit(weights, side):
         probed = own(_in_dtype(model, torch.float32, device))
         for towers in _cpu_towers(weights, precision):
-            made: dict[bool, Forward] = {exact: TowerForward(clip) for exact, clip in towers.items()}
+            made = {exact: TowerForward(clip) for exact, clip in towers.items()}
             if _agree(made[True], probed, probe, side):
-                return _needed(made, precision)
-    forwards: dict[bool, Forward] = {}
-    if device.type == "cuda":
-        forwards = _on_gpu(model, device, precision, own, probe, side)
-        if forwards:
-            return forwards
-    if precision != "bfloat16":
-        forwards[True] = own(_in_dtype(model, torch.float32, device))
-    if precision != "float32":
-        # Without AMX a bfloat16 product is no faster than float32's on any CPU that this was measured on.
-        slow = precision == "guarded" and device.type == "cpu" and not has_amx()
-        forwards[False] = forwards[True] if slow else own(_in_dtype(model, torch.bfloat16, device))
-    return forwards
+                wanted = _WANTED[precision]
+                return Forwards(made[True] if True in wanted else None, made[False] if False in wanted else None)
+    exact = None if precision == "bfloat16" else own(_in_dtype(model, torch.float32, device))
+    # Without AMX a bfloat16 product is no faster than float32's on any CPU that this was measured on.
+    if precision == "guarded" and device.type == "cpu" and not has_amx():
+        return Forwards(exact, exact)
+    return Forwards(exact, None if precision == "float32" else own(_in_dtype(model, torch.bfloat16, device)))
 
 
 def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Towers]]:
@@ -92,63 +120,82 @@ def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Tow
         yield {True: exact, False: Towers(weights, NativeProducts(reduced))}
 
 
-def _on_gpu(
+def gpu_forwards(
     model: torch.nn.Module,
     device: torch.device,
     precision: str,
     own: Callable[[torch.nn.Module], OwnForward],
     probe: Sequence[Ids],
     side: int,
-) -> dict[bool, Forward]:
-    """The packed towers on a GPU, as `make_forwards`; empty where the model is another one or the GPU cannot run them.
+) -> Forwards:
+    """As `make_forwards`, on a GPU: packed towers, or the model's own forward where it is another model.
 
-    The towers are compared with the model on the CPU, in true float32. On a GPU convolutions (and products, if the
-    caller allowed it) use TF32, which hides a small difference.
+    The towers are compared with the model on the CPU first, where float32 has one meaning, and each tower on the GPU
+    with the CPU's, up to rounding.
     """
+    halves = ("float16", "bfloat16")
+    known = read_weights(model)
+    if known is not None and sizes_fit(known, side):
+        here = _in_dtype(model, torch.float32, torch.device("cpu"))
+        truth = TowerForward(Towers(known, TorchProducts()))
+        exact = _gpu_tower(model, device, "float32")
+        if _agree(truth, own(here), probe, side) and _agree(exact, truth, probe, side, _GPU_SAME):
+            kinds = halves if precision == "bfloat16" else first_kinds(device)
+            made = [Candidate(kind, partial(_checked, model, device, kind, truth, probe, side)) for kind in kinds]
+            recorder = CudaRecorder(device) if device.type == "cuda" else None
+            finish = _as_it_is if recorder is None else partial(_captured, recorder)
+            return Forwards(exact, None, () if precision == "float32" else tuple(made), finish)
+    made = [Candidate(kind, partial(_own_in, model, device, kind, own)) for kind in halves]
+    return Forwards(own(_in_dtype(model, torch.float32, device)), None, () if precision == "float32" else tuple(made))
+
+
+def first_kinds(device: torch.device) -> tuple[str, ...]:
+    """The reduced precisions that a GPU has fast products for, the preferred one first."""
+    capability = capability_of(device)
+    if capability is not None and capability < (8, 0):
+        return ("float16",)
+    tf32 = torch.version.hip is None and torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
+    return ("float16", "bfloat16", *(("tf32",) if tf32 else ()))
+
+
+def _checked(
+    model: torch.nn.Module, device: torch.device, kind: str, truth: Forward, probe: Sequence[Ids], side: int
+) -> Forward | None:
+    made = _gpu_tower(model, device, kind)
+    return made if _agree(made, truth, probe, side, _GPU_SAME_REDUCED) else None
+
+
+def _own_in(
+    model: torch.nn.Module, device: torch.device, kind: str, own: Callable[[torch.nn.Module], OwnForward]
+) -> Forward:
+    return own(_in_dtype(model, _HALF[kind], device))
+
+
+def _gpu_tower(model: torch.nn.Module, device: torch.device, kind: str) -> TowerForward:
     weights = read_weights(model, device)
-    if weights is None:
-        return {}
-    here = _in_dtype(model, torch.float32, torch.device("cpu"))
-    known = read_weights(here)
-    assert known is not None, "a copy has what the model has"
-    truth = TowerForward(Towers(known, TorchProducts()))
-    if not _agree(truth, own(here), probe, side):
-        return {}
-    forwards: dict[bool, Forward] = {}
-    recorder = CudaRecorder(weights.text.tokens.device) if device.type == "cuda" else None
-    for exact in _WANTED[precision]:
-        made = _gpu_tower(weights, torch.float32 if exact else torch.bfloat16, device, recorder)
-        if not _agree(made, truth, probe, side, _GPU_SAME[made.precision]):
-            return {}
-        forwards[exact] = made
-    return forwards
-
-
-def _gpu_tower(
-    weights: ClipWeights, dtype: torch.dtype, device: torch.device, recorder: Recorder | None
-) -> TowerForward:
+    assert weights is not None, "the model was read before"
     towers = (weights.text, weights.image)
     heads = [(tower.body.heads, len(tower.norm.weight) // tower.body.heads) for tower in towers]
-    products = choose_gpu_products(dtype, device, heads)
-    clip = Towers(weights, products)
-    if recorder is None:
-        return TowerForward(clip, f", {products.attention}")
-    return TowerForward(CapturedTowers(clip, recorder), f", {products.attention}, CUDA graphs")
+    if kind == "tf32":
+        products = GpuProducts(torch.float32, tf32=True)
+    else:
+        products = choose_gpu_products(_HALF.get(kind, torch.float32), device, heads)
+    return TowerForward(Towers(weights, products), f", {products.attention}")
 
 
-def _needed(forwards: dict[bool, Forward], precision: str) -> dict[bool, Forward]:
-    return {exact: forwards[exact] for exact in _WANTED[precision]}
+def _captured(recorder: CudaRecorder, forward: Forward) -> Forward:
+    return forward.captured(recorder) if isinstance(forward, TowerForward) else forward
 
 
 def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same: float = _SAME) -> bool:
+    """Whether two forwards give the same embeddings; what either raises is raised."""
     generator = torch.Generator("cpu").manual_seed(0)
     pixels = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
     threads = torch.get_num_threads()
-    try:
-        pairs = [(f.texts(probe, threads).cpu(), f.images(pixels, threads).cpu()) for f in (towers, own)]
-    except (RuntimeError, ValueError, IndexError):  # shapes do not fit: the model differs from its type
-        return False
+    pairs = [(f.texts(probe, threads).cpu(), f.images(pixels, threads).cpu()) for f in (towers, own)]
     for mine, theirs in zip(*pairs, strict=True):
+        if mine.shape != theirs.shape:
+            return False
         difference = torch.nn.functional.normalize(mine, dim=-1) - torch.nn.functional.normalize(theirs, dim=-1)
         if not bool((difference.abs() <= same).all()):  # false for NaN too
             return False

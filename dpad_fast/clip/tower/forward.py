@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
 
@@ -12,6 +12,8 @@ from dpad_fast._native.upload import upload
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
 from dpad_fast.clip.tower.captured import CapturedTowers
+from dpad_fast.clip.tower.exact import exact_float32
+from dpad_fast.clip.tower.graphs import Recorder
 from dpad_fast.clip.tower.towers import Towers
 
 TextFeatures = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -25,7 +27,7 @@ class Forward(Protocol):
 
     Attributes:
         name: the implementation, in words.
-        precision: of the products: "float32", "bfloat16" or "int16".
+        precision: of the products: "float32", "tf32", "float16", "bfloat16" or "int16".
     """
 
     name: str
@@ -41,7 +43,7 @@ class Forward(Protocol):
 
 
 class OwnForward:
-    """The model's own forward.
+    """The model's own forward. On a GPU float32 is IEEE's, whatever torch's settings allow.
 
     Args:
         model: on the device and in the precision that it is to run in.
@@ -70,7 +72,7 @@ class OwnForward:
         """In buckets of similar length."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         parts = []
-        with torch.inference_mode(), torch_threads(threads):
+        with self._running(threads):
             for bucket in self._buckets(rows, order):
                 lengths = torch.tensor([len(rows[i]) for i in bucket], device="cpu")
                 width = int(lengths.max()) if self._width is None else self._width
@@ -99,9 +101,15 @@ class OwnForward:
 
     def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
         """All in one batch."""
-        with torch.inference_mode(), torch_threads(threads):
+        with self._running(threads):
             found = self._image(self._model, pixels.to(self._device, self._dtype))
         return found.detach().to(torch.float32)
+
+    @contextmanager
+    def _running(self, threads: int) -> Iterator[None]:
+        exact = self._device.type == "cuda" and self._dtype == torch.float32
+        with _running(threads, self._device), exact_float32() if exact else nullcontext():
+            yield
 
 
 class TowerForward:
@@ -115,17 +123,34 @@ class TowerForward:
     def __init__(self, clip: Towers | CapturedTowers, note: str = "") -> None:
         self.precision = clip.products.precision
         self.name = f"{clip.products.name}, packed towers{note}"
-        self._clip = clip
+        self._clip, self._note = clip, note
+
+    def captured(self, recorder: Recorder) -> TowerForward:
+        """The same towers of a GPU, replayed by CUDA graphs."""
+        assert isinstance(self._clip, Towers), "they are captured once"
+        return TowerForward(CapturedTowers(self._clip, recorder), f"{self._note}, CUDA graphs")
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
         """Packed."""
-        with torch.inference_mode(), torch_threads(threads):
+        with _running(threads, self._clip.device):
             return self._clip.texts(rows, threads)
 
     def images(self, pixels: torch.Tensor, threads: int) -> torch.Tensor:
         """In chunks."""
-        with torch.inference_mode(), torch_threads(threads):
+        with _running(threads, self._clip.device):
             return self._clip.images(pixels.to(self._clip.device, torch.float32), threads)
+
+
+@contextmanager
+def _running(threads: int, device: torch.device) -> Iterator[None]:
+    """Without gradients, on `threads` threads, and launching to `device`, whatever GPU is the current one."""
+    with torch.inference_mode(), torch_threads(threads), on_device(device):
+        yield
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one: kernels of Triton and of other packages are launched there."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def unit(values: torch.Tensor, name: str, *, first: bool = False) -> torch.Tensor:

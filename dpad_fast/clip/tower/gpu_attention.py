@@ -1,23 +1,29 @@
 """Attention over packed rows on a GPU: one call for sequences of all lengths, and no wait for the GPU between layers.
 
-In half precision the call is flash-attn's where that is installed, else torch's own (2.10 and later). Either is first
-compared with `padded_attention` on the device, on shared prefixes: an installation that was built for another GPU,
-that does not support the heads' width, or that aligns the causal mask in another way is not used. In float32, and where
-neither is available, `padded_attention` serves: few calls of `scaled_dot_product_attention` over sequences of similar
-length. Only attention is padded then; the products, which take most of the time, work on packed rows in every case.
+In half precision the call is flash-attn's where that is installed, else torch's own (2.10 and later). What either does
+not support is known before it is called: older GPUs, some widths of heads, a release with another signature. Each is
+then compared with `padded_attention` on the device, on shared prefixes, since a release may align the causal mask in
+another way. An installation without machine code for this GPU is passed over too; any other error is raised, out of
+memory included. In float32, and where neither serves, `padded_attention` does: few calls of
+`scaled_dot_product_attention` over sequences of similar length. Only attention is padded then; the products, which take
+most of the time, work on packed rows in every case.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
+from dpad_fast._native.gpu_errors import has_no_kernel
 from dpad_fast._native.upload import upload
+from dpad_fast.clip.tower.exact import exact_float32, float32_sums
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, TorchProducts, joined, joined_bias
 from dpad_fast.clip.tower.weights import Affine, Norm
@@ -137,25 +143,39 @@ def padded_attention(q: Tensor, k: Tensor, v: Tensor, part: Padded) -> Tensor:
 class GpuProducts(TorchProducts):
     """torch's products on packed rows of any device, and attention in few calls.
 
-    Unlike other products these leave a value in bfloat16 that only the next product or attention reads; residuals,
-    norms and softmax are float32 in any case.
+    Unlike other products these leave a value in half precision that only the next product or attention reads;
+    residuals, norms and softmax are float32 in any case. Float32 is IEEE's, whatever torch's settings allow. A value
+    beyond float16's range, 65504, makes its row's embedding infinite or NaN.
 
     Args:
-        dtype: of the operands of the products, float32 or bfloat16.
+        dtype: of the operands of the products: float32, float16 or bfloat16.
         varlen: variable-length attention in that dtype; None: `padded_attention`.
         attention: what to call it.
+        tf32: float32 operands, of which a GPU's products read the 10 leading bits of the fraction. On the CPU, and in
+            attention, they are float32's.
 
     Attributes:
         variable_lengths: whether attention is variable-length.
     """
 
-    def __init__(self, dtype: torch.dtype, varlen: Varlen | None = None, attention: str = "padded attention") -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        varlen: Varlen | None = None,
+        attention: str = "padded attention",
+        *,
+        tf32: bool = False,
+    ) -> None:
         super().__init__()
-        self.precision = self.name = str(dtype).removeprefix("torch.")
+        self.precision = self.name = "tf32" if tf32 else str(dtype).removeprefix("torch.")
         self.attention = attention
         self._dtype = dtype
         self._varlen = varlen
         self.variable_lengths = varlen is not None
+        contexts = {torch.float32: exact_float32, torch.float16: float32_sums}
+        # Entered for each launch: torch's settings are the whole process's, and other threads launch as well.
+        self._settings = contexts.get(dtype, nullcontext)()
+        self._multiply = tf32_linear if tf32 else F.linear
 
     def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Joins the weights; the bias has the products' type too, so that it is added inside the product."""
@@ -169,7 +189,9 @@ class GpuProducts(TorchProducts):
         """See `Products`; without `add` the result has the products' type."""
         if norm is not None:
             x = self.normalise(x, norm, threads)
-        out = F.linear(x.to(self._dtype), layer.weight, layer.bias)
+        x = x.to(self._dtype)
+        with self._settings:
+            out = self._multiply(x, layer.weight, layer.bias)
         return out if add is None else add.add_(out)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, paths: Paths, heads: int, threads: int) -> Tensor:
@@ -177,11 +199,26 @@ class GpuProducts(TorchProducts):
         query, key, value = (part.view(len(part), heads, -1) for part in (q, k, v))
         if self._varlen is None:
             described: Padded = paths.kept(("padded", q.device), lambda: padded(paths, q.device))
-            return padded_attention(query, key, value, described).flatten(1)
+            with self._settings:
+                return padded_attention(query, key, value, described).flatten(1)
         part: Ragged = paths.kept(("ragged", q.device), lambda: ragged(paths, q.device))
         if part.keys is not None:
             key, value = key[part.keys], value[part.keys]
         return self._varlen(query, key, value, part).flatten(1)
+
+
+def tf32_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product x W^T + b of float32 x [R, K] and W [N, K], on a GPU in TF32 and without touching torch's settings.
+
+    A product is a convolution of one pixel, and torch's call for convolutions takes its precision as an argument.
+    """
+    if not x.is_cuda:
+        return F.linear(x, weight, bias)
+    rows, filters = x[None, :, None].permute(0, 3, 1, 2), weight[:, None, None].permute(0, 3, 1, 2)  # channels last
+    pairs = ((0, 0), (1, 1), (1, 1))  # padding, stride, dilation
+    out: Tensor = torch.ops.aten.cudnn_convolution(rows, filters, *pairs, 1, False, False, True)
+    out = out.permute(0, 2, 3, 1).reshape(len(x), len(weight))
+    return out if bias is None else out.add_(bias)
 
 
 def from_flash_attn(function: Callable[..., Any]) -> Varlen:
@@ -218,33 +255,87 @@ def from_torch(function: Callable[..., Any]) -> Varlen:
     return attend
 
 
+class Offer(NamedTuple):
+    """An implementation of variable-length attention: its name, and the call, or why there is none."""
+
+    name: str
+    call: Varlen | None
+    reason: str = ""
+
+
+# What is called, with the names of the arguments that `from_flash_attn` and `from_torch` give it.
+_FLASH = ("cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "causal")
+_WINDOWS = ("is_causal", "window_size")
+
+
+def offers() -> Iterator[Offer]:
+    """flash-attn's variable-length attention and torch's own, as they are installed here."""
+    yield _offer("flash-attn", "flash_attn", "flash_attn_varlen_func", from_flash_attn)
+    yield _offer("torch's variable-length attention", "torch.nn.attention.varlen", "varlen_attn", from_torch)
+
+
+def _offer(name: str, module: str, function: str, wrap: Callable[[Any], Varlen]) -> Offer:
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, OSError) as error:  # built against another torch, or without what it needs
+        if isinstance(error, ModuleNotFoundError) and error.name and module.startswith(error.name):
+            return Offer(name, None, "not installed")
+        return Offer(name, None, f"cannot be imported: {(str(error).strip() or 'no reason given').splitlines()[0]}")
+    except AttributeError:
+        return Offer(name, None, f"a release without {function}")
+    try:
+        named = set(inspect.signature(found).parameters)
+    except (TypeError, ValueError):  # compiled, and does not say
+        named = set()
+    known = named.issuperset(_FLASH) if wrap is from_flash_attn else not named.isdisjoint(_WINDOWS)
+    return Offer(name, wrap(found)) if known else Offer(name, None, f"a release with another {function}")
+
+
 def installed() -> Iterator[tuple[str, Varlen]]:
-    """Variable-length attention that can be imported, the preferred one first."""
-    # An installation that was built against another torch fails to load with any of these.
-    broken = (ImportError, OSError, RuntimeError)
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except broken:
-        pass
-    else:
-        yield "flash-attn", from_flash_attn(flash_attn_varlen_func)
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except broken:
-        pass
-    else:
-        yield "torch's variable-length attention", from_torch(varlen_attn)
+    """Variable-length attention that can be called, the preferred one first."""
+    for offer in offers():
+        if offer.call is not None:
+            yield offer.name, offer.call
+
+
+def takes(capability: tuple[int, int] | None, width: int) -> bool:
+    """Whether variable-length attention has kernels for a compute capability (None: the CPU) and a width of heads."""
+    return (capability is None or capability >= (8, 0)) and width % 8 == 0 and width <= 256
+
+
+def capability_of(device: torch.device) -> tuple[int, int] | None:
+    """A GPU's compute capability, (9, 0) for sm_90; None for the CPU."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def attention_on(capability: tuple[int, int] | None, width: int = 64) -> str:
+    """What an encoder on such a GPU attends with in half precision, before it is tried, and why with nothing better.
+
+    Args:
+        capability: the GPU's compute capability.
+        width: of a head; those of the CLIPs in use have 64.
+    """
+    if not takes(capability, width):
+        return "padded attention (others need compute capability 8.0 and heads of a multiple of 8, 256 at most)"
+    passed: list[str] = []
+    for offer in offers():
+        if offer.call is not None:
+            return f"{offer.name} ({'; '.join(passed)})" if passed else offer.name
+        passed.append(f"{offer.name}: {offer.reason}")
+    return f"padded attention ({'; '.join(passed)})"
 
 
 def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequence[tuple[int, int]]) -> GpuProducts:
     """The fastest products of a GPU whose attention agrees with `padded_attention`.
 
     Args:
-        dtype: float32 or bfloat16.
+        dtype: float32, float16 or bfloat16.
         device: where they are to run.
         heads: per tower the number of heads and the width of one.
     """
-    if dtype != torch.float32:  # flash attention is for half precision
+    capability = capability_of(device)
+    # Flash attention is for half precision.
+    if dtype != torch.float32 and all(takes(capability, width) for _, width in heads):
         for name, varlen in installed():
             products = GpuProducts(dtype, varlen, name)
             if all(attends(products, dtype, device, *tower) for tower in heads):
@@ -253,22 +344,27 @@ def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequenc
 
 
 def attends(products: GpuProducts, dtype: torch.dtype, device: torch.device, heads: int, width: int) -> bool:
-    """Whether attention of `products` agrees with `padded_attention`, on shared prefixes and on whole sequences."""
+    """Whether attention of `products` agrees with `padded_attention`, on shared prefixes and on whole sequences.
+
+    False too where the installation has no machine code for this GPU; every other error is raised.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
     sequences = [(1, *range(2, 9), *range(20, 20 + more)) for more in (1, 3, 40)]
     text = pack_tokens(sorted([(1,), (1, 2), (1, 3, 4), *sequences, (7,)])).paths
     image = whole_sequences(2, 150)
-    try:
-        for paths in (text, text.only_ends, image, image.only_ends):
-            rows = int(paths.path.max()) + 1
-            qkv = torch.randn(rows, 3 * heads * width, generator=generator, dtype=torch.float32, device="cpu")
-            q, k, v = qkv.to(device, dtype).chunk(3, dim=1)
-            q = q[: int(paths.queries[-1])]
-            expected = GpuProducts(dtype).attend(q, k, v, paths, heads, 1).float()
+    for paths in (text, text.only_ends, image, image.only_ends):
+        rows = int(paths.path.max()) + 1
+        qkv = torch.randn(rows, 3 * heads * width, generator=generator, dtype=torch.float32, device="cpu")
+        q, k, v = qkv.to(device, dtype).chunk(3, dim=1)
+        q = q[: int(paths.queries[-1])]
+        expected = GpuProducts(dtype).attend(q, k, v, paths, heads, 1).float()
+        try:
             found = products.attend(q, k, v, paths, heads, 1).float()
-            error = (found - expected).norm(dim=1) / expected.norm(dim=1)
-            if not bool((error <= _SAME).all()):  # false for NaN too
+        except RuntimeError as error:
+            if has_no_kernel(error):
                 return False
-    except (RuntimeError, ValueError, TypeError, AssertionError):
-        return False  # an older GPU, heads of a width that there is no kernel for, a signature of another release
+            raise
+        error_of_rows = (found - expected).norm(dim=1) / expected.norm(dim=1)
+        if not bool((error_of_rows <= _SAME).all()):  # false for NaN too
+            return False
     return True

@@ -109,6 +109,38 @@ def read_weights(model: Any, device: torch.device | str = "cpu") -> ClipWeights 
     return None if found is None else _moved(found, torch.device(device))
 
 
+def sizes_fit(weights: ClipWeights, side: int) -> bool:
+    """Whether all sizes go together, and with preprocessed images of `side` pixels: else the model is another one."""
+    text, image = weights.text, weights.image
+    grid = side // image.side
+    return (
+        text.tokens.shape[1] == text.positions.shape[1]
+        and _tower_fits(text.body, text.tokens.shape[1], text.norm, text.projection)
+        and side == grid * image.side
+        and image.patch.weight.shape[1] == 3 * image.side**2
+        and image.positions.shape == (grid * grid + 1, len(image.first))
+        and len(image.patch.weight) == len(image.first) == len(image.norm_in.weight)
+        and _tower_fits(image.body, len(image.first), image.norm, image.projection)
+        and len(text.projection) == len(image.projection)
+    )
+
+
+def _tower_fits(body: Transformer, width: int, norm: Norm, projection: Tensor) -> bool:
+    ends = len(body.layers) > 0 and width % body.heads == 0 and len(norm.weight) == projection.shape[1] == width
+    return ends and all(_layer_fits(layer, width) for layer in body.layers)
+
+
+def _layer_fits(layer: Layer, width: int) -> bool:
+    joined = (layer.query, layer.key, layer.value)
+    hidden = len(layer.up.weight)
+    shapes = ((*joined, layer.out), (width, width)), ((layer.up,), (hidden, width)), ((layer.down,), (width, hidden))
+    return (
+        all(part.weight.shape == shape for parts, shape in shapes for part in parts)
+        and len(layer.norm1.weight) == len(layer.norm2.weight) == width
+        and len({part.bias is None for part in joined}) == 1
+    )
+
+
 def _float(value: Tensor) -> Tensor:
     return value.detach().to(torch.float32).contiguous()
 

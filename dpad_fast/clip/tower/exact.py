@@ -1,0 +1,155 @@
+"""IEEE float32 on a GPU, whatever torch's settings allow, and those settings as they were afterwards.
+
+torch keeps them for the whole process and in two interfaces: an older one (`torch.set_float32_matmul_precision`,
+`allow_tf32`) and, since 2.9, a newer one (`fp32_precision`). A read through the older one raises where the two say
+different things, in any thread. So a setting is changed through the interface that it was made in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from threading import RLock
+from typing import Any
+
+import torch
+
+_NEWER = hasattr(torch._C, "_get_fp32_precision_getter")
+_HALF_SUMS = hasattr(torch._C, "_get_cublas_allow_fp16_accumulation")
+_Undo = Callable[[], None]
+
+
+class _Forced:
+    """A context in which some settings have the values that this package needs; see `exact_float32`.
+
+    Threads take turns, so that no setting comes back while another thread relies on its change.
+    """
+
+    _turn = RLock()
+
+    def __init__(self, *forces: Callable[[list[_Undo]], None]) -> None:
+        self._forces = forces
+        self._undo: list[list[_Undo]] = []
+
+    def __enter__(self) -> None:
+        self._turn.acquire()
+        self._undo.append([])
+        try:
+            for force in self._forces:
+                force(self._undo[-1])
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_error: object) -> None:
+        try:
+            for undo in self._undo.pop():
+                undo()
+        finally:
+            self._turn.release()
+
+
+def exact_float32() -> AbstractContextManager[None]:
+    """Within it, float32 products and convolutions on a GPU are IEEE's; in a graph captured within it, for ever.
+
+    Where torch's settings say so already, which for products is its default, nothing is changed. Otherwise another
+    thread that launches float32 products meanwhile gets exact ones too: slower, never coarser. A setting that another
+    thread changes meanwhile to anything but IEEE stays as that thread made it. It may be entered within itself.
+    """
+    return _exact
+
+
+def float32_sums() -> AbstractContextManager[None]:
+    """Within it, float16 products on a GPU are summed in float32, even where the caller allows float16 sums."""
+    return _sums
+
+
+def _force_products(undo: list[_Undo]) -> None:
+    if not _uses_tf32("matmul"):
+        return
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the newer interface was used, which the older refuses to read
+        undo.append(_force_newer("matmul"))
+        return
+    on_cpu = _newer("mkldnn", "matmul")
+    torch.set_float32_matmul_precision("highest")
+    _not_by_all("matmul")
+
+    def restore() -> None:
+        if not _uses_tf32("matmul"):
+            torch.set_float32_matmul_precision(before)
+            if _newer("mkldnn", "matmul") != on_cpu:  # the older interface sets the CPU's too
+                _set_newer("mkldnn", "matmul", on_cpu)
+
+    undo.append(restore)
+
+
+def _force_convolutions(undo: list[_Undo]) -> None:
+    if not _uses_tf32("conv"):
+        return
+    cudnn: Any = torch.backends.cudnn
+    try:
+        older = bool(cudnn.allow_tf32)
+    except RuntimeError:  # convolutions and recurrent layers differ, by the newer interface
+        older = False
+    if not older:
+        undo.append(_force_newer("conv"))
+        return
+    cudnn.allow_tf32 = False
+    _not_by_all("conv", "rnn")
+
+    def restore() -> None:
+        if not _uses_tf32("conv"):
+            cudnn.allow_tf32 = True
+
+    undo.append(restore)
+
+
+def _force_sums(undo: list[_Undo]) -> None:
+    products: Any = torch.backends.cuda.matmul
+    # Since torch 2.7; before, and by default, sums are in float32.
+    if _HALF_SUMS and products.allow_fp16_accumulation:
+        products.allow_fp16_accumulation = False
+        undo.append(lambda: setattr(products, "allow_fp16_accumulation", True))
+
+
+def _force_newer(operation: str) -> _Undo:
+    before = _newer("cuda", operation)
+    _set_newer("cuda", operation, "ieee")
+
+    def restore() -> None:
+        if _uses_tf32(operation):
+            return
+        # What the operation had may have come from a setting for all of them, and should follow that one again.
+        _set_newer("cuda", operation, "none")
+        if _newer("cuda", operation) != before:
+            _set_newer("cuda", operation, before)
+
+    return restore
+
+
+def _not_by_all(*operations: str) -> None:
+    """Where the older interface leaves operations to a setting for all of them, that must not allow TF32 either."""
+    for operation in operations:
+        if _NEWER and _uses_tf32(operation):
+            _set_newer("cuda", operation, "ieee")
+
+
+def _uses_tf32(operation: str) -> bool:
+    if _NEWER:
+        return _newer("cuda", operation) == "tf32"
+    older: Any = torch.backends.cuda.matmul if operation == "matmul" else torch.backends.cudnn
+    return bool(older.allow_tf32)
+
+
+def _newer(backend: str, operation: str) -> str:
+    """The precision in use, by the newer interface, whose getter never raises; "" before torch 2.9."""
+    return str(torch._C._get_fp32_precision_getter(backend, operation)) if _NEWER else ""
+
+
+def _set_newer(backend: str, operation: str, precision: str) -> None:
+    torch._C._set_fp32_precision_setter(backend, operation, precision)
+
+
+_exact, _sums = _Forced(_force_products, _force_convolutions), _Forced(_force_sums)

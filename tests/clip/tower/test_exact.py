@@ -1,0 +1,228 @@
+"""Float32 is IEEE's within `exact_float32`, and torch's settings are afterwards what they were, in both interfaces."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from dpad_fast.clip.tower import exact
+from dpad_fast.clip.tower.exact import exact_float32, float32_sums
+from dpad_fast.clip.tower.gpu_attention import GpuProducts
+from dpad_fast.clip.tower.weights import Affine
+
+newer = pytest.mark.skipif(not exact._NEWER, reason="torch before 2.9 has one interface")
+
+
+def reset() -> None:
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    if exact._NEWER:
+        for backend, operation in (("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("mkldnn", "matmul")):
+            torch._C._set_fp32_precision_setter(backend, operation, "none")
+
+
+@pytest.fixture(autouse=True)
+def default_settings():
+    reset()
+    yield
+    reset()
+
+
+def state() -> tuple:
+    found: list = [exact._uses_tf32("matmul"), exact._uses_tf32("conv")]
+    for read in (
+        torch.get_float32_matmul_precision,
+        lambda: torch.backends.cuda.matmul.allow_tf32,
+        lambda: torch.backends.cudnn.allow_tf32,
+    ):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append("mixed")
+    if exact._NEWER:
+        get = torch._C._get_fp32_precision_getter
+        places = ("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn")
+        found += [get(*place) for place in (*places, ("mkldnn", "matmul"))]
+    return tuple(found)
+
+
+def older(precision):
+    def change():
+        torch.set_float32_matmul_precision(precision)
+
+    return change
+
+
+def allow_tf32():
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def no_convolutions():
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def newer_products():
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def newer_all():
+    torch.backends.fp32_precision = "tf32"
+
+
+def newer_after_older():
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def medium_and_exact_cpu():
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+
+
+def convolutions_apart():
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+
+OLDER = {"highest": older("highest"), "high": older("high"), "medium": older("medium"), "allow_tf32": allow_tf32}
+OLDER["no convolutions"] = no_convolutions
+NEWER = (newer_products, newer_all, newer_after_older, medium_and_exact_cpu, convolutions_apart)
+
+
+def check(change) -> None:
+    change()
+    before = state()
+    with exact_float32():
+        assert not exact._uses_tf32("matmul")
+        assert not exact._uses_tf32("conv")
+        with exact_float32():
+            assert not exact._uses_tf32("matmul")
+        assert not exact._uses_tf32("matmul")
+        inside = state()
+    assert state() == before
+    # A read by another thread meanwhile must not raise where it did not before.
+    for position in (2, 3, 4):
+        assert inside[position] != "mixed" or before[position] == "mixed"
+
+
+@pytest.mark.parametrize("setting", OLDER)
+def test_settings_of_the_older_interface(setting: str) -> None:
+    check(OLDER[setting])
+
+
+@newer
+@pytest.mark.parametrize("setting", NEWER)
+def test_settings_of_the_newer_interface(setting) -> None:
+    check(setting)
+
+
+@newer
+def test_a_product_that_followed_all_operations_follows_them_again() -> None:
+    torch.backends.fp32_precision = "tf32"
+    with exact_float32():
+        pass
+    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    torch.backends.fp32_precision = "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize("setting", ["high", "medium"])
+def test_on_a_torch_with_the_older_interface_alone(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_NEWER", False)
+    torch.set_float32_matmul_precision(setting)
+    with exact_float32():
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cuda.matmul.allow_tf32 is False
+        assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.get_float32_matmul_precision() == setting
+    assert torch.backends.cudnn.allow_tf32 is True
+
+
+def test_nothing_is_set_where_nothing_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+    def refuse(*_args: object) -> None:
+        raise AssertionError("a setting was changed")
+
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", refuse)
+    monkeypatch.setattr(exact, "_set_newer", refuse)
+    with exact_float32(), float32_sums():
+        pass
+
+
+def test_settings_come_back_after_an_error() -> None:
+    torch.set_float32_matmul_precision("high")
+    with pytest.raises(KeyError), exact_float32():
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == "high"
+    with exact_float32():  # the turn is free again
+        pass
+
+
+def test_a_setting_that_another_thread_makes_meanwhile_stays() -> None:
+    torch.set_float32_matmul_precision("high")
+    with exact_float32():
+        other = threading.Thread(target=torch.set_float32_matmul_precision, args=("medium",))
+        other.start()
+        other.join()
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_threads_take_turns() -> None:
+    """The second would otherwise see the first one's change, change nothing, and go on after it was undone."""
+    torch.set_float32_matmul_precision("high")
+    entered, leave, seen = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        with exact_float32():
+            entered.set()
+            assert leave.wait(10)
+            seen.append(exact._uses_tf32("matmul"))
+
+    with exact_float32():
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not entered.wait(0.05)
+    assert entered.wait(10)
+    leave.set()
+    thread.join()
+    assert seen == [False]
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def product(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, watch) -> None:
+    products = GpuProducts(dtype)
+    layer = products.prepare([Affine(torch.randn(4, 8), None)])
+    real = products._multiply
+
+    def multiply(*args):
+        watch()
+        return real(*args)
+
+    monkeypatch.setattr(products, "_multiply", multiply)
+    products.linear(torch.randn(3, 8), layer, 1)
+
+
+def test_products_in_float32_are_exact_whatever_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_float32_matmul_precision("high")
+    seen = []
+    product(torch.float32, monkeypatch, lambda: seen.append(exact._uses_tf32("matmul")))
+    product(torch.bfloat16, monkeypatch, lambda: seen.append(exact._uses_tf32("matmul")))
+    assert seen == [False, True]  # bfloat16's have no use for it, and touch nothing
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.skipif(not exact._HALF_SUMS, reason="torch before 2.7 always sums in float32")
+def test_products_in_float16_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = torch.backends.cuda.matmul
+    try:
+        products.allow_fp16_accumulation = True
+        seen = []
+        product(torch.float16, monkeypatch, lambda: seen.append(products.allow_fp16_accumulation))
+        assert seen == [False]
+        assert products.allow_fp16_accumulation is True
+    finally:
+        products.allow_fp16_accumulation = False
