@@ -163,7 +163,8 @@ class Discriminator:
     def _near(self, s1: torch.Tensor, s2: torch.Tensor, margin: float) -> torch.Tensor:
         distance = s1 - self._config.tau if self._config.shape == "roi-threshold" else s1 - s2
         # What is not finite is near: a value was beyond the range of the first look's float16.
-        return torch.nonzero(~(distance.abs() > margin)).flatten()
+        far = (distance.abs() > margin) & torch.isfinite(s1 - s2)
+        return torch.nonzero(~far).flatten()
 
     def _similarities(
         self,

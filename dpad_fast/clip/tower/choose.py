@@ -133,29 +133,36 @@ def gpu_forwards(
     The towers are compared with the model on the CPU first, where float32 has one meaning, and each tower on the GPU
     with the CPU's, up to rounding.
     """
-    halves = ("float16", "bfloat16")
+    kinds = reduced_kinds(device, precision)
     known = read_weights(model)
     if known is not None and sizes_fit(known, side):
         here = _in_dtype(model, torch.float32, torch.device("cpu"))
         truth = TowerForward(Towers(known, TorchProducts()))
         exact = _gpu_tower(model, device, "float32")
         if _agree(truth, own(here), probe, side) and _agree(exact, truth, probe, side, _GPU_SAME):
-            kinds = halves if precision == "bfloat16" else first_kinds(device)
             made = [Candidate(kind, partial(_checked, model, device, kind, truth, probe, side)) for kind in kinds]
-            recorder = CudaRecorder(device) if device.type == "cuda" else None
-            finish = _as_it_is if recorder is None else partial(_captured, recorder)
-            return Forwards(exact, None, () if precision == "float32" else tuple(made), finish)
-    made = [Candidate(kind, partial(_own_in, model, device, kind, own)) for kind in halves]
-    return Forwards(own(_in_dtype(model, torch.float32, device)), None, () if precision == "float32" else tuple(made))
+            return Forwards(exact, None, tuple(made), _capturing(device))
+    made = [Candidate(kind, partial(_own_in, model, device, kind, own)) for kind in kinds if kind in _HALF]
+    return Forwards(own(_in_dtype(model, torch.float32, device)), None, tuple(made))
 
 
-def first_kinds(device: torch.device) -> tuple[str, ...]:
-    """The reduced precisions that a GPU has fast products for, the preferred one first."""
+def reduced_kinds(device: torch.device, precision: str) -> tuple[str, ...]:
+    """The reduced precisions to measure on a GPU for an encoder's precision, the preferred one first."""
+    if precision != "guarded":
+        return () if precision == "float32" else tuple(_HALF)
     capability = capability_of(device)
     if capability is not None and capability < (8, 0):
-        return ("float16",)
+        return ("float16",)  # neither of the others has fast products there
     tf32 = torch.version.hip is None and torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
-    return ("float16", "bfloat16", *(("tf32",) if tf32 else ()))
+    return (*_HALF, *(("tf32",) if tf32 else ()))
+
+
+def _capturing(device: torch.device) -> Callable[[Forward], Forward]:
+    """Makes a tower's calls replays of CUDA graphs. Only of those in use: graphs that share a recorder end together."""
+    if device.type != "cuda":
+        return _as_it_is
+    recorder = CudaRecorder(device)
+    return lambda forward: forward.captured(recorder) if isinstance(forward, TowerForward) else forward
 
 
 def _checked(
@@ -181,10 +188,6 @@ def _gpu_tower(model: torch.nn.Module, device: torch.device, kind: str) -> Tower
     else:
         products = choose_gpu_products(_HALF.get(kind, torch.float32), device, heads)
     return TowerForward(Towers(weights, products), f", {products.attention}")
-
-
-def _captured(recorder: CudaRecorder, forward: Forward) -> Forward:
-    return forward.captured(recorder) if isinstance(forward, TowerForward) else forward
 
 
 def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same: float = _SAME) -> bool:

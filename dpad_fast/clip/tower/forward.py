@@ -126,8 +126,8 @@ class TowerForward:
         self._clip, self._note = clip, note
 
     def captured(self, recorder: Recorder) -> TowerForward:
-        """The same towers of a GPU, replayed by CUDA graphs."""
-        assert isinstance(self._clip, Towers), "they are captured once"
+        """The same towers on a GPU, with each call a replay of a CUDA graph."""
+        assert isinstance(self._clip, Towers), "captured already"
         return TowerForward(CapturedTowers(self._clip, recorder), f"{self._note}, CUDA graphs")
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:

@@ -171,11 +171,11 @@ class GpuProducts(TorchProducts):
         self.attention = attention
         self._dtype = dtype
         self._varlen = varlen
-        self.variable_lengths = varlen is not None
         contexts = {torch.float32: exact_float32, torch.float16: float32_sums}
         # Entered for each launch: torch's settings are the whole process's, and other threads launch as well.
         self._settings = contexts.get(dtype, nullcontext)()
         self._multiply = tf32_linear if tf32 else F.linear
+        self.variable_lengths = varlen is not None
 
     def prepare(self, layers: list[Affine]) -> PreparedLinear:
         """Joins the weights; the bias has the products' type too, so that it is added inside the product."""
@@ -333,9 +333,8 @@ def choose_gpu_products(dtype: torch.dtype, device: torch.device, heads: Sequenc
         device: where they are to run.
         heads: per tower the number of heads and the width of one.
     """
-    capability = capability_of(device)
     # Flash attention is for half precision.
-    if dtype != torch.float32 and all(takes(capability, width) for _, width in heads):
+    if dtype != torch.float32 and all(takes(capability_of(device), width) for _, width in heads):
         for name, varlen in installed():
             products = GpuProducts(dtype, varlen, name)
             if all(attends(products, dtype, device, *tower) for tower in heads):

@@ -6,9 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpad_fast.clip.tower import gpu_attention
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
@@ -163,33 +161,28 @@ def test_an_import_that_fails_otherwise_is_raised(monkeypatch):
 def test_a_product_in_tf32_is_a_convolution_whose_precision_is_an_argument(monkeypatch):
     products = GpuProducts(torch.float32, tf32=True)
     assert (products.precision, products.name) == ("tf32", "tf32")
-    calls = []
+    real = torch.ops.aten.cudnn_convolution.default._schema
+    assert [argument.name for argument in real.arguments] == [
+        *("self", "weight", "padding", "stride", "dilation", "groups", "benchmark", "deterministic", "allow_tf32"),
+    ]
+    given = []
 
-    class Calls(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if "convolution" in function.name():
-                calls.append((function.name(), [list(arg) for arg in args[2:5]], args[5:]))
-            return function(*args, **(kwargs or {}))
+    def on_the_cpu(x, weight, padding, stride, dilation, groups, benchmark, deterministic, allow_tf32):
+        given.append((benchmark, deterministic, allow_tf32))
+        assert x.is_contiguous(memory_format=torch.channels_last)  # so that neither is copied
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups)
 
-    with FakeTensorMode(), Calls():
-        x, weight, bias = (torch.empty(shape, device="cuda") for shape in ((6, 8), (4, 8), (4,)))
-        found = gpu_attention.tf32_linear(x, weight, bias)
-        assert (found.shape, found.dtype, found.device.type) == ((6, 4), torch.float32, "cuda")
-        assert gpu_attention.tf32_linear(x, weight, None).shape == (6, 4)
-    name, pairs, rest = calls[0]
-    assert (name, pairs) == ("aten::cudnn_convolution", [[0, 0], [1, 1], [1, 1]])
-    assert rest == (1, False, False, True)  # groups, benchmark, deterministic, allow_tf32
-    # The same convolution by the CPU's call is the product.
-    monkeypatch.setattr(torch.ops.aten, "cudnn_convolution", as_on_the_cpu)
-    x, weight, bias = torch.randn(6, 8), torch.randn(4, 8), torch.randn(4)
-    expected = torch.nn.functional.linear(x, weight, bias)
-    torch.testing.assert_close(gpu_attention.tf32_linear(OnGpu(x), weight, bias.clone()), expected)
-
-
-def as_on_the_cpu(x, weight, padding, stride, dilation, groups, benchmark, deterministic, allow_tf32):
-    assert x.is_contiguous(memory_format=torch.channels_last)  # so that neither needs a copy
-    assert weight.is_contiguous(memory_format=torch.channels_last)
-    return torch.nn.functional.conv2d(x, weight, None, stride, padding, dilation, groups)
+    monkeypatch.setattr(torch.ops.aten, "cudnn_convolution", on_the_cpu)
+    for rows in (1, 6, 33):
+        x, weight, bias = torch.randn(rows, 8), torch.randn(4, 8), torch.randn(4)
+        for added in (bias, None):
+            expected = F.linear(x, weight, added)
+            found = gpu_attention.tf32_linear(OnGpu(x), weight, added)
+            assert found.is_contiguous()
+            torch.testing.assert_close(found, expected)
+            torch.testing.assert_close(gpu_attention.tf32_linear(x, weight, added), expected)
+    assert given == [(False, False, True)] * 6
 
 
 class OnGpu:

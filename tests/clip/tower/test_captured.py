@@ -204,9 +204,14 @@ def test_the_choice_on_a_gpu_is_captured(monkeypatch):
             Layout(0),
         )
 
-    found = choose._on_gpu(model, SimpleNamespace(type="cuda"), "float32", own, probe, 32)
-    assert found[True].name == "float32, packed towers, padded attention, CUDA graphs"
-    assert (recorder.captures, recorder.replays) == (2, 2)  # both towers, tried on the probe
+    found = choose.gpu_forwards(model, SimpleNamespace(type="cuda"), "float32", own, probe, 32)
+    assert recorder.captures == 0  # what is only measured is not captured
+    made = found.finish(found.exact)
+    assert made.name == "float32, packed towers, padded attention, CUDA graphs"
+    pixels = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(made.texts(probe, 1), found.exact.texts(probe, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made.images(pixels, 1), found.exact.images(pixels, 1), atol=1e-5, rtol=0)
+    assert (recorder.captures, recorder.replays) == (2, 2)  # both towers
 
 
 class Launches(TorchDispatchMode):
