@@ -66,6 +66,7 @@ class ClipEncoder:
         name: str = "clip",
         cache: EmbeddingCache | None = None,
         threads: int | None = None,
+        rows_at_once: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
@@ -88,7 +89,7 @@ class ClipEncoder:
 
         probe = [ids for ids in tokens.encode(_PROBE) if not isinstance(ids, str)]
         probe = [tokens.truncate(ids) for ids in probe]
-        made = make_forwards(model, self.device, precision, own_forward, probe, preprocess.size)
+        made = make_forwards(model, self.device, precision, own_forward, probe, preprocess.size, rows_at_once)
         calibrate = partial(
             Calibration,
             tokens=tokens,
@@ -113,6 +114,7 @@ class ClipEncoder:
         device: str | torch.device | None = None,
         cache: EmbeddingCache | None = None,
         threads: int | None = None,
+        rows_at_once: int | None = None,
     ) -> ClipEncoder:
         """From a model and processor of transformers: CLIP, SigLIP, and others with `get_text_features`.
 
@@ -123,6 +125,8 @@ class ClipEncoder:
             device: where it runs; None: where the model is. A model elsewhere is copied there.
             cache: a cache to share between encoders of the same model.
             threads: CPU threads; None: as many as torch uses (under Ray that is one).
+            rows_at_once: the most tokens of captions, or patches of pictures, that the packed towers work on together,
+                which bounds their memory; None: 2,048 on the CPU, 16,384 on a GPU. A model's own forward ignores it.
 
         Raises:
             ValueError: the processor does what `Preprocess` cannot express, changes captions otherwise than by its
@@ -145,6 +149,7 @@ class ClipEncoder:
             name=getattr(model, "name_or_path", "") or family,
             cache=cache,
             threads=threads,
+            rows_at_once=rows_at_once,
         )
 
     @classmethod
@@ -158,6 +163,7 @@ class ClipEncoder:
         device: str | torch.device | None = None,
         cache: EmbeddingCache | None = None,
         threads: int | None = None,
+        rows_at_once: int | None = None,
     ) -> ClipEncoder:
         """From what open_clip's factory returns: the model, the evaluation transform and the tokenizer.
 
@@ -176,6 +182,7 @@ class ClipEncoder:
             name=f"open_clip {type(model).__name__}",
             cache=cache,
             threads=threads,
+            rows_at_once=rows_at_once,
         )
 
     def embed_texts(self, texts: Sequence[str], *, truncate: bool = False) -> torch.Tensor:

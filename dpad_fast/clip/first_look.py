@@ -9,7 +9,7 @@ import torch
 
 from dpad_fast.clip.margins import Calibration, Look
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.tower.choose import Candidate, Forwards
+from dpad_fast.clip.tower.choose import Forwards
 from dpad_fast.clip.tower.forward import Forward
 
 # What a first look costs on a GPU, in float32 passes. By data sheets products in half precision run at 16 times the
@@ -103,19 +103,19 @@ def _of_candidates(made: Forwards, exact: Forward, precision: str, calibration: 
         return Chosen({True: made.finish(exact), False: made.finish(forward)}, tuple(looks))
     first = made.finish(forward)
     if forward.precision != "bfloat16":  # the name promises a result wherever bfloat16 has one
-        first = Reserved(first, next(other for other in made.candidates if other.precision == "bfloat16"))
+        first = Reserved(first, next(other.again for other in made.candidates if other.precision == "bfloat16"))
     return Chosen({False: first}, tuple(looks))
 
 
 class Reserved:
-    """A forward whose rows that are not finite are computed again by another candidate, made when first needed.
+    """A forward whose rows that are not finite are computed again by another one, made when first needed.
 
     It waits for the GPU after each call. A guard does without: it repeats such rows as it does those near a threshold.
     """
 
-    def __init__(self, first: Forward, reserve: Candidate) -> None:
+    def __init__(self, first: Forward, again: Callable[[], Forward]) -> None:
         self.name, self.precision = first.name, first.precision
-        self._first, self._candidate = first, reserve
+        self._first, self._again = first, again
         self._reserve: Forward | None = None
 
     def texts(self, rows: Sequence[Ids], threads: int) -> torch.Tensor:
@@ -132,8 +132,8 @@ class Reserved:
 
     def _other(self) -> Forward:
         if self._reserve is None:
-            self._reserve = self._candidate.make()
-        return self._first if self._reserve is None else self._reserve
+            self._reserve = self._again()
+        return self._reserve
 
 
 def _mended(found: torch.Tensor, bad: list[int], again: torch.Tensor) -> torch.Tensor:

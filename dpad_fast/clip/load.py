@@ -24,6 +24,7 @@ def load_encoder(
     precision: str = "guarded",
     cache: EmbeddingCache | None = None,
     threads: int | None = None,
+    rows_at_once: int | None = None,
 ) -> ClipEncoder:
     """Loads a frozen CLIP-like model.
 
@@ -36,6 +37,7 @@ def load_encoder(
         precision: "float32", "bfloat16", or "guarded".
         cache: see `ClipEncoder`; `EmbeddingCache(folder=...)` keeps the embeddings of images on disk.
         threads: CPU threads; None: as many as torch uses when called (under Ray that is one).
+        rows_at_once: bounds the memory of the towers, see `ClipEncoder.from_transformers`.
 
     Raises:
         ValueError: an unknown backend or precision, a device that is not there, or a model that cannot be loaded;
@@ -54,14 +56,12 @@ def load_encoder(
         name = str(checkpoints.checkpoint(small))
     from safetensors import SafetensorError
 
+    settings: dict[str, Any] = {"precision": precision, "device": place, "cache": cache}
+    settings.update(threads=threads, rows_at_once=rows_at_once)
     try:
         if backend == "transformers":
-            model, processor = _transformers(name)
-            return ClipEncoder.from_transformers(
-                model, processor, precision=precision, device=place, cache=cache, threads=threads
-            )
-        parts = _open_clip(name)
-        return ClipEncoder.from_open_clip(*parts, precision=precision, device=place, cache=cache, threads=threads)
+            return ClipEncoder.from_transformers(*_transformers(name), **settings)
+        return ClipEncoder.from_open_clip(*_open_clip(name), **settings)
     except (
         OSError,
         ImportError,

@@ -32,6 +32,7 @@ class ScorerSpec:
         precision: "float32", "bfloat16" or "guarded".
         threads: CPU threads; None: as many as torch uses when called.
         cache: a folder that keeps embeddings of images; None: memory only.
+        rows_at_once: bounds the memory of the encoder's towers, see `ClipEncoder.from_transformers`.
 
     Raises:
         ValueError: a field is of the wrong kind, or the configuration needs an encoder and none is named.
@@ -44,6 +45,7 @@ class ScorerSpec:
     precision: str = "guarded"
     threads: int | None = None
     cache: str | os.PathLike[str] | None = None
+    rows_at_once: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.config, RewardConfig):
@@ -66,7 +68,8 @@ class ScorerSpec:
         if not isinstance(self.device, str | torch.device) or self.device == "":
             raise ValueError(f"device must be a name such as 'cpu' or 'cuda:1', got {self.device!r:.80}")
         object.__setattr__(self, "device", str(self.device))
-        object.__setattr__(self, "threads", _threads(self.threads))
+        for name in ("threads", "rows_at_once"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.config.segmenter is not None:
             object.__setattr__(self, "config", self.config.replace(segmenter=absolute(self.config.segmenter)))
 
@@ -87,6 +90,7 @@ class ScorerSpec:
                 precision=self.precision,
                 threads=self.threads,
                 cache=None if self.cache is None else EmbeddingCache(folder=self.cache),
+                rows_at_once=self.rows_at_once,
             )
         segmenter = None
         if self.config.segmenter is not None:
@@ -97,7 +101,7 @@ class ScorerSpec:
         return scorer
 
 
-def _threads(value: Any) -> int | None:
+def _whole(name: str, value: Any) -> int | None:
     if value is None:
         return None
     try:
@@ -105,7 +109,7 @@ def _threads(value: Any) -> int | None:
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"threads must be a whole number of at least 1, or None, got {value!r:.80}")
+        raise ValueError(f"{name} must be a whole number of at least 1, or None, got {value!r:.80}")
     return number
 
 

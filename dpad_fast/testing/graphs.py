@@ -101,20 +101,20 @@ class Streams:
         kind, what = entry
         return kind != "wait" or self._reached.get(what[0], 0) >= what[1]
 
-    def _Stream(self, device: Any = None) -> "_Stream":
-        return _Stream(self, f"side {device}")
+    def _Stream(self, device: Any = None) -> "_OneStream":
+        return _OneStream(self, f"side {device}")
 
-    def _Event(self) -> "_Event":
-        return _Event(self)
+    def _Event(self) -> "_OneEvent":
+        return _OneEvent(self)
 
-    def _CUDAGraph(self) -> "_Graph":
-        return _Graph(self)
+    def _CUDAGraph(self) -> "_OneGraph":
+        return _OneGraph(self)
 
-    def _current_stream(self, device: Any = None) -> "_Stream":
-        return _Stream(self, self.current)
+    def _current_stream(self, device: Any = None) -> "_OneStream":
+        return _OneStream(self, self.current)
 
     @contextmanager
-    def _stream(self, stream: "_Stream") -> Iterator[None]:
+    def _stream(self, stream: "_OneStream") -> Iterator[None]:
         before, self.current = self.current, stream.name
         try:
             yield
@@ -127,7 +127,7 @@ class Streams:
         yield
 
     @contextmanager
-    def _graph(self, graph: "_Graph", pool: Any, stream: "_Stream", capture_error_mode: str) -> Iterator[None]:
+    def _graph(self, graph: "_OneGraph", pool: Any, stream: "_OneStream", capture_error_mode: str) -> Iterator[None]:
         self.log.append(("graph", pool, stream.name, capture_error_mode))
         # As torch's own: where the capture fails, the stream stays the capture's.
         self.current, self.capturing = stream.name, graph.work
@@ -137,30 +137,30 @@ class Streams:
             self.capturing = None
 
 
-class _Stream:
+class _OneStream:
     def __init__(self, streams: Streams, name: str) -> None:
         self.streams, self.name = streams, name
 
-    def wait_event(self, event: "_Event") -> None:
+    def wait_event(self, event: "_OneEvent") -> None:
         self.streams._queue(self.name).append(("wait", (id(event), event.count)))
 
-    def wait_stream(self, other: "_Stream") -> None:
-        event = _Event(self.streams)
+    def wait_stream(self, other: "_OneStream") -> None:
+        event = _OneEvent(self.streams)
         self.streams.log.append(event)  # kept, so that no other gets its id
         event.record(other)
         self.wait_event(event)
 
 
-class _Event:
+class _OneEvent:
     def __init__(self, streams: Streams) -> None:
         self.streams, self.count = streams, 0
 
-    def record(self, stream: _Stream) -> None:
+    def record(self, stream: _OneStream) -> None:
         self.count += 1
         self.streams._queue(stream.name).append(("record", (id(self), self.count)))
 
 
-class _Graph:
+class _OneGraph:
     def __init__(self, streams: Streams) -> None:
         self.streams, self.work = streams, list[Callable[[], None]]()
 

@@ -105,7 +105,7 @@ def chosen(precision: str, *looks: Look, missing: tuple[str, ...] = ()):
         finished.append(forward.precision)
         return forward
 
-    candidates = tuple(Candidate(each.precision, make(each.precision)) for each in looks)
+    candidates = tuple(Candidate(kind, make(kind), make(kind)) for kind in (each.precision for each in looks))
     forwards = Forwards(Made("float32"), None, candidates, finish)
     return choose_first_look(forwards, precision, lambda exact: Table(*looks)), finished
 
@@ -160,7 +160,7 @@ def test_rows_that_overflow_come_from_the_reserve() -> None:
         return made[-1]
 
     first = Made("float16")
-    forward = Reserved(first, Candidate("bfloat16", make))
+    forward = Reserved(first, make)
     rows = [(3,), (4,), (5,)]
     assert forward.texts(rows, 1)[:, 0].tolist() == [3.0, 4.0, 5.0]
     assert made == []  # nothing is made that is not needed

@@ -127,11 +127,18 @@ def test_a_spec_is_plain_data(spec):
 
 def test_every_field_reaches_the_encoder(tmp_path):
     scorer = df.ScorerSpec(
-        config=CONFIG, encoder="shapes", device="cpu", precision="float32", threads=1, cache=tmp_path / "c"
+        config=CONFIG,
+        encoder="shapes",
+        device="cpu",
+        precision="float32",
+        threads=1,
+        cache=tmp_path / "c",
+        rows_at_once=500,
     ).build()
     encoder = scorer.encoder
     assert (scorer.config, encoder.precision, encoder.threads) == (CONFIG, "float32", 1)
     assert encoder.device == torch.device("cpu")
+    assert encoder._forwards[True]._clip.rows_at_once == 500
     assert encoder.cache.store.path.parent == tmp_path / "c"
     with pytest.raises(ValueError, match="random weights"):
         df.ScorerSpec(CONFIG, "ViT-B-32", backend="open_clip").build()
@@ -178,7 +185,8 @@ def test_scorers_that_travel_and_those_that_do_not(tiny):
         ({"config": CONFIG, "encoder": "shapes", "device": None}, "device must be a name such as 'cpu'.*got None"),
         ({"config": CONFIG, "encoder": "shapes", "device": ""}, "device must be a name"),
         *(
-            ({"config": CONFIG, "encoder": "shapes", "threads": value}, f"threads must be .*, got {value!r}$")
+            ({"config": CONFIG, "encoder": "shapes", name: value}, f"{name} must be .*, got {value!r}$")
+            for name in ("threads", "rows_at_once")
             for value in (0, -1, "2", True, 2.5)
         ),
     ],

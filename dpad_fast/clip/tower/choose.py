@@ -39,10 +39,17 @@ def _as_it_is(forward: Forward) -> Forward:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A reduced forward that a GPU could run first: its precision, and what makes it (None: it computes another)."""
+    """A reduced forward that a GPU could run first.
+
+    Attributes:
+        precision: of its products.
+        make: makes it; None where it does not compute what the model does.
+        again: makes it without looking whether it does, and holds no weights until then.
+    """
 
     precision: str
     make: Callable[[], Forward | None]
+    again: Callable[[], Forward]
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ def make_forwards(
     own: Callable[[torch.nn.Module], OwnForward],
     probe: Sequence[Ids],
     side: int,
+    rows_at_once: int | None = None,
 ) -> Forwards:
     """The forwards that a precision needs.
 
@@ -82,13 +90,17 @@ def make_forwards(
         own: makes the model's own forward of a copy.
         probe: captions to compare the towers with the model on.
         side: of a preprocessed image.
+        rows_at_once: see `Towers`.
+
+    Raises:
+        ValueError: one text or picture has more rows than `rows_at_once`.
     """
     if device.type == "cuda":
-        return gpu_forwards(model, device, precision, own, probe, side)
+        return gpu_forwards(model, device, precision, own, probe, side, rows_at_once)
     weights = read_weights(model) if device.type == "cpu" else None
     if weights is not None and sizes_fit(weights, side):
         probed = own(_in_dtype(model, torch.float32, device))
-        for towers in _cpu_towers(weights, precision):
+        for towers in _cpu_towers(weights, precision, rows_at_once):
             made = {exact: TowerForward(clip) for exact, clip in towers.items()}
             if _agree(made[True], probed, probe, side):
                 wanted = _WANTED[precision]
@@ -100,24 +112,24 @@ def make_forwards(
     return Forwards(exact, None if precision == "float32" else own(_in_dtype(model, torch.bfloat16, device)))
 
 
-def _cpu_towers(weights: ClipWeights, precision: str) -> Iterator[dict[bool, Towers]]:
+def _cpu_towers(weights: ClipWeights, precision: str, rows: int | None = None) -> Iterator[dict[bool, Towers]]:
     """Candidate towers of this processor, by whether they are exact; the fastest candidate first.
 
     AMX's numbers are in fixed point, which is too coarse for a model with large outliers; later candidates are for it.
     """
     if has_amx():
-        exact = Towers(weights, NativeProducts("digits3"))
+        exact = Towers(weights, NativeProducts("digits3"), rows)
         yield {True: exact, False: exact.sharing(NativeProducts("digits2"))}
     level = products_level()
     reduced = None if precision == "float32" else _REDUCED.get(level)
     if reduced is None:
-        exact = Towers(weights, TorchProducts() if level == "scalar" else NativeProducts("float32"))
+        exact = Towers(weights, TorchProducts() if level == "scalar" else NativeProducts("float32"), rows)
         yield {True: exact, False: exact}
     else:
         # Beside integers, float32 is used for the few captions near the threshold. torch's products use the model's own
         # weights, where this package's would pack half a gigabyte of copies, and with AVX-512 they are as fast.
-        exact = Towers(weights, TorchProducts(join=False))
-        yield {True: exact, False: Towers(weights, NativeProducts(reduced))}
+        exact = Towers(weights, TorchProducts(join=False), rows)
+        yield {True: exact, False: Towers(weights, NativeProducts(reduced), rows)}
 
 
 def gpu_forwards(
@@ -127,6 +139,7 @@ def gpu_forwards(
     own: Callable[[torch.nn.Module], OwnForward],
     probe: Sequence[Ids],
     side: int,
+    rows_at_once: int | None = None,
 ) -> Forwards:
     """As `make_forwards`, on a GPU: packed towers, or the model's own forward where it is another model.
 
@@ -138,12 +151,15 @@ def gpu_forwards(
     if known is not None and sizes_fit(known, side):
         here = _in_dtype(model, torch.float32, torch.device("cpu"))
         truth = TowerForward(Towers(known, TorchProducts()))
-        exact = _gpu_tower(model, device, "float32")
+        exact = _gpu_tower(model, device, "float32", rows_at_once)
         if _agree(truth, own(here), probe, side) and _agree(exact, truth, probe, side, _GPU_SAME):
-            made = [Candidate(kind, partial(_checked, model, device, kind, truth, probe, side)) for kind in kinds]
-            return Forwards(exact, None, tuple(made), _capturing(device))
-    made = [Candidate(kind, partial(_own_in, model, device, kind, own)) for kind in kinds if kind in _HALF]
-    return Forwards(own(_in_dtype(model, torch.float32, device)), None, tuple(made))
+            makes = {kind: partial(_gpu_tower, model, device, kind, rows_at_once) for kind in kinds}
+            checked = {kind: partial(_agreeing, make, truth, probe, side) for kind, make in makes.items()}
+            towers = tuple(Candidate(kind, checked[kind], makes[kind]) for kind in kinds)
+            return Forwards(exact, None, towers, _capturing(device))
+    owns = {kind: partial(_own_in, model, device, kind, own) for kind in kinds if kind in _HALF}
+    made = tuple(Candidate(kind, make, make) for kind, make in owns.items())
+    return Forwards(own(_in_dtype(model, torch.float32, device)), None, made)
 
 
 def reduced_kinds(device: torch.device, precision: str) -> tuple[str, ...]:
@@ -165,10 +181,8 @@ def _capturing(device: torch.device) -> Callable[[Forward], Forward]:
     return lambda forward: forward.captured(recorder) if isinstance(forward, TowerForward) else forward
 
 
-def _checked(
-    model: torch.nn.Module, device: torch.device, kind: str, truth: Forward, probe: Sequence[Ids], side: int
-) -> Forward | None:
-    made = _gpu_tower(model, device, kind)
+def _agreeing(make: Callable[[], Forward], truth: Forward, probe: Sequence[Ids], side: int) -> Forward | None:
+    made = make()
     return made if _agree(made, truth, probe, side, _GPU_SAME_REDUCED) else None
 
 
@@ -178,7 +192,7 @@ def _own_in(
     return own(_in_dtype(model, _HALF[kind], device))
 
 
-def _gpu_tower(model: torch.nn.Module, device: torch.device, kind: str) -> TowerForward:
+def _gpu_tower(model: torch.nn.Module, device: torch.device, kind: str, rows: int | None) -> TowerForward:
     weights = read_weights(model, device)
     assert weights is not None, "the model was read before"
     towers = (weights.text, weights.image)
@@ -187,7 +201,7 @@ def _gpu_tower(model: torch.nn.Module, device: torch.device, kind: str) -> Tower
         products = GpuProducts(torch.float32, tf32=True)
     else:
         products = choose_gpu_products(_HALF.get(kind, torch.float32), device, heads)
-    return TowerForward(Towers(weights, products), f", {products.attention}")
+    return TowerForward(Towers(weights, products, rows), f", {products.attention}")
 
 
 def _agree(towers: Forward, own: Forward, probe: Sequence[Ids], side: int, same: float = _SAME) -> bool:

@@ -60,7 +60,10 @@ def exact_float32() -> AbstractContextManager[None]:
 
 
 def float32_sums() -> AbstractContextManager[None]:
-    """Within it, float16 products on a GPU are summed in float32, even where the caller allows float16 sums."""
+    """Within it, float16 products on a GPU are accumulated in float32, even where the caller allows float16.
+
+    Partial sums may still be joined in half precision, which is torch's default.
+    """
     return _sums
 
 

@@ -121,8 +121,9 @@ class Towers:
         if rows is None:
             return _ROWS if self.device.type == "cpu" else _GPU_ROWS
         least = max(self.context, self.picture_rows)
-        if rows < least:
-            raise ValueError(f"rows_at_once must be at least {least}, the rows of one text or picture, got {rows}")
+        if not isinstance(rows, int) or rows < least:
+            what = f"a whole number of at least {least}, the rows of one text or picture"
+            raise ValueError(f"rows_at_once must be {what}, got {rows!r:.80}")
         return rows
 
     @property

@@ -159,7 +159,7 @@ def test_what_is_larger_is_cut(weights, attention):
 
 
 def test_one_text_needs_room(weights):
-    with pytest.raises(ValueError, match="rows_at_once must be at least 77"):
+    with pytest.raises(ValueError, match="rows_at_once must be a whole number of at least 77"):
         fresh(weights, rows_at_once=64)
     captured, _ = fresh(weights, rows_at_once=77)
     rows = [(START, *[5 + i] * 75, END) for i in range(3)]

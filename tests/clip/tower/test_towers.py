@@ -262,8 +262,27 @@ def test_many_chunks_agree_with_one(tiny):
     torch.testing.assert_close(fast.texts(rows, 1), whole, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(fast.images(pixels, 1), images, atol=1e-6, rtol=1e-6)
     assert 40 < max(calls) <= 80
-    with pytest.raises(ValueError, match=r"rows_at_once must be at least 77, the rows of one text or picture, got 76"):
-        Towers(read_weights(tiny[0]), NativeProducts("float32"), rows_at_once=76)
+
+
+@pytest.mark.parametrize("bad", [76, 0, -1, True, 100.0, "many"])
+def test_one_text_and_one_picture_have_room(tiny, bad):
+    wanted = r"rows_at_once must be a whole number of at least 77, the rows of one text or picture, got " + repr(bad)
+    with pytest.raises(ValueError, match=wanted):
+        Towers(read_weights(tiny[0]), NativeProducts("float32"), rows_at_once=bad)
+    with pytest.raises(ValueError, match=wanted):
+        df.ClipEncoder.from_transformers(*tiny, rows_at_once=bad)
+
+
+def test_a_bound_without_room_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"cannot be loaded.*: rows_at_once must be a whole number"):
+        df.load_encoder("shapes", rows_at_once=5)
+
+
+def test_rows_at_once_reaches_the_towers(tiny):
+    encoders = [df.ClipEncoder.from_transformers(*tiny, rows_at_once=80), df.load_encoder("shapes", rows_at_once=1000)]
+    for encoder, rows in zip(encoders, (80, 1000), strict=True):
+        assert {made._clip.rows_at_once for made in encoder._forwards.values()} == {rows}
+    assert df.ClipEncoder.from_transformers(*tiny)._forwards[True]._clip.rows_at_once == 2048
 
 
 def test_a_changed_model_is_left_to_itself(tiny):
