@@ -18,7 +18,7 @@ def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.
     return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]
 
 
-def upload_images(images: Sequence[torch.Tensor], device: torch.device, name: str = "images") -> list[torch.Tensor]:
+def upload_images(images: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     """Images [H, W, 3] on `device`, all in one copy from pinned memory and without waiting for it.
 
     Three bytes a pixel go up, one where a grey plane is repeated: Pillow's fourth byte and what a view leaves out stay
@@ -30,7 +30,7 @@ def upload_images(images: Sequence[torch.Tensor], device: torch.device, name: st
     for i, image in enumerate(images):
         there = image.device
         if there.type != "cpu" and (there.type != device.type or device.index not in (None, there.index)):
-            raise ValueError(f"{name}[{i}] is on {there}, expected {device} or the host")
+            raise ValueError(f"images[{i}] is on {there}, expected {device} or the host")
     here = [image for image in images if image.device.type == "cpu"]
     if device.type == "cpu" or not here:
         return list(images)

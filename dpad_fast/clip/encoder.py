@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from dpad_fast.clip import features
 from dpad_fast.clip.cache import EmbeddingCache
 from dpad_fast.clip.first_look import NO_LOOK, choose_first_look
 from dpad_fast.clip.gpu_way import GpuWay, way_to
-from dpad_fast.clip.inputs import ahead, chunked, content_keys, make_inputs
+from dpad_fast.clip.inputs import content_keys
 from dpad_fast.clip.margins import Calibration
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
@@ -24,11 +22,9 @@ from dpad_fast.clip.requests import read_images, read_texts
 from dpad_fast.clip.step import GpuStep, HostStep, Step
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
-from dpad_fast.clip.tower.forward import Forward, OwnForward, unit
-from dpad_fast.timer import Timer
+from dpad_fast.clip.tower.forward import Forward, OwnForward
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
-_TEXT_CHUNK = 1024
 _PROBE = ("a photo of a cat", "two")
 
 
@@ -244,21 +240,8 @@ class ClipEncoder:
         Returns:
             float32 [N, D] on the CPU.
         """
-        if self._way is not None:
-            step = self.step(timings)
-            return step.finish(step.texts(ids, exact=exact))[0]
-        timer = Timer(timings)
-        forward = self.forward_for(exact)
-        found = self.known_texts(ids, exact)
-        missing = [row for row in dict.fromkeys(ids) if row not in found]
-        for start in range(0, len(missing), _TEXT_CHUNK):
-            chunk = missing[start : start + _TEXT_CHUNK]
-            values = forward.texts(chunk, self.used_threads()).to("cpu")
-            values = unit(values, self.name, first=self.guards(exact))
-            self.keep_texts(chunk, values, exact)
-            found.update(zip(chunk, values, strict=True))
-        timer.lap("text")
-        return torch.stack([found[row] for row in ids])
+        step = self.step(timings)
+        return step.finish(step.texts(ids, exact=exact))[0]
 
     def embed_regions(
         self,
@@ -279,26 +262,8 @@ class ClipEncoder:
         Returns:
             float32 [K, D] on the CPU.
         """
-        if self._way is not None:
-            step = self.step(timings)
-            return step.finish(step.regions(pictures, regions, exact=exact))[0]
-        timer = Timer(timings)
-        forward = self.forward_for(exact)
-        places, found = self.known_regions(pictures, regions, exact)
-        wanted = dict(zip(places, regions, strict=True))
-        timer.lap("preprocess")
-        missing = sorted((place for place in wanted if place not in found), key=lambda place: wanted[place][0])
-        chunks = chunked(pictures, [wanted[place] for place in missing])
-        rest = iter(missing)
-        for chunk, inputs in zip(chunks, ahead(partial(self._inputs, pictures, timings), chunks), strict=True):
-            timer = Timer(timings)
-            values = forward.images(inputs, self.used_threads()).to("cpu")
-            values = unit(values, self.name, first=self.guards(exact))
-            timer.lap("image")
-            part = list(islice(rest, len(chunk)))
-            self.keep_regions(part, values, exact)
-            found.update(zip(part, values, strict=True))
-        return torch.stack([found[place] for place in places])
+        step = self.step(timings)
+        return step.finish(step.regions(pictures, regions, exact=exact))[0]
 
     def known_texts(self, ids: Sequence[Ids], exact: bool) -> dict[Ids, torch.Tensor]:
         """The embeddings of token id lists that are in memory."""
@@ -368,14 +333,6 @@ class ClipEncoder:
                 stored = self.cache.get_stored(unknown, self.digest, self._size)
                 found.update((rest[key], value) for key, value in stored.items())
         return found
-
-    def _inputs(
-        self, pictures: Sequence[PixelSource], timings: dict[str, float] | None, regions: Sequence[tuple[int, Region]]
-    ) -> torch.Tensor:
-        timer = Timer(timings)
-        inputs = make_inputs(self.preprocess, pictures, regions, self.used_threads(), None)
-        timer.lap("preprocess")
-        return inputs
 
     def __reduce__(self) -> Any:
         raise TypeError(

@@ -11,16 +11,17 @@ from typing import Any, Protocol
 import torch
 
 from dpad_fast.clip.gpu_way import GpuWay
-from dpad_fast.clip.inputs import REGIONS, Chunk, ahead, chunked, send_inputs
+from dpad_fast.clip.inputs import REGIONS, Chunk, ahead, chunked, make_inputs, send_inputs
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.tower.forward import Forward, check_finite
+from dpad_fast.clip.tower.forward import Forward, check_finite, unit
 from dpad_fast.timer import Timer
 
 Tensor = torch.Tensor
 PlaceKey = tuple[Hashable, Region]
 """A picture's content and a region of it."""
+_TEXT_CHUNK = 1024
 # Of preprocessed regions that "guarded" keeps on the GPU, in case some are to be embedded again.
 _KEPT_BYTES = 256 << 20
 
@@ -60,16 +61,6 @@ class Embedder(Protocol):
 
     name: str
     preprocess: Preprocess
-
-    def embed_ids(self, ids: Sequence[Ids], *, exact: bool, timings: dict[str, float] | None) -> Tensor:
-        """See `ClipEncoder`."""
-        ...
-
-    def embed_regions(
-        self, pictures: Sequence[PixelSource], regions: Chunk, *, exact: bool, timings: dict[str, float] | None
-    ) -> Tensor:
-        """See `ClipEncoder`."""
-        ...
 
     def used_threads(self) -> int:
         """CPU threads."""
@@ -126,11 +117,45 @@ class HostStep:
 
     def texts(self, ids: Sequence[Ids], *, exact: bool) -> Tensor:
         """See `Step`."""
-        return self._encoder.embed_ids(ids, exact=exact, timings=self._timings)
+        timer = Timer(self._timings)
+        encoder = self._encoder
+        forward, found = encoder.forward_for(exact), encoder.known_texts(ids, exact)
+        missing = [row for row in dict.fromkeys(ids) if row not in found]
+        for start in range(0, len(missing), _TEXT_CHUNK):
+            chunk = missing[start : start + _TEXT_CHUNK]
+            values = forward.texts(chunk, encoder.used_threads()).to("cpu")
+            values = unit(values, encoder.name, first=encoder.guards(exact))
+            encoder.keep_texts(chunk, values, exact)
+            found.update(zip(chunk, values, strict=True))
+        timer.lap("text")
+        return torch.stack([found[row] for row in ids])
 
     def regions(self, pictures: Sequence[PixelSource], regions: Chunk, *, exact: bool) -> Tensor:
         """See `Step`."""
-        return self._encoder.embed_regions(pictures, regions, exact=exact, timings=self._timings)
+        timer = Timer(self._timings)
+        encoder = self._encoder
+        forward = encoder.forward_for(exact)
+        places, found = encoder.known_regions(pictures, regions, exact)
+        wanted = dict(zip(places, regions, strict=True))
+        missing = _by_picture(wanted, found)
+        timer.lap("preprocess")
+        chunks = chunked(pictures, [wanted[place] for place in missing])
+        rest = iter(missing)
+        for chunk, inputs in zip(chunks, ahead(partial(self._inputs, pictures), chunks), strict=True):
+            timer = Timer(self._timings)
+            values = forward.images(inputs, encoder.used_threads()).to("cpu")
+            values = unit(values, encoder.name, first=encoder.guards(exact))
+            timer.lap("image")
+            part = list(islice(rest, len(chunk)))
+            encoder.keep_regions(part, values, exact)
+            found.update(zip(part, values, strict=True))
+        return torch.stack([found[place] for place in places])
+
+    def _inputs(self, pictures: Sequence[PixelSource], chunk: Chunk) -> Tensor:
+        timer = Timer(self._timings)
+        inputs = make_inputs(self._encoder.preprocess, pictures, chunk, self._encoder.used_threads(), None)
+        timer.lap("preprocess")
+        return inputs
 
     def numbers(self, *lists: Sequence[int]) -> list[Tensor]:
         """See `Step`."""
@@ -184,7 +209,7 @@ class GpuStep:
         timer = Timer(self._timings)
         places, known = self._encoder.known_regions(pictures, regions, exact)
         wanted = dict(zip(places, regions, strict=True))
-        missing = sorted((place for place in wanted if place not in known), key=lambda place: wanted[place][0])
+        missing = _by_picture(wanted, known)
         again = [place for place in missing if place in self._inputs]
         missing = [place for place in missing if place not in self._inputs]
         timer.lap("preprocess")
@@ -259,3 +284,8 @@ class GpuStep:
         order = [at[key] for key in wanted]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
         return rows if order == list(range(len(at))) else rows[self.numbers(order)[0]]
+
+
+def _by_picture(wanted: Mapping[PlaceKey, tuple[int, Region]], known: Mapping[PlaceKey, Tensor]) -> list[PlaceKey]:
+    """Those that are not known, a picture's own one behind the other."""
+    return sorted((place for place in wanted if place not in known), key=lambda place: wanted[place][0])

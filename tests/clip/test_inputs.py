@@ -38,7 +38,7 @@ def test_the_number_of_pixels_worked_on_together_changes_no_value(tiny, tmp_path
     monkeypatch.setattr("dpad_fast.clip.inputs._PIXELS", 1)
     sizes = []
     monkeypatch.setattr(
-        "dpad_fast.clip.encoder.make_inputs", lambda *given: sizes.append(len(given[2])) or make_inputs(*given)
+        "dpad_fast.clip.step.make_inputs", lambda *given: sizes.append(len(given[2])) or make_inputs(*given)
     )
     alone = df.ClipEncoder.from_transformers(*tiny).embed_images(files, boxes)
     assert sizes[-5:] == [1] * 5
