@@ -26,7 +26,7 @@ from dpad_fast.integrations._scorers import (
 from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.micro_batcher import MicroBatcher
-from dpad_fast.types import ScoreBatch
+from dpad_fast.types import ScoreBatch, Size
 
 ROW_SETTINGS = ("columns", "image", "image_root", "processor")
 """Settings of rows, beside the scorer's; `RowScorer` says what they are."""
@@ -67,12 +67,9 @@ class RowScorer:
         batched: bool = False,
     ) -> None:
         self.scorer, self._name = scorer, name
+        self._size_of = None if processor is None else _size_function(processor)
         self._reader = RowReader(
-            scorer.config,
-            columns=columns,
-            image=image,
-            image_root=image_root,
-            size_of=None if processor is None else _size_function(processor),
+            scorer.config, columns=columns, image=image, image_root=image_root, size_of=self._size_of
         )
         self._batcher = MicroBatcher(scorer) if batched else None
         self._lock = threading.Lock()
@@ -82,6 +79,14 @@ class RowScorer:
     def config(self) -> RewardConfig:
         """The scorer's configuration."""
         return self.scorer.config
+
+    def seen(self, size: Size) -> Size | None:
+        """The size at which the model sees a picture that is handed to its processor; None: answers are in its pixels.
+
+        Raises:
+            ValueError: the processor refuses the picture.
+        """
+        return size if self._size_of is None else self._size_of(size, None)
 
     def score(self, completions: Sequence[Any], rows: Sequence[Any]) -> ScoreBatch:
         """Scores N completions.
