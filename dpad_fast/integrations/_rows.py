@@ -66,6 +66,8 @@ class RowScorer:
         processor: Any = None,
         batched: bool = False,
     ) -> None:
+        if not callable(getattr(scorer, "score", None)):
+            raise ValueError(f"scorer must be a RewardScorer, a RemoteScorer or another like them, got {scorer!r:.80}")
         self.scorer, self._name = scorer, name
         self._size_of = None if processor is None else _size_function(processor)
         self._reader = RowReader(

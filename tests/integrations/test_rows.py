@@ -219,6 +219,8 @@ def test_a_recipe_is_made_once_per_process_and_can_be_sent(scorer, monkeypatch, 
     assert Recipe("x", {"scorer": scorer}).made().scorer is scorer
     with pytest.raises(ValueError, match="unknown setting 'encodr' for x; known: columns, image"):
         Recipe("x", {"encodr": "shapes"})
+    with pytest.raises(ValueError, match="scorer must be a RewardScorer, a RemoteScorer or another like them, got 5"):
+        Recipe("x", {"scorer": 5}).made()
     with pytest.raises(ValueError, match="give scorer or encoder, not both"):
         Recipe("x", {"encoder": "shapes", "scorer": scorer}).made()
     monkeypatch.delenv("DPAD_FAST_SCORER", raising=False)

@@ -94,7 +94,7 @@ def test_the_file_of_settings_counts_as_settings(tmp_path, monkeypatch):
 
 
 def test_what_fills_a_batch_of_verl_changes_no_advantage():
-    """verl's V1 appends groups of its own, without a token and with reward 0: a batch's spread is that of the others."""
+    """V1 appends groups of its own, without a token and with reward 0: a batch's spread is that of the others."""
     rewards = torch.tensor([[0.0, 3.0], [0.0, 1.0], [2.0, 0.0], [0.0, 7.0]])
     mask, uid = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 1]]), ["a", "b", "a", "b"]
     filled = torch.cat([rewards, torch.zeros(4, 2)])
