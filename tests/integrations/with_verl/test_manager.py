@@ -136,6 +136,8 @@ def test_the_size_that_the_model_sees_is_what_verl_makes_of_the_picture(processo
         (["reward_model.reward_manager=naive"], LOCAL, "reward_model.reward_manager is 'naive', which verl ignores"),
         (["reward_model.num_workers=1"], LOCAL, "reward_model.num_workers is 1, which .*set reward.num_workers"),
         (["reward.custom_reward_function.path=/a.py"], LOCAL, "which DpadRewardManager does not call"),
+        (["reward.reward_model.enable=true"], LOCAL, "asks the reward model alone, and never DpadRewardManager"),
+        ([f"algorithm.filter_groups.{x}" for x in ("enable=true", "metric=iou")], LOCAL, "metric is 'iou', of which"),
         ([], {**LOCAL, "encodr": "x"}, "unknown setting 'encodr'; known settings: columns"),
         ([], {**LOCAL, "model_sizes": "none"}, "model_sizes must be one of processor, picture"),
         ([], {**LOCAL, "columns": {"bx": "a"}}, "columns must map the fields of Columns to names"),
