@@ -253,9 +253,7 @@ class RemoteScorer:
         except ValueError as error:
             found.entry = wire.failure_out(error)
             return
-        digest = None if content is None else self._named(made, picture.content)
-        if digest is None:
-            digest = picture.sha256()
+        digest = (None if content is None else self._named(made, picture.content)) or picture.sha256()
         if content is not None:
             if len(self._sent) >= _KNOWN:
                 self._sent.clear()

@@ -174,7 +174,7 @@ class _Deadline:
         self._seconds = seconds
 
     def __enter__(self) -> _Deadline:
-        self._task = asyncio.current_task()
+        self._task: Any = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end)
         return self
 
@@ -184,7 +184,6 @@ class _Deadline:
             self._task.uncancel()
 
     def _end(self) -> None:
-        assert self._task is not None
         self.passed = self._task.cancel()
 
 
