@@ -134,16 +134,18 @@ def caption(text: str) -> str:
 def one_at_a_time(work: Work, model: Any, processor: Any) -> torch.Tensor:
     """As the authors do: per completion two full CLIP forwards, caption with region and caption with image.
 
+    It runs where the model is.
+
     Returns:
         float32 [N, 2], S1 and S2.
     """
     found = []
     for text, solution, picture in zip(work.texts, work.solutions, work.pictures, strict=True):
         discrete(text, solution)
-        ids = processor.tokenizer(caption(text), return_tensors="pt")
+        ids = processor.tokenizer(caption(text), return_tensors="pt").to(model.device)
         pair = []
         for view in (picture.crop(region(solution)), picture):
-            pixels = processor.image_processor(images=view, return_tensors="pt")["pixel_values"]
+            pixels = processor.image_processor(images=view, return_tensors="pt")["pixel_values"].to(model.device)
             with torch.no_grad():
                 out = model(**ids, pixel_values=pixels)
             pair.append(float((out.text_embeds * out.image_embeds).sum()))
