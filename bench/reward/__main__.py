@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         "--device", help="cuda, or cpu to rehearse it: time the stage on a GPU, with its own contestants"
     )
     parser.add_argument("--queries", type=int, default=16, help="queries of a step with --device (%(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="with --device: a tiny model, to rehearse")
     parser.add_argument("--only", default="", help="with --device: the contestants whose names begin so, by commas")
     parser.add_argument("--seconds", type=float, help="with --device: no turn starts after that many seconds")
     parser.add_argument("--equality", type=int, metavar="N", help="check N completions instead of timing")

@@ -35,9 +35,10 @@ def equality(args: argparse.Namespace, console: Console) -> int:
     On a device only what is computed there: similarities and decisions, against the model itself on that device.
     """
     torch.set_num_threads(args.threads)
-    model, slow, _ = ways.make_clip()
+    model, slow, _ = ways.make_tiny() if args.tiny else ways.make_clip()
     pictures = [ways.photograph(i) for i in range(PICTURES)]
-    work = ways.make_work(pictures, args.equality, seed=10_000 + args.seed)
+    words = shared.WORDS if args.tiny else ways.WORDS
+    work = ways.make_work(pictures, args.equality, words=words, seed=10_000 + args.seed)
     if args.device:
         console.print(f"{args.equality} completions, seed {args.seed}, on {args.device}")
         torch.backends.cudnn.allow_tf32 = False  # the patches of the model itself: float32 is the truth here

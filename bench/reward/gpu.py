@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bench.reward import work as ways
 from bench.reward.gpu_ways import JPEG, KNOWN, PIL, Batched, Clip, Entry, decoded, encoded, entries
 from bench.reward.race import Contestant, similarities, unique
 from bench.reward.report import STAGES
+from dpad_fast.testing import rewards as small
 
 # What failed on a GPU, or is not installed, is a row of the result and no end of the run.
 _FAILURES = (ImportError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
@@ -49,6 +51,16 @@ class Entrant:
             return None
 
 
+def model_of(tiny: bool) -> tuple[Any, Any, Any]:
+    """ViT-B/32, or a tiny CLIP to rehearse."""
+    return ways.make_tiny() if tiny else ways.make_clip()
+
+
+def work_of(tiny: bool) -> Callable[..., ways.Work]:
+    """Makes completions whose captions fit the model's context."""
+    return partial(ways.make_work, words=small.WORDS) if tiny else ways.make_work
+
+
 class Pictures:
     """The same pictures in each form."""
 
@@ -71,9 +83,9 @@ def race(args: argparse.Namespace, console: Console) -> int:
     began = time.perf_counter()
     torch.set_num_threads(args.threads)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    console.print(f"{results.versions()}; {name_of(device)}")
-    clip = Clip(*ways.make_clip())
-    work = ways.make_work([ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP, seed=0)
+    console.print(f"{results.versions()}; {results.name_of(device)}")
+    clip, make_work = Clip(*model_of(args.tiny)), work_of(args.tiny)
+    work = make_work([ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP, seed=0)
     pictures = Pictures(work)
     # What JPEG shows are other pictures: its decisions are compared with those on the decoded ones.
     plain = ways.HandWritten(clip.model, clip.slow)
@@ -83,7 +95,8 @@ def race(args: argparse.Namespace, console: Console) -> int:
     for one in entrants:
         one.attempt(lambda one=one: compare(one, pictures.of(work, one.entry.pictures), truths[one.entry.pictures]))
     deadline = began + args.seconds if args.seconds else float("inf")
-    take_turns(entrants, work, pictures, args, wait, deadline)
+    fresh = (make_work(unique(work), len(work.texts), seed=1000 + turn) for turn in range(args.runs + 2))
+    take_turns(entrants, fresh, pictures, args.sample, wait, deadline)
     for one in entrants:
         one.attempt(lambda one=one: look_inside(one, pictures.of(work, one.entry.pictures), device, wait))
     rows = [row(one, device) for one in entrants]
@@ -141,9 +154,9 @@ def prepare(way: Any, work: ways.Work) -> None:
 
 def take_turns(
     entrants: list[Entrant],
-    work: ways.Work,
+    works: Iterable[ways.Work],
     pictures: Pictures,
-    args: argparse.Namespace,
+    sample: int,
     wait: Callable[[], Any],
     deadline: float,
 ) -> None:
@@ -151,13 +164,12 @@ def take_turns(
     for one in entrants:
         if isinstance(one.entry.way, Contestant):
             one.entry.way.stages.clear()
-    for turn in range(args.runs + 2):
+    for turn, fresh in enumerate(works):
         if turn > 2 and time.perf_counter() > deadline:
             break
-        fresh = ways.make_work(unique(work), len(work.texts), seed=1000 + turn)
         for one in entrants:
             given = pictures.of(fresh, one.entry.pictures)
-            part = given.part(args.sample) if one.entry.sample else given
+            part = given.part(sample) if one.entry.sample else given
             seconds = one.attempt(lambda way=one.entry.way, part=part: seconds_of(way, part, wait))
             if turn > 1 and seconds is not None:
                 one.times.append(1e3 * seconds * len(given.texts) / len(part.texts))
@@ -205,30 +217,8 @@ def row(one: Entrant, device: torch.device) -> dict[str, Any]:
         "turns": len(times),
         **{key: one.facts.get(key, "") for key in _FACTS},
         "note": one.failure or one.entry.note,
-        **same_for_all(device),
+        **results.day(device),
     }
-
-
-def same_for_all(device: torch.device) -> dict[str, str]:
-    """The machine and the day."""
-    return {
-        "device": name_of(device),
-        "driver": driver() if device.type == "cuda" else "",
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
-
-
-def name_of(device: torch.device) -> str:
-    """The GPU's or the processor's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else results.device()
-
-
-def driver() -> str:
-    """The version of the GPU's driver."""
-    path = Path("/proc/driver/nvidia/version")
-    words = path.read_text().splitlines()[0].split() if path.is_file() else []
-    return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
 
 
 def verdict(entrants: list[Entrant], console: Console) -> int:
