@@ -236,7 +236,7 @@ def _advantage(device: str, n: int, size: int = 8, tokens: int = 512) -> Iterabl
         Provider("dpad_fast, ids", call(lambda: group_advantage(rewards, ids, **ours)), "close"),
     )
     peers = (
-        Provider("TRL, times the mask", trl_tokens, "close"),
+        Provider("TRL, times the mask (eps 1e-4)", trl_tokens, "other"),
         Provider("verl", verl("compute_grpo_outcome_advantage"), "close"),
         Provider("verl, vectorised", verl("compute_grpo_vectorized_outcome_advantage"), "close"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,11 @@ def test_every_contestant_is_compared_and_timed(tiny: Any, tmp_path: Path, capsy
             stages = {stage: float(row[f"{stage}_ms"]) for stage in ("preprocess", "text", "image", "combine")}
             assert stages["text"] > 0, row
             assert (stages["image"] == 0) == (row["pictures"] == "images known"), row
+    outcome = importlib.import_module("bench.gpu.outcome")
+    for asked in outcome.rows_in(outcome.PREDICTION):
+        if asked["table"] == "reward-gpu":
+            assert (asked["name"], asked["where"]) in names
+            assert asked["column"] in rows[0]
     guarded = [row for row in rows if row["contestant"] == "dpad_fast guarded"]
     assert all(row["wrong"] == "0" for row in guarded)
     assert all(row["recomputed"].endswith(" of 8") or row["margin"] == "" for row in guarded)

@@ -69,13 +69,17 @@ stage reward 45 "$python" -m bench.reward --device "$device" --equality "${EQUAL
 stage ops 75 "$python" -m bench.gpu --device "$device" --runs "${OP_RUNS:-31}" --seconds 50 --out "$OUT" "${small[@]}"
 # A dozen tests; a graph cannot be captured without torch's pool of memory.
 chosen='(every_bit and not 480) or gpu_agrees_with_cpu'
-for tool in memcheck racecheck; do
-  command -v compute-sanitizer >/dev/null || continue
+tools=()
+if [ "$device" = cuda ]; then
+  command -v compute-sanitizer >/dev/null && tools=(memcheck racecheck)
+else # which those would be
+  stage sanitizers 60 "$python" -m pytest -q -W default -p no:cacheprovider --collect-only -m gpu tests/ops/test_cuda.py \
+    -k "$chosen"
+fi
+for tool in "${tools[@]}"; do
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage sanitizers 55 compute-sanitizer --tool "$tool" --error-exitcode 1 \
     "$python" -m pytest -q -W default -p no:cacheprovider -m gpu tests/ops/test_cuda.py -k "$chosen"
 done
-[ "$device" = cuda ] || stage sanitizers 60 "$python" -m pytest -q -W default -p no:cacheprovider --collect-only \
-  -m gpu tests/ops/test_cuda.py -k "$chosen"
 stage profiles 40 "$python" -m bench.gpu.profiles --device "$device" "${small[@]}"
 if [ "$device" = cuda ] && command -v ncu >/dev/null; then
   metrics=gpu__time_duration.sum,dram__bytes.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
