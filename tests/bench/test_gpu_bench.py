@@ -7,6 +7,8 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,3 +185,71 @@ def test_the_driver_is_read(bench: Any, tmp_path: Path) -> None:
     (tmp_path / "version").write_text(said)
     assert results.driver(tmp_path / "version") == "580.159.04"
     assert results.driver(tmp_path / "nowhere") == "unknown"
+
+
+class Gpu:
+    """Stands for `torch.cuda`: records what is done on which stream, and counts milliseconds by events."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.now = 0.0
+        self.stream_now = "main"
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("synchronize", "current_stream", "stream", "graph", "Stream", "Event", "CUDAGraph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def synchronize(self) -> None:
+        self.done.append("synchronize")
+
+    def current_stream(self) -> Any:
+        return SimpleNamespace(
+            name=self.stream_now, wait_stream=lambda other: self.done.append(f"main waits for {other.name}")
+        )
+
+    def Stream(self) -> Any:
+        return SimpleNamespace(name="side", wait_stream=lambda other: self.done.append(f"side waits for {other.name}"))
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        self.stream_now = stream.name
+        yield
+        self.stream_now = "main"
+
+    @contextmanager
+    def graph(self, graph: Any) -> Iterator[None]:
+        self.done.append("capture")
+        yield
+        self.done.append("captured")
+
+    def CUDAGraph(self) -> Any:
+        return SimpleNamespace(replay=lambda: self.done.append("replay"))
+
+    def Event(self, enable_timing: bool) -> Any:
+        event = SimpleNamespace(at=None, synchronize=lambda: self.done.append("event"))
+        event.record = lambda: setattr(event, "at", self.now)
+        event.elapsed_time = lambda other: other.at - event.at
+        return event
+
+
+def test_a_gpus_clock(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu()
+    gpu.patch(monkeypatch)
+    monkeypatch.setattr(bench.clocks, "CACHE", 64)
+    clock = bench.clocks.GpuClock(torch.device("cpu"))
+
+    def call() -> str:
+        gpu.now += 0.25
+        gpu.done.append(f"call on {gpu.stream_now}")
+        return "result"
+
+    assert clock.time(call) == 250.0  # microseconds
+    assert gpu.done == ["call on main", "event"]
+    gpu.done.clear()
+    replay, result = clock.captured(call)
+    replay()
+    assert result == "result"
+    warm = ["side waits for main", "call on side", "call on side", "main waits for side", "synchronize"]
+    assert gpu.done == [*warm, "capture", "call on main", "captured", "replay"]
+    clock.flush()
+    assert gpu.done[-1] == "synchronize"

@@ -134,7 +134,7 @@ def event(key: str, count: int, device: DeviceType, spent: float = 0.0, **more: 
 
 def test_counts_are_those_of_the_gpus_own_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
-    from bench.reward.counts import counts
+    from bench.reward.counts import counts, scaled
 
     events = [
         event("aten::addmm", 4, DeviceType.CPU, 900.0),  # the time of the kernels that it launched: not once more
@@ -152,6 +152,8 @@ def test_counts_are_those_of_the_gpus_own_events(monkeypatch: pytest.MonkeyPatch
     assert counts(events) == {
         "launches": 8, "kernels": 4, "up": 3, "down": 1, "pageable": 1, "waits": 3, "gpu_ms": "1.00",
     }  # fmt: skip
+    two = scaled({"launches": 8, "gpu_ms": "1.00", "peak_mb": "70"}, 2)
+    assert two == {"launches": 16, "gpu_ms": "2.00", "peak_mb": "70"}
 
 
 def test_without_a_gpu_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,3 +164,34 @@ def test_without_a_gpu_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.Monk
     assert door.main(["--device", "cuda", "--out", str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []
     assert "bench.reward.gpu" in sys.modules
+
+
+def test_a_profile_does_not_count_its_own_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench.reward import counts
+
+    calls: list[str] = []
+
+    class Profile:
+        def __init__(self, activities: Any) -> None:
+            assert len(activities) == 2
+
+        def __enter__(self) -> Profile:
+            calls.append("begins")
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            calls.append("ends")
+
+        def key_averages(self) -> list[Any]:
+            return [event("cudaDeviceSynchronize", 3, DeviceType.CPU)]
+
+    monkeypatch.setattr(torch.profiler, "profile", Profile)
+    for name, value in (("synchronize", None), ("reset_peak_memory_stats", None), ("memory_allocated", 5_000_000)):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name, value=value: calls.append(name) or value)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 75_000_000)
+    found, _ = counts.profiled(lambda: calls.append("call"))
+    assert (found["waits"], found["peak_mb"]) == (2, "70")
+    assert calls == [
+        "synchronize", "reset_peak_memory_stats", "memory_allocated", "begins", "call", "synchronize", "ends",
+    ]  # fmt: skip
