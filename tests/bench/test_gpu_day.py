@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import importlib
 import importlib.util
@@ -9,6 +10,7 @@ import os
 import re
 import struct
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,6 +235,32 @@ def test_tests_of_a_gpu_are_marked() -> None:
         str(path.relative_to(ROOT)) for path in modules if "missing_cuda()" in path.read_text(encoding="utf-8")
     ]
     assert forgotten == []
+
+
+REQUIRED = {"torch", "numpy", "PIL", "yaml", "safetensors", "transformers", "tokenizers", "huggingface_hub", "rich"}
+REQUIRED |= {"pytest", "hypothesis", "setuptools", "packaging", "dpad_fast", "bench", *sys.stdlib_module_names}
+
+
+def imported(path: Path) -> set[str]:
+    """Packages that a module imports when it is collected, less those without which it skips itself before."""
+    found, skipped = set(), set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, (ast.Assign, ast.Expr)) and "importorskip(" in ast.unparse(node):
+            skipped |= set(re.findall(r"importorskip\(['\"](\w+)", ast.unparse(node)))
+    return found - skipped
+
+
+def test_modules_skip_themselves_where_a_peer_is_missing() -> None:
+    """A machine for a few minutes lacks most peers, and a module that cannot be collected is an error there."""
+    modules = (ROOT / "tests").rglob("test_*.py")
+    missing = {str(path.relative_to(ROOT)): imported(path) - REQUIRED for path in modules}
+    # Each is run in an environment of its own, which has the trainer that it tests; it skips itself without that one.
+    besides = {path: names for path, names in missing.items() if names and "/integrations/with_" not in path}
+    assert besides == {}
 
 
 def test_what_is_marked_is_skipped_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ if [ ! -e "$there/ready" ]; then
 fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-git ls-files -z -co --exclude-standard | xargs -0 cp --parents -t "$copy"
+git ls-files -z -co --exclude-standard | xargs -0 cp -P --parents -t "$copy"
 cp -r .gpu "$copy/"
 alone=()
 unshare -n true 2>/dev/null && alone=(unshare -n)
