@@ -24,10 +24,9 @@ from dpad_fast.ops import (
 )
 from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops.polygons import RULES, gather
-from dpad_fast.testing import missing_cuda
 
 Inputs = dict[str, torch.Tensor]
-needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
+needs_gpu = pytest.mark.gpu
 
 
 def inputs(device: str) -> Inputs:
