@@ -55,9 +55,13 @@ class Streams:
     Attributes:
         current: the name of the stream that `launch` takes.
         log: what was called, in order.
+
+    Args:
+        side_streams: how many streams there are, which are given out in turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, side_streams: int = 32) -> None:
+        self.side_streams, self._made = side_streams, 0
         self.current, self.log = "default", list[Any]()
         self.capturing: list[Callable[[], None]] | None = None
         self._queues: dict[str, list[tuple[str, Any]]] = {}
@@ -102,7 +106,8 @@ class Streams:
         return kind != "wait" or self._reached.get(what[0], 0) >= what[1]
 
     def _Stream(self, device: Any = None) -> "_OneStream":
-        return _OneStream(self, f"side {device}")
+        self._made = self._made % self.side_streams + 1
+        return _OneStream(self, f"side {self._made}")
 
     def _Event(self) -> "_OneEvent":
         return _OneEvent(self)
@@ -140,6 +145,7 @@ class Streams:
 class _OneStream:
     def __init__(self, streams: Streams, name: str) -> None:
         self.streams, self.name = streams, name
+        self.cuda_stream = name
 
     def wait_event(self, event: "_OneEvent") -> None:
         self.streams._queue(self.name).append(("wait", (id(event), event.count)))

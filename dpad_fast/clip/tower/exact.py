@@ -59,6 +59,11 @@ def exact_float32() -> AbstractContextManager[None]:
     return _exact
 
 
+def exact_products() -> AbstractContextManager[None]:
+    """The same without convolutions, of which the packed towers have none and which torch allows TF32 by default."""
+    return _products
+
+
 def float32_sums() -> AbstractContextManager[None]:
     """Within it, float16 products on a GPU are accumulated in float32, even where the caller allows float16.
 
@@ -155,4 +160,4 @@ def _set_newer(backend: str, operation: str, precision: str) -> None:
     torch._C._set_fp32_precision_setter(backend, operation, precision)
 
 
-_exact, _sums = _Forced(_force_products, _force_convolutions), _Forced(_force_sums)
+_exact, _products, _sums = _Forced(_force_products, _force_convolutions), _Forced(_force_products), _Forced(_force_sums)

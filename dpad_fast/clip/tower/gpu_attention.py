@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from dpad_fast._native.gpu_errors import has_no_kernel
 from dpad_fast._native.upload import upload
-from dpad_fast.clip.tower.exact import exact_float32, float32_sums
+from dpad_fast.clip.tower.exact import exact_products, float32_sums
 from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, TorchProducts, joined, joined_bias
 from dpad_fast.clip.tower.weights import Affine, Norm
@@ -171,7 +171,7 @@ class GpuProducts(TorchProducts):
         self.attention = attention
         self._dtype = dtype
         self._varlen = varlen
-        contexts = {torch.float32: exact_float32, torch.float16: float32_sums}
+        contexts = {torch.float32: exact_products, torch.float16: float32_sums}
         # Entered for each launch: torch's settings are the whole process's, and other threads launch as well.
         self._settings = contexts.get(dtype, nullcontext)()
         self._multiply = tf32_linear if tf32 else F.linear

@@ -8,6 +8,7 @@ in any order of replay, because they never run at the same time and none reads w
 from __future__ import annotations
 
 import os
+import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -66,8 +67,9 @@ class Recorder(Protocol):
 class CudaRecorder:
     """torch's CUDA graphs on one GPU: one stream to capture on, one memory pool, one queue of users.
 
-    All graphs of a recorder end together, with their owner: torch frees the products' workspaces of a stream with the
-    first graph that was captured there.
+    The warm-up has a stream of its own, as in torch's examples. cuBLAS keeps a workspace for each stream, and the
+    capturing stream's is then made by a capture, in the pool. One of the warm-up would be ordinary memory, which
+    `torch.compile` frees when it clears all workspaces, under graphs that still write there.
 
     Args:
         device: the GPU.
@@ -76,9 +78,10 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device, self._process, self._lock = device, os.getpid(), Lock()
         with torch.cuda.device(device):
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._warm_up, self._stream = _new_stream(device), _new_stream(device)
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
+        _live.add(self)
 
     @contextmanager
     def using(self) -> Iterator[None]:
@@ -107,10 +110,11 @@ class CudaRecorder:
     def record(self, run: Run) -> Recorded:
         """See `Recorder`. Other threads may use the GPU meanwhile; the capture itself waits for it."""
         here = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
+        self._warm_up.wait_stream(here)
+        with torch.cuda.stream(self._warm_up):
             for _ in range(_WARM_UPS):
                 run()
+        self._stream.wait_stream(self._warm_up)
         graph = torch.cuda.CUDAGraph()
         # The outer context restores the stream, which torch's own leaves in place where the end of a capture fails.
         with (
@@ -120,6 +124,21 @@ class CudaRecorder:
             out = run()
         here.wait_stream(self._stream)
         return Recorded(out, graph.replay)
+
+
+_live: weakref.WeakSet[CudaRecorder] = weakref.WeakSet()
+# torch hands out this many streams of a device in turn, then the first again.
+_STREAMS = 32
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream:
+    """A stream that no recorder has: two of them would share a workspace, whose memory is that of one."""
+    taken = {stream.cuda_stream for other in _live for stream in (other._warm_up, other._stream)}
+    for _ in range(_STREAMS):
+        found = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        if found.cuda_stream not in taken:
+            break
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ import threading
 import pytest
 import torch
 
+import dpad_fast as df
 from dpad_fast.clip.tower import exact
-from dpad_fast.clip.tower.exact import exact_float32, float32_sums
+from dpad_fast.clip.tower.exact import exact_float32, exact_products, float32_sums
+from dpad_fast.clip.tower.forward import OwnForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.weights import Affine
 
@@ -151,6 +153,31 @@ def test_nothing_is_set_where_nothing_need_be(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(exact, "_set_newer", refuse)
     with exact_float32(), float32_sums():
         pass
+
+
+def test_products_alone_leave_convolutions_as_they_are() -> None:
+    torch.set_float32_matmul_precision("high")
+    before = state()
+    with exact_products(), exact_products():
+        assert not exact._uses_tf32("matmul")
+        assert exact._uses_tf32("conv")
+    assert state() == before
+
+
+@pytest.mark.parametrize("setting", ["high", "medium"])
+def test_towers_are_compared_in_float32_whatever_is_allowed(tiny, setting: str, monkeypatch) -> None:
+    torch.set_float32_matmul_precision(setting)
+    seen, real = [], OwnForward.texts
+
+    def texts(self, rows, threads):
+        seen.append(torch.get_float32_matmul_precision())
+        return real(self, rows, threads)
+
+    monkeypatch.setattr(OwnForward, "texts", texts)
+    assert "packed towers" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
+    assert seen
+    assert set(seen) == {"highest"}
+    assert torch.get_float32_matmul_precision() == setting
 
 
 def test_settings_come_back_after_an_error() -> None:

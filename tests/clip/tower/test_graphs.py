@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -180,10 +181,11 @@ def test_capture_as_torch_asks(monkeypatch):
     with recorder.using():
         recorder.record(run)
         recorder.record(run)
-    side = "side cpu"
-    assert runs == 2 * [(side, False), (side, False), (side, True)]
-    captures = [entry for entry in streams.log if isinstance(entry, tuple) and entry[0] == "graph"]
-    assert captures == 2 * [("graph", "pool", side, "thread_local")]
+    warm_up, captures = recorder._warm_up.name, recorder._stream.name
+    assert warm_up != captures
+    assert runs == 2 * [(warm_up, False), (warm_up, False), (captures, True)]
+    graphs = [entry for entry in streams.log if isinstance(entry, tuple) and entry[0] == "graph"]
+    assert graphs == 2 * [("graph", "pool", captures, "thread_local")]
     assert ("device", CPU) in streams.log
     assert streams.current == "default"
     streams.finish(0)
@@ -224,4 +226,15 @@ def test_memory_is_ready_for_the_caller(monkeypatch):
     found = recorder.memory(5, torch.int64)
     assert found.tolist() == [0] * 5
     assert [kind for kind, _ in streams._queues["default"]] == ["wait"]
-    assert [kind for kind, _ in streams._queues["side cpu"]] == ["record"]
+    assert [kind for kind, _ in streams._queues[recorder._stream.name]] == ["record"]
+
+
+def test_recorders_that_live_share_no_stream(monkeypatch):
+    streams = Streams(side_streams=7)
+    streams.replace(monkeypatch)
+    monkeypatch.setattr("dpad_fast.clip.tower.graphs._live", weakref.WeakSet())
+    recorders = [CudaRecorder(CPU) for _ in range(2)]
+    for _ in range(4):
+        recorders[0] = CudaRecorder(CPU)
+        names = [stream.name for it in recorders for stream in (it._warm_up, it._stream)]
+        assert len(set(names)) == 4
