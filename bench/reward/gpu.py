@@ -101,7 +101,8 @@ def race(args: argparse.Namespace, console: Console) -> int:
         one.attempt(lambda one=one: look_inside(one, pictures.of(work, one.entry.pictures), device, wait))
     rows = [row(one, device) for one in entrants]
     for line in rows:
-        console.print("  ".join(f"{key} {value}" for key, value in line.items() if value != "" and key not in _SAME))
+        said = "  ".join(f"{key} {value}" for key, value in line.items() if value != "" and key not in _SAME)
+        console.print(said, soft_wrap=True)
     if args.out:
         results.write("reward-gpu", rows, Path(args.out))
     return verdict(entrants, console)
@@ -227,9 +228,9 @@ def verdict(entrants: list[Entrant], console: Console) -> int:
     """Says what was wrong; the status of the run."""
     bad = [f"{one.entry.name} ({one.entry.pictures})" for one in entrants if one.entry.exact and one.facts.get("wrong")]
     failed = [f"{one.entry.name} ({one.entry.pictures}): {one.failure}" for one in entrants if one.failure]
-    console.print(f"decisions that differ: {', '.join(bad)}" if bad else "decisions agree")
+    console.print(f"decisions that differ: {', '.join(bad)}" if bad else "decisions agree", soft_wrap=True)
     for line in failed:
-        console.print(f"failed: {line}")
+        console.print(f"failed: {line}", soft_wrap=True)
     return 1 if bad or failed else 0
 
 

@@ -170,7 +170,7 @@ def test_gpu_on_another_stream(name: str) -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("size", [(1, 1), (5, 63), (70, 65), (17, 129), (480, 640)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 63), (70, 65), (17, 129), (480, 640)], ids="{0[0]}x{0[1]}".format)
 def test_gpu_masks_and_polygons_in_every_bit(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(size)
     a, b, ignore = (torch.from_numpy(rng.random((5, *size)) < 0.5) for _ in range(3))

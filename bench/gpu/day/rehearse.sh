@@ -14,7 +14,7 @@ if [ ! -e "$there/ready" ]; then
   "$python" -m venv "$there"
   # shellcheck disable=SC2086
   "$there/bin/pip" install -q ${PIP_FLAGS:-} torch==2.11.0 torchvision==0.26.0 triton==3.6.0 transformers==5.17.0 timm \
-    numpy pillow opencv-python-headless pyyaml safetensors rich pytest pytest-xdist pytest-timeout hypothesis
+    numpy==2.5.2 pillow opencv-python-headless pyyaml safetensors rich pytest pytest-xdist pytest-timeout hypothesis
   touch "$there/ready"
 fi
 copy=$(mktemp -d)

@@ -68,7 +68,7 @@ def trim(wheel: Path, folder: Path, capability: int, tag: str) -> Path:
         The result.
     """
     target = folder / wheel.name
-    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_LZMA) as out:
         names = []
         for item in source.infolist():
             module = _MODULE.search(item.filename)
