@@ -46,6 +46,8 @@ def dpad_advantage(
     settings = {"scale": "std" if normed else "none", "eps": 1e-6, "singleton": "reward", **given}
     if settings["scale"] not in _SCALES:
         raise ValueError(f"algorithm.dpad.scale must be one of {', '.join(_SCALES)}, got {settings['scale']!r:.80}")
+    if isinstance(settings["eps"], bool) or not isinstance(settings["eps"], int | float):
+        raise ValueError(f"algorithm.dpad.eps must be a number, got {settings['eps']!r:.80}")
     groups = list(index)
     rewards = token_level_rewards.sum(dim=-1)
     if settings["scale"] == "batch":  # the only statistic that looks beyond the group

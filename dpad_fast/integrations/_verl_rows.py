@@ -58,7 +58,8 @@ class VerlRows:
         if kind == "processor" and asks_for_sizes(scorer.config):
             rule = ModelSize(None if processor is None else processor(), sizes)
             size_of = lambda size, shown: rule(size, _block(shown))  # noqa: E731
-        self._reader = RowReader(scorer.config, columns=own.get("columns"), size_of=size_of)
+        self.columns = own.get("columns")
+        self._reader = RowReader(scorer.config, columns=self.columns, size_of=size_of)
         self.config = scorer.config
         limits = {name: own[name] for name in ("window_ms", "max_batch") if name in own}
         self._batcher = MicroBatcher(scorer, **limits)
