@@ -46,9 +46,10 @@ bench-cpu: bench
 bench-gpu: $(VENV)/.stamp-train-bench
 	$(BIN)/python -m bench.gpu $(ARGS)
 
-# What one run on a borrowed machine with a GPU needs; says what to run there.
+# What one run on a borrowed machine with a GPU needs; says what to run there. DEVICE=cpu rehearses that run here.
+DEVICE ?= cuda
 gpu-day:
-	bench/gpu/day/prepare.sh
+	bench/gpu/day/$(if $(filter cpu,$(DEVICE)),rehearse,prepare).sh
 
 # open_clip carries the vocabulary that the captions are cut with; OpenVINO and ONNX Runtime are contestants.
 bench-reward: $(VENV)/.stamp-train-bench-openclip-runtimes

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import platform
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dpad_fast import info
 from dpad_fast._native import extension as _extension
@@ -55,6 +58,27 @@ def read(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
 def device() -> str:
     """The processor, and the instruction set that the ops use on it."""
     return f"{info.cpu_model()}, {_extension.C.simd_report()['masks']}"
+
+
+def name_of(device: torch.device) -> str:
+    """The name of the GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else info.cpu_model()
+
+
+def day(device: torch.device) -> dict[str, str]:
+    """Where and when: the columns that every result of a GPU ends with."""
+    return {
+        "device": name_of(device),
+        "driver": driver() if device.type == "cuda" else "",
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of NVIDIA's kernel module, or "unknown"."""
+    words = file.read_text(encoding="utf-8").splitlines()[0].split() if file.is_file() else []
+    return next((word for word in words if word[0].isdigit() and "." in word), "unknown")
 
 
 def versions() -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bench import ablations, registry, results
+from bench.gpu import outcome
 
 DOCS = Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -141,6 +142,59 @@ _KERNEL = ("registers", "spilled", "shared", "warps", "widest")
 _KERNEL_HEADS = ("call", "kernel", "registers", "spilled", "shared, bytes", "warps", "widest load, store")
 _CALL = ("moved_over_least", "a100_us", "h100_us")
 
+
+def reward_gpu(rows: Rows) -> str:
+    """Milliseconds of a step on a GPU, and what it asked of it."""
+    times = {(row["contestant"], row["pictures"]): row["p50_ms"] for row in rows}
+    lines = []
+    for row in rows:
+        name = f"**{row['contestant']}**" if row["contestant"] == "dpad_fast guarded" else row["contestant"]
+        guarded = times.get(("dpad_fast guarded", row["pictures"]), "")
+        ratio = f"{float(row['p50_ms']) / float(guarded):.1f}" if row["p50_ms"] and guarded else ""
+        middle = number(row["p50_ms"]) if row["p50_ms"] else ""
+        lines.append((name, row["pictures"], middle, ratio, *(row[key] for key in _REWARD_GPU)))
+    heads = ("contestant", "pictures", "ms", "times guarded's", *(key.replace("_", " ") for key in _REWARD_GPU))
+    return markdown(heads, 2, lines) + _day(rows)
+
+
+_REWARD_GPU = ("wrong", "recomputed", "error", "launches", "kernels", "up", "down", "waits", "gpu_ms", "peak_mb")
+
+
+def reward_gpu_stages(rows: Rows) -> str:
+    """Milliseconds of each stage: ours on the host's clock, hand-written ones with a wait after each."""
+    lines = [
+        (row["contestant"], row["pictures"], *(row[f"{stage}_ms"] for stage in _STAGES))
+        for row in rows
+        if row["text_ms"]
+    ]
+    return markdown(("contestant", "pictures", *_STAGES), 2, lines)
+
+
+def gpu(rows: Rows) -> str:
+    """Microseconds of each op on a GPU: with an empty cache, without, and as a graph."""
+    lines, before = [], None
+    for row in rows:
+        name = f"**{row['provider']}**" if row["kind"] == "ours" else row["provider"]
+        cells = (number(row[key]) if row[key] else "" for key in ("p50_us", "warm_us", "graph_us"))
+        case = f"{row['op']}: {row['case']}"
+        lines.append(("" if case == before else case, name, row["agreement"] or row["note"], *cells, row["ratio"]))
+        before = case
+    return markdown(("case", "contestant", "result", "us", "cache warm", "as a graph", "times ours"), 3, lines) + _day(
+        rows
+    )
+
+
+def _day(rows: Rows) -> str:
+    """The machine and the day, as a line under a table."""
+    row = rows[0]
+    return f"\n{row['device']}, driver {row['driver']}, torch {row['torch']}, {row['date']}.\n"
+
+
+def gpu_prediction(folder: Path) -> str:
+    """The prediction, and what was measured."""
+    return markdown(("what", "predicted", "measured", "", "why"), 5, outcome.beside(folder))
+
+
 Make = Callable[[Rows], str]
 TABLES: dict[str, tuple[str, Make]] = {  # name in a document: its CSV file, and what makes the table of it
     **{op: (op, times) for op in registry.OPS},
@@ -150,7 +204,14 @@ TABLES: dict[str, tuple[str, Make]] = {  # name in a document: its CSV file, and
     "reward-floor": ("reward-floor", reward_floor),
     "reward-stages": ("reward", reward_stages),
     "gpu-static": ("gpu-static", gpu_static),
+    "reward-gpu": ("reward-gpu", reward_gpu),
+    "reward-gpu-stages": ("reward-gpu", reward_gpu_stages),
+    "gpu": ("gpu", gpu),
 }
+# Made of a run on a GPU, which there may not have been.
+LATER = ("reward-gpu", "gpu")
+_NOT_YET = "**Not measured yet.**\n"
+_PREDICTION = "gpu-prediction"
 
 
 def rewritten(text: str, folder: Path = results.FOLDER) -> str:
@@ -164,9 +225,14 @@ def rewritten(text: str, folder: Path = results.FOLDER) -> str:
         name = match[2]
         if name in ablations.BLOCKS:
             return f"{match[1]}{ablations.block(name, folder)}{match[3]}"
+        if name == _PREDICTION:
+            return f"{match[1]}{gpu_prediction(folder)}{match[3]}"
         if name not in TABLES:
-            raise ValueError(f"no table is called {name!r}; there are {', '.join((*TABLES, *ablations.BLOCKS))}")
+            there = ", ".join((*TABLES, _PREDICTION, *ablations.BLOCKS))
+            raise ValueError(f"no table is called {name!r}; there are {there}")
         source, make = TABLES[name]
+        if source in LATER and not (folder / f"{source}.csv").is_file():
+            return f"{match[1]}{_NOT_YET}{match[3]}"
         return f"{match[1]}{make(results.read(source, folder))}{match[3]}"
 
     if text.count("<!-- table:") != len(_BLOCK.findall(text)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = 5  # from this one on, width and height change places
+# A PPM or PGM as most programs write it, of one byte for each colour; the others are Pillow's to read.
+_PLAIN = re.compile(rb"P([56])[ \n]([1-9]\d{0,8})[ \n]([1-9]\d{0,8})[ \n]255\n")
 _NOTES = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # the chunks of a PNG that can hold an orientation
 
 
@@ -71,6 +74,31 @@ def open_picture(source: str | bytes, name: str) -> Image.Image:
         image.close()
         raise
     return image
+
+
+def plain_layout(content: bytes) -> tuple[int, int, int, int] | None:
+    """Where the pixels of a binary PPM or PGM lie, which need no decoding.
+
+    Returns:
+        (height, width, colours, place of the first byte); None: the bytes are another file, a broken one, or one of too
+        many pixels.
+    """
+    head = _PLAIN.match(content[:40])
+    if head is None:
+        return None
+    colours, width, height = 3 if head[1] == b"6" else 1, int(head[2]), int(head[3])
+    if width * height > max_pixels() or len(content) != head.end() + width * height * colours:
+        return None
+    return height, width, colours, head.end()
+
+
+def file_size(source: str | bytes, name: str) -> tuple[int, int]:
+    """(width, height) of a file or its bytes, turned as its EXIF says; raises as `open_picture`."""
+    plain = plain_layout(source) if isinstance(source, bytes) else None
+    if plain is not None:
+        return plain[1], plain[0]
+    with open_picture(source, name) as image, decoding(name):
+        return upright_size(image)
 
 
 def data_uri_bytes(text: str, name: str) -> bytes:

@@ -74,9 +74,13 @@ class RowErrors:
 
 def given_error(entry: object, name: str) -> None:
     """Raises where an entry is a `ValueError` from reading it; the message begins with `name`."""
-    if isinstance(entry, ValueError):
-        message = str(entry)
-        raise ValueError(message if message.startswith(name) else f"{name}: {message}")
+    if not isinstance(entry, ValueError):
+        return
+    message = str(entry)
+    found = _PLACE.match(message)
+    if found is not None and name.startswith(f"{found[1]}["):  # it was read by itself, or in another batch
+        raise ValueError(name + message[found.end() :])
+    raise ValueError(message if message.startswith(name) else f"{name}: {message}")
 
 
 def no_text(entry: object, name: str) -> ValueError:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dpad_fast._row_columns import listed
 from dpad_fast._row_values import as_mapping, has, look, missing, plain
-from dpad_fast.pictures import data_uri_bytes, decoding, open_picture, upright_size
+from dpad_fast.pictures import data_uri_bytes, decoding, file_size, upright_size
 
 ImageLike: TypeAlias = Any  # as in `dpad_fast.types`, which imports this through `Target.from_row`
 Size: TypeAlias = tuple[int, int]
@@ -86,8 +86,7 @@ def size_of(image: Any, name: str) -> Size:
             return upright_size(image)
     if isinstance(image, str | os.PathLike | bytes | bytearray | memoryview):
         source = os.fspath(image) if isinstance(image, str | os.PathLike) else bytes(image)
-        with open_picture(source, name) as opened, decoding(name):
-            return upright_size(opened)
+        return file_size(source, name)
     shape = tuple(image.shape)
     if len(shape) == 3 and shape[0] in (1, 3, 4):
         shape = shape[1:]  # a shape that fits both orders is [C, H, W], as where pixels are read

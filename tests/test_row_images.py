@@ -5,13 +5,14 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 import dpad_fast as df
 from dpad_fast.row_images import size_of
+
+pd = pytest.importorskip("pandas")
 
 PICTURE = Image.new("RGB", (7, 5), "red")
 OTHER = Image.new("RGB", (3, 4), "blue")

@@ -5,8 +5,6 @@ import json
 from collections import namedtuple
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +13,9 @@ import dpad_fast as df
 from dpad_fast import coco_mask
 from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.ops.polygons import rasterize_polygons
+
+pd = pytest.importorskip("pandas")
+pa = pytest.importorskip("pyarrow")
 
 SIZE = (60, 40)
 MASK = np.zeros((40, 60), bool)

@@ -1,9 +1,11 @@
 """Time the ops on a GPU against their peers, with CUDA events: `python -m bench.gpu`.
 
-Outputs are compared before anything is timed, and a disagreement ends the run. All contestants of a case take turns.
-Between runs the level 2 cache is overwritten, so that every run finds its input in memory; a run is timed from the
-moment that its first kernel may start, host work of the call included, because a training step pays for that too. Times
-are medians with the 20th and 80th percentile. Without a GPU nothing is timed, and nothing is written.
+Outputs are compared before anything is timed; a disagreement, or a contestant that fails, is recorded and the run goes
+on. All contestants of a case take turns. A run is timed from the moment that its first kernel may start, host work of
+the call included, because a training step pays for that too: with the level 2 cache overwritten before it, so that its
+input lies in memory, and again without. At last each call is captured as a CUDA graph, where it can be, and replayed,
+which leaves the work of the GPU alone. `--device cpu` runs the same on the CPU to rehearse it. Without a GPU nothing is
+timed, and nothing is written.
 """
 
 from __future__ import annotations
@@ -11,14 +13,21 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import registry, results
+from bench.gpu.clocks import Call, Clock, CpuClock, GpuClock
 
-CACHE = 256 << 20  # bytes: more than any level 2 cache holds
+TINY = {"count": 6, "height": 60, "width": 250, "pictures": 2}
+# What failed on a GPU is recorded; what fails is as varied as the peers.
+_FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError)
+_MODES = ("flushed", "warm", "graph")
 
 
 def missing() -> str | None:
@@ -28,89 +37,191 @@ def missing() -> str | None:
     return None if torch.cuda.is_available() else "torch finds no GPU that it can use"
 
 
-def measure(calls: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
-    """Microseconds of each run of each call, in turns, after two that are not counted."""
-    scratch = torch.empty(CACHE, dtype=torch.uint8, device="cuda")
-    times: dict[str, list[float]] = {name: [] for name in calls}
+@dataclass
+class Line:
+    """A contestant of a case: how its output agrees, and microseconds of its runs by mode."""
+
+    contest: registry.Contest
+    provider: registry.Provider
+    call: Call | None = None
+    agreement: str = ""
+    notes: list[str] = field(default_factory=list)
+    wrong: bool = False
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def attempt(self, what: str, action: Any) -> Any:
+        """What the action gives, or None, and a note, where it fails."""
+        try:
+            return action()
+        except _FAILURES as error:
+            self.notes.append(f"{what}: {type(error).__name__}: {error}".splitlines()[0][:160])
+            return None
+
+
+def prepared(contest: registry.Contest) -> list[Line]:
+    """Builds and calls every contestant, and compares its output with that of the first of ours."""
+    lines: list[Line] = []
+    ours: Any = None
+    mine = {provider.name for provider in contest.ours}
+    for provider in (*contest.ours, *contest.peers):
+        line = Line(contest, provider)
+        try:
+            build = line.attempt("failed", lambda provider=provider: provider.build(torch.get_num_threads()))
+            result = None if build is None else line.attempt("failed", build)
+        except ImportError as error:
+            print(f"  {provider.name} left out: {error}", file=sys.stderr)
+            continue
+        lines.append(line)
+        if result is None:
+            line.wrong = provider.name in mine
+            continue
+        line.call = build
+        if ours is None and provider.name in mine:
+            ours = result
+        if ours is not None:
+            line.attempt("failed", lambda line=line, pair=(ours, result): agree(line, *pair))
+    return lines
+
+
+def agree(line: Line, ours: Any, result: Any) -> None:
+    """Notes how an output differs from ours."""
+    line.agreement, equal = line.contest.compare(ours, result)
+    line.wrong = line.provider.agree == "exact" and not equal
+    line.notes += ["should agree exactly"] if line.wrong else []
+
+
+def measure(lines: list[Line], mode: str, runs: int, clock: Clock) -> None:
+    """Times all calls in turns, after two turns that are not counted."""
     for turn in range(runs + 2):
-        for name, call in calls.items():
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            scratch.zero_()
-            torch.cuda.synchronize()
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
+        for line in lines:
+            if line.call is None:
+                continue
+            if mode == "flushed":
+                clock.flush()
+            clock.wait()
+            spent = line.attempt(f"failed when timed {mode}", lambda call=line.call: clock.time(call))
+            if spent is None:
+                line.call = None
+            elif turn > 1:
+                line.times.setdefault(mode, []).append(spent)
+
+
+def capture(lines: list[Line], runs: int, clock: Clock) -> None:
+    """Times each call as a graph. What a graph gives is held against what the call itself gives."""
+    for line in lines:
+        if line.call is None:
+            continue
+        made = line.attempt("no graph", lambda call=line.call: clock.captured(call))
+        if made is None:
+            continue
+        replay, result = made
+        expected = line.call()
+        replay()
+        clock.wait()
+        word, equal = line.contest.compare(expected, result)
+        if not equal:
+            line.wrong = True
+            line.notes.append(f"another result from the graph: {word}")
+        for turn in range(runs + 2):
+            clock.flush()
+            spent = clock.time(replay)
             if turn > 1:
-                times[name].append(1e3 * start.elapsed_time(end))
-    return times
+                line.times.setdefault("graph", []).append(spent)
 
 
-def rows_of(contest: registry.Contest, runs: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each contestant, or what is wrong with their outputs."""
-    calls, agreement, problems = contest.prepare(torch.get_num_threads())
-    if problems:
-        return [], problems
-    times = measure(calls, runs)
-    kinds = contest.kinds()
-    best = statistics.median(times[contest.ours[0].name])
-    rows = []
-    for name, values in times.items():
-        middle = statistics.median(values)
-        rows.append(
-            {
-                "op": contest.op,
-                "case": contest.case,
-                "provider": name,
-                "kind": kinds[name],
-                "agreement": agreement[name],
-                "p20_us": round(results.percentile(values, 0.2), 2),
-                "p50_us": round(middle, 2),
-                "p80_us": round(results.percentile(values, 0.8), 2),
-                "ratio": round(middle / best, 3),
-                "device": torch.cuda.get_device_name(),
-                "torch": torch.__version__,
-            }
-        )
-    return rows, []
+def row(line: Line, best: float | None, day: dict[str, str]) -> dict[str, Any]:
+    """One line of the result; what was not measured is empty."""
+    flushed = line.times.get("flushed", [])
+    middle = {mode: f"{statistics.median(line.times[mode]):.2f}" if mode in line.times else "" for mode in _MODES}
+    kinds = line.contest.kinds()
+    return {
+        "op": line.contest.op,
+        "case": line.contest.case,
+        "provider": line.provider.name,
+        "kind": kinds[line.provider.name],
+        "agreement": line.agreement,
+        "p20_us": f"{results.percentile(flushed, 0.2):.2f}" if flushed else "",
+        "p50_us": middle["flushed"],
+        "p80_us": f"{results.percentile(flushed, 0.8):.2f}" if flushed else "",
+        "warm_us": middle["warm"],
+        "graph_us": middle["graph"],
+        "ratio": f"{float(middle['flushed']) / best:.3f}" if best and flushed else "",
+        "note": "; ".join(line.notes),
+        **day,
+    }
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """One case as lines."""
-    print(f"{rows[0]['op']}: {rows[0]['case']}")
-    for row in rows:
-        times = " ".join(f"{row[key]:>10.1f}" for key in ("p20_us", "p50_us", "p80_us"))
-        print(f"  {row['provider']:<36} {times} us  {row['ratio']:>7.2f} x  {row['agreement']}")
+def rows_of(cases: list[list[Line]], device: torch.device) -> list[dict[str, Any]]:
+    """All cases as rows; the ratio is to the first of ours."""
+    found, day = [], results.day(device)
+    for lines in cases:
+        first = lines[0].times.get("flushed")
+        found += [row(line, statistics.median(first) if first else None, day) for line in lines]
+    return found
+
+
+def show(rows: Iterable[dict[str, Any]]) -> None:
+    """The cases as lines."""
+    case = ""
+    for line in rows:
+        if f"{line['op']}: {line['case']}" != case:
+            case = f"{line['op']}: {line['case']}"
+            print(case)
+        times = " ".join(f"{line[key]:>10}" for key in ("p50_us", "warm_us", "graph_us"))
+        print(f"  {line['provider']:<42} {times} us  {line['ratio']:>8} x  {line['agreement']}  {line['note']}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compare, time, print, write; 2 where there is no GPU, 1 where outputs disagree."""
+    """Compare, time, print, write; 2 where there is no GPU, 1 where ours failed or outputs disagree."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=51, help="timed runs of each contestant, at least 9 (default: 51)")
     parser.add_argument("--only", default="", help="only cases whose op or name contains this; writes no file")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse (default: cuda)")
+    parser.add_argument("--tiny", action="store_true", help="small inputs, to rehearse")
+    parser.add_argument("--once", action="store_true", help="compare and time nothing: what a profiler or checker runs")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no case and no graph begins after these")
+    parser.add_argument("--out", default=str(results.FOLDER), help="folder for gpu.csv (%(default)s)")
     options = parser.parse_args(arguments)
     if options.runs < 9:
         parser.error(f"--runs must be at least 9, got {options.runs}")
-    reason = missing()
+    device, began = torch.device(options.device), time.perf_counter()
+    reason = missing() if device.type == "cuda" else None
     if reason is not None:
         print(f"bench.gpu: {reason}; nothing was timed", file=sys.stderr)
         return 2
     from bench.gpu.contests import contests
 
-    print(f"{results.versions()}, {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
-    rows: list[dict[str, Any]] = []
-    for contest in contests("cuda"):
+    clock: Clock = GpuClock(device) if device.type == "cuda" else CpuClock()
+    print(f"{results.versions()}, {results.name_of(device)}, CUDA {torch.version.cuda}")
+    cases: list[list[Line]] = []
+    for contest in contests(options.device, **(TINY if options.tiny else {})):
         if options.only not in f"{contest.op}: {contest.case}":
             continue
-        more, problems = rows_of(contest, options.runs)
-        if problems:
-            print("\n".join(problems), file=sys.stderr)
-            return 1
-        show(more)
-        rows += more
-    if not options.only:
-        results.write("gpu", rows)
-    return 0
+        if time.perf_counter() - began > options.seconds:
+            print(f"no time for {contest.op}: {contest.case}", file=sys.stderr)
+            continue
+        cases.append(prepared(contest))
+        if not options.once:
+            for mode in _MODES[:2]:
+                measure(cases[-1], mode, options.runs, clock)
+    return finish(cases, clock, options, began)
+
+
+def finish(cases: list[list[Line]], clock: Clock, options: argparse.Namespace, began: float) -> int:
+    """Graphs come last, and the result is written before and after: a capture that fails may end more than itself."""
+    folder = None if options.only or options.once else Path(options.out)
+    if folder:
+        results.write("gpu", rows_of(cases, clock.device), folder)
+    for lines in cases if not options.once else ():
+        if time.perf_counter() - began < options.seconds:
+            capture(lines, options.runs, clock)
+    rows = rows_of(cases, clock.device)
+    show(rows)
+    if folder:
+        results.write("gpu", rows, folder)
+    wrong = [f"{line.contest.case}: {line.provider.name}" for lines in cases for line in lines if line.wrong]
+    print("\n".join(f"wrong: {line}" for line in wrong) if wrong else "outputs agree")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

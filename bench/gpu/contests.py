@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.gpu import crops, trainers
 from bench.registry import Build, Contest, Provider, call
 from dpad_fast.ops import (
     PackedMasks,
@@ -20,11 +21,7 @@ from dpad_fast.ops import (
     mask_iou_matrix,
     polygon_iou,
     rasterize_polygons,
-    roi_clip_preprocess,
 )
-from dpad_fast.ops.roi_clip_preprocess import CLIP_MEAN, CLIP_STD
-
-SIZE = 224
 
 
 def numbers(tolerance: float) -> Callable[[Any, Any], tuple[str, bool]]:
@@ -45,84 +42,11 @@ def contests(
     device: str, count: int = 128, height: int = 480, width: int = 640, pictures: int = 16
 ) -> Iterable[Contest]:
     """All cases on `device`: `count` masks and polygons, `pictures` photographs of height x width."""
-    yield from _preprocess(device, pictures, height, width)
+    yield from crops.contests(device, pictures, height, width)
     yield from _masks(device, count, height, width)
     yield from _polygons(device, count, height, width)
     yield from _advantage(device, 8 * count)
     yield from _discriminative(device, count)
-
-
-# --- preprocessing ---
-
-
-def _preprocess(device: str, count: int, height: int, width: int) -> Iterable[Contest]:
-    generator = torch.Generator().manual_seed(0)
-    host = [torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8) for _ in range(count)]
-    images = [image.to(device) for image in host]
-    planes = [image.permute(2, 0, 1).contiguous() for image in images]
-    box = (width // 10, height // 10, width - width // 5, height - height // 4)
-    boxes, index = [box, None] * count, [i for i in range(count) for _ in range(2)]
-    crops = [(i, b or (0, 0, width, height)) for i, b in zip(index, boxes, strict=True)]
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-
-    def levels(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[str, bool]:
-        far = ((ours.float() - theirs.float()).abs() * std * 255).max().item()
-        return ("equal", True) if far < 1e-3 else (f"up to {far:.1f} grey levels", False)
-
-    def finished(batch: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([_centre(image) for image in batch]).float().div_(255).sub_(mean).div_(std)
-
-    def torchvision(threads: int) -> Callable[[], torch.Tensor]:
-        from torchvision.transforms.v2 import functional as F
-
-        def one(i: int, b: tuple[int, int, int, int]) -> torch.Tensor:
-            crop = planes[i][:, b[1] : b[3], b[0] : b[2]]
-            return F.resize(crop, [SIZE], interpolation=F.InterpolationMode.BICUBIC, antialias=True)
-
-        return lambda: finished([one(i, b) for i, b in crops])
-
-    def kornia(threads: int) -> Callable[[], torch.Tensor]:
-        import kornia.geometry as geometry
-
-        def one(i: int, b: tuple[int, int, int, int]) -> torch.Tensor:
-            crop = planes[i][None, :, b[1] : b[3], b[0] : b[2]].float()
-            return geometry.resize(crop, SIZE, interpolation="bicubic", side="short", antialias=True)[0]
-
-        return lambda: finished([one(i, b) for i, b in crops])
-
-    def cvcuda(threads: int) -> Callable[[], torch.Tensor]:
-        import cvcuda
-
-        def one(i: int, b: tuple[int, int, int, int]) -> torch.Tensor:
-            crop = images[i][b[1] : b[3], b[0] : b[2]].contiguous()
-            scale = SIZE / min(crop.shape[:2])
-            shape = (max(int(crop.shape[0] * scale), SIZE), max(int(crop.shape[1] * scale), SIZE), 3)
-            there = cvcuda.resize(cvcuda.as_tensor(crop, "HWC"), shape, cvcuda.Interp.CUBIC)
-            return torch.as_tensor(there.cuda(), device=device).permute(2, 0, 1)
-
-        return lambda: finished([one(i, b) for i, b in crops])
-
-    def ours(sources: list[torch.Tensor], **options: Any) -> Build:
-        return call(lambda: roi_clip_preprocess(sources, boxes, index, size=SIZE, device=device, **options))
-
-    peers = (
-        Provider("torchvision v2", torchvision, "close"),
-        Provider("kornia", kornia, "other"),
-        Provider("CV-CUDA cubic, no antialias", cvcuda, "other"),
-    )
-    mine = (
-        Provider("dpad_fast", ours(images)),
-        Provider("dpad_fast, planar", ours(planes)),
-        Provider("dpad_fast, channels-last", ours(images, memory_format=torch.channels_last)),
-        Provider("dpad_fast, bfloat16", ours(images, dtype=torch.bfloat16), "close"),
-        Provider("dpad_fast, from host memory", ours(host)),
-    )
-    yield Contest("preprocess", f"{2 * count} crops of {height} x {width}", mine, peers, levels)
-
-
-def _centre(image: torch.Tensor) -> torch.Tensor:
-    top, left = (image.shape[1] - SIZE) // 2, (image.shape[2] - SIZE) // 2
-    return image[:, top : top + SIZE, left : left + SIZE]
 
 
 # --- masks and polygons ---
@@ -165,8 +89,32 @@ def _masks(device: str, count: int, height: int, width: int) -> Iterable[Contest
         inter = x @ y.T
         return ratio(inter, x.sum(1)[:, None] + y.sum(1)[None, :] - inter)
 
+    def coco(paired: bool) -> Build:
+        """As users have it: from run lengths, on the CPU, and the result stays there."""
+
+        def build(threads: int) -> Callable[[], torch.Tensor]:
+            from pycocotools import mask
+
+            def runs(masks: torch.Tensor) -> list[Any]:
+                found: list[Any] = mask.encode(
+                    np.asfortranarray(masks.cpu().numpy().astype(np.uint8).transpose(1, 2, 0))
+                )
+                return found
+
+            x, y = runs(a), runs(b if paired else truths)
+
+            def iou() -> torch.Tensor:
+                if not paired:
+                    return torch.from_numpy(mask.iou(x, y, [0] * len(y)))
+                return torch.tensor([mask.iou([one], [other], [0])[0, 0] for one, other in zip(x, y, strict=True)])
+
+            return iou
+
+        return build
+
     name, close = f"{count} masks of {height} x {width}", numbers(1e-12)
-    peer = (Provider("torch", call(by_torch)),)
+    on_cpu = "pycocotools on the CPU, from run lengths"
+    peer = (Provider("torch", call(by_torch)), Provider(on_cpu, coco(True), "close"))
     yield Contest("masks", f"paired IoU, {name}", (Provider("dpad_fast", call(lambda: mask_iou(a, b))),), peer, close)
     peer = (Provider("torch", call(lambda: by_torch(~ignore))),)
     mine = (Provider("dpad_fast", call(lambda: mask_iou(a, b, ignore=ignore))),)
@@ -175,7 +123,7 @@ def _masks(device: str, count: int, height: int, width: int) -> Iterable[Contest
         Provider("dpad_fast, dense", call(lambda: mask_iou_matrix(a, truths))),
         Provider("dpad_fast, packed", call(lambda: mask_iou_matrix(packed, packed_truths))),
     )
-    peer = (Provider("torch, one matrix product", call(pairs_by_torch)),)
+    peer = (Provider("torch, one matrix product", call(pairs_by_torch)), Provider(on_cpu, coco(False), "close"))
     yield Contest("masks", f"all pairs with {len(truths)}, {name}", mine, peer, close)
 
 
@@ -208,6 +156,19 @@ def _polygons(device: str, count: int, height: int, width: int) -> Iterable[Cont
 
         return draw
 
+    def coco_on_cpu(threads: int) -> Callable[[], torch.Tensor]:
+        """As users have it: polygon by polygon, against run lengths, and the result stays on the CPU."""
+        from pycocotools import mask
+
+        planes = np.asfortranarray(truth.to_dense().numpy().astype(np.uint8).transpose(1, 2, 0))
+        truths = mask.encode(planes)
+
+        def iou() -> torch.Tensor:
+            drawn = [mask.merge(mask.frPyObjects([ring], height, width)) for ring in flat]
+            return torch.tensor([mask.iou([x], [y], [0])[0, 0] for x, y in zip(drawn, truths, strict=True)])
+
+        return iou
+
     def compared(build: Build) -> Build:
         def prepared(threads: int) -> Callable[[], torch.Tensor]:
             draw = build(threads)
@@ -233,7 +194,9 @@ def _polygons(device: str, count: int, height: int, width: int) -> Iterable[Cont
         )
         yield Contest("polygons", f"draw, {rule}, {name}", mine, (peer,), numbers(0.0))
         against = (Provider("dpad_fast", call(lambda r=rule: polygon_iou(there, masks, rule=r))),)  # type: ignore[misc]
-        peers = (Provider(f"{peer.name}, then torch", compared(peer.build)),)
+        peers: tuple[Provider, ...] = (Provider(f"{peer.name}, then torch", compared(peer.build)),)
+        if rule == "coco":
+            peers += (Provider("pycocotools on the CPU", coco_on_cpu, "close"),)
         yield Contest("polygons", f"IoU, {rule}, {name}", against, peers, numbers(1e-12))
 
 
@@ -249,43 +212,35 @@ def _advantage(device: str, n: int, size: int = 8, tokens: int = 512) -> Iterabl
     ids = torch.arange(n, device=device) // size
     names = np.array([f"prompt-{i // size}" for i in range(n)], dtype=object)
 
-    def trl() -> torch.Tensor:
-        """The lines of TRL's GRPOTrainer for groups of neighbours."""
-        grouped = rewards.view(-1, size)
-        mean, std = grouped.mean(dim=1).repeat_interleave(size), grouped.std(dim=1).repeat_interleave(size)
-        return (rewards - mean) / (std + 1e-4)
+    def trl(threads: int) -> Callable[[], torch.Tensor]:
+        lines, terms = trainers.trl(size), rewards[:, None]
+        return lambda: lines(terms)
+
+    def trl_tokens(threads: int) -> Callable[[], torch.Tensor]:
+        advantages = trl(threads)
+        return lambda: advantages()[:, None] * mask
 
     def verl(name: str) -> Build:
         def build(threads: int) -> Callable[[], Any]:
-            from verl.trainer.ppo import core_algos
-
-            function = getattr(core_algos, name)
+            function = trainers.verl(name)
             return lambda: function(scores, mask, index=names, epsilon=1e-6)[0]
 
         return build
 
     mine = (Provider("dpad_fast", call(lambda: group_advantage(rewards, size, eps=1e-4))),)
-    close = numbers(1e-5)
-    yield Contest(
-        "advantage", f"[{n}] in groups of {size}", mine, (Provider("TRL's lines", call(trl), "close"),), close
-    )
+    close, peers = numbers(1e-5), (Provider("TRL", trl, "close"),)
+    yield Contest("advantage", f"[{n}] in groups of {size}", mine, peers, close)
     ours = {"eps": 1e-6, "singleton": "reward", "token_mask": mask}
     mine = (
         Provider("dpad_fast, groups of neighbours", call(lambda: group_advantage(rewards, size, **ours))),
         Provider("dpad_fast, ids", call(lambda: group_advantage(rewards, ids, **ours)), "close"),
     )
     peers = (
-        Provider("TRL's lines, times the mask", call(lambda: _trl_tokens(rewards, size, mask)), "close"),
+        Provider("TRL, times the mask (eps 1e-4)", trl_tokens, "other"),
         Provider("verl", verl("compute_grpo_outcome_advantage"), "close"),
         Provider("verl, vectorised", verl("compute_grpo_vectorized_outcome_advantage"), "close"),
     )
     yield Contest("advantage", f"[{n}, {tokens}] in groups of {size}", mine, peers, close)
-
-
-def _trl_tokens(rewards: torch.Tensor, size: int, mask: torch.Tensor) -> torch.Tensor:
-    grouped = rewards.view(-1, size)
-    mean, std = grouped.mean(dim=1, keepdim=True), grouped.std(dim=1, keepdim=True)
-    return ((grouped - mean) / (std + 1e-6)).view(-1, 1) * mask
 
 
 def _discriminative(device: str, n: int, d: int = 512) -> Iterable[Contest]:

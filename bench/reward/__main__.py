@@ -3,7 +3,8 @@
 One run compares all contestants' outputs first, and times them in turns. More modes:
 
     python -m bench.reward --equality 20000     # terms, similarities and decisions against the plain ways
-    python -m bench.reward --device cuda        # on a GPU: against transformers with the model and the pixels there
+    python -m bench.reward --device cuda        # on a GPU: against transformers and open_clip with the model there
+    python -m bench.reward --device cuda --equality 20000    # similarities and decisions there
     python -m bench.reward --eight-bits         # what a first look in 8 bits would save and cost
     python -m bench.reward --memory 8192        # peak memory, and cost per completion from 128 to N
 """
@@ -32,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         "--device", help="cuda, or cpu to rehearse it: time the stage on a GPU, with its own contestants"
     )
     parser.add_argument("--queries", type=int, default=16, help="queries of a step with --device (%(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="with --device: a tiny model, to rehearse")
+    parser.add_argument("--only", default="", help="with --device: the contestants whose names begin so, by commas")
+    parser.add_argument("--seconds", type=float, help="with --device: no turn starts after that many seconds")
     parser.add_argument("--equality", type=int, metavar="N", help="check N completions instead of timing")
     parser.add_argument("--memory", type=int, metavar="N", help="peak memory and cost up to N completions instead")
     parser.add_argument("--eight-bits", action="store_true", help="what a first look in 8 bits would cost, instead")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -57,8 +58,13 @@ def photograph(seed: int) -> Image.Image:
     return Image.fromarray(np.clip(np.stack(waves, -1) + noise, 0, 255).astype(np.uint8))
 
 
-def make_work(pictures: list[Image.Image], count: int, seed: int, group: int = GROUP) -> Work:
-    """`count` completions in groups; group g shows picture g (modulo their number) and has a box of its own."""
+def make_work(
+    pictures: list[Image.Image], count: int, seed: int, group: int = GROUP, words: Sequence[str] = WORDS
+) -> Work:
+    """`count` completions in groups; group g shows picture g (modulo their number) and has a box of its own.
+
+    Captions are made of `words`.
+    """
     rng = random.Random(seed)
     texts, solutions, shown = [], [], []
     for i in range(count):
@@ -69,7 +75,7 @@ def make_work(pictures: list[Image.Image], count: int, seed: int, group: int = G
         box = (x1, y1, x1 + place.randrange(120, 320), y1 + place.randrange(120, 270))
         points = [(box[0] + 30, box[1] + 40), (box[2] - 30, box[3] - 40)]
         guess = [value + rng.randrange(-8, 9) for value in box]
-        caption = " ".join(rng.choice(WORDS) for _ in range(rng.randrange(6, 25)))
+        caption = " ".join(rng.choice(words) for _ in range(rng.randrange(6, 25)))
         answer = json.dumps({"bbox": guess, "points_1": points[0], "points_2": points[1]})
         think = " ".join(rng.choice(WORDS) for _ in range(60))
         texts.append(f"<think>{think}</think> <answer>{answer}</answer> <caption>{caption}</caption>")
@@ -90,6 +96,18 @@ def make_clip() -> tuple[Any, Any, Any]:
     if slow.tokenizer.eos_token_id != model.config.text_config.eos_token_id:
         raise RuntimeError(f"open_clip's vocabulary ends with {slow.tokenizer.eos_token_id}, not with CLIP's end token")
     return model, slow, fast
+
+
+def make_tiny() -> tuple[Any, Any, Any]:
+    """As `make_clip`, with two layers of 32 and pictures of 32 x 32: to rehearse. Its words are `testing.rewards`'."""
+    from transformers import CLIPImageProcessor
+
+    from dpad_fast.testing import rewards
+
+    model, slow = rewards.tiny_clip()
+    size = {"height": 32, "width": 32}
+    fast = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+    return model, slow, SimpleNamespace(tokenizer=slow.tokenizer, image_processor=fast)
 
 
 def make_processors() -> tuple[Any, Any]:
@@ -134,16 +152,18 @@ def caption(text: str) -> str:
 def one_at_a_time(work: Work, model: Any, processor: Any) -> torch.Tensor:
     """As the authors do: per completion two full CLIP forwards, caption with region and caption with image.
 
+    It runs where the model is.
+
     Returns:
         float32 [N, 2], S1 and S2.
     """
     found = []
     for text, solution, picture in zip(work.texts, work.solutions, work.pictures, strict=True):
         discrete(text, solution)
-        ids = processor.tokenizer(caption(text), return_tensors="pt")
+        ids = processor.tokenizer(caption(text), return_tensors="pt").to(model.device)
         pair = []
         for view in (picture.crop(region(solution)), picture):
-            pixels = processor.image_processor(images=view, return_tensors="pt")["pixel_values"]
+            pixels = processor.image_processor(images=view, return_tensors="pt")["pixel_values"].to(model.device)
             with torch.no_grad():
                 out = model(**ids, pixel_values=pixels)
             pair.append(float((out.text_embeds * out.image_embeds).sum()))

@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way, which take turns")
     parser.add_argument("--encoder", default="shapes", help=f"shapes (built in) or {VIT} (random weights)")
     parser.add_argument("--new", action="store_true", help="other pictures and captions in each round")
-    parser.add_argument("--no-singles", action="store_true", help="leave single rows out")
+    parser.add_argument("--no-singles", action="store_true", help="leave single rows and small calls out")
+    parser.add_argument("--pictures", choices=("decoded", "PNG", "JPEG"), default="decoded", help="what callers have")
     parser.add_argument("--soak", action="store_true", help="64 clients of 1,000 rows, the server killed in between")
     parser.add_argument("--kills", type=int, default=2, help="of --soak")
     parser.add_argument("--hostile", type=int, metavar="N", help="send N bad requests")
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _soak(args.kills)
     if args.hostile:
         return _hostile(args.hostile)
-    return compare(Work(args.rows, args.batch, args.rounds, args.new, args.encoder), not args.no_singles)
+    work = Work(args.rows, args.batch, args.rounds, args.new, args.encoder, args.pictures)
+    return compare(work, not args.no_singles)
 
 
 def _soak(kills: int) -> int:

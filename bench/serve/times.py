@@ -1,8 +1,13 @@
-"""Rows a second of the server beside the scorer alone: the same rows, in batches of the same size, in turn."""
+"""Rows a second of the server beside the scorer alone: the same rows, in batches of the same size, in turn.
+
+Both are handed the same pictures, decoded or encoded, so that both decode what is to be decoded. Clients, server and
+scorer alone share the machine's cores; the processor seconds of each say what they would reach apart.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import statistics
 import sys
 import threading
@@ -16,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +33,7 @@ Rows = tuple[list[str], list[Any], list[Any]]
 Measured = tuple[torch.Tensor, list[float]]
 GROUP = 8
 SIDE = 840
+MOST = 128  # pictures of a measurement, 2.8 MB each while they are decoded
 VIT = "vit-b-32"
 
 
@@ -40,6 +47,7 @@ class Work:
         rounds: measurements of each way; the ways take turns, so that what else the machine does hits all of them.
         new: pictures and captions are others in each round; else they were scored before.
         encoder: for `dpad-fast serve --encoder`.
+        pictures: what scorer and clients are handed: "decoded" (PIL images), or the bytes of "PNG" or "JPEG" files.
     """
 
     rows: int
@@ -47,6 +55,7 @@ class Work:
     rounds: int
     new: bool
     encoder: str
+    pictures: str = "decoded"
 
 
 @dataclass
@@ -57,6 +66,8 @@ class Way:
         name: in the table.
         run: rows -> totals [N] and seconds of each call.
         process: the server that does the work, or None.
+        cpu: seconds of processors that this process used: the scorer's, or the clients'.
+        server_cpu: seconds of processors that the server used.
     """
 
     name: str
@@ -65,16 +76,18 @@ class Way:
     seconds: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     cpu: float = 0.0
+    server_cpu: float = 0.0
 
     def measure(self, rows: Rows) -> torch.Tensor:
         """Runs it once, and keeps how long it took; the totals."""
-        before = 0.0 if self.process is None else self.process.cpu_seconds()
-        started = time.perf_counter()
+        served = 0.0 if self.process is None else self.process.cpu_seconds()
+        used, started = time.process_time(), time.perf_counter()
         totals, waits = self.run(rows)
         self.seconds.append(time.perf_counter() - started)
+        self.cpu += time.process_time() - used
         self.waits += waits
         if self.process is not None:
-            self.cpu += self.process.cpu_seconds() - before
+            self.server_cpu += self.process.cpu_seconds() - served
         return totals
 
 
@@ -83,7 +96,7 @@ def compare(work: Work, singles: bool) -> int:
 
     Args:
         work: what is measured.
-        singles: also single rows of many callers.
+        singles: also single rows and small calls of many callers.
     """
     with _encoder(work.encoder) as encoder:
         scorer = df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), df.load_encoder(encoder))
@@ -98,13 +111,23 @@ def compare(work: Work, singles: bool) -> int:
     return 0
 
 
-def rows_of(count: int, seed: int) -> Rows:
+def rows_of(count: int, seed: int, kind: str = "decoded") -> Rows:
     """A step of training: groups of 8 completions that share a picture and a target, a caption each."""
     captions = [f"a {shared.WORDS[i % len(shared.WORDS)]} circle number {seed} {i}" for i in range(count)]
-    pictures = [shared.picture(1000 * seed + i, (SIDE, SIDE)) for i in range(min(count // GROUP + 1, 32))]
+    pictures: list[Any] = [
+        shared.picture(1000 * seed + i, (SIDE, SIDE)) for i in range(min(max(count // GROUP, 1), MOST))
+    ]
+    if kind != "decoded":
+        pictures = [_encoded(picture, kind) for picture in pictures]
     target = df.Target.parse(shared.SOLUTION)
     shown = [pictures[i // GROUP % len(pictures)] for i in range(count)]
     return [shared.completion(caption=caption) for caption in captions], [target] * count, shown
+
+
+def _encoded(picture: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **({"quality": 90} if kind == "JPEG" else {"compress_level": 1}))
+    return file.getvalue()
 
 
 def _ways(scorer: df.RewardScorer, server: Running, work: Work, singles: bool) -> list[Way]:
@@ -114,11 +137,11 @@ def _ways(scorer: df.RewardScorer, server: Running, work: Work, singles: bool) -
         Way(f"scorer alone, calls of {batch}", lambda rows: _calls(scorer, rows, batch, 1)),
         Way(f"server, 1 client, calls of {batch}", lambda rows: _calls(remote, rows, batch, 1), server),
         Way(f"server, 4 clients, calls of {batch}", lambda rows: _calls(remote, rows, batch, 4), server),
-        Way(f"scorer alone, calls of {many}", lambda rows: _calls(scorer, rows, many, 1)),
-        Way(f"server, 64 clients, calls of {many}", lambda rows: _calls(remote, rows, many, 64), server),
     ]
     if singles:
         ways += [
+            Way(f"scorer alone, calls of {many}", lambda rows: _calls(scorer, rows, many, 1)),
+            Way(f"server, 64 clients, calls of {many}", lambda rows: _calls(remote, rows, many, 64), server),
             Way("one at a time, 64 callers", lambda rows: _calls(_One(scorer), rows, 1, 64)),
             Way("MicroBatcher, 64 callers", lambda rows: _batched(scorer, rows, 64)),
             Way("server, 64 clients, single rows", lambda rows: _calls(remote, rows, 1, 64), server),
@@ -128,12 +151,12 @@ def _ways(scorer: df.RewardScorer, server: Running, work: Work, singles: bool) -
 
 def _measured(ways: list[Way], work: Work) -> bool:
     """Measures all; False where one gives other values than the first."""
-    warm = rows_of(work.rows, 0)
+    warm = rows_of(work.batch if work.new else work.rows, 0, work.pictures)
     expected = [way.run(warm)[0] for way in ways]
     for number in range(1, work.rounds + 1):
         for place, way in enumerate(ways):
             # Otherwise the first way would have the pictures of a round embedded for the others.
-            rows = rows_of(work.rows, number * len(ways) + place) if work.new else warm
+            rows = rows_of(work.rows, number * len(ways) + place, work.pictures) if work.new else warm
             totals = way.measure(rows)
             if not work.new:
                 expected.append(totals)
@@ -147,20 +170,33 @@ def _measured(ways: list[Way], work: Work) -> bool:
 def _print(ways: list[Way], work: Work) -> None:
     state = "new in each round" if work.new else "known"
     table = Table(
-        title=f"{work.rows} completions, {SIDE}x{SIDE} pictures, {state}; encoder {work.encoder}, "
+        title=f"{work.rows} completions, {work.pictures} {SIDE}x{SIDE} pictures, {state}; encoder {work.encoder}, "
         f"{torch.get_num_threads()} threads, median of {work.rounds} rounds in turn"
     )
-    names = ("way", "rows/s", "of alone", "p50 ms", "p99 ms", "server CPU ms/row")
-    for name in names:
+    columns = ("way", "rows/s", "of alone", "p50 ms", "p99 ms", "CPU ms/row here", "server", "bound shared", "apart")
+    for name in columns:
         table.add_column(name, justify="left" if name == "way" else "right")
-    alone = ways[0].seconds
+    alone = ways[0]
     for way in ways:
-        ratio = statistics.median(a / s for a, s in zip(alone, way.seconds, strict=True))
+        ratio = statistics.median(a / s for a, s in zip(alone.seconds, way.seconds, strict=True))
         cuts = statistics.quantiles(way.waits, n=100, method="inclusive") if len(way.waits) > 1 else way.waits * 99
-        cpu = "" if way.process is None else f"{1000 * way.cpu / (work.rows * len(way.seconds)):.2f}"
         speed = work.rows / statistics.median(way.seconds)
-        table.add_row(way.name, f"{speed:.0f}", f"{ratio:.2f}", f"{1000 * cuts[49]:.1f}", f"{1000 * cuts[98]:.1f}", cpu)
-    Console(width=110).print(table)
+        numbers = [f"{speed:.0f}", f"{ratio:.2f}", f"{1000 * cuts[49]:.1f}", f"{1000 * cuts[98]:.1f}"]
+        table.add_row(way.name, *numbers, *_processors(way, alone, work.rows * len(way.seconds)))
+    Console(width=130).print(table)
+    print(
+        "CPU here: of the scorer alone, or of the clients. Bounds of the ratio: the scorer's CPU over that of clients\n"
+        "and server together (they share the cores), and over the server's (clients elsewhere)."
+    )
+
+
+def _processors(way: Way, alone: Way, rows: int) -> list[str]:
+    """Processor milliseconds a row of both sides, and what part of the scorer alone they leave at best."""
+    here = f"{1000 * way.cpu / rows:.2f}"
+    if way.process is None:
+        return [here, "", "", ""]
+    together = alone.cpu / (way.cpu + way.server_cpu)
+    return [here, f"{1000 * way.server_cpu / rows:.2f}", f"{together:.2f}", f"{alone.cpu / way.server_cpu:.2f}"]
 
 
 @contextmanager

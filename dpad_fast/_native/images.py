@@ -7,7 +7,7 @@ import torch
 from PIL import Image, _imaging
 
 from dpad_fast._native import extension
-from dpad_fast.pictures import check_pixels, decoding, upright
+from dpad_fast.pictures import check_pixels, decoding, plain_layout, upright
 
 _CHANNELS = (1, 3, 4)
 
@@ -57,6 +57,30 @@ def in_own_mode(image: Any, name: str) -> torch.Tensor | Image.Image:
     if pixels.shape[2] == 4:
         return Image.fromarray(pixels.cpu().contiguous().numpy())
     return pixels.expand(-1, -1, 3) if pixels.shape[2] == 1 else pixels
+
+
+def pixels_within(content: bytes) -> torch.Tensor | None:
+    """The pixels of a binary PPM or PGM, over its bytes: nothing is decoded or copied.
+
+    Returns:
+        uint8 [H, W, 3], only to be read; None where the bytes are another file (see `plain_layout`).
+    """
+    layout = plain_layout(content)
+    if layout is None:
+        return None
+    height, width, colours, place = layout
+    # torch warns of memory that it may not write to, and has no tensor that is only read.
+    pixels = torch.from_numpy(np.asarray(_Lent(np.frombuffer(content, np.uint8, offset=place))))
+    return pixels.view(height, width, colours).expand(-1, -1, 3)
+
+
+class _Lent:
+    """Memory that NumPy takes for writable; it keeps its owner."""
+
+    def __init__(self, owner: np.ndarray[Any, Any]) -> None:
+        self._owner = owner
+        place, _ = owner.__array_interface__["data"]
+        self.__array_interface__ = {**owner.__array_interface__, "data": (place, False)}
 
 
 def _by_rows(image: Any, name: str) -> torch.Tensor:

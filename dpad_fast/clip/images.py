@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dpad_fast._native.images import as_pixels, content_digest, in_own_mode
-from dpad_fast.pictures import data_uri_bytes, decoding, open_picture, upright, upright_size, what_was_said
+from dpad_fast._native.images import as_pixels, content_digest, in_own_mode, pixels_within
+from dpad_fast.pictures import data_uri_bytes, decoding, file_size, open_picture, upright, upright_size, what_was_said
 from dpad_fast.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
@@ -60,8 +60,7 @@ class Picture:
                 with decoding(self.name):
                     self._size = upright_size(self._source)
             elif isinstance(self._source, str | bytes):
-                with open_picture(self._source, self.name) as image, decoding(self.name):
-                    self._size = upright_size(image)
+                self._size = file_size(self._source, self.name)
                 if isinstance(self._source, KeptBytes):
                     self._source.size = self._size
             else:
@@ -97,6 +96,9 @@ class Picture:
     def pixels(self) -> torch.Tensor:
         """uint8 [H, W, 3]."""
         if isinstance(self._source, str | bytes):
+            plain = self._pixels_within()
+            if plain is not None:
+                return plain
             with open_picture(self._source, self.name) as image:
                 return _colours(as_pixels(image, self.name))
         if self._pixels is None:
@@ -106,6 +108,9 @@ class Picture:
     def in_own_mode(self) -> torch.Tensor | Image.Image:
         """`pixels()` where the picture is RGB or grey, else a decoded PIL image in its own mode."""
         if isinstance(self._source, str | bytes):
+            plain = self._pixels_within()
+            if plain is not None:
+                return plain
             with open_picture(self._source, self.name) as image:
                 found = in_own_mode(image, self.name)
             return found if isinstance(found, Image.Image) else _colours(found)
@@ -122,6 +127,10 @@ class Picture:
         with open_picture(self._source, self.name) as image, decoding(self.name):
             image.load()
             return Picture(upright(image), self.name)
+
+    def _pixels_within(self) -> torch.Tensor | None:
+        """Pixels that stand in the file as they are; the usual form of decoded pictures on their way to a server."""
+        return pixels_within(self._source) if isinstance(self._source, bytes) else None
 
     def _read(self) -> bytes:
         try:

@@ -63,9 +63,9 @@ def load(
         An iterator of samples. `image` is the picture's path; sizes and polygons are those of the picture turned as
         its EXIF says, which is how labelling tools show it and how it is scored. `target` has the mask (pixels of value
         1), `ignore` (pixels of value 255, None where no shape asks for it), the target's polygons (None where a part of
-        it is no polygon), its box (x2 and y2 one past the last pixel) and two points, the centres of large inscribed
-        circles. Where no target pixel is left, box and points are None, and a warning names the file. The id is NAME,
-        or NAME-0, NAME-1, ... for several queries.
+        it is no polygon, or is drawn on the picture though it lies off it by less than a pixel), its box (x2 and y2 one
+        past the last pixel) and two points, the centres of large inscribed circles. Where no target pixel is left, box
+        and points are None, and a warning names the file. The id is NAME, or NAME-0, NAME-1, ... for several queries.
 
     Raises:
         ValueError: `folder` is no folder or holds no JSON, `encoding` is unknown, or (while iterating) a file is not as
@@ -306,8 +306,8 @@ def _target(file: Path, shapes: list[LabelledShape], size: Size, points: bool) -
         why = f"its {len(parts)} target shapes lie off the picture or under ignored ones" if parts else "it labels none"
         warnings.warn(f"{file}: no pixel is target ({why}), so it has neither box nor points", stacklevel=4)
     # What lies off the picture is no pixel of it, and a target would refuse it.
-    rings = [shape.ring for shape in parts if shape.ring is None or _touches(shape.ring, size)]
-    found = [ring for ring in rings if ring is not None]
+    rings = [shape.ring for shape in parts if shape.ring is None or _reaches(shape.ring, size)]
+    found = [ring for ring in rings if ring is not None and _touches(ring, size)]
     try:
         return Target(
             box=box,
@@ -323,6 +323,11 @@ def _target(file: Path, shapes: list[LabelledShape], size: Size, points: bool) -
 
 def _touches(ring: Ring, size: Size) -> bool:
     return bool((ring.max(axis=0) >= 0).all() and (ring.min(axis=0) <= size).all())
+
+
+def _reaches(ring: Ring, size: Size) -> bool:
+    """Whether a ring can be drawn on the picture: vertices are cut to integers, so one at -0.5 is drawn on pixel 0."""
+    return _touches(np.trunc(ring), size)
 
 
 def _check_size(file: Path, content: dict[str, Any], size: Size) -> None:

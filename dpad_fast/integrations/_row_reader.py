@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from dpad_fast._row_columns import Columns
-from dpad_fast._row_values import as_mapping, missing
+from dpad_fast._row_columns import KNOWN, Columns
+from dpad_fast._row_values import as_mapping, look, missing
 from dpad_fast.model_size import whole_size
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.spaces import reads_pixels
@@ -85,7 +85,7 @@ class RowReader:
         shown = row if shown is None else shown
         image = self._picture(shown, i)
         try:
-            target: Any = self._target(row)
+            target: Any = self._target(row, image)
         except ValueError as error:
             target = ValueError(f"targets[{i}]: {error}")
         model_size = self._model_size(row, shown, image, i)
@@ -95,13 +95,23 @@ class RowReader:
         bare = isinstance(image, ValueError) and (self._size_of in (None, as_it_is) or model_size is not None)
         return Row(target, image, model_size, bare and not self._needs_pictures)
 
-    def _target(self, row: Any) -> Target | str:
+    def _target(self, row: Any, image: Any) -> Target | str:
         row = as_mapping(row)
         size = row.get("image_size")
         solution = row.get("solution" if self._columns is None else self._columns.solution or "")
         if self._config.answer == "released" and isinstance(solution, str) and size is None:
             return solution  # the released code reads any text, and scores what it cannot read
-        return Target.from_row(row, self._columns, None if missing(size) else whole_size(size, "image_size"))
+        columns = self._columns
+        if not isinstance(image, ValueError) and (self._root is not None or not self._shows(row)):
+            # The one that is scored, for coordinates that are parts of a picture: the row has it under another path,
+            # or does not have it.
+            row, columns = {**row, "image": image}, None if columns is None else replace(columns, image="image")
+        return Target.from_row(row, columns, None if missing(size) else whole_size(size, "image_size"))
+
+    def _shows(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has a picture of its own where `Target.from_row` looks for it."""
+        names = KNOWN["image"] if self._columns is None else (self._columns.image,)
+        return any(name is not None and not missing(look(row, name)) for name in names)
 
     def _picture(self, shown: Any, i: int) -> Any:
         try:
@@ -165,8 +175,8 @@ def _columns(given: Any) -> Columns | None:
 
 def _under(root: str, image: Any) -> Any:
     """A picture whose relative path begins at a folder."""
-    if isinstance(image, str) and image[:5].lower() != "data:":
+    if isinstance(image, os.PathLike) or (isinstance(image, str) and image[:5].lower() != "data:"):
         return os.path.join(root, image)
-    if isinstance(image, Mapping) and image.get("bytes") is None and isinstance(image.get("path"), str):
+    if isinstance(image, Mapping) and image.get("bytes") is None and isinstance(image.get("path"), str | os.PathLike):
         return {"bytes": None, "path": os.path.join(root, image["path"])}
     return image

@@ -15,11 +15,18 @@ from typing import Any
 from dpad_fast._row_columns import Columns
 from dpad_fast.integrations._fork_lock import ForkLock
 from dpad_fast.integrations._row_reader import RowReader, SizeOf
-from dpad_fast.integrations._scorers import SETTINGS, Scorer, log_row, scorer_from, scorer_from_environment
+from dpad_fast.integrations._scorers import (
+    SETTINGS,
+    Scorer,
+    log_row,
+    scorer_from,
+    scorer_from_environment,
+    settings_from_environment,
+)
 from dpad_fast.model_size import model_size_for
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.micro_batcher import MicroBatcher
-from dpad_fast.types import ScoreBatch
+from dpad_fast.types import ScoreBatch, Size
 
 ROW_SETTINGS = ("columns", "image", "image_root", "processor")
 """Settings of rows, beside the scorer's; `RowScorer` says what they are."""
@@ -59,13 +66,12 @@ class RowScorer:
         processor: Any = None,
         batched: bool = False,
     ) -> None:
+        if not callable(getattr(scorer, "score", None)):
+            raise ValueError(f"scorer must be a RewardScorer, a RemoteScorer or another like them, got {scorer!r:.80}")
         self.scorer, self._name = scorer, name
+        self._size_of = None if processor is None else _size_function(processor)
         self._reader = RowReader(
-            scorer.config,
-            columns=columns,
-            image=image,
-            image_root=image_root,
-            size_of=None if processor is None else _size_function(processor),
+            scorer.config, columns=columns, image=image, image_root=image_root, size_of=self._size_of
         )
         self._batcher = MicroBatcher(scorer) if batched else None
         self._lock = threading.Lock()
@@ -75,6 +81,14 @@ class RowScorer:
     def config(self) -> RewardConfig:
         """The scorer's configuration."""
         return self.scorer.config
+
+    def seen(self, size: Size) -> Size | None:
+        """The size at which the model sees a picture that is handed to its processor; None: answers are in its pixels.
+
+        Raises:
+            ValueError: the processor refuses the picture.
+        """
+        return size if self._size_of is None else self._size_of(size, None)
 
     def score(self, completions: Sequence[Any], rows: Sequence[Any]) -> ScoreBatch:
         """Scores N completions.
@@ -141,17 +155,27 @@ class Recipe:
         settings: of the scorer (`scorer_from`) and of rows (`ROW_SETTINGS`); without the scorer's they are read from
             the YAML file that the environment variable DPAD_FAST_SCORER names.
         batched: as in `RowScorer`.
+        of_a_server: settings of a server's client where neither the caller nor the file says them.
 
     Raises:
         ValueError: an unknown setting; names the known ones.
     """
 
-    def __init__(self, name: str, settings: Mapping[str, Any], *, batched: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        *,
+        batched: bool = False,
+        of_a_server: Mapping[str, Any] | None = None,
+    ) -> None:
         unknown = [key for key in settings if key not in (*ROW_SETTINGS, *SETTINGS, "scorer")]
         if unknown:
             known = ", ".join((*ROW_SETTINGS, *SETTINGS))
             raise ValueError(f"unknown setting {unknown[0]!r:.80} for {name}; known: {known}, or scorer, an object")
         self._name, self._settings, self._batched = name, dict(settings), batched
+        self._of_a_server = dict(of_a_server or {})
+        self._of_scorer: dict[str, Any] | None = None
         self._name_sent = uuid.uuid4().hex
         self._made: dict[int, RowScorer] = {}
         self._lock = ForkLock()
@@ -168,25 +192,41 @@ class Recipe:
                 self._made = {process: self._make()}
             return self._made[process]
 
+    def setting(self, name: str) -> Any:
+        """A setting of the scorer, as given, or in the file, or for servers; None where it is said nowhere."""
+        with self._lock:
+            if self._of_scorer is None:
+                given = self._given()
+                self._of_scorer = self._of_a_server | (given or settings_from_environment())
+            return self._of_scorer.get(name)
+
+    def _given(self) -> dict[str, Any]:
+        named = {key: value for key, value in self._settings.items() if value is not None}
+        return {key: value for key, value in named.items() if key not in ROW_SETTINGS}
+
     def _make(self) -> RowScorer:
         rows = {key: value for key, value in self._settings.items() if key in ROW_SETTINGS}
-        rest = {key: value for key, value in self._settings.items() if key not in ROW_SETTINGS}
+        rest = self._given()
         scorer = rest.pop("scorer", None)
         if scorer is not None and rest:
             raise ValueError(f"give scorer or {', '.join(rest)}, not both")
-        if scorer is None:
-            scorer = scorer_from(rest) if rest else scorer_from_environment()
+        if scorer is None and rest:
+            scorer = scorer_from({**self._of_a_server, **rest} if "url" in rest else rest)
+        elif scorer is None:
+            scorer = scorer_from_environment(**self._of_a_server)
         return RowScorer(scorer, self._name, batched=self._batched, **rows)
 
     def __reduce__(self) -> Any:
         # Frameworks send a function with every call: what is received again is the same object, with its scorer.
-        return _received, (self._name_sent, self._name, self._settings, self._batched)
+        return _received, (self._name_sent, self._name, self._settings, self._batched, self._of_a_server)
 
 
-def _received(sent: str, name: str, settings: Mapping[str, Any], batched: bool) -> Recipe:
+def _received(
+    sent: str, name: str, settings: Mapping[str, Any], batched: bool, of_a_server: Mapping[str, Any]
+) -> Recipe:
     with _receiving:
         if sent not in _arrived:
-            _arrived[sent] = Recipe(name, settings, batched=batched)
+            _arrived[sent] = Recipe(name, settings, batched=batched, of_a_server=of_a_server)
         return _arrived[sent]
 
 

@@ -19,7 +19,14 @@ from dpad_fast.rewards.spec import ScorerSpec
 from dpad_fast.serve.client import RemoteScorer
 from dpad_fast.types import ScoreBatch
 
-__all__ = ["LOG_KEYS", "Scorer", "log_row", "scorer_from", "scorer_from_environment"]
+__all__ = [
+    "LOG_KEYS",
+    "Scorer",
+    "log_row",
+    "scorer_from",
+    "scorer_from_environment",
+    "settings_from_environment",
+]
 
 VARIABLE = "DPAD_FAST_SCORER"
 LOG_KEYS = ("total", "s1", "s2", "s1_over_s2", "malformed", "unscored", "reason", "error")
@@ -63,7 +70,7 @@ def scorer_from(settings: Mapping[str, Any]) -> Scorer:
     return _remote(given) if remote else _local(given)
 
 
-def scorer_from_environment(variable: str = VARIABLE) -> Scorer:
+def scorer_from_environment(variable: str = VARIABLE, **of_a_server: Any) -> Scorer:
     """The scorer whose settings are in the YAML file that an environment variable names.
 
     For frameworks that pass no settings to a reward function. It is made once per process, and again where the file
@@ -71,29 +78,39 @@ def scorer_from_environment(variable: str = VARIABLE) -> Scorer:
 
     Args:
         variable: the name of the variable.
+        of_a_server: settings such as `retry_s` for a file that names a server and does not say them.
 
     Raises:
         ValueError: the variable is not set, or the file holds no settings as `scorer_from` takes them; names the file.
         OSError: the file cannot be read.
     """
-    path = os.environ.get(variable)
-    if not path:
-        raise ValueError(
-            f"{variable} is not set: let it name a YAML file of the scorer's settings, such as `url: ADDRESS` for "
-            "`dpad-fast serve`, or `preset: dpad` and `encoder: NAME_OR_FOLDER`"
-        )
-    path = os.path.abspath(path)
+    path = _named_file(variable)
     # By process: an encoder's threads do not live on in one that was forked.
-    key = (os.getpid(), path, os.stat(path).st_mtime_ns)
+    key = (os.getpid(), path, os.stat(path).st_mtime_ns, *sorted(of_a_server.items()))
     with _building:
         if key not in _built:
+            given = settings_from_environment(variable)
             try:
-                made = scorer_from(_read_yaml(path))
+                made = scorer_from({**of_a_server, **given} if given.get("url") is not None else given)
             except ValueError as error:
                 raise ValueError(f"{path} ({variable}): {error}") from None
             _built.clear()
             _built[key] = made
         return _built[key]
+
+
+def settings_from_environment(variable: str = VARIABLE) -> dict[str, Any]:
+    """What the YAML file says that an environment variable names; None says nothing.
+
+    Raises:
+        ValueError: the variable is not set, or the file maps no names to values; names the file.
+        OSError: the file cannot be read.
+    """
+    path = _named_file(variable)
+    try:
+        return {str(name): value for name, value in _read_yaml(path).items() if value is not None}
+    except ValueError as error:
+        raise ValueError(f"{path} ({variable}): {error}") from None
 
 
 def log_row(batch: ScoreBatch, i: int) -> dict[str, float | str]:
@@ -126,6 +143,16 @@ def _local(given: dict[str, Any]) -> Scorer:
         raise ValueError(f"config must map reward settings to values, or name a YAML file, got {config!r:.80}")
     chosen = RewardConfig.from_dict({"preset": "dpad" if preset is None else preset} if config is None else config)
     return ScorerSpec(chosen, **given).build()
+
+
+def _named_file(variable: str) -> str:
+    path = os.environ.get(variable)
+    if not path:
+        raise ValueError(
+            f"{variable} is not set: let it name a YAML file of the scorer's settings, such as `url: ADDRESS` for "
+            "`dpad-fast serve`, or `preset: dpad` and `encoder: NAME_OR_FOLDER`"
+        )
+    return os.path.abspath(path)
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:

@@ -30,7 +30,8 @@ def dpad_advantage(
         index: N ids; rows of equal ids are one group.
 
     Returns:
-        Advantages and returns, the same float [N, T]. A group with a NaN reward goes on without it.
+        Advantages and returns, the same float [N, T]. A group with a NaN reward goes on without it. A group without a
+        token that counts, as verl adds to fill a batch, is in no statistic.
 
     Raises:
         ValueError: there are no ids, or an unknown setting.
@@ -45,6 +46,19 @@ def dpad_advantage(
     settings = {"scale": "std" if normed else "none", "eps": 1e-6, "singleton": "reward", **given}
     if settings["scale"] not in _SCALES:
         raise ValueError(f"algorithm.dpad.scale must be one of {', '.join(_SCALES)}, got {settings['scale']!r:.80}")
+    if isinstance(settings["eps"], bool) or not isinstance(settings["eps"], int | float):
+        raise ValueError(f"algorithm.dpad.eps must be a number, got {settings['eps']!r:.80}")
+    groups = list(index)
     rewards = token_level_rewards.sum(dim=-1)
-    advantages = group_advantage(rewards, list(index), token_mask=response_mask, **settings)
+    if settings["scale"] == "batch":  # the only statistic that looks beyond the group
+        rewards = _without_empty_groups(rewards, response_mask, groups)
+    advantages = group_advantage(rewards, groups, token_mask=response_mask, **settings)
     return advantages, advantages
+
+
+def _without_empty_groups(rewards: torch.Tensor, mask: torch.Tensor, groups: list[Hashable]) -> torch.Tensor:
+    """The rewards, NaN in groups whose rows are all masked."""
+    some = (mask != 0).any(dim=-1).tolist()
+    alive = {group for group, has in zip(groups, some, strict=True) if has}
+    empty = torch.tensor([group not in alive for group in groups], device=rewards.device)
+    return rewards.masked_fill(empty, float("nan"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
+from dpad_fast.integrations._row_reader import row_of
 from dpad_fast.integrations._verl_config import check_config
 from dpad_fast.integrations._verl_rows import VerlRows, scorer_settings
 
@@ -19,7 +20,8 @@ class DpadRewardManager(RewardManagerBase):
     """Scores verl's samples with a `RewardScorer` or a server, a step's samples in few batches.
 
     The picture is the one of `raw_prompt`, the ground truth what `Target.from_row` reads from the sample's columns
-    (`reward_model.ground_truth` among them). A sample that cannot be scored gets `unscored_reward` and its reason.
+    (`reward_model.ground_truth` among them, which may be an object of such columns or its JSON text). A sample that
+    cannot be scored gets `unscored_reward` and its reason.
 
     Args:
         config: verl's whole configuration. `reward.reward_kwargs` holds the scorer's settings (`url` and `token`, or
@@ -50,6 +52,7 @@ class DpadRewardManager(RewardManagerBase):
             processor=lambda: _image_processor(config.actor_rollout_ref.model.path),
             sizes=config.get("data", {}).get("mm_processor_kwargs"),
         )
+        self._named = self._rows.columns is not None  # the user says where the ground truth is
         self._spared = spared_tokens(tokenizer, self._rows.config.tags)
 
     async def run_single(self, data: Any) -> dict[str, Any]:
@@ -63,10 +66,22 @@ class DpadRewardManager(RewardManagerBase):
         """
         item = data[-1:][0]
         columns = item.non_tensor_batch
-        row = {name: value for name, value in columns.items() if name not in _NOT_TRUTH}
+        row = self._truth({name: value for name, value in columns.items() if name not in _NOT_TRUTH})
         shown = {"raw_prompt": columns["raw_prompt"]} if "raw_prompt" in columns else {"images": None}
         reward, log = await self._rows.score(self._text(item.batch), row, shown)
         return {"reward_score": reward, "reward_extra_info": log}
+
+    def _truth(self, row: dict[str, Any]) -> Mapping[str, Any] | ValueError:
+        """The columns, with the fields of a ground truth that is an object or its JSON text in its place."""
+        holder = row.get("reward_model")
+        truth = holder.get("ground_truth") if isinstance(holder, Mapping) else None
+        is_text = isinstance(truth, str) and truth.lstrip()[:1] == "{"
+        if self._named or not (is_text or isinstance(truth, Mapping)):
+            return row
+        found = row_of(truth)
+        if isinstance(found, ValueError):
+            return found
+        return {**{name: value for name, value in row.items() if name != "reward_model"}, **found}
 
     def _text(self, batch: Any) -> str:
         responses = batch["responses"]

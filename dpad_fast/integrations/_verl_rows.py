@@ -6,11 +6,11 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dpad_fast.integrations._row_reader import RowReader, SizeOf, as_it_is, asks_for_sizes
-from dpad_fast.integrations._scorers import SETTINGS, scorer_from, scorer_from_environment
+from dpad_fast.integrations._scorers import SETTINGS, VARIABLE, scorer_from, settings_from_environment
 from dpad_fast.model_size import model_size_for, whole_size
 from dpad_fast.rewards.micro_batcher import MicroBatcher
 from dpad_fast.rewards.scored_row import ScoredRow
@@ -30,8 +30,8 @@ class VerlRows:
     Args:
         settings: those of `scorer_from`, and `columns` (names for `Columns`), `window_ms`, `max_batch` (see
             `MicroBatcher`), `unscored_reward` (0.0), `max_failures` (64) and `model_sizes`: "processor", or "picture"
-            where answers are in pixels of the picture as it is. Without a scorer's setting, DPAD_FAST_SCORER names
-            a YAML file of them.
+            where answers are in pixels of the picture as it is. Without a scorer's setting, they are read from the YAML
+            file that DPAD_FAST_SCORER names; what is given here goes before it.
         processor: makes the policy's image processor, where it is needed; or None.
         sizes: settings for the processor that are given at each call (`data.mm_processor_kwargs`).
 
@@ -43,16 +43,14 @@ class VerlRows:
     def __init__(
         self, settings: Mapping[str, Any], *, processor: Callable[[], Any] | None = None, sizes: Any = None
     ) -> None:
-        own = {name: settings[name] for name in OWN if settings.get(name) is not None}
+        settings = completed(settings)
+        own = {name: settings[name] for name in OWN if name in settings}
         given = {name: value for name, value in settings.items() if name not in OWN}
-        known = [*OWN, *SETTINGS]
-        for name in given:
-            if name not in known:
-                raise ValueError(f"unknown setting {name!r:.80}; known settings: {', '.join(known)}")
+        _check_names(given)
         self._unscored = _number(own, "unscored_reward", 0.0)
         self._most_failures = int(_number(own, "max_failures", 64, least=1))
         _check_worker(given)
-        scorer = scorer_from(given) if given else scorer_from_environment()
+        scorer = scorer_from(given)
         kind = own.get("model_sizes", "processor")
         if kind not in _MODEL_SIZES:
             raise ValueError(f"model_sizes must be one of {', '.join(_MODEL_SIZES)}, got {kind!r:.80}")
@@ -60,7 +58,8 @@ class VerlRows:
         if kind == "processor" and asks_for_sizes(scorer.config):
             rule = ModelSize(None if processor is None else processor(), sizes)
             size_of = lambda size, shown: rule(size, _block(shown))  # noqa: E731
-        self._reader = RowReader(scorer.config, columns=own.get("columns"), size_of=size_of)
+        self.columns = own.get("columns")
+        self._reader = RowReader(scorer.config, columns=self.columns, size_of=size_of)
         self.config = scorer.config
         limits = {name: own[name] for name in ("window_ms", "max_batch") if name in own}
         self._batcher = MicroBatcher(scorer, **limits)
@@ -183,6 +182,28 @@ class _Tally:
         self._next = 2 * unscored
         counts = ", ".join(f"{name} {count}" for name, count in self._reasons.most_common())
         _log.warning("dpad: %d of %d samples unscored (%s); the last: %s", unscored, self._count, counts, row.error)
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings; where they say nothing of a scorer, with those of the file that DPAD_FAST_SCORER names.
+
+    Raises:
+        ValueError: there is no such file, or it holds no settings.
+        OSError: it cannot be read.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if any(name not in OWN for name in given):
+        return given
+    read = settings_from_environment()
+    _check_names(read, f"{os.environ[VARIABLE]} ({VARIABLE}): ")
+    return {**read, **given}
+
+
+def _check_names(settings: Iterable[str], where: str = "") -> None:
+    known = [*OWN, *SETTINGS]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"{where}unknown setting {name!r:.80}; known settings: {', '.join(known)}")
 
 
 def scorer_settings(given: Any) -> dict[str, Any]:

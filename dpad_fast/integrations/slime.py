@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dpad_fast.integrations._row_reader import row_of
-from dpad_fast.integrations._rows import Recipe, lowest, numbers_of, totals
+from dpad_fast.integrations._rows import Recipe, RowScorer, lowest, numbers_of, totals
 from dpad_fast.row_images import COLUMNS, images_from, size_of
 from dpad_fast.serve.responses import without_end
 
@@ -37,12 +37,12 @@ def reward_function(**settings: Any) -> CustomRm:
             the file that DPAD_FAST_SCORER names) and of rows (`columns`, `image`, `image_root`, `processor`).
 
     Returns:
-        `async custom_rm(args, sample)`: a float for a sample, a list for a list of them. With `--reward-key` or
-        `--eval-reward-key` a dictionary with the reward under these keys and every term. A sample that cannot be scored
-        gets the lowest reward, and `remove_sample` keeps it out of the loss.
+        `async custom_rm(args, sample)`: a float for a sample, a list for a list of them. With `--reward-key` (and
+        `--eval-reward-key`) a dictionary with the reward under these keys and every term. A sample that cannot be
+        scored gets the lowest reward, and `remove_sample` keeps it out of the loss.
 
     Raises:
-        ValueError: an unknown setting; names the known ones.
+        ValueError: an unknown setting; names the known ones. From `custom_rm`: `--eval-reward-key` alone.
     """
     recipe = Recipe("slime", settings, batched=True)
     warned: list[bool] = []
@@ -51,13 +51,13 @@ def reward_function(**settings: Any) -> CustomRm:
         """The reward of a sample, or the rewards of a list of samples."""
         samples = list(sample) if isinstance(sample, list | tuple) else [sample]
         scorer = await asyncio.to_thread(recipe.made)  # it may load an encoder
-        rows = [_row(one, warned) for one in samples]
+        keys = _keys(args)
+        rows = [_row(one, scorer, warned) for one in samples]
         batch = await scorer.score_async([without_end(one.response) for one in samples], rows)
         rewards: list[Any] = totals(batch, lowest(scorer.config))
         for one, total in zip(samples, totals(batch, None), strict=True):
             if total is None:
                 one.remove_sample = True
-        keys = [key for key in (getattr(args, name, None) for name in ("reward_key", "eval_reward_key")) if key]
         if keys:
             rewards = [numbers_of(batch, i) | dict.fromkeys(keys, total) for i, total in enumerate(rewards)]
         return rewards if isinstance(sample, list | tuple) else rewards[0]
@@ -65,8 +65,18 @@ def reward_function(**settings: Any) -> CustomRm:
     return custom_rm
 
 
-def _row(sample: Any, warned: list[bool]) -> Mapping[str, Any] | ValueError:
-    """The label with the sample's picture, and the size of that, which is what the model saw."""
+def _keys(args: Any) -> list[str]:
+    reward, evaluation = (getattr(args, name, None) for name in ("reward_key", "eval_reward_key"))
+    if evaluation and not reward:
+        raise ValueError(
+            f"--eval-reward-key is {evaluation!r:.80} without --reward-key: slime asks for rewards of training and of "
+            "evaluation alike, and would take the dictionary for a number in training. Set --reward-key too"
+        )
+    return [key for key in (reward, evaluation) if key]
+
+
+def _row(sample: Any, scorer: RowScorer, warned: list[bool]) -> Mapping[str, Any] | ValueError:
+    """The label with the sample's picture, and the size at which the model saw that."""
     row = row_of(sample.label)
     shown = (sample.multimodal_inputs or {}).get("images")
     if isinstance(row, ValueError) or not shown:
@@ -74,11 +84,11 @@ def _row(sample: Any, warned: list[bool]) -> Mapping[str, Any] | ValueError:
     try:
         pictures = images_from({"images": shown}, "images")
         size = size_of(pictures[0], "the sample's picture") if len(pictures) == 1 else None
+        row = dict(row)
+        if size is not None and row.get("model_size") is None:
+            row["model_size"] = scorer.seen(size)
     except ValueError as error:
         return error
-    row = dict(row)
-    if size is not None:
-        row.setdefault("model_size", size)
     if not any(row.get(name) is not None for name in COLUMNS):
         row["images"] = pictures
         if row.get("image_size") is None and not warned:

@@ -25,7 +25,7 @@ from dpad_fast.integrations._fork_lock import ForkLock
 from dpad_fast.integrations._row_reader import row_of
 from dpad_fast.integrations._verl_advantage import dpad_advantage
 from dpad_fast.integrations._verl_config import check_config
-from dpad_fast.integrations._verl_rows import VerlRows, scorer_settings
+from dpad_fast.integrations._verl_rows import VerlRows, completed, scorer_settings
 
 if TYPE_CHECKING:
     from dpad_fast.integrations._verl_data import DpadDataset
@@ -71,7 +71,8 @@ async def compute_score(
         extra_info: `image` is the picture's path (or `images`, or what else `images_from` reads), `model_size` the
             (width, height) at which the model saw it, unless `processor` says it.
         settings: `reward.custom_reward_function.reward_kwargs`: see `DpadRewardManager`, and `processor`, a name or
-            folder of the policy's. Without any, DPAD_FAST_SCORER names a YAML file of them.
+            folder of the policy's. Where they say nothing of a scorer, DPAD_FAST_SCORER names a YAML file of the
+            others.
 
     Returns:
         "score", the reward, and the columns of `ScoredRow.for_log` (None in place of NaN): the same keys always.
@@ -94,17 +95,18 @@ def _shared_rows(settings: dict[str, Any]) -> VerlRows:
     key = (os.getpid(), json.dumps(settings, sort_keys=True, default=str))
     with _making:
         if key not in _rows:
-            _check_alone(settings)
             processor = settings.pop("processor", None)
             make = None if processor is None else partial(_image_processor, processor)
-            _rows[key] = VerlRows(scorer_settings(settings), processor=make)
+            settings = completed(scorer_settings(settings))
+            _check_alone(settings)
+            _rows[key] = VerlRows(settings, processor=make)
         return _rows[key]
 
 
 def _check_alone(settings: Mapping[str, Any]) -> None:
     """A reward function sees no configuration, but a reward worker knows its number."""
     ray = sys.modules.get("ray")
-    if settings.get("url") is not None or ray is None or not ray.is_initialized():
+    if "url" in settings or ray is None or not ray.is_initialized():
         return
     name = ray.get_runtime_context().get_actor_name() or ""
     if name.startswith("reward_loop_worker_") and name != "reward_loop_worker_0":

@@ -21,11 +21,19 @@ from dpad_fast._version import __version__
 from dpad_fast.rewards import MicroBatcher, RewardScorer
 from dpad_fast.serve import foreign, responses, wire
 from dpad_fast.serve.answers import Answers
-from dpad_fast.serve.guard import Budget, Guard, read_body, refusal_parts
+from dpad_fast.serve.guard import Budget, Endpoint, Guard, read_body, refusal_parts
 from dpad_fast.serve.metrics import Metrics
 from dpad_fast.serve.pictures import PictureStore
-from dpad_fast.serve.rows import Rows, read_request
-from dpad_fast.serve.schema import OpenRlhfReply, OpenRlhfRequest, Problem, ScoreReply, ScoreRequest, SlimeRequest
+from dpad_fast.serve.rows import Rows, is_light, read_request
+from dpad_fast.serve.schema import (
+    OpenRlhfReply,
+    OpenRlhfRequest,
+    PictureReply,
+    Problem,
+    ScoreReply,
+    ScoreRequest,
+    SlimeRequest,
+)
 from dpad_fast.serve.settings import Refusal, Settings
 from dpad_fast.types import ScoreBatch
 
@@ -37,6 +45,10 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     500: {"model": Problem, "description": "the scorer failed"},
     503: {"model": Problem, "description": "overloaded; Retry-After says when to try again"},
 }
+
+
+# Bytes of a body that is read on the event loop: a thread would cost as much as the reading.
+_SMALL = 1 << 13
 
 
 class ScoreServer:
@@ -104,16 +116,15 @@ class ScoreServer:
 
     async def put_picture(self, request: Request) -> Response:
         """Keeps the bytes of a picture under their SHA-256, for requests that name it."""
-        sha256 = request.path_params["sha256"]
+        sha256 = request.scope["path"].rpartition("/")[2]
         if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
             raise Refusal(422, "a picture's name is the SHA-256 of its bytes, 64 hexadecimal digits in lower case")
-        body = await read_body(request, self.settings.picture, self.settings, self._budget, kind=None)
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._readers, self.pictures.put, sha256, body)
-        finally:
-            self._budget.give(len(body))
+        await self._kept(request, sha256)
         return Response(status_code=204)
+
+    async def post_picture(self, request: Request) -> Response:
+        """Keeps the bytes of a picture, and says their SHA-256, so that a client need not find it too."""
+        return self._json({"sha256": await self._kept(request, None)})
 
     async def about(self, request: Request) -> Response:
         """The configuration of the scorer, and the limits of a request."""
@@ -133,6 +144,14 @@ class ScoreServer:
         self.batcher.close()
         self._readers.shutdown()
 
+    async def _kept(self, request: Request, sha256: str | None) -> str:
+        body = await read_body(request, self.settings.picture, self.settings, self._budget, kind=None)
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._readers, self.pictures.put, sha256, body)
+        finally:
+            self._budget.give(len(body))
+
     async def _answered(
         self,
         request: Request,
@@ -145,7 +164,7 @@ class ScoreServer:
         name = request.headers.get(wire.REQUEST_ID)
         try:
             if name is not None:
-                name = f"{request.url.path} {name}"
+                name = f"{request.scope['path']} {name}"
 
             def work() -> Awaitable[bytes]:
                 return self._work(body, model, rows, reply)
@@ -158,16 +177,12 @@ class ScoreServer:
     async def _work(
         self, body: bytes, model: type[BaseModel], rows: Callable[[Any], Rows], reply: Callable[[ScoreBatch], Any]
     ) -> bytes:
-        loop = asyncio.get_running_loop()
-
-        def read() -> Rows:
-            try:
-                given = model.model_validate_json(body)
-            except ValidationError as error:
-                raise Refusal(422, foreign.said(error)) from None
-            return rows(given)
-
-        found = await loop.run_in_executor(self._readers, read)
+        given = _checked(model, body) if len(body) <= _SMALL else None
+        if isinstance(given, ScoreRequest) and is_light(given):
+            found = rows(given)
+        else:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._readers, lambda: rows(given or _checked(model, body)))
         if self.batcher.waiting + len(found.completions) > self.settings.queue:
             raise Refusal(503, f"{self.batcher.waiting} rows are waiting; try again", retry_s=1)
         self._budget.take(found.held)
@@ -184,6 +199,13 @@ class ScoreServer:
     def _json(self, value: Any) -> Response:
         content = json.dumps(value)
         return Response(content, media_type="application/json", headers={wire.SCORER_ID: self.identity})
+
+
+def _checked(model: type[BaseModel], body: bytes) -> Any:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise Refusal(422, foreign.said(error)) from None
 
 
 def make_app(server: ScoreServer) -> Any:
@@ -211,13 +233,29 @@ def make_app(server: ScoreServer) -> Any:
         responses=_REFUSALS,
         openapi_extra=picture,
     )
+    app.add_api_route(
+        "/pictures",
+        server.post_picture,
+        methods=["POST"],
+        response_model=PictureReply,
+        responses=_REFUSALS,
+        openapi_extra=picture,
+    )
     app.add_api_route("/config", server.about, methods=["GET"])
     app.add_api_route("/healthz", server.health, methods=["GET"])
     app.add_api_route("/metrics", server.metric, methods=["GET"])
     _describe(app)
     for kind in (Refusal, HTTPException, Exception):
         app.add_exception_handler(kind, _raised)
-    return Guard(app, server.settings, server.metrics)
+    posts = {"/score": server.score, "/openrlhf": server.openrlhf, "/slime": server.slime}
+
+    def quick(method: str, path: str) -> Endpoint | None:
+        if method == "POST":
+            return server.post_picture if path == "/pictures" else posts.get(path)
+        picture = method == "PUT" and path.startswith("/pictures/") and path.count("/") == 2
+        return server.put_picture if picture else None
+
+    return Guard(app, server.settings, server.metrics, quick)
 
 
 async def _raised(request: Request, error: Exception) -> Response:

@@ -34,6 +34,7 @@ from dpad_fast.types import ScoreBatch, Target
 
 _KNOWN = 200_000  # digests remembered per server
 _PICTURES_AT_ONCE = 4
+_BYTES = {"Content-Type": "application/octet-stream"}
 _ROUNDS = 3  # of sending pictures that a server forgets at once; then they travel in the request
 
 
@@ -184,7 +185,7 @@ class RemoteScorer:
         return self._about
 
     def _rows(self, completions: Any, targets: Any, images: Any, keys: Any, sizes: Any) -> OutgoingRows:
-        made = OutgoingRows({}, {}, {})
+        made = OutgoingRows()
         made.columns["completions"] = [text_entry(text, f"completions[{i}]") for i, text in enumerate(completions)]
         seen: dict[int, Any] = {}  # a group's completions share a target
         made.columns["targets"] = [
@@ -192,14 +193,14 @@ class RemoteScorer:
             for i, target in enumerate(targets)
         ]
         shown = None if images is None else list(images)
-        made.columns["images"] = None if shown is None else self._images(shown, made.pictures)
+        made.columns["images"] = None if shown is None else self._images(shown, made)
         made.columns["image_keys"] = None
         if shown is not None and keys is not None:
             made.columns["image_keys"] = key_entries(list(keys), made)
         made.columns["model_sizes"] = size_entries(sizes, shown)
         return made
 
-    def _images(self, images: list[Any], pictures: dict[str, Callable[[], bytes]]) -> list[Any]:
+    def _images(self, images: list[Any], made: OutgoingRows) -> list[Any]:
         """An entry per image; each distinct object is read once, and each distinct content written once."""
         objects: dict[Any, int] = {}
         for i, image in enumerate(images):
@@ -207,14 +208,14 @@ class RemoteScorer:
         read = dict(zip(objects, _at_once(lambda i: self._read(images[i], i), list(objects.values())), strict=True))
         open_ones = [found for found in read.values() if found.entry is None]
         distinct = {found.content or found.name: found for found in reversed(open_ones)}
-        _at_once(lambda found: self._write(found, pictures), list(distinct.values()))
+        _at_once(lambda found: self._write(found, made), list(distinct.values()))
         entries = []
         for i, image in enumerate(images):
             found = read[_same(image)]
             if found.entry is not None and "error" in found.entry and objects[_same(image)] != i:
                 found = self._read(image, i)  # what is wrong is said of each row by its own name
             if found.entry is None:
-                self._write(found, pictures)
+                self._write(found, made)
             entries.append(found.entry)
         return entries
 
@@ -233,12 +234,16 @@ class RemoteScorer:
         except ValueError as error:
             return _Image(name, entry=wire.failure_out(error))
 
-    def _write(self, found: _Image, pictures: dict[str, Callable[[], bytes]]) -> None:
-        """Makes the entry, and what is to be sent where the server does not know it."""
+    def _write(self, found: _Image, made: OutgoingRows) -> None:
+        """Makes the entry, and what is to be sent where a server does not know it."""
         source, name, content = found.source, found.name, found.content
+
+        def again() -> bytes:
+            return wire.picture_out(source, name).content
+
         if content is not None and content in self._sent:
             digest = self._sent[content]
-            pictures.setdefault(digest, lambda: wire.picture_out(source, name).content)
+            made.pictures.setdefault(digest, again)
             found.entry = {"sha256": digest}
             return
         try:
@@ -248,13 +253,26 @@ class RemoteScorer:
         except ValueError as error:
             found.entry = wire.failure_out(error)
             return
-        digest = picture.sha256()
+        digest = (None if content is None else self._named(made, picture.content)) or picture.sha256()
         if content is not None:
             if len(self._sent) >= _KNOWN:
                 self._sent.clear()
             self._sent[content] = digest
-        pictures.setdefault(digest, lambda: picture.content)
+        # Large ones are not kept until the end of the call; most were sent by now.
+        made.pictures.setdefault(digest, (lambda: picture.content) if content is None else again)
         found.entry = {"sha256": digest} | ({} if picture.shape is None else {"shape": list(picture.shape)})
+
+    def _named(self, made: OutgoingRows, content: bytes) -> str | None:
+        """Sends a new picture at once, and the server finds its SHA-256; None where it did not."""
+        if made.server is None:
+            made.server = self._transport.next()
+        server = made.server
+        reply = self._transport.send(server, "POST", "/pictures", content, _BYTES)
+        if reply is None or reply.status != 200:  # what a server says against it, it says again when it gets the rows
+            return None
+        digest = str(reply.json()["sha256"])
+        self._remember(server, digest)
+        return digest
 
     def _all(self, rows: OutgoingRows, count: int) -> ScoreBatch:
         most = max(self._servers().rows, 1)
@@ -278,7 +296,7 @@ class RemoteScorer:
         deadline = self._transport.deadline()
         needed = digests_of(rows, first, end)
         while True:
-            server = self._transport.next()
+            server, rows.server = rows.server or self._transport.next(), None
             reply = None
             if rounds > _ROUNDS or self._brought(server, rows, needed):
                 headers = {wire.REQUEST_ID: name}
@@ -306,17 +324,20 @@ class RemoteScorer:
         known = self._known[server.url]
 
         def bring(digest: str) -> bool:
-            headers = {"Content-Type": "application/octet-stream"}
-            reply = self._transport.send(server, "PUT", f"/pictures/{digest}", rows.pictures[digest](), headers)
+            reply = self._transport.send(server, "PUT", f"/pictures/{digest}", rows.pictures[digest](), _BYTES)
             if reply is None:
                 return False
             _right(reply)
-            if len(known) >= _KNOWN:
-                known.clear()
-            known[digest] = None
+            self._remember(server, digest)
             return True
 
         return all(_at_once(bring, [digest for digest in needed if digest not in known]))
+
+    def _remember(self, server: Server, digest: str) -> None:
+        known = self._known[server.url]
+        if len(known) >= _KNOWN:
+            known.clear()
+        known[digest] = None
 
 
 def _same(image: Any) -> Any:

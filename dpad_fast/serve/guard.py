@@ -11,12 +11,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from dpad_fast.serve.metrics import Metrics
 from dpad_fast.serve.settings import Refusal, Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 _OPEN = ("/healthz",)
 
 
@@ -38,10 +42,20 @@ class Budget:
 
 
 class Guard:
-    """An ASGI application around another: checks, counts, and turns what is raised into an answer with its reason."""
+    """An ASGI application around another: checks, counts, and turns what is raised into an answer with its reason.
 
-    def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    Args:
+        app: the other.
+        settings: rights and limits.
+        metrics: what counts.
+        quick: the endpoint of a method and a path, where it is called without the application around it, whose own part
+            of a request is a third of what one row costs.
+    """
+
+    def __init__(
+        self, app: Any, settings: Settings, metrics: Metrics, quick: Callable[[str, str], Endpoint | None]
+    ) -> None:
+        self._app, self._settings, self._metrics, self._quick = app, settings, metrics, quick
         self._token = None if settings.token is None else settings.token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +77,11 @@ class Guard:
 
         try:
             self._check(scope)
-            await self._app(scope, receive, watched)
+            quick = self._quick(scope["method"], scope["path"])
+            if quick is None:
+                await self._app(scope, receive, watched)
+            else:
+                await (await quick(Request(scope, receive)))(scope, receive, watched)
         except Refusal as refusal:
             await _refuse(watched, refusal)
         except Exception as error:
@@ -117,11 +135,11 @@ async def _refuse(send: Send, refusal: Refusal) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def read_body(request: Any, most: int, settings: Settings, budget: Budget, *, kind: str | None) -> bytes:
+async def read_body(request: Request, most: int, settings: Settings, budget: Budget, *, kind: str | None) -> bytes:
     """The body of a request, whose bytes are then held in the budget; the caller gives them back.
 
     Args:
-        request: Starlette's.
+        request: whose.
         most: bytes.
         settings: how long it may take.
         budget: of all requests.
@@ -138,17 +156,38 @@ async def read_body(request: Any, most: int, settings: Settings, budget: Budget,
         raise Refusal(413, f"the body has {length:.20} bytes, more than the {most} that are read")
     chunks: list[bytes] = []
     try:
-        # `wait_for`, for Python 3.10 has no `asyncio.timeout`.
-        await asyncio.wait_for(_collect(request, most, budget, chunks), settings.body_s)
-    except BaseException as error:
+        with _Deadline(settings.body_s) as deadline:
+            await _collect(request, most, budget, chunks)
+    except BaseException:
         budget.give(sum(map(len, chunks)))
-        if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        if deadline.passed:
             raise Refusal(408, f"the body did not arrive within {settings.body_s:g} s") from None
         raise
     return b"".join(chunks)
 
 
-async def _collect(request: Any, most: int, budget: Budget, chunks: list[bytes]) -> None:
+class _Deadline:
+    """Ends what a task waits for inside; without a task of its own, as `asyncio.timeout`, which Python 3.10 lacks."""
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._seconds = seconds
+
+    def __enter__(self) -> _Deadline:
+        self._task: Any = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self.passed and hasattr(self._task, "uncancel"):
+            self._task.uncancel()
+
+    def _end(self) -> None:
+        self.passed = self._task.cancel()
+
+
+async def _collect(request: Request, most: int, budget: Budget, chunks: list[bytes]) -> None:
     count = 0
     more = True
     while more:

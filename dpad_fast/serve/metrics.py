@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from dpad_fast.rewards.reasons import MALFORMED
 from dpad_fast.types import ScoreBatch
 
-ENDPOINTS = ("/score", "/openrlhf", "/slime", "/config", "/healthz", "/metrics")
+ENDPOINTS = ("/score", "/openrlhf", "/slime", "/pictures", "/config", "/healthz", "/metrics")
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 

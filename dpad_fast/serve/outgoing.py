@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,25 @@ from dpad_fast.pictures import what_was_said
 from dpad_fast.rewards.spaces import sizes_of
 from dpad_fast.row_errors import no_text
 from dpad_fast.serve import wire
+from dpad_fast.serve.transport import Server
 from dpad_fast.types import Target
 
 
 @dataclass
 class OutgoingRows:
-    """The rows of a call, ready to be sent."""
+    """The rows of a call, ready to be sent.
 
-    columns: dict[str, list[Any] | None]
-    names: dict[str, str]
-    pictures: dict[str, Callable[[], bytes]]
+    Attributes:
+        columns: the arguments of `RewardScorer.score`, as plain data.
+        names: what to call the number of an image key in a message.
+        pictures: by their SHA-256, what makes their bytes.
+        server: the one that new pictures were sent to already.
+    """
+
+    columns: dict[str, list[Any] | None] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    server: Server | None = None
 
 
 def text_entry(text: Any, name: str) -> Any:

@@ -43,15 +43,20 @@ class PictureStore:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, sha256: str, content: bytes) -> None:
-        """Keeps bytes under their digest.
+    def put(self, expected: str | None, content: bytes) -> str:
+        """Keeps bytes under their digest, and returns it in hexadecimal.
+
+        Args:
+            expected: the digest that the caller found, or None.
+            content: the bytes.
 
         Raises:
             Refusal: 422, they have another digest.
         """
         found = hashlib.sha256(content)
-        if found.hexdigest() != sha256:
-            raise Refusal(422, f"the bytes have the SHA-256 {found.hexdigest()}, not {sha256}")
+        sha256 = found.hexdigest()
+        if expected not in (None, sha256):
+            raise Refusal(422, f"the bytes have the SHA-256 {sha256}, not {expected}")
         picture = weighed(content)
         picture.content.key = file_key(found.digest())  # so that no batch hashes them again
         with self._lock:
@@ -61,6 +66,7 @@ class PictureStore:
             while self.bytes > self.most:
                 _, dropped = self._entries.popitem(last=False)
                 self.bytes -= len(dropped.content)
+        return sha256
 
     def get(self, sha256: str) -> Stored | None:
         """The picture of a digest, if it is still there."""

@@ -89,6 +89,12 @@ def read_request(request: ScoreRequest, store: PictureStore, settings: Settings,
     return rows
 
 
+def is_light(request: ScoreRequest) -> bool:
+    """Whether reading the rows takes microseconds: nothing in them is decoded or comes from a disk."""
+    plain = all(not isinstance(target, TargetIn) or target.model_fields_set <= _HASHED for target in request.targets)
+    return plain and not any(image.path or image.base64 or image.shape for image in request.images or ())
+
+
 def read_pictures(pictures: list[PictureIn], store: PictureStore, settings: Settings) -> tuple[list[Any], int]:
     """Images for the scorer, and the bytes that they hold; raises as `read_request`."""
     found = _Pictures(store, settings, looks=True)

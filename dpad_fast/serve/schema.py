@@ -70,6 +70,12 @@ class PictureIn(_Strict):
     ] = None
 
 
+class PictureReply(BaseModel):
+    """The name of a picture that was sent."""
+
+    sha256: Sha256
+
+
 class ScoreRequest(_Strict):
     """N rows, as the arguments of `RewardScorer.score`."""
 

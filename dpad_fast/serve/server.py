@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import socket
@@ -10,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from dpad_fast.serve.app import ScoreServer, make_app
+from dpad_fast.serve.connection import bounded_connection
 
-_HEAD = 1 << 16  # bytes of a request's first line and headers
 LOCAL = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
@@ -69,7 +67,7 @@ def runner(server: ScoreServer, listening: socket.socket, ready: Callable[[str],
         log_level="warning",
         log_config=None,
         lifespan="on",
-        http=_connection(server.settings.head_s),
+        http=bounded_connection(server.settings.head_s),
         ws="none",
         server_header=False,
         proxy_headers=False,
@@ -85,38 +83,3 @@ def runner(server: ScoreServer, listening: socket.socket, ready: Callable[[str],
                 ready(address)
 
     return Announced(config)
-
-
-def _connection(head_s: float) -> type[Any]:
-    """A connection of uvicorn's, which alone waits for a head for ever, and with httptools takes one of any length."""
-
-    class Bounded(AutoHTTPProtocol):
-        timer: asyncio.TimerHandle | None = None
-        head = 0
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.timer = self.loop.call_later(head_s, transport.close)
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:  # the head is there
-                self.stop_waiting()
-                self.head = 0
-                return
-            self.head += len(data)
-            if self.head > _HEAD:
-                self.transport.close()
-            elif self.timer is None:
-                self.timer = self.loop.call_later(head_s, self.transport.close)
-
-        def connection_lost(self, error: Exception | None) -> None:
-            self.stop_waiting()
-            super().connection_lost(error)
-
-        def stop_waiting(self) -> None:
-            if self.timer is not None:
-                self.timer.cancel()
-                self.timer = None
-
-    return Bounded

@@ -118,12 +118,13 @@ def _as_list(value: Any) -> list[Any]:
     return list(value)
 
 
-def read_images(lists: Mapping[str, list[Any]], column: str | None = None) -> list[Any]:
+def read_images(lists: Mapping[str, list[Any]], column: str | None = None, *, in_prompts: bool = False) -> list[Any]:
     """One picture per row; a `ValueError` stands for a row without one.
 
     Args:
         lists: the columns.
         column: that of the pictures; None: `image`, else `images`, else the pictures within `prompts`.
+        in_prompts: prompts of this data set are known to hold pictures, though these may not.
 
     Returns:
         N entries: what `RewardScorer.score` takes as a picture (the one that `images_from` finds in the entry), or the
@@ -138,7 +139,7 @@ def read_images(lists: Mapping[str, list[Any]], column: str | None = None) -> li
         return [_one_image(entry, index, name) for index, entry in enumerate(lists[name])]
     if column is None and "prompts" in lists:
         found = [_one_image(entry, index, "prompts") for index, entry in enumerate(lists["prompts"])]
-        if not all(isinstance(image, ValueError) for image in found):
+        if in_prompts or not all(isinstance(image, ValueError) for image in found):
             return found
     needs = "an image or images column" if column is None else f"the column {column!r:.80}"
     raise ValueError(f"the data set needs {needs}; its columns are {sorted(lists)}")

@@ -100,6 +100,7 @@ class TrlRewards:
         self._on_error = on_error
         self.scorer = scorer
         self.counts: Counter[str] = Counter()
+        self._seen_pictures = False
         self._target_of = target_of or parse_solution
         self._id_column, self._image_column = id_column, image_column
         self._model_sizes: Callable[[Size], Size | None] | None = None
@@ -189,7 +190,8 @@ class TrlRewards:
         return self._steps.get(completions, frozen([said, read]), make, background=background)
 
     def _make(self, texts: list[Any], lists: dict[str, list[Any]]) -> ScoreBatch:
-        images = read_images(lists, self._image_column)
+        images = read_images(lists, self._image_column, in_prompts=self._keep_errors and self._seen_pictures)
+        self._seen_pictures = self._seen_pictures or not all(isinstance(image, ValueError) for image in images)
         keys = None if self._id_column not in lists else [row_key(value) for value in lists[self._id_column]]
         targets = self._targets(lists, images)
         try:

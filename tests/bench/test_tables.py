@@ -15,12 +15,14 @@ ROOT = Path(__file__).parents[2]
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT))
     from bench import registry, results, tables
+    from bench.gpu import outcome
 
     class Modules:
         pass
 
     found = Modules()
     found.registry, found.results, found.tables = registry, results, tables  # type: ignore[attr-defined]
+    found.outcome = outcome  # type: ignore[attr-defined]
     return found
 
 
@@ -32,7 +34,9 @@ def test_documents_show_what_was_measured(bench: Any) -> None:
         shown += text
     # Every file of results is in some document, and no table is asked for that nobody makes.
     sources = {bench.tables.TABLES[name][0] for name in bench.tables.TABLES if f"<!-- table: {name} -->" in shown}
-    assert sources == {file.stem for file in bench.results.FOLDER.glob("*.csv")}
+    files = {file.stem for file in bench.results.FOLDER.glob("*.csv")}
+    assert files <= sources
+    assert sources - files <= set(bench.tables.LATER)
 
 
 def test_a_number_that_was_typed_is_found(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,3 +93,42 @@ def test_results_are_written_as_given(bench: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there are no rows"):
         bench.results.write("some", [], tmp_path)
     assert bench.results.read("some", tmp_path)[0]["ms"] == "1.5"
+
+
+def test_tables_of_a_gpu(bench: Any, tmp_path: Path) -> None:
+    empty = "<!-- table: {0} -->\n<!-- /table -->"
+    for name in ("reward-gpu", "reward-gpu-stages", "gpu"):
+        assert "**Not measured yet.**" in bench.tables.rewritten(empty.format(name), tmp_path)
+    predicted = bench.tables.rewritten(empty.format("gpu-prediction"), tmp_path)
+    assert predicted.count("not measured yet") == len(bench.outcome.rows_in(bench.outcome.PREDICTION))
+    day = {"device": "H", "driver": "580", "torch": "2.11", "date": "2026-12-01"}
+    facts = dict.fromkeys(bench.tables._REWARD_GPU, "3") | {f"{stage}_ms": "1.00" for stage in bench.tables._STAGES}
+    rows = [
+        {"contestant": "dpad_fast guarded", "pictures": "PIL", "p50_ms": "8.00"} | facts | day,
+        {"contestant": "transformers, float16, GPU pixels", "pictures": "PIL", "p50_ms": "90.00"} | facts | day,
+        {"contestant": "one at a time", "pictures": "PIL", "p50_ms": ""} | dict.fromkeys(facts, "") | day,
+    ]
+    bench.results.write("reward-gpu", rows, tmp_path)
+    made = bench.tables.rewritten(empty.format("reward-gpu"), tmp_path)
+    assert "| **dpad_fast guarded** | PIL | 8.00 | 1.0 | 3 | 3 |" in made
+    assert "| transformers, float16, GPU pixels | PIL | 90.0 | 11.2 | 3 |" in made
+    assert "| one at a time | PIL |  |  |  |" in made
+    assert "H, driver 580, torch 2.11, 2026-12-01." in made
+    assert "one at a time" not in bench.tables.rewritten(empty.format("reward-gpu-stages"), tmp_path)
+    predicted = bench.tables.rewritten(empty.format("gpu-prediction"), tmp_path)
+    assert "| dpad_fast guarded, PIL: p50 ms | 7 to 13 | 8 | as predicted |" in predicted
+    assert "| transformers, float16, GPU pixels, PIL: p50 ms | 20 to 45 | 90 | 2.0x the upper end |" in predicted
+    assert "| dpad_fast guarded, PIL: launches | 10 to 150 | 3 | 3.3x below the lower end |" in predicted
+    op = {
+        "op": "masks",
+        "case": "c",
+        "provider": "ours",
+        "kind": "ours",
+        "agreement": "equal",
+        "note": "",
+        "ratio": "1.000",
+    }
+    times = {"p50_us": "50.00", "warm_us": "40.00", "graph_us": ""}
+    bench.results.write("gpu", [op | times | day], tmp_path)
+    made = bench.tables.rewritten(empty.format("gpu"), tmp_path)
+    assert "| masks: c | **ours** | equal | 50.0 | 40.0 |  | 1.000 |" in made

@@ -18,10 +18,9 @@ from dpad_fast.clip.tower.forward import OwnForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
-from dpad_fast.testing import missing_cuda
 from dpad_fast.testing import rewards as shared
 
-needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
+needs_gpu = pytest.mark.gpu
 CPU = torch.device("cpu")
 OWN = "float32, the model's own forward"
 

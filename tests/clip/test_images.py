@@ -289,3 +289,64 @@ def test_a_data_uri_is_held_to_the_limit_of_pixels(encoder, monkeypatch):
     monkeypatch.setenv("DPAD_FAST_MAX_PIXELS", "1000")
     with pytest.raises(ValueError, match=r"^images\[0\] has 96 x 72 pixels, more than the limit of 1000"):
         encoder.embed_images([data_uri(png())])
+
+
+def plain_files():
+    """PPM and PGM files: those whose pixels lie in them as they are, and those that Pillow alone reads."""
+    colours, grey = noisy_pixels(20, 31), noisy_pixels(20, 31)[..., 0]
+    colours[0, 0], grey[0, 0] = (10, 35, 10), 10  # a line end and a #, which begin nothing here
+    saved = io.BytesIO()
+    Image.fromarray(colours).save(saved, "PPM")
+    plain = [
+        b"P6 31 20 255\n" + colours.tobytes(),
+        saved.getvalue(),
+        b"P5\n31 20\n255\n" + grey.tobytes(),
+    ]
+    other = [
+        b"P6 # 31 20\n31 20 255\n" + colours.tobytes(),
+        b"P6 31 20 255\n" + colours.tobytes() + b"more",
+        b"P6 31 20 7\n" + (colours // 37).tobytes(),
+        b"P5 31 20 65535\n" + grey.astype(">u2").tobytes(),
+        b"P6 0031 20 255\n" + colours.tobytes(),
+        b"P4 31 20\n" + bytes(80),
+    ]
+    return [(content, True) for content in plain] + [(content, False) for content in other]
+
+
+@pytest.mark.parametrize(("content", "plain"), plain_files())
+def test_pixels_that_lie_in_a_file_as_they_are_are_not_decoded(content, plain, monkeypatch):
+    with Image.open(io.BytesIO(content)) as image:
+        expected = torch.from_numpy(np.array(image.convert("RGB")))
+    opened = []
+    module = importlib.import_module("dpad_fast.clip.images")
+    monkeypatch.setattr(module, "open_picture", lambda *a, real=module.open_picture: opened.append(a) or real(*a))
+    picture = Picture(content, "a")
+    assert picture.size == (31, 20)
+    for found in (picture.pixels(), picture.in_own_mode()):
+        found = found if isinstance(found, torch.Tensor) else torch.from_numpy(np.array(found.convert("RGB")))
+        assert torch.equal(found, expected)
+    assert bool(opened) is not plain
+    del picture, found
+    boxes = [(3.0, 2.0, 25.0, 17.0), None]
+    one, other = (roi_clip_preprocess([Picture(c, "a").pixels().permute(2, 0, 1)], boxes, [0, 0], size=8)
+                  for c in (content, png_of(expected)))  # fmt: skip
+    assert torch.equal(one, other)
+
+
+def png_of(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_broken_and_huge_plain_files_are_refused_in_pillows_words(monkeypatch):
+    whole = b"P6 31 20 255\n" + noisy_pixels(20, 31).tobytes()
+    with pytest.raises(ValueError, match=r"^a cannot be decoded: image file is truncated"):
+        Picture(whole[:-1], "a").pixels()
+    for head in (b"P6 0 20 255\n", b"P6 31 -2 255\n", b"P6 x 20 255\n"):
+        with pytest.raises(ValueError, match=r"^a "):
+            Picture(head + bytes(99), "a").check()
+    monkeypatch.setenv("DPAD_FAST_MAX_PIXELS", "619")
+    for ask in (lambda picture: picture.size, lambda picture: picture.pixels()):
+        with pytest.raises(ValueError, match=r"^a has 31 x 20 pixels, more than the limit of 619"):
+            ask(Picture(whole, "a"))

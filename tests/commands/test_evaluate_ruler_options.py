@@ -3,13 +3,14 @@
 import contextlib
 import json
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from dpad_fast import cli, coco_mask
 from dpad_fast.data import reasonseg
+
+cv2 = pytest.importorskip("cv2")
 
 
 def found_by(measured, path, folder, *more):

@@ -4,6 +4,8 @@ import socket
 
 import pytest
 
+pytest.importorskip("fastapi")
+
 import dpad_fast as df
 from dpad_fast import cli
 from dpad_fast.serve import server as serving

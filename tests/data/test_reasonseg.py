@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,8 @@ from PIL import Image
 from dpad_fast._mask_geometry import box_of, inscribed_points
 from dpad_fast.clip.images import Picture
 from dpad_fast.data import reasonseg
+
+cv2 = pytest.importorskip("cv2")
 
 MINI = Path(__file__).parents[2].parent / "shared" / "data" / "reasonseg-mini"
 

@@ -79,6 +79,31 @@ def test_what_was_read_is_read_again(rings, ignored):
             assert lists(found.polygons) == lists(target.polygons)
 
 
+@pytest.mark.parametrize("far", [(-0.5, 4.0), (3.0, -0.5), (-0.99, -0.99)])
+def test_a_part_off_the_picture_that_is_drawn_on_it_leaves_no_polygons(tmp_path, far):
+    """Vertices are cut to integers, so it is a pixel of the mask, which the other polygons do not draw."""
+    picture(tmp_path / "a.png", WIDTH, HEIGHT)
+    corner = [[5, 5], [9, 5], [9, 8]]
+    shapes = [{"label": "target", "points": points} for points in (corner, [list(far)])]
+    (tmp_path / "a.json").write_text(json.dumps({"text": "one", "shapes": shapes}))
+    (sample,) = reasonseg.load(tmp_path)
+    assert sample.target.polygons is None
+    assert sample.target.mask[max(int(far[1]), 0), max(int(far[0]), 0)]
+    again = write_and_load([sample])["a"].target
+    assert np.array_equal(again.mask, sample.target.mask)
+    assert again.polygons is None
+
+
+def test_a_part_that_draws_nothing_leaves_the_other_polygons(tmp_path):
+    picture(tmp_path / "a.png", WIDTH, HEIGHT)
+    corner = [[5, 5], [9, 5], [9, 8]]
+    shapes = [{"label": "target", "points": points} for points in (corner, [[-1, 4]], [[WIDTH + 1, 2]])]
+    (tmp_path / "a.json").write_text(json.dumps({"text": "one", "shapes": shapes}))
+    (sample,) = reasonseg.load(tmp_path)
+    assert lists(sample.target.polygons) == [corner]
+    assert lists(write_and_load([sample])["a"].target.polygons) == [corner]
+
+
 def test_a_file_is_what_labelme_opens(tmp_path):
     place = picture(tmp_path / "in" / "b.jpg", WIDTH, HEIGHT)
     ignore = np.zeros_like(PLAIN)

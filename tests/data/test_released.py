@@ -5,7 +5,6 @@ import json
 import socket
 import time
 
-import datasets
 import numpy as np
 import pytest
 from huggingface_hub import constants
@@ -14,6 +13,8 @@ from PIL import Image
 import dpad_fast as df
 from dpad_fast import hub
 from dpad_fast.data import released
+
+datasets = pytest.importorskip("datasets")
 
 SIZE = (84, 56)
 SOLUTION = "<box>(10,5),(50,35)</box><points>(15,12),(30,10)</points>"

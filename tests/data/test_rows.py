@@ -5,16 +5,17 @@ import itertools
 import json
 import tracemalloc
 
-import datasets
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import dpad_fast as df
 from dpad_fast.data import rows
+
+datasets = pytest.importorskip("datasets")
+pd = pytest.importorskip("pandas")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 SIZE = (60, 40)
 MASK = np.zeros((40, 60), bool)

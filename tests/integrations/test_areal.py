@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import logging
 import multiprocessing
+import socket
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dpad_fast as df
+from dpad_fast.integrations import _scorers, areal
 from dpad_fast.integrations.areal import reward_function
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.faulty_rows import expected_totals, faulty_rows
@@ -82,6 +84,41 @@ def test_a_server_that_is_not_there_is_no_reward():
     function = reward_function(url="http://127.0.0.1:9", retry_s=0.2)
     with pytest.raises(ConnectionError):
         function("p", shared.completion(), [], [], solution=shared.SOLUTION, image=shared.picture())
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("", 12.0), ("retry_s: 40\n", 40.0)])
+def test_a_server_that_the_file_names_is_waited_for_no_longer_than_areal_waits(tmp_path, monkeypatch, said, wanted):
+    """After 15 seconds AReaL would take 0 for the reward: a client that tries for minutes teaches zeros."""
+    settings = tmp_path / "scorer.yaml"
+    settings.write_text(f"url: http://127.0.0.1:9\n{said}")
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(settings))
+    made = []
+
+    class Client(_scorers.RemoteScorer):
+        def __init__(self, *arguments, **given):
+            made.append(given)
+            raise ConnectionError("no server")
+
+    monkeypatch.setattr(_scorers, "RemoteScorer", Client)
+    limits = []
+    monkeypatch.setattr(areal, "_within", lambda limit, call: limits.append(limit) or call())
+    with pytest.raises(ConnectionError):
+        reward_function()("p", shared.completion(), [], [], solution=shared.SOLUTION)
+    assert [given["retry_s"] for given in made] == [wanted]
+    assert limits == [wanted + 1]
+
+
+def test_a_server_that_takes_requests_and_is_silent_is_no_reward(monkeypatch):
+    """Its client waits for each answer: without a limit longer than AReaL does."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=8)
+    monkeypatch.setattr(areal, "_FOR_THE_CLIENT_S", 0.1)
+    try:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        function = reward_function(url=url, retry_s=0.1, timeout_s=300.0)
+        with pytest.raises(ConnectionError, match="it is silent"):
+            function("p", shared.completion(), [], [], solution=shared.SOLUTION)
+    finally:
+        listener.close()
 
 
 def test_the_example(scorer, server, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -69,6 +70,14 @@ def test_rows_one_at_a_time_are_batched_and_their_faults_told_ever_more_seldom(s
     ]
 
 
+def test_settings_of_none_are_not_given(tmp_path, monkeypatch):
+    """As YAML and Hydra write what is left to others."""
+    file = tmp_path / "scorer.yaml"
+    file.write_text("preset: seg-zero\nthreads: null\n")
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(file))
+    assert Recipe("x", {"url": None, "image": None}).made().config.name == "seg-zero"
+
+
 def test_pictures_are_needed_where_a_term_looks_at_them(scorer, geometry):
     row = {"solution": shared.SOLUTION}
     assert totals(RowScorer(geometry, "x").score([shared.completion()], [row]), None) == [2.0]
@@ -107,6 +116,26 @@ def test_a_picture_whose_size_is_needed_is_needed(geometry):
 def test_a_bad_setting_of_rows_is_named(geometry, setting, message):
     with pytest.raises(ValueError, match=message):
         RowScorer(geometry, "x", **setting)
+
+
+def test_parts_of_a_picture_are_parts_of_the_one_that_is_scored(geometry, tmp_path):
+    """Whose path begins at `image_root`, or which stands in a chat beside the row, as verl's do."""
+    shared.picture().save(tmp_path / "a.png")
+    fractions = {"ref": ["cat"], "bbox": [[20 / 96, 12 / 72, 64 / 96, 52 / 72]], "bbox_type": "norm1"}
+    chat = [{"role": "user", "content": [{"type": "image", "image": str(tmp_path / "a.png")}]}]
+    where = {"box": fractions["bbox"][0]}
+    config = df.RewardConfig.preset("dpad", terms=("iou",), gate=False)
+    rooted = {"image_root": tmp_path}
+    for settings, row in (
+        (rooted, {"objects": fractions, "images": [{"bytes": None, "path": "a.png"}]}),
+        (rooted, {"objects": fractions, "image": Path("a.png")}),
+        (rooted, {"objects": fractions, "image": {"bytes": None, "path": Path("a.png")}}),
+        ({}, {"objects": fractions, "messages": chat}),
+        ({"columns": {"box": "box", "space": "0-1"}}, {**where, "messages": chat}),
+        ({"columns": {"box": "box", "space": "0-1", "image": "image"}, **rooted}, {**where, "image": "a.png"}),
+    ):
+        batch = RowScorer(df.RewardScorer(config), "x", **settings).score([shared.completion()], [row])
+        assert (totals(batch, None), batch.errors) == ([1.0], (None,)), (settings, row)
 
 
 def test_the_size_that_the_model_saw(geometry):
@@ -190,6 +219,8 @@ def test_a_recipe_is_made_once_per_process_and_can_be_sent(scorer, monkeypatch, 
     assert Recipe("x", {"scorer": scorer}).made().scorer is scorer
     with pytest.raises(ValueError, match="unknown setting 'encodr' for x; known: columns, image"):
         Recipe("x", {"encodr": "shapes"})
+    with pytest.raises(ValueError, match="scorer must be a RewardScorer, a RemoteScorer or another like them, got 5"):
+        Recipe("x", {"scorer": 5}).made()
     with pytest.raises(ValueError, match="give scorer or encoder, not both"):
         Recipe("x", {"encoder": "shapes", "scorer": scorer}).made()
     monkeypatch.delenv("DPAD_FAST_SCORER", raising=False)

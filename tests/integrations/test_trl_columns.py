@@ -244,6 +244,15 @@ def test_pictures_in_the_prompts():
     plain = [[{"role": "user", "content": "q"}]] * 2
     with pytest.raises(ValueError, match="needs an image or images column"):
         rewards().total()(completions=[GOOD] * 2, **{**columns, "prompts": plain})
+    # Once some of a data set's prompts had pictures, a group without one is a bad row, not another data set.
+    asked = rewards(on_error="row")
+    assert None not in asked.total()(completions=[GOOD] * 2, **columns)
+    assert asked.total()(completions=[GOOD] * 2, **{**columns, "prompts": plain}) == [None, None]
+    assert asked.counts["bad-image"] == 2
+    asked = rewards()
+    asked.total()(completions=[GOOD] * 2, **columns)
+    with pytest.raises(ValueError, match="needs an image or images column"):
+        asked.total()(completions=[GOOD] * 2, **{**columns, "prompts": plain})
 
 
 def test_the_pictures_of_the_ground_truths_may_be_another_column():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dpad_fast as df
+from dpad_fast.integrations._verl_rows import VerlRows
 from dpad_fast.integrations.verl import check_config, compute_score, dpad_advantage
 from dpad_fast.testing import rewards as shared
 
@@ -48,6 +49,11 @@ def config(**changes):
         ({"reward_model__reward_loop_source": "importlib"}, "set reward.reward_manager.source instead"),
         ({"reward__custom_reward_function__path": "/a.py"}, "which DpadRewardManager does not call"),
         ({"reward__num_workers": 8}, "num_workers is 8 .*would load an encoder of its own"),
+        ({"reward__reward_model": {"enable": True}}, "asks the reward model alone, and never DpadRewardManager"),
+        (
+            {"algorithm": {"filter_groups": {"enable": True, "metric": "total"}}},
+            "metric is 'total', of which a sample that cannot be scored has none.*take one of reward, s1_over_s2",
+        ),
     ],
 )
 def test_settings_that_verl_ignores_are_refused_by_name(change, message):
@@ -58,6 +64,52 @@ def test_settings_that_verl_ignores_are_refused_by_name(change, message):
 
 def test_several_workers_go_with_a_server():
     check_config(config(reward__num_workers=8, reward__reward_kwargs={"url": "http://127.0.0.1:1"}))
+
+
+@pytest.mark.parametrize("groups", [{"enable": False, "metric": "total"}, {"enable": True, "metric": "reward"}])
+def test_columns_without_gaps_may_filter_groups(groups):
+    check_config(config(algorithm={"filter_groups": groups}, reward__reward_model={"enable": False}))
+
+
+def test_the_file_of_settings_counts_as_settings(tmp_path, monkeypatch):
+    """It says what `reward.reward_kwargs` would: a server for several workers, and what a worker of Ray's lacks."""
+    file = tmp_path / "scorer.yaml"
+    monkeypatch.setenv("DPAD_FAST_SCORER", str(file))
+    several = config(reward__num_workers=8, reward__reward_kwargs={"window_ms": 5})
+    file.write_text("url: http://127.0.0.1:1\n")
+    check_config(several)
+    file.write_text("encoder: shapes\n")
+    with pytest.raises(ValueError, match="num_workers is 8"):
+        check_config(several)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(ValueError, match="threads is missing: Ray starts workers with OMP_NUM_THREADS=1"):
+        VerlRows({"model_sizes": "picture"})
+    file.write_text("encoder: shapes\nthreads: 1\nmodel_sizes: picture\nunscored_reward: -1.0\nwindow_ms: 1\n")
+    for settings, wanted in (({}, -1.0), ({"unscored_reward": -2.0}, -2.0)):
+        reward, log = asyncio.run(VerlRows(settings).score(shared.completion(), {}, {"image": shared.picture()}))
+        assert (reward, log["unscored"]) == (wanted, 1.0)
+    file.write_text("encodr: shapes\n")
+    with pytest.raises(ValueError, match=f"{file} .DPAD_FAST_SCORER.: unknown setting 'encodr'"):
+        VerlRows({})
+
+
+def test_what_fills_a_batch_of_verl_changes_no_advantage():
+    """V1 appends groups of its own, without a token and with reward 0: a batch's spread is that of the others."""
+    rewards = torch.tensor([[0.0, 3.0], [0.0, 1.0], [2.0, 0.0], [0.0, 7.0]])
+    mask, uid = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 1]]), ["a", "b", "a", "b"]
+    filled = torch.cat([rewards, torch.zeros(4, 2)])
+    filled_mask, filled_uid = torch.cat([mask, torch.zeros(4, 2, dtype=torch.int64)]), [*uid, *["pad1"] * 4]
+    for scale in ("batch", "std", "none", "rloo"):
+        settings = {"dpad": {"scale": scale}}
+        wanted, _ = dpad_advantage(rewards, mask, settings, uid)
+        found, _ = dpad_advantage(filled, filled_mask, settings, filled_uid)
+        assert torch.equal(found[:4], wanted), scale
+        assert not found[4:].any()
+    # A row that was masked in a group that is there still counts in its group, as in verl's.
+    one_masked = torch.tensor([[1, 1], [1, 1], [0, 0], [1, 1]])
+    centred, _ = dpad_advantage(rewards, one_masked, {"dpad": {"scale": "none"}}, uid)
+    by_batch, _ = dpad_advantage(rewards, one_masked, {"dpad": {"scale": "batch", "eps": 0.0}}, uid)
+    torch.testing.assert_close(by_batch * torch.tensor([3.0, 1.0, 2.0, 7.0]).std(), centred)
 
 
 def test_the_advantage_is_the_group_s_on_every_token():

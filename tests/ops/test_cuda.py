@@ -24,10 +24,9 @@ from dpad_fast.ops import (
 )
 from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.ops.polygons import RULES, gather
-from dpad_fast.testing import missing_cuda
 
 Inputs = dict[str, torch.Tensor]
-needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
+needs_gpu = pytest.mark.gpu
 
 
 def inputs(device: str) -> Inputs:
@@ -171,7 +170,7 @@ def test_gpu_on_another_stream(name: str) -> None:
 
 
 @needs_gpu
-@pytest.mark.parametrize("size", [(1, 1), (5, 63), (70, 65), (17, 129), (480, 640)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 63), (70, 65), (17, 129), (480, 640)], ids="{0[0]}x{0[1]}".format)
 def test_gpu_masks_and_polygons_in_every_bit(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(size)
     a, b, ignore = (torch.from_numpy(rng.random((5, *size)) < 0.5) for _ in range(3))

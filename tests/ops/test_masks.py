@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools import mask as coco
 
 from dpad_fast._native import extension
 from dpad_fast.ops import PackedMasks, mask_iou, mask_iou_matrix
@@ -16,6 +15,8 @@ from dpad_fast.ops import _mask_ops as ops
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference import rle as reference_rle
 from dpad_fast.testing import cases
+
+coco = pytest.importorskip("pycocotools.mask")
 
 SIDES = st.one_of(st.integers(1, 9), st.sampled_from([1, 31, 63, 64, 65, 127, 128, 129, 200, 700]))
 

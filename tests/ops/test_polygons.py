@@ -2,13 +2,11 @@
 
 import time
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools import mask as coco
 
 from dpad_fast.ops import PackedMasks, polygon_iou, rasterize_polygons
 from dpad_fast.ops import _mask_ops as ops
@@ -16,6 +14,9 @@ from dpad_fast.ops.polygons import RULES, gather
 from dpad_fast.reference import masks as reference
 from dpad_fast.reference.polygons import rasterize
 from dpad_fast.testing import cases
+
+cv2 = pytest.importorskip("cv2")
+coco = pytest.importorskip("pycocotools.mask")
 
 # pycocotools 2.0.11 raises this warning with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -229,6 +229,20 @@ def large(kind, tmp_path):
     return Image.open(io.BytesIO(content)) if kind == "opened" else content
 
 
+def test_errors_that_were_found_elsewhere_name_this_batch_s_row():
+    """Rows that were read one by one, each as its own first, and are scored together."""
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad", terms=("iou",), gate=False))
+    targets = [shared.SOLUTION, ValueError("targets[0]: no box"), ValueError("no label"), shared.SOLUTION]
+    images = [*[shared.picture()] * 3, ValueError("images[0]: the row has no pictures, targets[0] neither")]
+    batch = scorer.score([shared.completion()] * 4, targets, images, on_error="row")
+    assert batch.errors == (
+        None,
+        "targets[1]: no box",
+        "targets[2]: no label",
+        "images[3]: the row has no pictures, targets[0] neither",
+    )
+
+
 def pixels():
     """Pictures and tensors that are alive; by type, for some objects warn when they are asked for their class."""
     return [o for o in gc.get_objects() if issubclass(type(o), Image.Image | torch.Tensor)]

@@ -4,6 +4,8 @@ import threading
 
 import pytest
 
+pytest.importorskip("fastapi")
+
 import dpad_fast as df
 from dpad_fast.serve.app import ScoreServer
 from dpad_fast.serve.server import listen, runner

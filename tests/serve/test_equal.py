@@ -17,6 +17,7 @@ import dpad_fast as df
 from dpad_fast.integrations.trl import TrlRewards
 from dpad_fast.serve import schema, wire
 from dpad_fast.serve.rows import _Masks, _target
+from dpad_fast.serve.transport import Reply
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.inputs import cases
 from dpad_fast.testing.serving import ask, request, score_body
@@ -260,6 +261,61 @@ def test_equal_pixels_in_other_objects_are_written_once(running, scorer, monkeyp
     for _ in range(2):
         equal(client.score(*columns), scorer.score(*columns))
     assert sorted(written) == ["images[0]", "images[1]", "images[8]", "images[9]"]
+    client.close()
+
+
+def sends(client, change=None):
+    """Notes what a client sends, as (method, first part of the path); `change` may answer in the server's place."""
+    sent, send = [], client._transport.send
+
+    def noted(server, method, path, *rest):
+        sent.append((method, path[:9]))
+        answer = None if change is None else change(server, method, path, *rest)
+        return send(server, method, path, *rest) if answer is None else answer
+
+    client._transport.send = noted
+    return sent
+
+
+def test_new_pixels_are_sent_once_and_hashed_by_the_server_alone(running, scorer, monkeypatch):
+    client = df.RemoteScorer(running.url, retry_s=20)
+    sent, hashed = sends(client), []
+    real = wire.PictureBytes.sha256
+    monkeypatch.setattr(wire.PictureBytes, "sha256", lambda self: hashed.append(self) or real(self))
+    images: list = [shared.picture(40 + i % 3) for i in range(6)] + [np.asarray(shared.picture(43)), b"no picture"]
+    columns = captions(8), [TARGET] * 8, images
+    for _ in range(2):
+        equal(client.score(*columns, on_error="row"), scorer.score(*columns, on_error="row"))
+    assert [picture.content for picture in hashed] == [b"no picture"] * 2
+    assert sent.count(("POST", "/pictures")) == 4
+    assert sent.count(("PUT", "/pictures")) == 1
+    client.close()
+
+
+@pytest.mark.parametrize("status", [404, 405, 413])
+def test_a_server_that_names_no_pictures_gets_them_under_their_names(running, scorer, status):
+    """An earlier version, for instance."""
+    client = df.RemoteScorer(running.url, retry_s=20)
+    refusal = Reply(status, {}, b"{}")
+    sent = sends(client, lambda _, method, path, *rest: refusal if (method, path) == ("POST", "/pictures") else None)
+    columns = captions(3), [TARGET] * 3, [shared.picture(50 + i) for i in range(3)]
+    equal(client.score(*columns), scorer.score(*columns))
+    assert sent.count(("PUT", "/pictures")) == 3
+    client.close()
+
+
+def test_new_pictures_go_to_the_server_that_scores_them(running, start, scorer):
+    other = start(window_ms=0)
+    client = df.RemoteScorer([running.url, other.url], retry_s=20)
+    client.config  # noqa: B018  # asks one of them
+    where = []
+    sends(client, lambda server, method, path, *rest: where.append((server.url, path)))
+    for i in range(4):
+        columns = captions(2), [TARGET] * 2, [shared.picture(60 + 2 * i), shared.picture(61 + 2 * i)]
+        equal(client.score(*columns), scorer.score(*columns))
+    assert [path for _, path in where] == ["/pictures", "/pictures", "/score"] * 4
+    assert all(len({url for url, _ in where[i : i + 3]}) == 1 for i in range(0, 12, 3))
+    assert len({url for url, _ in where}) == 2
     client.close()
 
 

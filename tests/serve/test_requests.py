@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 import dpad_fast as df
+from dpad_fast.serve.rows import is_light
+from dpad_fast.serve.schema import ScoreRequest
 from dpad_fast.serve.settings import Refusal
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.hostile import ESCAPES, hostile_request
@@ -92,6 +94,24 @@ def test_a_decompression_bomb_is_a_bad_picture(running):
     many = [{"base64": base64.b64encode(bomb(9000, 9000 + i)).decode()} for i in range(14)]
     status, _, answer = post(running.port, score_body(14, images=many))
     assert (status, answer["error"]) == (413, "the pictures of this request are more than the server takes at once")
+
+
+@pytest.mark.parametrize(
+    ("columns", "light"),
+    [
+        ({"images": [{"sha256": "0" * 64}]}, True),
+        ({"images": None, "targets": [{"box": [1, 2, 3, 4], "image_size": [5, 6]}]}, True),
+        ({"images": [{"size": [3, 4]}]}, True),
+        ({"images": [{"base64": "AAAA"}]}, False),
+        ({"images": [{"path": "a.png"}]}, False),
+        ({"images": [{"sha256": "0" * 64, "shape": [4, 5]}]}, False),
+        ({"images": None, "targets": [{"mask": {"size": [30_000, 30_000], "counts": "0"}}]}, False),
+        ({"images": None, "targets": [{"polygons": [[[1, 2], [3, 4], [5, 6]]]}]}, False),
+    ],
+)
+def test_what_takes_time_to_read_holds_up_nobody(columns, light):
+    """Only what takes none is read on the event loop."""
+    assert is_light(ScoreRequest.model_validate_json(json.dumps(score_body(1, **columns)))) is light
 
 
 def test_masks_are_bounded_together(running):

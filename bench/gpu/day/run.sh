@@ -1,42 +1,100 @@
 #!/usr/bin/env bash
-# The run that prepare.sh prepares. A stage has its own limit and stops no other; what they found lies in $OUT.
+# The run that prepare.sh prepares: GPU tests, reward stage, ops, memcheck and racecheck, profiles. A stage has a limit of
+# its own and stops no other, and all end within LIMIT seconds. What they found lies in $OUT, in at most 8 files.
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.." || exit 1
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1 OUT=${OUT:-/tmp/gpu-day}
-device=${DEVICE:-cuda} # cpu rehearses the stages that a CPU can run
-[ "$device" = cpu ] || export DPAD_FAST_REQUIRE_CUDA=1
-mkdir -p "$OUT"
+device=${DEVICE:-cuda} # cpu rehearses all that a CPU can run, on small sizes
+python=${PYTHON:-python3}
+limit=${LIMIT:-470}
 began=$SECONDS
-say() { echo "== $((SECONDS - began)) s: $*"; }
-stage() { # stage NAME SECONDS COMMAND...: prints how it ended and the last lines of what it said
-  local name=$1 limit=$2
+mkdir -p "$OUT"
+rm -f "$OUT"/*.txt "$OUT"/*.csv
+[ "$device" = cpu ] || export DPAD_FAST_REQUIRE_CUDA=1
+
+say() { echo "== $((SECONDS - began)) s: $*" | tee -a "$OUT/summary.txt"; }
+
+stage() { # stage FILE SECONDS COMMAND...: appends to the file; prints how it ended and the lines that matter
+  local name=$1 seconds=$2 left=$((limit - (SECONDS - began))) said status
   shift 2
-  timeout -k 5 "$limit" "$@" >"$OUT/$name.txt" 2>&1
-  say "$name ended with $?"
-  grep -E '^(FAILED|ERROR)|passed|failed|decisions|ERROR SUMMARY' "$OUT/$name.txt" | tail -n 25 | cut -c1-180
+  [ "$left" -ge "$seconds" ] || seconds=$left
+  if [ "$seconds" -lt 5 ]; then
+    say "no time left for: $*"
+    return 1
+  fi
+  said=$(mktemp)
+  echo "== $*" >"$said"
+  timeout -k 5 "$seconds" "$@" >>"$said" 2>&1
+  status=$?
+  say "$name ended with $status, within $seconds s: $*"
+  grep -E '^(FAILED|ERROR|wrong:|failed:|no time)|passed|failed|^decisions|^outputs|collected|ERROR SUMMARY|RACECHECK SUMMARY' \
+    "$said" | tail -n 25 | cut -c1-180 | tee -a "$OUT/summary.txt"
+  cat "$said" >>"$OUT/$name.txt"
+  rm -f "$said"
+  return "$status"
 }
+
+# --- what was brought along ---
+
+site=$(mktemp -d)
 if [ -d .gpu/wheels ]; then
-  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target /tmp/gpu-day-site .gpu/wheels/*.whl ||
+  "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" .gpu/wheels/*.whl ||
     say "the wheels could not be installed"
-  export PYTHONPATH=/tmp/gpu-day-site:$PWD
 fi
-if [ "$device" = cuda ] && ! python3 -c 'import dpad_fast._C as c; c.cuda_pack' 2>/dev/null; then
-  say "the extension that was brought along does not load or lacks CUDA; building"
-  DPAD_FAST_CUDA=on DPAD_FAST_CUDA_ARCHITECTURES=90-real stage build 120 python3 setup.py -q build_ext --inplace
+export PYTHONPATH=$site:$PWD
+cp -f .gpu/_C.*.so dpad_fast/ 2>/dev/null
+has_cuda() { "$python" -c 'import dpad_fast._native.extension as e; e.C.cuda_pack' 2>/dev/null; }
+if [ "$device" = cuda ] && ! has_cuda; then
+  say "the extension that was brought along does not load or lacks CUDA"
+  DPAD_FAST_CUDA=on DPAD_FAST_CUDA_ARCHITECTURES=90-real stage build 120 "$python" setup.py -q build_ext --inplace
 fi
-{ nvidia-smi -L; python3 -m dpad_fast.info; } >"$OUT/info.txt" 2>&1
-workers=$(python3 -c 'import xdist' 2>/dev/null && echo "-n 6")
+{
+  date -u +%Y-%m-%d
+  nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+  "$python" -m dpad_fast.info
+} >>"$OUT/summary.txt" 2>&1
+say "ready"
+
+# --- the stages, the most important first ---
+
+mapfile -t files < <(grep -rlE --include='test_*.py' 'mark\.gpu\b' tests | sort)
+kernels=(tests/kernels)
+if [ "$device" = cpu ] && ! "$python" -c 'import numpy; int(numpy.zeros(1))' 2>/dev/null; then
+  say "Triton's interpreter does not run with this NumPy: the tests of kernels are left out"
+  kernels=()
+fi
+workers=$("$python" -c 'import xdist' 2>/dev/null && echo "-n ${WORKERS:-6}")
 # shellcheck disable=SC2086
-stage tests 170 python3 -m pytest -q $workers -W default -p no:cacheprovider -rf --durations 8 \
-  tests/kernels tests/ops/test_cuda.py tests/clip/test_gpu_encoder.py tests/clip/tower/test_gpu_attention.py
-stage reward 120 python3 -m bench.reward --device "$device" --runs "${RUNS:-15}" --queries "${QUERIES:-16}" --out "$OUT"
+stage tests 140 "$python" -m pytest -q $workers -W default -p no:cacheprovider --continue-on-collection-errors -rf \
+  --durations 8 -m gpu "${files[@]}" "${kernels[@]}"
+small=()
+[ "$device" = cuda ] || small=(--tiny)
+stage reward 100 "$python" -m bench.reward --device "$device" --runs "${RUNS:-15}" --queries "${QUERIES:-16}" \
+  --seconds 70 --out "$OUT" "${small[@]}"
+stage reward 45 "$python" -m bench.reward --device "$device" --equality "${EQUALITY:-20000}" "${small[@]}"
+stage ops 75 "$python" -m bench.gpu --device "$device" --runs "${OP_RUNS:-31}" --seconds 50 --out "$OUT" "${small[@]}"
+# A dozen tests; a graph cannot be captured without torch's pool of memory.
+chosen='(every_bit and not 480) or gpu_agrees_with_cpu'
+tools=()
 if [ "$device" = cuda ]; then
-  stage ops 120 python3 -m bench.gpu --runs 31
-  cp bench/results/gpu.csv "$OUT/" 2>/dev/null
-  for tool in memcheck racecheck; do
-    left=$((${LIMIT:-480} - (SECONDS - began)))
-    [ $left -gt 40 ] && command -v compute-sanitizer >/dev/null || continue
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage "$tool" $((left / 2)) compute-sanitizer --tool "$tool" --error-exitcode 1 \
-      python3 -m pytest -q -W default -p no:cacheprovider tests/ops/test_cuda.py -k 'every_bit and not 480'
-  done
+  command -v compute-sanitizer >/dev/null && tools=(memcheck racecheck)
+else # which those would be
+  stage sanitizers 60 "$python" -m pytest -q -W default -p no:cacheprovider --collect-only -m gpu tests/ops/test_cuda.py \
+    -k "$chosen"
 fi
-say "done; results in $OUT"
+for tool in "${tools[@]}"; do
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage sanitizers 55 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+    "$python" -m pytest -q -W default -p no:cacheprovider -m gpu tests/ops/test_cuda.py -k "$chosen"
+done
+stage profiles 40 "$python" -m bench.gpu.profiles --device "$device" "${small[@]}"
+if [ "$device" = cuda ] && command -v ncu >/dev/null; then
+  metrics=gpu__time_duration.sum,dram__bytes.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
+  metrics+=,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
+  stage profiles 60 ncu --clock-control none --metrics "$metrics" --print-summary per-kernel --kernel-name-base demangled \
+    --kernel-name 'regex:Body|^(pixels|weights|group_advantage|discriminative_reward)_kernel' --launch-count 150 \
+    "$python" -m bench.gpu --once
+fi
+"$python" -m bench.gpu.outcome "$OUT" 2>&1 | tee -a "$OUT/summary.txt"
+rm -rf "$site"
+count=$(find "$OUT" -type f | wc -l)
+say "done; $count files in $OUT"
+[ "$count" -le 8 ]

@@ -13,7 +13,7 @@ import torch
 import dpad_fast as df
 from dpad_fast._native import extension as _extension
 from dpad_fast.clip.tokens import Layout
-from dpad_fast.clip.tower import choose
+from dpad_fast.clip.tower import choose, forward
 from dpad_fast.clip.tower.choose import _cpu_towers
 from dpad_fast.clip.tower.exact import exact_float32
 from dpad_fast.clip.tower.forward import OwnForward, TowerForward
@@ -199,6 +199,7 @@ def test_everything_is_launched_on_the_models_gpu(monkeypatch, device):
 
     monkeypatch.setattr(torch.cuda, "device", Current)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *_args, **_named: self)
+    monkeypatch.setattr(forward, "upload", lambda parts, _device: list(parts))
     gpu = device if device.type == "cuda" else None
     towers = TowerForward(there)
     towers.texts([(1, 2)], 1)

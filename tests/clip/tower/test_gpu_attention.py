@@ -13,9 +13,8 @@ from dpad_fast.clip.tower.packing import Paths, pack_tokens, whole_sequences
 from dpad_fast.clip.tower.products import TorchProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
-from dpad_fast.testing import missing_cuda
 
-needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
+needs_gpu = pytest.mark.gpu
 CPU = torch.device("cpu")
 
 

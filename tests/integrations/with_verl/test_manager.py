@@ -1,6 +1,7 @@
 """`DpadRewardManager` and `compute_score` in verl's real reward worker: bad samples, settings and tokens."""
 
 import io
+import json
 import logging
 
 import pytest
@@ -57,6 +58,21 @@ def test_pictures_in_every_form_of_raw_prompt(configured, tokenizer, tmp_path):
     batch = scorer().score(texts, [shared.SOLUTION] * 3, [image] * 3, model_sizes=[(140, 140)] * 3)
     assert [one["reward_score"] for one in found] == batch.total.tolist()
     assert [one["reward_extra_info"]["s1"] for one in found] == batch.similarity["roi"].tolist()
+
+
+def test_a_ground_truth_may_be_an_object_or_its_json_text(configured, tokenizer):
+    """As for the reward function and every other trainer: its `image_size` counts."""
+    image = shared.picture(1, (168, 126))
+    truth = {"solution": shared.SOLUTION, "image_size": [96, 72]}
+    text = shared.completion([side * 1.75 for side in (20, 12, 64, 52)])
+    cases = [columns(image, truth=given) for given in (truth, json.dumps(truth), "{no JSON", shared.SOLUTION)]
+    found = scored(configured(kwargs=LOCAL), [sample(tokenizer, text, **row) for row in cases])
+    target = df.Target.parse(shared.SOLUTION, (96, 72))
+    wanted = scorer().score([text], [target], [image], model_sizes=[(168, 126)]).total.item()
+    rewards = [one["reward_score"] for one in found]
+    assert rewards[:3] == [wanted, wanted, 0.0]
+    assert rewards[3] < wanted
+    assert found[2]["reward_extra_info"]["error"].startswith("targets[0]: the label looks like a JSON object but is no")
 
 
 def test_bad_samples_get_the_lowest_reward_and_a_reason_and_harm_no_other(configured, tokenizer, tmp_path, caplog):
@@ -136,6 +152,8 @@ def test_the_size_that_the_model_sees_is_what_verl_makes_of_the_picture(processo
         (["reward_model.reward_manager=naive"], LOCAL, "reward_model.reward_manager is 'naive', which verl ignores"),
         (["reward_model.num_workers=1"], LOCAL, "reward_model.num_workers is 1, which .*set reward.num_workers"),
         (["reward.custom_reward_function.path=/a.py"], LOCAL, "which DpadRewardManager does not call"),
+        (["reward.reward_model.enable=true"], LOCAL, "asks the reward model alone, and never DpadRewardManager"),
+        ([f"algorithm.filter_groups.{x}" for x in ("enable=true", "metric=iou")], LOCAL, "metric is 'iou', of which"),
         ([], {**LOCAL, "encodr": "x"}, "unknown setting 'encodr'; known settings: columns"),
         ([], {**LOCAL, "model_sizes": "none"}, "model_sizes must be one of processor, picture"),
         ([], {**LOCAL, "columns": {"bx": "a"}}, "columns must map the fields of Columns to names"),

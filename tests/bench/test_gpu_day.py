@@ -1,0 +1,294 @@
+"""The day with a GPU: stages stop no other, at most eight files, prediction, what is kept, and the marker `gpu`."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib
+import importlib.util
+import os
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DAY = ROOT / "bench" / "gpu" / "day"
+
+
+@pytest.fixture
+def outcome(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("bench.gpu.outcome")
+
+
+# --- the script ---
+
+# Stands for python3: fails in the tests, hangs where it is told to, and says what it was asked for.
+PYTHON = """#!/usr/bin/env bash
+echo "$*" >>"$ASKED"
+case "$*" in
+  *-m\\ pytest*-n*) echo "FAILED tests/a.py::b - CUDA error"; echo "1 failed"; [ -z "$HANG" ] || sleep 60; exit 1 ;;
+  *bench.reward*--out*) touch "$OUT/reward-gpu.csv"; echo "decisions agree"; exit 0 ;;
+  *bench.gpu\\ *--out*) touch "$OUT/gpu.csv"; echo "wrong: a"; exit 1 ;;
+  *bench.gpu.outcome*) echo "as predicted" ;;
+esac
+"""
+
+
+def run(tmp_path: Path, **more: str) -> tuple[subprocess.CompletedProcess[str], list[str], Path]:
+    python, out, asked = tmp_path / "python3", tmp_path / "out", tmp_path / "asked"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    there = {"DEVICE": "cpu", "PYTHON": str(python), "OUT": str(out), "ASKED": str(asked)} | more
+    done = subprocess.run(
+        ["bash", str(DAY / "run.sh")], env=os.environ | there, check=False, capture_output=True, text=True, timeout=60
+    )
+    return done, asked.read_text().splitlines(), out
+
+
+def test_a_stage_that_fails_stops_no_other(tmp_path: Path) -> None:
+    done, asked, out = run(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    order = [next(i for i, line in enumerate(asked) if words in line) for words in (
+        "-m gpu tests/", "bench.reward --device cpu --runs 15", "--equality 20000", "bench.gpu --device cpu",
+        "every_bit", "bench.gpu.profiles", "bench.gpu.outcome",
+    )]  # fmt: skip
+    assert order == sorted(order)
+    summary = (out / "summary.txt").read_text()
+    for line in (
+        "tests ended with 1",
+        "FAILED tests/a.py::b - CUDA error",
+        "reward ended with 0",
+        "ops ended with 1",
+        "wrong: a",
+    ):
+        assert line in summary
+    assert "as predicted" in summary
+    files = {path.name for path in out.iterdir()}
+    assert files == {
+        "summary.txt", "tests.txt", "reward.txt", "reward-gpu.csv", "ops.txt", "gpu.csv", "sanitizers.txt",
+        "profiles.txt",
+    }  # fmt: skip
+
+
+def test_a_stage_that_hangs_ends_with_its_time(tmp_path: Path) -> None:
+    done, asked, out = run(tmp_path, HANG="1", LIMIT="5")
+    assert "tests ended with 124" in (out / "summary.txt").read_text()
+    assert (out / "summary.txt").read_text().count("no time left for") == 5
+    assert not any("bench.reward" in line for line in asked)
+    assert done.returncode == 0
+
+
+def test_scripts_are_sound_and_the_limits_fit(tmp_path: Path) -> None:
+    for script in DAY.glob("*.sh"):
+        assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+        assert os.access(script, os.X_OK)
+    text = (DAY / "run.sh").read_text()
+    assert re.search(r"limit=\$\{LIMIT:-(\d+)\}", text)[1] == "470"  # type: ignore[index]
+    limits = [int(seconds) for seconds in re.findall(r"^ *(?:\w+=\S+ )*stage \w+ (\d+) ", text, re.MULTILINE)]
+    assert limits == [120, 140, 100, 45, 75, 60, 55, 40, 60]
+
+
+# --- what is sent along ---
+
+
+def container(*entries: tuple[int, int, bytes]) -> bytes:
+    """Device code as nvcc packs it: (kind, capability, code)."""
+    body = b""
+    for kind, capability, code in entries:
+        body += (
+            struct.pack("<HHIQ", kind, 0x101, 64, len(code))
+            + bytes(12)
+            + struct.pack("<I", capability)
+            + bytes(32)
+            + code
+        )
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+@pytest.fixture
+def trim() -> Any:
+    spec = importlib.util.spec_from_file_location("trim", DAY / "trim.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_device_code_of_other_gpus_is_erased(trim: Any) -> None:
+    old, mine, text = b"\x01" * 24, b"\x02" * 40, b"\x03" * 8
+    whole = (
+        b"\x7fELF host code "
+        + container((2, 80, old), (2, 90, mine), (1, 120, text))
+        + b"more"
+        + container((2, 80, old))
+    )
+    out, erased = trim.trimmed(whole, 90)
+    assert (len(out), erased) == (len(whole), 24 + 8)
+    assert out == b"\x7fELF host code " + container(
+        (2, 80, bytes(24)), (2, 90, mine), (1, 120, bytes(8))
+    ) + b"more" + container((2, 80, old))
+    assert trim.trimmed(b"no device code", 90) == (b"no device code", 0)
+    with pytest.raises(ValueError, match=r"the container at 15 ends at \d+, beyond"):
+        trim.trimmed(whole[: len(whole) // 2], 90)
+    with pytest.raises(ValueError, match=r"the entry at 16 is not built as expected: kind=7"):
+        trim.trimmed(container((7, 80, old)), 90)
+
+
+def test_a_wheel_is_cut_down(trim: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "p-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("p/__init__.py", "x = 1")
+        for python in ("311", "312", "314t"):
+            wheel.writestr(
+                f"p/_p.cpython-{python}-x86_64-linux-gnu.so", b"\x7fELF" + container((2, 80, b"a" * 9), (2, 90, b"b"))
+            )
+        wheel.writestr("p-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: p\nVersion: 1\n")
+        wheel.writestr("p-1.dist-info/RECORD", "p/__init__.py,sha256=aaa,5\n")
+    (tmp_path / "out").mkdir()
+    made = trim.trim(tmp_path / "p-1-py3-none-any.whl", tmp_path / "out", 90, "cp312")
+    with zipfile.ZipFile(made) as found:
+        module = "p/_p.cpython-312-x86_64-linux-gnu.so"
+        assert found.namelist() == ["p/__init__.py", module, "p-1.dist-info/METADATA", "p-1.dist-info/RECORD"]
+        assert found.read(module) == b"\x7fELF" + container((2, 80, bytes(9)), (2, 90, b"b"))
+        assert found.read("p-1.dist-info/RECORD").decode().splitlines() == [f"{name},," for name in found.namelist()]
+
+
+# --- prediction and result ---
+
+
+def test_every_prediction_is_one(outcome: Any) -> None:
+    rows = outcome.rows_in(outcome.PREDICTION)
+    assert len(rows) > 20
+    for row in rows:
+        assert row["table"] in ("reward-gpu", "gpu"), row
+        assert 0 < float(row["low"]) < float(row["high"]), row
+        assert len(row["why"]) > 10, row
+
+
+def test_every_prediction_of_an_op_is_about_a_contestant(outcome: Any) -> None:
+    contests = importlib.import_module("bench.gpu.contests")
+    there = [
+        (provider.name, contest.case)
+        for contest in contests.contests("cpu")
+        for provider in (*contest.ours, *contest.peers)
+    ]
+    columns = ("p20_us", "p50_us", "p80_us", "warm_us", "graph_us")
+    for row in outcome.rows_in(outcome.PREDICTION):
+        if row["table"] == "gpu":
+            assert any(name == row["name"] and case.startswith(row["where"]) for name, case in there), row
+            assert row["column"] in columns
+
+
+def write(path: Path, *rows: dict[str, str]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_only_results_of_a_gpu_are_kept(outcome: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, out = tmp_path / "results", tmp_path / "out"
+    kept.mkdir()
+    out.mkdir()
+    monkeypatch.setattr(outcome, "RESULTS", kept)
+    rehearsed = {"contestant": "dpad_fast guarded", "pictures": "PIL", "p50_ms": "30.0", "driver": ""}
+    with pytest.raises(ValueError, match="holds no results of a GPU"):
+        outcome.keep(out)
+    write(out / "reward-gpu.csv", rehearsed)
+    with pytest.raises(ValueError, match="holds no results of a GPU"):
+        outcome.keep(out)
+    assert list(kept.iterdir()) == []
+    write(out / "reward-gpu.csv", rehearsed | {"driver": "580"})
+    (out / "summary.txt").write_text("H100")
+    assert [path.name for path in outcome.keep(out)] == ["reward-gpu.csv", "gpu-day.txt"]
+    assert (kept / "reward-gpu.csv").read_bytes() == (out / "reward-gpu.csv").read_bytes()
+    assert (kept / "gpu-day.txt").read_text() == "H100"
+
+
+def test_a_measurement_stands_to_its_prediction(outcome: Any) -> None:
+    asked = {"table": "gpu", "name": "ours", "where": "32 crops", "column": "graph_us", "low": "10", "high": "20"}
+    rows = [
+        {"provider": "ours", "case": "32 crops of a", "graph_us": ""},
+        {"provider": "ours", "case": "32 crops of b", "graph_us": "5"},
+    ]
+    assert outcome.measured(asked, rows) == 5
+    assert outcome.measured(asked | {"name": "theirs"}, rows) is None
+    said = [outcome.verdict(asked, value) for value in (None, 10.0, 20.0, 40.0, 5.0)]
+    assert said == ["", "as predicted", "as predicted", "2.0x the upper end", "2.0x below the lower end"]
+
+
+# --- the marker ---
+
+
+def test_tests_of_a_gpu_are_marked() -> None:
+    """The day runs what is marked; a test that skips itself by `missing_cuda` would be forgotten there."""
+    modules = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    forgotten = [
+        str(path.relative_to(ROOT)) for path in modules if "missing_cuda()" in path.read_text(encoding="utf-8")
+    ]
+    assert forgotten == []
+
+
+REQUIRED = {"torch", "numpy", "PIL", "yaml", "safetensors", "transformers", "tokenizers", "huggingface_hub", "rich"}
+REQUIRED |= {"pytest", "hypothesis", "setuptools", "packaging", "dpad_fast", "bench", *sys.stdlib_module_names}
+
+
+def imported(path: Path) -> set[str]:
+    """Packages that a module imports when it is collected, less those without which it skips itself before."""
+    found, skipped = set(), set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, (ast.Assign, ast.Expr)) and "importorskip(" in ast.unparse(node):
+            skipped |= set(re.findall(r"importorskip\(['\"](\w+)", ast.unparse(node)))
+    return found - skipped
+
+
+def test_modules_skip_themselves_where_a_peer_is_missing() -> None:
+    """A machine for a few minutes lacks most peers, and a module that cannot be collected is an error there."""
+    modules = (ROOT / "tests").rglob("test_*.py")
+    missing = {str(path.relative_to(ROOT)): imported(path) - REQUIRED for path in modules}
+    # Each is run in an environment of its own, which has the trainer that it tests; it skips itself without that one.
+    besides = {path: names for path, names in missing.items() if names and "/integrations/with_" not in path}
+    assert besides == {}
+
+
+def test_what_is_marked_is_skipped_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("root_conftest", ROOT / "tests" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+
+    class Item:
+        def __init__(self, mark: Any) -> None:
+            self.mark, self.added = mark, []  # type: ignore[var-annotated]
+
+        def get_closest_marker(self, name: str) -> Any:
+            assert name == "gpu"
+            return self.mark
+
+        def add_marker(self, mark: Any) -> None:
+            self.added.append((mark.name, mark.kwargs["reason"]))
+
+    def skipped() -> list[bool]:
+        items = [Item(None), Item(SimpleNamespace(kwargs={})), Item(SimpleNamespace(kwargs={"interpreter": True}))]
+        conftest.pytest_collection_modifyitems(items)
+        return [bool(item.added) for item in items]
+
+    import dpad_fast.testing as devices
+
+    monkeypatch.setattr(devices, "missing_cuda", lambda: "no GPU")
+    assert skipped() == [False, True, False]
+    monkeypatch.setattr(devices, "missing_cuda", lambda: None)
+    assert skipped() == [False, False, False]
