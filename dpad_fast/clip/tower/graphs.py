@@ -76,6 +76,8 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
+        if device.type == "cuda" and device.index is None:  # would be another one when the caller chooses another
+            device = torch.device("cuda", torch.cuda.current_device())
         self._device, self._process, self._lock = device, os.getpid(), Lock()
         with torch.cuda.device(device):
             self._warm_up, self._stream = _new_stream(device), _new_stream(device)

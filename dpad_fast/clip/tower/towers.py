@@ -179,6 +179,17 @@ class Towers:
             return row[: row.index(max(row)) + 1]
         return row[: row.index(end) + 1] if end in row else row[:1]
 
+    def samples(self) -> tuple[list[Ids], Tensor]:
+        """Texts up to the longest, some with shared beginnings, and two pictures, to try these towers on."""
+        tower = self._weights.text
+        end = len(tower.tokens) - 1 if tower.end is None else tower.end
+        one, other = [i for i in range(3) if i != end][:2]
+        texts = [(*[one] * count, end) for count in (1, 2, self.context // 2, self.context - 1)]
+        side = self._weights.image.side * round((self.picture_rows - 1) ** 0.5)
+        generator = torch.Generator("cpu").manual_seed(0)
+        pixels = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
+        return [*texts, (other, end)], pixels.to(self.device)
+
     def _some_texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
         packed = pack_tokens(rows)
         there = (packed.tokens, packed.positions, packed.paths.ends)
