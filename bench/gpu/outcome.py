@@ -48,8 +48,12 @@ def verdict(asked: Row, value: float | None) -> str:
 
 
 def beside(folder: Path) -> list[tuple[str, str, str, str, str]]:
-    """Every prediction with its measurement: what, predicted, measured, how they stand, and why it was predicted."""
-    tables = {name.removesuffix(".csv"): rows_in(folder / name) for name in FILES}
+    """Every prediction with its measurement: what, predicted, measured, how they stand, and why it was predicted.
+
+    What a rehearsal on a CPU timed is no measurement of what was predicted.
+    """
+    there = on_gpu(folder)
+    tables = {name.removesuffix(".csv"): rows_in(folder / name) if there else [] for name in FILES}
     found = []
     for asked in rows_in(PREDICTION):
         value = measured(asked, tables[asked["table"]])

@@ -93,7 +93,7 @@ def test_scripts_are_sound_and_the_limits_fit(tmp_path: Path) -> None:
     text = (DAY / "run.sh").read_text()
     assert re.search(r"limit=\$\{LIMIT:-(\d+)\}", text)[1] == "470"  # type: ignore[index]
     limits = [int(seconds) for seconds in re.findall(r"^ *(?:\w+=\S+ )*stage \w+ (\d+) ", text, re.MULTILINE)]
-    assert limits == [120, 140, 100, 45, 75, 60, 55, 40, 60]
+    assert limits == [120, 140, 100, 45, 75, 60, 55, 60, 60]
 
 
 # --- what is sent along ---
@@ -199,14 +199,17 @@ def test_only_results_of_a_gpu_are_kept(outcome: Any, tmp_path: Path, monkeypatc
     kept.mkdir()
     out.mkdir()
     monkeypatch.setattr(outcome, "RESULTS", kept)
-    rehearsed = {"contestant": "dpad_fast guarded", "pictures": "PIL", "p50_ms": "30.0", "driver": ""}
+    columns = dict.fromkeys(("launches", "waits", "gpu_ms"), "")
+    rehearsed = {"contestant": "dpad_fast guarded", "pictures": "PIL", "p50_ms": "30.0", "driver": ""} | columns
     with pytest.raises(ValueError, match="holds no results of a GPU"):
         outcome.keep(out)
     write(out / "reward-gpu.csv", rehearsed)
     with pytest.raises(ValueError, match="holds no results of a GPU"):
         outcome.keep(out)
     assert list(kept.iterdir()) == []
+    assert {measured for _, _, measured, _, _ in outcome.beside(out)} == {outcome.NOT_YET}
     write(out / "reward-gpu.csv", rehearsed | {"driver": "580"})
+    assert outcome.beside(out)[0][:3] == ("dpad_fast guarded, PIL: p50 ms", "7 to 13", "30")
     (out / "summary.txt").write_text("H100")
     assert [path.name for path in outcome.keep(out)] == ["reward-gpu.csv", "gpu-day.txt"]
     assert (kept / "reward-gpu.csv").read_bytes() == (out / "reward-gpu.csv").read_bytes()

@@ -85,7 +85,7 @@ for tool in "${tools[@]}"; do
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage sanitizers 55 compute-sanitizer --tool "$tool" --error-exitcode 1 \
     "$python" -m pytest -q -W default -p no:cacheprovider -m gpu tests/ops/test_cuda.py -k "$chosen"
 done
-stage profiles 40 "$python" -m bench.gpu.profiles --device "$device" "${small[@]}"
+stage profiles 60 "$python" -m bench.gpu.profiles --device "$device" "${small[@]}"
 if [ "$device" = cuda ] && command -v ncu >/dev/null; then
   metrics=gpu__time_duration.sum,dram__bytes.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
   metrics+=,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
