@@ -50,15 +50,14 @@ def test_import_is_lean(tmp_path: Path) -> None:
     assert min(seconds for seconds, _ in runs) < 0.2
 
 
-def test_ops_bring_in_neither_transformers_nor_triton(tmp_path: Path) -> None:
+def test_ops_bring_in_no_package_but_numpy_and_pillow(tmp_path: Path) -> None:
+    """Beside torch, so that `import dpad_fast` takes a tenth of a second."""
     code = (
-        "import sys, time, json, torch; before = set(sys.modules); start = time.perf_counter(); "
-        "import dpad_fast; dpad_fast.ops.group_advantage; seconds = time.perf_counter() - start; "
-        "new = {m.split('.')[0] for m in set(sys.modules) - before}; print(json.dumps([seconds, sorted(new)]))"
+        "import sys, json, torch; before = set(sys.modules); import dpad_fast; dpad_fast.ops.group_advantage; "
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}; print(json.dumps(sorted(new)))"
     )
-    runs = [json.loads(python(code, tmp_path)) for _ in range(3)]
-    assert not {"transformers", "triton"} & set(runs[0][1])
-    assert min(seconds for seconds, _ in runs) < 0.2
+    new = set(json.loads(python(code, tmp_path)))
+    assert new - set(sys.stdlib_module_names) <= {"dpad_fast", "numpy", "PIL"}
 
 
 def test_every_public_name_resolves() -> None:
