@@ -15,7 +15,7 @@ demo: $(VENV)/.stamp-train
 	$(BIN)/dpad-fast demo $(ARGS)
 
 test: $(VENV)/.stamp-train-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # Against the real release of every training framework, each in an environment of its own in build/integrations.
 FRAMEWORKS ?=
