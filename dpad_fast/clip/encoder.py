@@ -225,7 +225,11 @@ class ClipEncoder:
 
         Args:
             timings: seconds per stage ("text", "preprocess", "image"), which are increased.
+
+        Raises:
+            RuntimeError: the encoder is on a GPU and this process was forked since it was made.
         """
+        self._check_process()  # before anything of CUDA is touched, which has a message of its own
         return HostStep(self, timings) if self._way is None else GpuStep(self, self._way, timings)
 
     def embed_ids(
@@ -354,12 +358,15 @@ class ClipEncoder:
         return self.precision == "guarded" and not self._exact(exact)
 
     def _exact(self, exact: bool) -> bool:
+        self._check_process()
+        return True in self._forwards and (exact or False not in self._forwards)
+
+    def _check_process(self) -> None:
         if self.device.type == "cuda" and self._process != os.getpid():
             raise RuntimeError(
                 f"encoder {self.name!r} is on a GPU and was made before this process was forked, which CUDA does not "
                 "survive; build it here, from a dpad_fast.ScorerSpec, or start the process by 'spawn'"
             )
-        return True in self._forwards and (exact or False not in self._forwards)
 
     def used_threads(self) -> int:
         """CPU threads of a call now."""
