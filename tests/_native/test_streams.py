@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from dpad_fast._native.streams import OwnStreams, callers_streams
-from dpad_fast.testing import missing_cuda
 from dpad_fast.testing.gpu import There, there
 
-needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
+needs_gpu = pytest.mark.gpu
 
 
 class Watched(There):

@@ -21,10 +21,9 @@ from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.graphs import CudaRecorder
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
-from dpad_fast.testing import missing_cuda
 from dpad_fast.testing.graphs import Again
 
-needs_gpu = pytest.mark.skipif(missing_cuda() is not None, reason=missing_cuda() or "")
+needs_gpu = pytest.mark.gpu
 CPU = torch.device("cpu")
 START, END = 3, 1
 
