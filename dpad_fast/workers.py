@@ -13,8 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+# How long an executor may take to end by itself once its processes are gone.
+_OWN_END_S = 3.0
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def worker_pool(count: int, start: Callable[..., None] | None = None, *arguments
     except BaseException as error:
         for process in [*(executor._processes or {}).values()]:
             process.terminate()
-        _close_pipes(executor)
+        _end_waits(executor)
         if isinstance(error, BrokenProcessPool):
             raise OSError(
                 f"one of {count} worker processes was ended from outside (out of memory?); run the same command again, "
@@ -52,17 +55,23 @@ def worker_pool(count: int, start: Callable[..., None] | None = None, *arguments
         executor.shutdown(cancel_futures=True)
 
 
-def _close_pipes(executor: ProcessPoolExecutor) -> None:
-    """Ends the waits of the executor's threads for processes that are gone.
+def _end_waits(executor: ProcessPoolExecutor) -> None:
+    """Ends the waits of the executor's threads for processes that are gone, where they do not end by themselves.
 
     One thread writes tasks to a pipe that nobody reads any more (Python 3.12 closes it itself, as do late releases of
     3.11: https://github.com/python/cpython/issues/94777). The other may read a result of which only a part was written;
     its end comes once nobody, this process included, can write the rest.
     """
+    manager = getattr(executor, "_executor_manager_thread", None)
+    if manager is not None:
+        manager.join(_OWN_END_S)
+        if not manager.is_alive():
+            return  # it has closed the pipes; to close them beside it would be an error in either thread
     for queue, end in (("_call_queue", "_reader"), ("_result_queue", "_writer")):
         pipe = getattr(getattr(executor, queue, None), end, None)
         if pipe is not None:
-            pipe.close()
+            with suppress(OSError):  # on a busy machine it may be closing it just now
+                pipe.close()
 
 
 def _settle(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

@@ -44,6 +44,8 @@ def verdict(asked: Row, value: float | None) -> str:
     low, high = float(asked["low"]), float(asked["high"])
     if low <= value <= high:
         return "as predicted"
+    if value <= 0:
+        return "below the lower end"
     return f"{value / high:.1f}x the upper end" if value > high else f"{low / value:.1f}x below the lower end"
 
 

@@ -28,7 +28,7 @@ from bench.reward.report import STAGES
 from dpad_fast.testing import rewards as small
 
 # What failed on a GPU, or is not installed, is a row of the result and no end of the run.
-_FAILURES = (ImportError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
+_FAILURES = (ImportError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError)
 
 
 @dataclass

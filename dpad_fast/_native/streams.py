@@ -94,7 +94,10 @@ def callers_streams() -> Callable[[], AbstractContextManager[Any]]:
         return nullcontext
     first = torch.cuda.current_device()
     others = [number for number in range(torch.cuda.device_count()) if number != first]
-    streams = [torch.cuda.current_stream(number) for number in (*others, first)]  # the last one's GPU is current
+    current = [torch.cuda.current_stream(number) for number in others]
+    # A thread is on the default streams anyway, and to set one of a GPU that is not in use would open it.
+    streams = [stream for stream in current if stream != torch.cuda.default_stream(stream.device)]
+    streams.append(torch.cuda.current_stream(first))  # the last one's GPU is current
     return lambda: _on_all(streams)
 
 

@@ -12,7 +12,7 @@ import torch
 def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
     """Copies host tensors of 64-bit elements to `device`, in one copy from pinned memory, without waiting for it."""
     flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
-    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, pin_memory=device.type == "cuda")
+    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     torch.cat(flat, out=staged)
     there = torch.split(staged.to(device, non_blocking=True), [part.numel() for part in parts])
     return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]

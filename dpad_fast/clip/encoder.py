@@ -355,7 +355,7 @@ class ClipEncoder:
 
     def guards(self, exact: bool) -> bool:
         """Whether embeddings are a first look, so that a completion whose embeddings are not finite is near."""
-        return self.precision == "guarded" and not self._exact(exact)
+        return self.precision == "guarded" and self.forward_for(exact).precision != "float32"
 
     def _exact(self, exact: bool) -> bool:
         self._check_process()

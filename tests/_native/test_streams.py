@@ -65,6 +65,7 @@ def cuda(monkeypatch):
         "Stream": Stream,
         "stream": on,
         "current_stream": lambda device: streams()[index(device)],
+        "default_stream": lambda device: defaults[index(device)],
         "is_initialized": lambda: True,
         "device_count": lambda: 2,
         "current_device": current_device,
@@ -91,6 +92,16 @@ def test_a_thread_works_on_the_streams_of_who_asked(cuda):
 
     assert in_thread(cuda.names) == ["default 0", "default 1"]
     assert in_thread(work) == (["mine", "other"], 1)
+
+
+def test_a_gpu_that_nobody_uses_is_not_opened(cuda):
+    streams, entered = callers_streams(), []
+    torch.cuda.stream, on = lambda stream: entered.append(stream.name) or on(stream), torch.cuda.stream
+    try:
+        with streams():
+            assert entered == ["default 0"]
+    finally:
+        torch.cuda.stream = on
 
 
 def test_without_a_gpu_there_is_nothing_to_hand_on(monkeypatch):

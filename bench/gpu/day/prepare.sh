@@ -11,6 +11,7 @@ for candidate in "$HOME"/.pyenv/versions/3.12*/bin/python3.12 python3.12; do # a
 done
 [ -n "$python" ] || { echo "python3.12 was not found: set PYTHON312" >&2; exit 1; }
 mkdir -p .gpu/wheels
+find .gpu/wheels -name '*.whl' ! -name 'cvcuda*' -delete # two versions of one package cannot be installed
 platforms=()
 for name in manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64; do platforms+=(--platform "$name"); done
 fetch() { # fetch FOLDER PACKAGE...: wheels for Python 3.12, without what they require

@@ -8,7 +8,8 @@ python=${PYTHON:-python3}
 limit=${LIMIT:-470}
 began=$SECONDS
 mkdir -p "$OUT"
-rm -f "$OUT"/*.txt "$OUT"/*.csv
+for name in summary tests reward ops sanitizers profiles build; do rm -f "$OUT/$name.txt"; done
+rm -f "$OUT/reward-gpu.csv" "$OUT/gpu.csv"
 [ "$device" = cpu ] || export DPAD_FAST_REQUIRE_CUDA=1
 
 say() { echo "== $((SECONDS - began)) s: $*" | tee -a "$OUT/summary.txt"; }

@@ -94,7 +94,7 @@ class CapturedTowers:
         work = self._tables.work(pack_tokens(rows))
 
         def fill(size: int, static: Tensor) -> None:
-            staged = torch.empty(static.shape, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+            staged = torch.empty(static.shape, dtype=torch.int64, device="cpu", pin_memory=self.device.type == "cuda")
             write(work, self._tables.capacities(size), staged)
             static.copy_(staged, non_blocking=True)
 
