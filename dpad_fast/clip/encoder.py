@@ -277,10 +277,11 @@ class ClipEncoder:
         return {row: value for row, value in found.items() if value is not None}
 
     def keep_texts(self, ids: Sequence[Ids], values: torch.Tensor, exact: bool) -> None:
-        """Puts embeddings [N, D], on the CPU, into the cache."""
+        """Puts embeddings [N, D], on the CPU, into the cache, but for those that are not finite."""
         level = self.forward_for(exact).precision
-        for row, value in zip(ids, values, strict=True):
-            self.cache.put(("text", level, row), value)
+        for row, value, finite in zip(ids, values, _finite(values), strict=True):
+            if finite:
+                self.cache.put(("text", level, row), value)
 
     def known_regions(
         self, pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region]], exact: bool
@@ -296,10 +297,12 @@ class ClipEncoder:
         self.keep_regions(places, embeddings, exact=True)
 
     def keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
-        """Puts embeddings [K, D], on the CPU, into the cache and its file."""
+        """Puts embeddings [K, D], on the CPU, into the cache and its file, but for those that are not finite."""
         level = self.forward_for(exact).precision
         fresh: dict[Hashable, torch.Tensor] = {
-            ("image", level, *place): value for place, value in zip(places, values, strict=True)
+            ("image", level, *place): value
+            for place, value, finite in zip(places, values, _finite(values), strict=True)
+            if finite
         }
         for key, value in fresh.items():
             self.cache.put(key, value)
@@ -371,3 +374,9 @@ class ClipEncoder:
     def used_threads(self) -> int:
         """CPU threads of a call now."""
         return torch.get_num_threads() if self.threads is None else self.threads
+
+
+def _finite(values: torch.Tensor) -> list[bool]:
+    """By row. Who reads the cache does not look at what is in it: an encoder without a guard would return NaN."""
+    found: list[bool] = values.isfinite().all(dim=1).tolist()
+    return found

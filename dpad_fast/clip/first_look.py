@@ -114,7 +114,9 @@ class Reserved:
     """
 
     def __init__(self, first: Forward, again: Callable[[], Forward]) -> None:
-        self.name, self.precision = first.name, first.precision
+        self.name = first.name
+        # Rows of the reserve are in no guard's margin: a cache that is shared must tell them from the first's.
+        self.precision = f"{first.precision} or bfloat16"
         self._first, self._again = first, again
         self._reserve: Forward | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
 _forking = Lock()
 _held_locks: list[Any] = []
 _WAIT_S = 10.0
+_REENTRANT = type(RLock())
 _child = False
 
 
@@ -53,7 +54,7 @@ def _in_child() -> None:
     global _child
     _release_locks()
     for holder in (*_holders, *_guarded):
-        holder._lock = Lock()
+        holder._lock = RLock() if isinstance(holder._lock, _REENTRANT) else Lock()
     if len(_holders) > 0:
         _child = True
         torch.set_num_threads(1)  # as torch's own data loaders do in their workers

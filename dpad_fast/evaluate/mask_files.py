@@ -117,7 +117,8 @@ def array_of(archive: Any, key: str, name: str) -> Any:
         raise ValueError(f"{name}: array {key!r:.80} cannot be read: {error}") from None
 
 
-_UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+# A member that is encrypted or packed by a method that Python has not is a RuntimeError of zipfile.
+_UNREADABLE = (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def _single(archive: Any, name: str) -> str:

@@ -105,9 +105,10 @@ class Streams:
         kind, what = entry
         return kind != "wait" or self._reached.get(what[0], 0) >= what[1]
 
-    def _Stream(self, device: Any = None) -> "_OneStream":
+    def _Stream(self, device: Any = None, priority: int = 0) -> "_OneStream":
+        # As torch's: each priority has streams of its own, which are handed out in turn.
         self._made = self._made % self.side_streams + 1
-        return _OneStream(self, f"side {self._made}")
+        return _OneStream(self, f"side {self._made}" if priority == 0 else f"first {self._made}")
 
     def _Event(self) -> "_OneEvent":
         return _OneEvent(self)

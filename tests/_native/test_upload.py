@@ -27,6 +27,16 @@ def test_upload_keeps_values_types_and_shapes() -> None:
         assert (part.dtype, part.shape) == (there.dtype, there.shape)
 
 
+def test_upload_begins_on_the_host_whatever_the_default_device_is() -> None:
+    part = torch.tensor([7, 8])
+    torch.set_default_device("meta")
+    try:
+        (there,) = upload((part,), torch.device("cpu"))
+    finally:
+        torch.set_default_device(None)
+    assert there.tolist() == [7, 8]
+
+
 def test_three_bytes_a_pixel_go_up_in_one_piece() -> None:
     """Where nothing can be computed, shapes, strides and how much goes up can still be looked at."""
     there = torch.device("meta")

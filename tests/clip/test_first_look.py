@@ -143,7 +143,7 @@ def test_bfloat16_is_the_least_error_at_that_speed() -> None:
     found, finished = chosen("bfloat16", look("float16", 1e-4, 0.5), look("bfloat16", 8e-4, 1.0))
     assert set(found.forwards) == {False}
     assert isinstance(found.forwards[False], Reserved)
-    assert found.forwards[False].precision == "float16"
+    assert found.forwards[False].precision == "float16 or bfloat16"
     assert finished == ["float16"]
     found, _ = chosen("bfloat16", Look("float16", NAN, NAN, 1.0), look("bfloat16", 8e-4, 1.0))
     assert isinstance(found.forwards[False], Made)
@@ -164,6 +164,7 @@ def test_rows_that_overflow_come_from_the_reserve() -> None:
     rows = [(3,), (4,), (5,)]
     assert forward.texts(rows, 1)[:, 0].tolist() == [3.0, 4.0, 5.0]
     assert made == []  # nothing is made that is not needed
+    assert forward.precision not in ("float16", "bfloat16")  # no encoder with either may read its rows from a cache
     first.bad = (0, 2)
     assert forward.texts(rows, 1)[:, 0].tolist() == [3.0, 4.0, 5.0]
     pixels = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -270,3 +271,30 @@ def test_a_first_look_on_the_cpu_that_is_not_finite_is_float32(tiny, monkeypatch
     guarded = df.ClipEncoder.from_transformers(*tiny, precision="guarded")
     assert guarded._forwards[False] is guarded._forwards[True]
     assert (guarded.margin, guarded.first_looks[0].sound) == (0.0, False)
+
+
+def test_where_the_first_look_is_float32_it_must_be_finite(tiny, monkeypatch) -> None:
+    """A guard would find what it kept as float32's, and not look again."""
+    make = encoders.make_forwards
+    monkeypatch.setattr(encoders, "make_forwards", lambda *args: (made := make(*args)) and replace(made, reduced=None))
+    exact = df.ClipEncoder.from_transformers(*tiny, precision="guarded")
+    exact._forwards = dict.fromkeys((True, False), exact._forwards[True])
+    assert not exact.guards(False)
+    exact._forwards = dict.fromkeys((True, False), Overflows(exact._forwards[True]))
+    exact._forwards[True].precision = "float32"
+    with pytest.raises(ValueError, match="not finite"):
+        exact.embed_ids([(5, 1), (6, 1)])
+    assert len(exact.cache) == 0
+
+
+def test_what_is_not_finite_is_in_no_cache(tiny, encoder) -> None:
+    """Another encoder of the model may share it, and one without a guard would return what it finds."""
+    guarded = df.ClipEncoder.from_transformers(*tiny, precision="guarded")
+    guarded._forwards = {True: guarded._forwards[True], False: Overflows(guarded._forwards[True])}
+    ids = [(5, 1), (6, 1), (7, 1)]
+    found = guarded.embed_ids(ids)
+    assert torch.isfinite(found).all(dim=1).tolist() == [False, True, False]
+    assert list(guarded.known_texts(ids, exact=False)) == [ids[1]]
+    places = [(("picture", i), None) for i in range(3)]
+    guarded.keep_regions(places, found, exact=False)
+    assert len(guarded.cache) == 2

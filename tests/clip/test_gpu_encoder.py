@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional as F
 
 import dpad_fast as df
 from dpad_fast.clip.inputs import make_inputs
-from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose, gpu_attention
-from dpad_fast.clip.tower.forward import OwnForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
 from dpad_fast.testing import rewards as shared
+from dpad_fast.testing.towers import by_sequence, own_forward
 
 needs_gpu = pytest.mark.gpu
 CPU = torch.device("cpu")
@@ -30,24 +28,12 @@ def captions(tokenizer):
     return [tuple(row) for row in tokenizer(words)["input_ids"]]
 
 
-def one_by_one(q, k, v, part):
-    """Variable-length attention, sequence by sequence."""
-    out = torch.empty_like(q)
-    for i in range(len(part.starts_q) - 1):
-        asks, keys = (slice(int(starts[i]), int(starts[i + 1])) for starts in (part.starts_q, part.starts_k))
-        query, key, value = (rows.transpose(0, 1) for rows in (q[asks], k[keys], v[keys]))
-        ahead = key.shape[1] - query.shape[1]
-        seen = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool).tril(ahead) if part.causal else None
-        out[asks] = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(0, 1)
-    return out
-
-
 @pytest.fixture
 def as_on_gpu(monkeypatch):
     """Encoders are made as on a GPU with flash-attn, on the CPU."""
     from dpad_fast.clip import encoder
 
-    monkeypatch.setattr(gpu_attention, "installed", lambda: iter([("flash-attn", one_by_one)]))
+    monkeypatch.setattr(gpu_attention, "installed", lambda: iter([("flash-attn", by_sequence)]))
     monkeypatch.setattr(encoder, "make_forwards", choose.gpu_forwards)
 
 
@@ -73,17 +59,6 @@ def test_embeddings_as_on_a_gpu(tiny, as_on_gpu):
     torch.testing.assert_close(guarded.embed_ids(ids, exact=True), unit, atol=1e-6, rtol=0)
     reduced = guarded.embed_ids(ids)
     assert 0 < float((reduced - unit).abs().max()) < 4e-3
-
-
-def own_features():
-    return (
-        lambda model, ids, _lengths: model.get_text_features(input_ids=ids).pooler_output,
-        lambda model, pixels: model.get_image_features(pixel_values=pixels).pooler_output,
-    )
-
-
-def own_forward(model):
-    return OwnForward(model, *own_features(), None, Layout(0))
 
 
 class Scaled(torch.nn.Module):

@@ -168,6 +168,21 @@ def test_archives(one, tmp_path, measured, refused):
     assert "cannot be read as NumPy's: File is not a zip file" in refused("evaluate", path, "--data", folder)
 
 
+@pytest.mark.parametrize(("field", "value", "said"), [(6, 1, "is encrypted"), (8, 99, "compression method")])
+def test_archives_that_python_cannot_unpack(one, tmp_path, refused, field, value, said):
+    """Both are a RuntimeError of zipfile, or a child of it. The field is that of a member's own head."""
+    folder, sample, _ = one
+    path = tmp_path / "a.npz"
+    np.savez(path, **{sample.id: sample.target.mask})
+    content = bytearray(path.read_bytes())
+    for head, further in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):  # the central directory has them two bytes on
+        content[content.find(head) + field + further] = value
+    path.write_bytes(content)
+    told = refused("evaluate", path, "--data", folder)
+    assert f"{path}: array" in told
+    assert said in told
+
+
 def test_parquet_says_what_jsonl_says(world, tmp_path, measured):
     folder, samples, path = world
     text = '<think>t t</think><answer>{"bbox": [1, 2, 60, 70]}</answer>'

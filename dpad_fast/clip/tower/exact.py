@@ -14,9 +14,19 @@ from typing import Any
 
 import torch
 
+from dpad_fast.clip.fork import fork_between_uses
+
 _NEWER = hasattr(torch._C, "_get_fp32_precision_getter")
 _HALF_SUMS = hasattr(torch._C, "_get_cublas_allow_fp16_accumulation")
 _Undo = Callable[[], None]
+
+
+class _Turn:
+    """Whose turn it is to have settings changed. A fork waits until nobody has: a child would keep the change."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        fork_between_uses(self)
 
 
 class _Forced:
@@ -25,14 +35,14 @@ class _Forced:
     Threads take turns, so that no setting comes back while another thread relies on its change.
     """
 
-    _turn = RLock()
+    _turn = _Turn()
 
     def __init__(self, *forces: Callable[[list[_Undo]], None]) -> None:
         self._forces = forces
         self._undo: list[list[_Undo]] = []
 
     def __enter__(self) -> None:
-        self._turn.acquire()
+        self._turn._lock.acquire()
         self._undo.append([])
         try:
             for force in self._forces:
@@ -46,7 +56,7 @@ class _Forced:
             for undo in self._undo.pop():
                 undo()
         finally:
-            self._turn.release()
+            self._turn._lock.release()
 
 
 def exact_float32() -> AbstractContextManager[None]:

@@ -37,7 +37,9 @@ def ladder(first: int, most: int) -> tuple[int, ...]:
         parts = _PARTS if octave >= 4 * first else 1
         sizes += [octave * (parts + i) // parts for i in range(parts)]
         octave *= 2
-    return tuple(size for size in sizes if size <= most) or (most,)
+    found = tuple(size for size in sizes if size <= most)
+    # A work as large as `most` is promised; between the last two sizes it may be padded by more.
+    return found if found and found[-1] == most else (*found, most)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class CudaRecorder:
         return found
 
     def record(self, run: Run) -> Recorded:
-        """See `Recorder`. Other threads may use the GPU meanwhile; the capture itself waits for it."""
+        """See `Recorder`. Other threads may launch meanwhile, but not wait for all of the GPU."""
         here = torch.cuda.current_stream(self._device)
         self._warm_up.wait_stream(here)
         with torch.cuda.stream(self._warm_up):
@@ -120,6 +122,7 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         # The outer context restores the stream, which torch's own leaves in place where the end of a capture fails.
         with (
+            _one_capture,
             torch.cuda.stream(here),
             torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
         ):
@@ -128,6 +131,8 @@ class CudaRecorder:
         return Recorded(out, graph.replay)
 
 
+# `torch.cuda.graph` waits for the whole device as it begins, which CUDA forbids while another stream captures there.
+_one_capture = Lock()
 _live: weakref.WeakSet[CudaRecorder] = weakref.WeakSet()
 # torch hands out this many streams of a device in turn, then the first again.
 _STREAMS = 32
@@ -137,7 +142,9 @@ def _new_stream(device: torch.device) -> torch.cuda.Stream:
     """A stream that no recorder has: two of them would share a workspace, whose memory is that of one."""
     taken = {stream.cuda_stream for other in _live for stream in (other._warm_up, other._stream)}
     for _ in range(_STREAMS):
-        found = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Of another priority than the streams of others, of which torch hands out the same ones again and again: what
+        # they launch during a capture would be captured.
+        found = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         if found.cuda_stream not in taken:
             break
     return found

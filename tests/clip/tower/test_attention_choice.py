@@ -10,20 +10,9 @@ from torch.nn import functional as F
 
 from dpad_fast.clip.tower import gpu_attention
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
+from dpad_fast.testing.towers import by_sequence
 
 CPU = torch.device("cpu")
-
-
-def one_by_one(q, k, v, part):
-    """Variable-length attention, sequence by sequence."""
-    out = torch.empty_like(q)
-    for i in range(len(part.starts_q) - 1):
-        asks, keys = (slice(int(starts[i]), int(starts[i + 1])) for starts in (part.starts_q, part.starts_k))
-        query, key, value = (rows.transpose(0, 1) for rows in (q[asks], k[keys], v[keys]))
-        ahead = key.shape[1] - query.shape[1]
-        seen = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool).tril(ahead) if part.causal else None
-        out[asks] = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(0, 1)
-    return out
 
 
 def flash_attn_varlen_func(
@@ -45,7 +34,7 @@ def raising(error):
 
 def test_an_installation_for_other_gpus_is_passed_over(monkeypatch):
     missing = raising(RuntimeError("CUDA error: no kernel image is available for execution on the device"))
-    offered = [("flash-attn", missing), ("good", one_by_one)]
+    offered = [("flash-attn", missing), ("good", by_sequence)]
     monkeypatch.setattr(gpu_attention, "installed", lambda: iter(offered))
     assert gpu_attention.choose_gpu_products(torch.float16, CPU, [(2, 16)]).attention == "good"
 
@@ -64,7 +53,7 @@ def test_an_installation_for_other_gpus_is_passed_over(monkeypatch):
     ids=lambda error: f"{type(error).__name__} {str(error)[:24]}",
 )
 def test_any_other_error_is_raised(monkeypatch, error):
-    offered = [("flash-attn", raising(error)), ("good", one_by_one)]
+    offered = [("flash-attn", raising(error)), ("good", by_sequence)]
     monkeypatch.setattr(gpu_attention, "installed", lambda: iter(offered))
     with pytest.raises(type(error), match=re.escape(str(error))):
         gpu_attention.choose_gpu_products(torch.float16, CPU, [(2, 16)])

@@ -13,37 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpad_fast.clip.tokens import Layout
 from dpad_fast.clip.tower import choose
 from dpad_fast.clip.tower.captured import CapturedTowers
-from dpad_fast.clip.tower.forward import OwnForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.graphs import CudaRecorder
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights
 from dpad_fast.testing.graphs import Again
+from dpad_fast.testing.towers import by_sequence, own_forward
 
 needs_gpu = pytest.mark.gpu
 CPU = torch.device("cpu")
 START, END = 3, 1
 
 
-def per_sequence(q, k, v, part):
-    """Variable-length attention that leaves rows of no sequence as NaN."""
-    out = torch.full_like(q, float("nan"))
-    starts_q, starts_k = part.starts_q.tolist(), part.starts_k.tolist()
-    for i in range(len(starts_q) - 1):
-        asks, keys = slice(*starts_q[i : i + 2]), slice(*starts_k[i : i + 2])
-        if asks.start == asks.stop:
-            continue
-        query, key, value = (rows.transpose(0, 1) for rows in (q[asks], k[keys], v[keys]))
-        seen = torch.ones(query.shape[1], key.shape[1], dtype=torch.bool)
-        seen = seen.tril(key.shape[1] - query.shape[1]) if part.causal else seen
-        out[asks] = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(0, 1)
-    return out
-
-
-ATTENTION = {"variable lengths": per_sequence, "padded": None}
+ATTENTION = {"variable lengths": by_sequence, "padded": None}
 
 
 def clip(layers=2, width=32, side=32, vocabulary=60):
@@ -152,11 +136,11 @@ def test_what_is_larger_is_cut(weights, attention):
     close(captured.texts(rows, 1), towers.texts(rows, 1))
     assert recorder.captures <= 3  # 128 and 256; 4 pictures
     assert recorder.replays - before >= sum(map(len, set(rows))) // 256
-    pixels = torch.randn(33, 3, 32, 32)  # 17 rows each: 15 of them at once, so buckets up to 8
+    pixels = torch.randn(33, 3, 32, 32)  # 17 rows each: 15 of them at once
     before = recorder.replays
     close(captured.images(pixels, 1), towers.images(pixels, 1))
-    assert recorder.replays - before == 5
-    assert recorder.memory_taken <= 2 * (256 * 16 + 8 * 16 * 192)
+    assert recorder.replays - before == 3
+    assert recorder.memory_taken <= 2 * (256 * 16 + 15 * 16 * 192)
 
 
 def test_one_text_needs_room(weights):
@@ -196,16 +180,7 @@ def test_the_choice_on_a_gpu_is_captured(monkeypatch):
     monkeypatch.setattr(choose, "read_weights", lambda model, device="cpu": read_weights(model))
     probe = [(START, 9, END), (START, END)]
 
-    def own(copied):
-        return OwnForward(
-            copied,
-            lambda module, ids, _lengths: module.get_text_features(input_ids=ids).pooler_output,
-            lambda module, pixels: module.get_image_features(pixel_values=pixels).pooler_output,
-            None,
-            Layout(0),
-        )
-
-    found = choose.gpu_forwards(model, SimpleNamespace(type="cuda"), "float32", own, probe, 32)
+    found = choose.gpu_forwards(model, SimpleNamespace(type="cuda"), "float32", own_forward, probe, 32)
     assert recorder.captures == 0  # what is only measured is not captured
     made = found.finish(found.exact)
     assert made.name == "float32, packed towers, padded attention, CUDA graphs"
@@ -260,12 +235,12 @@ def test_operations_that_one_launch_replaces():
 def asks_the_host(q, k, v, part, known={}):  # noqa: B006
     """Variable-length attention whose lengths are those of its first call, as a graph would keep them."""
     lengths = known.setdefault((len(q), part.longest_q), (part.starts_q.clone(), part.starts_k.clone()))
-    return per_sequence(q, k, v, SimpleNamespace(starts_q=lengths[0], starts_k=lengths[1], causal=part.causal))
+    return by_sequence(q, k, v, SimpleNamespace(starts_q=lengths[0], starts_k=lengths[1], causal=part.causal))
 
 
 def asks_for_all(q, k, v, part):
     """Fails at sequences without queries: gives everyone the result of a softmax over nothing."""
-    out = per_sequence(q, k, v, part)
+    out = by_sequence(q, k, v, part)
     return out * float("nan") if int(part.starts_k.diff().min()) == 0 else out
 
 

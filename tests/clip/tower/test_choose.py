@@ -20,6 +20,7 @@ from dpad_fast.clip.tower.forward import OwnForward, TowerForward
 from dpad_fast.clip.tower.products import TorchProducts
 from dpad_fast.clip.tower.towers import Towers
 from dpad_fast.clip.tower.weights import read_weights, sizes_fit
+from dpad_fast.testing.towers import own_forward
 
 TORCH, OWN = "TorchProducts float32", "NativeProducts float32"
 INT16, I8MM = "NativeProducts int16", "NativeProducts int16 on I8MM"
@@ -135,16 +136,6 @@ def test_a_model_of_other_sizes_has_its_own_forward(tiny):
 CPU = torch.device("cpu")
 
 
-def own_forward(model):
-    return OwnForward(
-        model,
-        lambda module, ids, _lengths: module.get_text_features(input_ids=ids).pooler_output,
-        lambda module, pixels: module.get_image_features(pixel_values=pixels).pooler_output,
-        None,
-        Layout(0),
-    )
-
-
 @pytest.mark.parametrize(
     ("capability", "kinds"),
     [
@@ -173,7 +164,7 @@ class Elsewhere:
         self.current = None
 
     def note(self, *_args):
-        self.seen.append((self.current, exact_float32()._turn._is_owned()))
+        self.seen.append((self.current, exact_float32()._turn._lock._is_owned()))
         return torch.zeros(1, 4)
 
     texts = images = note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -217,6 +218,32 @@ def test_threads_take_turns() -> None:
     leave.set()
     thread.join()
     assert seen == [False]
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_fork_waits_until_settings_are_back() -> None:
+    """A child of a fork in between would keep the change, and wait for ever for a thread that it does not have."""
+    torch.set_float32_matmul_precision("high")
+    entered, leave = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with exact_float32():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    assert entered.wait(10)
+    threading.Timer(0.2, leave.set).start()
+    child = os.fork()
+    if child == 0:
+        with exact_float32():
+            os._exit(0 if exact._uses_tf32("matmul") is False else 1)
+    thread.join()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    with exact_float32(), exact_float32():  # the parent's turn can still be taken again
+        pass
     assert torch.get_float32_matmul_precision() == "high"
 
 
