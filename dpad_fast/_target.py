@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dpad_fast._native.gpu_errors import raise_gpu_failure
 from dpad_fast.pictures import decoding, upright
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
@@ -43,21 +44,13 @@ def numbers(value: Any, count: int, name: str) -> tuple[float, ...]:
             OverflowError,
             RuntimeError,
         ) as error:  # RuntimeError: tensors of several elements
-            _raise_gpu_failure(error)
+            raise_gpu_failure(error)
             found = None
     if found is None:
         raise ValueError(f"{name} must hold {count} numbers, got {short(value)}")
     if len(found) != count or not all(math.isfinite(item) for item in found):
         raise ValueError(f"{name} must hold {count} finite numbers, got {short(value)}")
     return found
-
-
-def _raise_gpu_failure(error: Exception) -> None:
-    if isinstance(error, RuntimeError):  # torch's, which is imported then
-        from dpad_fast._native.gpu_errors import is_gpu_failure
-
-        if is_gpu_failure(error):
-            raise error
 
 
 def _plain(item: Any) -> Any:
@@ -148,7 +141,7 @@ def _of_tensor(value: Any, name: str) -> NDArray[Any]:
 
         array: NDArray[Any] = (value.double() if value.is_floating_point() else value).numpy()
     except (TypeError, RuntimeError) as error:  # sparse, quantised, or without values
-        _raise_gpu_failure(error)
+        raise_gpu_failure(error)
         kind = f"{str(value.layout).removeprefix('torch.')} tensor of {value.dtype} on {value.device}"
         raise ValueError(f"{name} must be a dense tensor of plain numbers, got a {kind}") from None
     return array

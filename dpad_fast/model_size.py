@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from dpad_fast._native.gpu_errors import raise_gpu_failure
+
 Size: TypeAlias = tuple[int, int]
 
 _WHOLE_PATCHES = re.compile(r"Qwen\d(_\d)?_?VLImageProcessor")
@@ -97,7 +99,8 @@ def whole_size(size: Any, name: str) -> Size:
         if isinstance(size, str | bytes | bytearray | memoryview | Mapping | Set):
             raise TypeError("no pair")  # of which characters, bytes or what has no order would be read
         width, height = map(_as_int, size.tolist() if hasattr(size, "tolist") else size)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise_gpu_failure(error)
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}") from None
     if width < 1 or height < 1:
         raise ValueError(f"{name} must be (width, height) in whole pixels, got {_short(size)}")

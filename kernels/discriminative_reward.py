@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dpad_fast._native.upload import on_device_of
+from dpad_fast._native.upload import on_device
 
 SHAPE_CODES = {"binary": 0, "released": 1, "margin": 2, "sigmoid": 3, "roi-threshold": 4}
 
@@ -81,7 +81,7 @@ def launch(
     reward, s1, s2 = (torch.empty(n, dtype=torch.float32, device=text.device) for _ in range(3))
     if n == 0:
         return reward, s1, s2
-    with on_device_of(text):
+    with on_device(text.device):
         discriminative_reward_kernel[(triton.cdiv(n, ROWS),)](
             text,
             roi,

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dpad_fast._native.upload import on_device_of
+from dpad_fast._native.upload import on_device
 
 SCALE_CODES = {"std": 0, "none": 1, "batch": 2, "rloo": 3, "gdpo": 4}
 
@@ -216,7 +216,7 @@ def _launch(
         mask = mask.view(torch.uint8)
     tokens = 1 if token_mask is None else token_mask.shape[1]
     grid = (triton.cdiv(n, ROWS), triton.cdiv(tokens, TOKENS))
-    with on_device_of(rewards):
+    with on_device(rewards.device):
         group_advantage_kernel[grid](
             rewards.view(torch.uint8) if rewards.dtype == torch.bool else rewards,
             rewards if ids is None else ids,

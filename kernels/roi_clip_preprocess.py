@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from dpad_fast._native.upload import on_device_of
+from dpad_fast._native.upload import on_device
 
 LANES = 32  # one warp, so that a first-pass pixel is computed by one thread only
 BAND = 16  # 3 x 16 sums per thread; a quarter of the first pass is done twice, and 32 would double the registers
@@ -253,7 +253,7 @@ def run(plan: Plan, out: torch.Tensor, *, lanes: int = LANES, band: int = BAND) 
         raise ValueError(f"out must be contiguous or channels-last, got strides {list(out.stride())}")
     windows = torch.empty(count * 4 * size, dtype=torch.int32, device=out.device)
     weights = torch.empty(plan.weights, dtype=torch.int32, device=out.device)
-    with on_device_of(out):
+    with on_device(out.device):
         weights_kernel[(count, 2, triton.cdiv(size, WEIGHTS_BLOCK))](
             plan.table, windows, weights, size, BICUBIC=plan.bicubic, BLOCK=WEIGHTS_BLOCK, num_warps=2,
             enable_fp_fusion=False,

@@ -7,29 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+
+from dpad_fast._native.streams import Gpu
 
 _SMALLEST = 1 << 20
 _LATELY = 16  # uploads; a block that is more than four times larger than all of them were is given back
 _LIMIT = 512 << 20
-
-
-class Events(Protocol):
-    """What an arena asks of a GPU; see `dpad_fast._native.streams.Gpu`."""
-
-    def pinned(self, size: int) -> torch.Tensor:
-        """Pinned memory, uint8 [size]."""
-        ...
-
-    def passed(self, event: Any) -> bool:
-        """Whether the GPU is beyond an event."""
-        ...
-
-    def wait(self, event: Any) -> None:
-        """Waits for it."""
-        ...
 
 
 @dataclass(eq=False)
@@ -62,7 +48,7 @@ class PinnedArena:
         held: bytes of those blocks now.
     """
 
-    def __init__(self, gpu: Events, limit: int = _LIMIT) -> None:
+    def __init__(self, gpu: Gpu, limit: int = _LIMIT) -> None:
         self.limit = limit
         self._gpu = gpu
         self._blocks: list[Block] = []  # the one whose copy was queued first comes first

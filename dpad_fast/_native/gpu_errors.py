@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
-_TYPES = (torch.OutOfMemoryError, *filter(None, (getattr(torch, "AcceleratorError", None),)))  # the second since 2.8
 # How CUDA's libraries and Triton begin what they raise as a RuntimeError.
 _BEGINNINGS = ("CUDA error", "CUDA out of memory", "CUDA driver error", "cuDNN", "HIP error", "Triton Error")
 # CUDA's words where an installation was built for other GPUs. Nothing has run then, and the GPU can be used.
@@ -13,7 +10,18 @@ _NO_KERNEL = ("no kernel image is available", "invalid device function")
 
 def is_gpu_failure(error: BaseException) -> bool:
     """Whether the GPU failed (no memory, an illegal access, a launch), and not what it was given."""
-    return isinstance(error, _TYPES) or (isinstance(error, RuntimeError) and str(error).startswith(_BEGINNINGS))
+    if not isinstance(error, RuntimeError):
+        return False
+    import torch  # here: what reads plain values does without it
+
+    types = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))  # the second since 2.8
+    return isinstance(error, types) or str(error).startswith(_BEGINNINGS)
+
+
+def raise_gpu_failure(error: BaseException) -> None:
+    """Raises the error again where the GPU failed, before it is answered as a mistake of whoever gave a value."""
+    if is_gpu_failure(error):
+        raise error
 
 
 def has_no_kernel(error: BaseException) -> bool:

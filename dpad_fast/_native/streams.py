@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from dpad_fast._native.upload import upload
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class Gpu:
@@ -107,6 +110,17 @@ def _on_all(streams: Iterable[Any]) -> Iterator[None]:
         for stream in streams:
             stack.enter_context(torch.cuda.stream(stream))
         yield
+
+
+def on_callers_streams(function: Callable[[Given], Result]) -> Callable[[Given], Result]:
+    """The function, for other threads: it works on the streams that are current in this one."""
+    streams = callers_streams()
+
+    def there(item: Given) -> Result:
+        with streams():
+            return function(item)
+
+    return there
 
 
 class OwnStreams:

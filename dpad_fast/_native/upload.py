@@ -90,6 +90,6 @@ def _packed_strides(image: torch.Tensor) -> tuple[int, int, int]:
     return (width, 1, height * width) if planes else (3 * width, 3, 1)
 
 
-def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    """Makes the tensor's GPU the current one, to which Triton launches, whatever its arguments' addresses say."""
-    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one, to which Triton and others launch, whatever their arguments' addresses say."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -38,7 +38,7 @@ class ClipEncoder:
         name: what to call it in messages.
         precision: "float32", on a GPU IEEE's whatever torch's settings allow; "bfloat16", which stands for the fastest
             products of this machine that are at least as exact as bfloat16's; or "guarded": those, and float32 again
-            near the threshold. On a GPU the reduced precision is the one that errs least on this model; where even
+            near the threshold. On a GPU the first look is what is expected to cost least on this model; where even
             that is expected to repeat too much, "guarded" is float32.
         forward: per precision in use ("float32", "reduced") what computes it, attention included, in words.
         first_looks: the reduced precisions that were measured on this model, `Look`s, one of them `used` or none.
@@ -91,7 +91,6 @@ class ClipEncoder:
             Calibration,
             tokens=tokens,
             preprocess=preprocess,
-            device=self.device,
             threads=self.used_threads(),
             name=name,
         )

@@ -1,4 +1,4 @@
-"""The choice of a guarded encoder's first look: what is fast and errs least, and float32 where none of them pays."""
+"""The choice of a guarded encoder's first look: what is expected to cost least, and float32 where none of them pays."""
 
 from __future__ import annotations
 

@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from dpad_fast._native.arena import PinnedArena
-from dpad_fast._native.streams import Gpu, callers_streams
+from dpad_fast._native.streams import Given, Gpu, Result, on_callers_streams
 from dpad_fast._native.upload import PackedImages
 from dpad_fast.clip.regions import Region
 
-Given = TypeVar("Given")
-Result = TypeVar("Result")
 # Of one copy; more pictures than that go up in several, so that the second is put together while the first travels.
 _BYTES = 128 << 20
 
@@ -40,13 +38,7 @@ class GpuWay:
         todo = list(items)
         if threads < 2 or len(todo) < 2:
             return map(function, todo)
-        streams = callers_streams()
-
-        def work(item: Given) -> Result:
-            with streams():
-                return function(item)
-
-        return self._threads(threads).map(work, todo)
+        return self._threads(threads).map(on_callers_streams(function), todo)
 
     def send(
         self, images: Sequence[Any], regions: Sequence[tuple[int, Region]], threads: int

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from dpad_fast._native.streams import callers_streams
+from dpad_fast._native.streams import on_callers_streams
 from dpad_fast.clip.gpu_way import GpuWay
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
@@ -21,12 +19,6 @@ Chunk = Sequence[tuple[int, Region]]
 REGIONS = 64
 # Of the files decoded together, 4 bytes each: 256 MiB, or one larger picture. Such files take longer than the model.
 _PIXELS = 1 << 26
-
-
-def input_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """The stream that inputs are made on; None where they are made on the CPU: no GPU, or none with Triton."""
-    on_gpu = device.type == "cuda" and find_spec("triton") is not None
-    return torch.cuda.current_stream(device) if on_gpu else None
 
 
 def chunked(pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region]]) -> list[list[tuple[int, Region]]]:
@@ -64,26 +56,15 @@ def content_keys(
         return dict(zip(used, way.in_threads(lambda index: pictures[index].key, used, threads), strict=True))
     if len(used) < 2 or threads < 2:
         return {index: pictures[index].key for index in used}
-    streams = callers_streams()
-
-    def key(index: int) -> Hashable:
-        with streams():
-            return pictures[index].key
-
     with ThreadPoolExecutor(threads, "dpad-digest") as pool:
-        return dict(zip(used, pool.map(key, used), strict=True))
+        return dict(zip(used, pool.map(on_callers_streams(lambda index: pictures[index].key), used), strict=True))
 
 
 def ahead(make: Callable[[Chunk], torch.Tensor], chunks: Sequence[Chunk]) -> Iterator[torch.Tensor]:
     """What `make` gives for each chunk; the next chunk's is made by a thread while the caller works on this one's."""
     if not chunks:
         return
-    streams = callers_streams()
-
-    def made(chunk: Chunk) -> torch.Tensor:
-        with streams():
-            return make(chunk)
-
+    made = on_callers_streams(make)
     with ThreadPoolExecutor(1, "dpad-preprocess") as thread:
         inputs = [thread.submit(made, chunks[0])]
         for following in (*chunks[1:], None):
@@ -99,33 +80,29 @@ def make_inputs(
     pictures: Sequence[PixelSource],
     regions: Chunk,
     threads: int,
-    stream: torch.cuda.Stream | None,
 ) -> torch.Tensor:
-    """Regions as the model takes them.
+    """Regions as the model takes them, made on the CPU.
 
     Args:
         preprocess: the model's own.
         pictures: M images.
         regions: K pairs (index of the picture, box or None for the whole).
         threads: CPU threads of torch's own operations.
-        stream: see `input_stream`.
 
     Returns:
-        float32 [K, 3, size, size], on the stream's GPU or the CPU.
+        float32 [K, 3, size, size].
     """
     used = _numbered(regions)
     pixels = [preprocess.read(pictures[index]) for index in used]
     boxes, numbers = [box for _, box in regions], [used[index] for index, _ in regions]
-    with torch_threads(threads), nullcontext() if stream is None else torch.cuda.stream(stream):
-        if stream is None:
-            return preprocess(pixels, boxes, numbers)
-        return preprocess([_on(stream.device, image) for image in pixels], boxes, numbers, stream.device)
+    with torch_threads(threads):
+        return preprocess(pixels, boxes, numbers)
 
 
 def send_inputs(
     preprocess: Preprocess, pictures: Sequence[PixelSource], regions: Chunk, threads: int, way: GpuWay
 ) -> torch.Tensor:
-    """`make_inputs` on the current stream of a GPU, without waiting for it.
+    """As `make_inputs`, on the current stream of a GPU, without waiting for it.
 
     Pictures are decoded by threads, and their pixels go through the way's pinned memory and its stream for copies.
     """

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from dpad_fast.clip.inputs import input_stream, make_inputs
+from dpad_fast.clip.inputs import make_inputs
 from dpad_fast.clip.preprocess import Preprocess
 from dpad_fast.clip.tokens import Ids, Tokens
 from dpad_fast.clip.tower.forward import Forward, unit
@@ -65,7 +65,6 @@ class Calibration:
         exact: float32's forward.
         tokens: the model's tokenizer.
         preprocess: the model's preprocessing of images.
-        device: where the model runs.
         threads: CPU threads.
         name: of the encoder, for messages.
 
@@ -78,7 +77,6 @@ class Calibration:
         exact: Forward,
         tokens: Tokens,
         preprocess: Preprocess,
-        device: torch.device,
         threads: int,
         name: str,
     ) -> None:
@@ -86,7 +84,7 @@ class Calibration:
         self._captions = _calibration_ids(tokens)
         pictures = [_Generated(i) for i in range(_PICTURES)]
         regions = [(i, box) for i in range(_PICTURES) for box in (None, (16, 16, 80, 72))]
-        self._inputs = make_inputs(preprocess, pictures, regions, threads, input_stream(device))
+        self._inputs = make_inputs(preprocess, pictures, regions, threads)
         self._text, self._image = self._embed(exact)
         self._truth = self._text @ self._image.T
 

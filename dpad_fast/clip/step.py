@@ -153,7 +153,7 @@ class HostStep:
 
     def _inputs(self, pictures: Sequence[PixelSource], chunk: Chunk) -> Tensor:
         timer = Timer(self._timings)
-        inputs = make_inputs(self._encoder.preprocess, pictures, chunk, self._encoder.used_threads(), None)
+        inputs = make_inputs(self._encoder.preprocess, pictures, chunk, self._encoder.used_threads())
         timer.lap("preprocess")
         return inputs
 

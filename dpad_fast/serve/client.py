@@ -208,6 +208,8 @@ class RemoteScorer:
         read = dict(zip(objects, _at_once(lambda i: self._read(images[i], i), list(objects.values())), strict=True))
         open_ones = [found for found in read.values() if found.entry is None]
         distinct = {found.content or found.name: found for found in reversed(open_ones)}
+        if distinct:
+            made.server = self._transport.next()
         _at_once(lambda found: self._write(found, made), list(distinct.values()))
         entries = []
         for i, image in enumerate(images):
@@ -264,11 +266,12 @@ class RemoteScorer:
 
     def _named(self, made: OutgoingRows, content: bytes) -> str | None:
         """Sends a new picture at once, and the server finds its SHA-256; None where it did not."""
-        if made.server is None:
-            made.server = self._transport.next()
         server = made.server
+        if server is None:
+            return None
         reply = self._transport.send(server, "POST", "/pictures", content, _BYTES)
         if reply is None or reply.status != 200:  # what a server says against it, it says again when it gets the rows
+            made.server = None  # one that is silent is not waited for with each picture
             return None
         digest = str(reply.json()["sha256"])
         self._remember(server, digest)

@@ -26,7 +26,7 @@ class OutgoingRows:
         columns: the arguments of `RewardScorer.score`, as plain data.
         names: what to call the number of an image key in a message.
         pictures: by their SHA-256, what makes their bytes.
-        server: the one that new pictures were sent to already.
+        server: the one that gets the pictures first; None where it did not take one.
     """
 
     columns: dict[str, list[Any] | None] = field(default_factory=dict)

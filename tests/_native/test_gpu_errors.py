@@ -12,6 +12,7 @@ import torch
 import dpad_fast as df
 from dpad_fast._native.gpu_errors import has_no_kernel, is_gpu_failure
 from dpad_fast.clip import features, load
+from dpad_fast.model_size import whole_size
 from dpad_fast.ops import _mask_values, masks, packed_masks
 
 front = import_module("dpad_fast.ops.discriminative_reward")  # the package's name is the function's
@@ -77,6 +78,8 @@ def test_numbers_that_cannot_be_read(failure: Exception, monkeypatch: pytest.Mon
             read()
     with pytest.raises(type(failure), match=re.escape(str(failure))):
         df.Target(box=value, image_size=(9, 9))
+    with pytest.raises(type(failure), match=re.escape(str(failure))):
+        whole_size(value, "image_size")
     monkeypatch.setattr(torch, "as_tensor", refuse)
     for read in (
         lambda: masks._as_crowd([True], 1),

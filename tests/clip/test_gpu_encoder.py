@@ -1,8 +1,6 @@
 """Encoders as on a GPU: which towers they get, whether their embeddings are the model's, and where regions are made."""
 
 import copy
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import dpad_fast as df
-from dpad_fast.clip.inputs import make_inputs
 from dpad_fast.clip.tower import choose, gpu_attention
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.towers import Towers
@@ -106,27 +103,6 @@ def test_regions_are_made_on_the_gpu(tiny, monkeypatch):
         image = torch.zeros(40, 50, 3, dtype=torch.uint8, device="cuda")
         made = encoder.preprocess([image], [None, (1, 2, 9, 9)], [0, 0], torch.device("cuda"))
     assert (tuple(made.shape), made.device.type) == ((2, 3, 32, 32), "cuda")
-    # The wiring of `make_inputs`: preprocessing gets the stream and its device; here it runs on the CPU.
-    pictures = [
-        SimpleNamespace(key=i, new_pixels=2000, pixels=lambda i=i: torch.full((40, 50, 3), 20 * i, dtype=torch.uint8))
-        for i in (1, 2)
-    ]
-    regions = [(0, None), (1, (3, 4, 30, 20)), (0, (1, 2, 9, 9))]
-    stream, entered, asked = SimpleNamespace(device=CPU), [], []
-
-    def on_stream(it):
-        entered.append(it)
-        return nullcontext()
-
-    def recorded(images, boxes, index, device=None):
-        asked.append(device)
-        return encoder.preprocess(images, boxes, index)
-
-    recorded.read = encoder.preprocess.read
-    monkeypatch.setattr(torch.cuda, "stream", on_stream)
-    found = make_inputs(recorded, pictures, regions, 1, stream)
-    assert torch.equal(found, make_inputs(encoder.preprocess, pictures, regions, 1, None))
-    assert (entered, asked) == ([stream], [CPU])
 
 
 def gpu_and_cpu(tiny, precision):

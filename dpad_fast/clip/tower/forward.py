@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from contextlib import contextmanager, nullcontext
+from typing import Protocol
 
 import torch
 
-from dpad_fast._native.upload import upload
+from dpad_fast._native.upload import on_device, upload
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
 from dpad_fast.clip.tower.captured import CapturedTowers
@@ -146,11 +146,6 @@ def _running(threads: int, device: torch.device) -> Iterator[None]:
     """Without gradients, on `threads` threads, and launching to `device`, whatever GPU is the current one."""
     with torch.inference_mode(), torch_threads(threads), on_device(device):
         yield
-
-
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Makes a GPU the current one: kernels of Triton and of other packages are launched there."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def unit(values: torch.Tensor, name: str, *, first: bool = False) -> torch.Tensor:

@@ -5,8 +5,8 @@ not support is known before it is called: older GPUs, some widths of heads, a re
 then compared with `padded_attention` on the device, on shared prefixes, since a release may align the causal mask in
 another way. An installation without machine code for this GPU is passed over too; any other error is raised, out of
 memory included. In float32, and where neither serves, `padded_attention` does: few calls of
-`scaled_dot_product_attention` over sequences of similar length. Only attention is padded then; the products, which take
-most of the time, work on packed rows in every case.
+`scaled_dot_product_attention` over sequences of similar length. Only attention is padded then; the products work on
+packed rows. (What a CUDA graph replays is laid out in tables of a fixed shape instead, see `fixed.py`.)
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_pictures_of_any_number(pair, count, seed):
     pixels = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     before = recorder.replays
     close(captured.images(pixels, 1), towers.images(pixels, 1))
-    assert recorder.replays - before == -(-count // 112)
+    assert recorder.replays - before == -(-count // 120)
 
 
 def fresh(weights, attention=None, **more):
