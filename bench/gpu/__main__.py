@@ -14,15 +14,16 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import registry, results
-from bench.gpu.clocks import Call, Clock, CpuClock, GpuClock
+from bench.gpu.clocks import DEVICES, Call, Clock, CpuClock, GpuClock
 
 TINY = {"count": 6, "height": 60, "width": 250, "pictures": 2}
 # What failed on a GPU is recorded; what fails is as varied as the peers.
@@ -96,37 +97,48 @@ def measure(lines: list[Line], mode: str, runs: int, clock: Clock) -> None:
         for line in lines:
             if line.call is None:
                 continue
-            if mode == "flushed":
-                clock.flush()
-            clock.wait()
-            spent = line.attempt(f"failed when timed {mode}", lambda call=line.call: clock.time(call))
+            spent = line.attempt(f"failed when timed {mode}", lambda call=line.call: one_run(call, mode, clock))
             if spent is None:
-                line.call = None
+                line.call, line.wrong = None, line.wrong or line.provider in line.contest.ours
             elif turn > 1:
                 line.times.setdefault(mode, []).append(spent)
 
 
+def one_run(call: Call, mode: str, clock: Clock) -> float:
+    """Microseconds of a call on an idle device."""
+    if mode == "flushed":
+        clock.flush()
+    clock.wait()
+    return clock.time(call)
+
+
 def capture(lines: list[Line], runs: int, clock: Clock) -> None:
-    """Times each call as a graph. What a graph gives is held against what the call itself gives."""
+    """Times each call as a graph; one that fails as a graph has no time and stops no other."""
     for line in lines:
         if line.call is None:
             continue
         made = line.attempt("no graph", lambda call=line.call: clock.captured(call))
         if made is None:
             continue
-        replay, result = made
-        expected = line.call()
-        replay()
-        clock.wait()
-        word, equal = line.contest.compare(expected, result)
-        if not equal:
-            line.wrong = True
-            line.notes.append(f"another result from the graph: {word}")
-        for turn in range(runs + 2):
-            clock.flush()
-            spent = clock.time(replay)
-            if turn > 1:
-                line.times.setdefault("graph", []).append(spent)
+        replay = partial(replayed, line, line.call, made, runs, clock)
+        times = line.attempt("failed as a graph", replay)
+        if times is None:
+            line.wrong = line.wrong or line.provider in line.contest.ours
+        else:
+            line.times["graph"] = times
+
+
+def replayed(line: Line, call: Call, made: tuple[Call, Any], runs: int, clock: Clock) -> list[float]:
+    """Microseconds of a graph. What it gives is held against what the call itself gives."""
+    replay, result = made
+    expected = call()
+    replay()
+    clock.wait()
+    word, equal = line.contest.compare(expected, result)
+    if not equal:
+        line.wrong = True
+        line.notes.append(f"another result from the graph: {word}")
+    return [one_run(replay, "flushed", clock) for _ in range(runs + 2)][2:]
 
 
 def row(line: Line, best: float | None, day: dict[str, str]) -> dict[str, Any]:
@@ -155,7 +167,7 @@ def rows_of(cases: list[list[Line]], device: torch.device) -> list[dict[str, Any
     """All cases as rows; the ratio is to the first of ours."""
     found, day = [], results.day(device)
     for lines in cases:
-        first = lines[0].times.get("flushed")
+        first = lines[0].times.get("flushed") if lines else None
         found += [row(line, statistics.median(first) if first else None, day) for line in lines]
     return found
 
@@ -175,12 +187,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Compare, time, print, write; 2 where there is no GPU, 1 where ours failed or outputs disagree."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=51, help="timed runs of each contestant, at least 9 (default: 51)")
-    parser.add_argument("--only", default="", help="only cases whose op or name contains this; writes no file")
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse (default: cuda)")
+    parser.add_argument("--only", default="", help="only cases whose op or name contains this")
+    parser.add_argument("--device", choices=DEVICES, default="cuda", help="cpu rehearses (default: cuda)")
     parser.add_argument("--tiny", action="store_true", help="small inputs, to rehearse")
     parser.add_argument("--once", action="store_true", help="compare and time nothing: what a profiler or checker runs")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no case and no graph begins after these")
-    parser.add_argument("--out", default=str(results.FOLDER), help="folder for gpu.csv (%(default)s)")
+    parser.add_argument("--out", help=f"folder for gpu.csv ({results.FOLDER}, and none where this was no whole run)")
     options = parser.parse_args(arguments)
     if options.runs < 9:
         parser.error(f"--runs must be at least 9, got {options.runs}")
@@ -193,35 +205,54 @@ def main(arguments: list[str] | None = None) -> int:
 
     clock: Clock = GpuClock(device) if device.type == "cuda" else CpuClock()
     print(f"{results.versions()}, {results.name_of(device)}, CUDA {torch.version.cuda}")
+    if options.out is None and device.type == "cuda" and not (options.tiny or options.only):
+        options.out = str(results.FOLDER)
     cases: list[list[Line]] = []
-    for contest in contests(options.device, **(TINY if options.tiny else {})):
+    failed: list[str] = []
+    known = False
+    for contest in each(contests(options.device, **(TINY if options.tiny else {})), failed):
         if options.only not in f"{contest.op}: {contest.case}":
             continue
+        known = True
         if time.perf_counter() - began > options.seconds:
             print(f"no time for {contest.op}: {contest.case}", file=sys.stderr)
             continue
         cases.append(prepared(contest))
-        if not options.once:
-            for mode in _MODES[:2]:
-                measure(cases[-1], mode, options.runs, clock)
-    return finish(cases, clock, options, began)
+        for mode in _MODES[:2] if not options.once else ():
+            measure(cases[-1], mode, options.runs, clock)
+        save(cases, options, device)
+    if options.only and not known and not failed:
+        parser.error(f"--only: no case has {options.only!r} in its op or name")
+    return finish(cases, failed, clock, options, began)
 
 
-def finish(cases: list[list[Line]], clock: Clock, options: argparse.Namespace, began: float) -> int:
-    """Graphs come last, and the result is written before and after: a capture that fails may end more than itself."""
-    folder = None if options.only or options.once else Path(options.out)
-    if folder:
-        results.write("gpu", rows_of(cases, clock.device), folder)
+def each(ops: Mapping[str, Iterable[registry.Contest]], failed: list[str]) -> Iterator[registry.Contest]:
+    """All cases. What fails to make one ends its op only, and is added to `failed`."""
+    for op, made in ops.items():
+        try:
+            yield from made
+        except (ImportError, *_FAILURES) as error:
+            failed.append(f"{op}, from here on: {type(error).__name__}: {error}".splitlines()[0][:160])
+            print(f"failed: {failed[-1]}", file=sys.stderr)
+
+
+def save(cases: list[list[Line]], options: argparse.Namespace, device: torch.device) -> None:
+    """Writes what is known so far: what comes next may end more than itself."""
+    if options.out and cases and not options.once:
+        results.write("gpu", rows_of(cases, device), Path(options.out))
+
+
+def finish(cases: list[list[Line]], failed: list[str], clock: Clock, options: argparse.Namespace, began: float) -> int:
+    """Graphs come last, since a capture that fails may end more than itself; then all is said."""
     for lines in cases if not options.once else ():
         if time.perf_counter() - began < options.seconds:
             capture(lines, options.runs, clock)
-    rows = rows_of(cases, clock.device)
-    show(rows)
-    if folder:
-        results.write("gpu", rows, folder)
+            save(cases, options, clock.device)
+    show(rows_of(cases, clock.device))
     wrong = [f"{line.contest.case}: {line.provider.name}" for lines in cases for line in lines if line.wrong]
-    print("\n".join(f"wrong: {line}" for line in wrong) if wrong else "outputs agree")
-    return 1 if wrong else 0
+    bad = [f"wrong: {line}" for line in wrong] + [f"failed: {line}" for line in failed]
+    print("\n".join(bad) if bad else "outputs agree")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
+from dpad_fast.ops import PackedMasks
+
 Call = Callable[[], Any]
+DEVICES = ("cuda", "cpu")  # where a run can be asked for; CUDA_VISIBLE_DEVICES chooses among several GPUs
 CACHE = 256 << 20  # bytes: more than any level 2 cache of a GPU holds
 
 
@@ -59,19 +62,28 @@ class GpuClock:
         """See `Clock`.
 
         Raises:
-            RuntimeError: the call asks the host for something, which no graph can hold.
+            RuntimeError: the call asks the host for something, which no graph can hold, or leaves its result there: the
+                graph of a call that works on the host is empty, and would be timed as if it did the work.
         """
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # kernels are loaded, and memory is found, before the capture
             call()
-            call()
+            result = call()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
+        if not _lies_on(result, self.device):
+            raise RuntimeError("works on the host")
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             result = call()
         return graph.replay, result
+
+
+def _lies_on(result: Any, device: torch.device) -> bool:
+    first = result[0] if isinstance(result, tuple) else result
+    there: torch.device = (first.words if isinstance(first, PackedMasks) else first).device
+    return there.type == device.type
 
 
 class CpuClock:

@@ -40,13 +40,18 @@ def numbers(tolerance: float) -> Callable[[Any, Any], tuple[str, bool]]:
 
 def contests(
     device: str, count: int = 128, height: int = 480, width: int = 640, pictures: int = 16
-) -> Iterable[Contest]:
-    """All cases on `device`: `count` masks and polygons, `pictures` photographs of height x width."""
-    yield from crops.contests(device, pictures, height, width)
-    yield from _masks(device, count, height, width)
-    yield from _polygons(device, count, height, width)
-    yield from _advantage(device, 8 * count)
-    yield from _discriminative(device, count)
+) -> dict[str, Iterable[Contest]]:
+    """By op all cases on `device`: `count` masks and polygons, `pictures` photographs of height x width.
+
+    The input of an op is made when its first case is asked for, so that one which cannot be made costs no other op.
+    """
+    return {
+        "preprocess": crops.contests(device, pictures, height, width),
+        "masks": _masks(device, count, height, width),
+        "polygons": _polygons(device, count, height, width),
+        "advantage": _advantage(device, 8 * count),
+        "reward": _discriminative(device, count),
+    }
 
 
 # --- masks and polygons ---

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench.gpu.clocks import DEVICES
 from bench.reward import counts
 from bench.reward import work as ways
 from bench.reward.gpu import Pictures, model_of, prepare, work_of
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints the profiles; 2 where there is no GPU."""
     about = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.profiles", description=about)
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to rehearse (default: cuda)")
+    parser.add_argument("--device", choices=DEVICES, default="cuda", help="cpu rehearses (default: cuda)")
     parser.add_argument("--queries", type=int, default=16, help="queries of a step (%(default)s)")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to rehearse")
     options = parser.parse_args(arguments)

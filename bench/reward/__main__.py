@@ -18,31 +18,50 @@ import torch
 from rich.console import Console
 
 from bench import results
+from bench.gpu.clocks import DEVICES
+
+
+def count(text: str) -> int:
+    """Of a parser: a whole number, at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is another; the parser adds the name of the option.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Race, or one of the checks."""
     parser = argparse.ArgumentParser(prog="python -m bench.reward", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="turns of all contestants (%(default)s)")
-    parser.add_argument("--sample", type=int, default=16, help="completions timed one at a time (%(default)s)")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
+    parser.add_argument("--runs", type=count, default=5, help="turns of all contestants (%(default)s)")
+    parser.add_argument("--sample", type=count, default=16, help="completions timed one at a time (%(default)s)")
+    out = f"folder for the CSV files and the plot ({results.FOLDER}; '' writes none, as does a part or a rehearsal)"
+    parser.add_argument("--out", help=out)
     parser.add_argument(
-        "--out", default=str(results.FOLDER), help="folder for the CSV files and the plot; '' writes none"
+        "--device",
+        choices=DEVICES,
+        help="cuda, or cpu to rehearse it: time the stage on a GPU, with its own contestants",
     )
-    parser.add_argument(
-        "--device", help="cuda, or cpu to rehearse it: time the stage on a GPU, with its own contestants"
-    )
-    parser.add_argument("--queries", type=int, default=16, help="queries of a step with --device (%(default)s)")
+    parser.add_argument("--queries", type=count, default=16, help="queries of a step with --device (%(default)s)")
     parser.add_argument("--tiny", action="store_true", help="with --device: a tiny model, to rehearse")
     parser.add_argument("--only", default="", help="with --device: the contestants whose names begin so, by commas")
     parser.add_argument("--seconds", type=float, help="with --device: no turn starts after that many seconds")
-    parser.add_argument("--equality", type=int, metavar="N", help="check N completions instead of timing")
-    parser.add_argument("--memory", type=int, metavar="N", help="peak memory and cost up to N completions instead")
+    parser.add_argument("--equality", type=count, metavar="N", help="check N completions instead of timing")
+    parser.add_argument("--memory", type=count, metavar="N", help="peak memory and cost up to N completions instead")
     parser.add_argument("--eight-bits", action="store_true", help="what a first look in 8 bits would cost, instead")
     parser.add_argument("--no-runtimes", action="store_true", help="leave OpenVINO and ONNX Runtime out")
     parser.add_argument("--seed", type=int, default=0, help="of --equality's completions (%(default)s)")
     args = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 150)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        console.print(f"bench.reward: torch {torch.__version__} finds no GPU; nothing was timed")
+        return 2
+    if args.out is None:
+        part = args.device and (args.device == "cpu" or args.tiny or args.only)
+        args.out = "" if part else str(results.FOLDER)
     if args.equality or args.memory:
         from bench.reward import checks
 
@@ -54,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.device:
         from bench.reward import gpu
 
+        for only in args.only.split(","):
+            if not any(name.startswith(only) for name in gpu.names()):
+                parser.error(f"--only: no name begins with {only!r}; there are {', '.join(gpu.names())}")
         return gpu.race(args, console)
     from bench.reward.race import race
 

@@ -135,7 +135,9 @@ def memory(args: argparse.Namespace, console: Console) -> int:
             found = apart.submit(_memory_of, count, args.threads).result()
         worst = max(worst, found["peak"])
         cells = (f"{found['seconds']:.2f}", f"{1000 * found['seconds'] / count:.2f}")
-        table.add_row(str(count), str(count // ways.GROUP), *cells, f"{found['peak']:.0f}", f"{found['inputs']:.0f}")
+        table.add_row(
+            str(count), str(-(-count // ways.GROUP)), *cells, f"{found['peak']:.0f}", f"{found['inputs']:.0f}"
+        )
     console.print(
         f"the model {found['model']:.0f} MB; packed weights and calibration {found['packed']:.0f} MB above it"
     )
@@ -153,7 +155,7 @@ def _memory_of(count: int, threads: int) -> dict[str, float]:
     scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
     packed = _resident() - base
     # Files' bytes, as a data set holds them: 8192 completions have 1024 pictures, 0.9 MB each when decoded.
-    pictures = [_encoded(i) for i in range(count // ways.GROUP)]
+    pictures = [_encoded(i) for i in range(-(-count // ways.GROUP))]
     work = ways.make_work(pictures, count, seed=count)
     targets = [df.Target.parse(s, image_size=(ways.WIDTH, ways.HEIGHT)) for s in work.solutions]
     _return_memory()

@@ -77,9 +77,6 @@ class Pictures:
 def race(args: argparse.Namespace, console: Console) -> int:
     """Compare, time in turns, profile, write; 1 where an exact one decided wrongly or a contestant failed."""
     device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        console.print(f"bench.reward: torch {torch.__version__} finds no GPU; nothing was timed")
-        return 2
     began = time.perf_counter()
     torch.set_num_threads(args.threads)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
@@ -97,15 +94,19 @@ def race(args: argparse.Namespace, console: Console) -> int:
     deadline = began + args.seconds if args.seconds else float("inf")
     fresh = (make_work(unique(work), len(work.texts), seed=1000 + turn) for turn in range(args.runs + 2))
     take_turns(entrants, fresh, pictures, args.sample, wait, deadline)
+    keep(entrants, device, args.out)  # what follows may end more than itself
     for one in entrants:
         one.attempt(lambda one=one: look_inside(one, pictures.of(work, one.entry.pictures), device, wait))
-    rows = [row(one, device) for one in entrants]
-    for line in rows:
+    for line in keep(entrants, device, args.out):
         said = "  ".join(f"{key} {value}" for key, value in line.items() if value != "" and key not in _SAME)
         console.print(said, soft_wrap=True)
-    if args.out:
-        results.write("reward-gpu", rows, Path(args.out))
     return verdict(entrants, console)
+
+
+def names() -> list[str]:
+    """Of all that `enter` can make; nothing is made for it."""
+    nothing: Any = None
+    return [name for name, _ in entries(nothing, nothing)]
 
 
 def enter(clip: Clip, device: torch.device, only: tuple[str, ...], console: Console) -> list[Entrant]:
@@ -222,6 +223,14 @@ def row(one: Entrant, device: torch.device) -> dict[str, Any]:
         "note": one.failure or one.entry.note,
         **results.day(device),
     }
+
+
+def keep(entrants: list[Entrant], device: torch.device, out: str) -> list[dict[str, Any]]:
+    """What is known so far, a row for each; written to a file where there is a folder for it."""
+    rows = [row(one, device) for one in entrants]
+    if out:
+        results.write("reward-gpu", rows, Path(out))
+    return rows
 
 
 def verdict(entrants: list[Entrant], console: Console) -> int:

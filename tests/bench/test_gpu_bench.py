@@ -88,7 +88,7 @@ def test_what_is_wrong_is_recorded_and_the_rest_is_timed(
         raise ModuleNotFoundError("No module named 'peer'")
 
     made = contest(bench, lambda: one, same=lambda: one, differs=lambda: two, breaks=breaks, absent=is_missing)
-    monkeypatch.setattr(bench.contests, "contests", lambda device: [made])
+    monkeypatch.setattr(bench.contests, "contests", lambda device: {"op": [made]})
     assert bench.door.main(["--device", "cpu", "--runs", "9", "--out", str(tmp_path)]) == 1
     with (tmp_path / "gpu.csv").open(newline="") as file:
         rows = {row["provider"]: row for row in csv.DictReader(file)}
@@ -97,6 +97,120 @@ def test_what_is_wrong_is_recorded_and_the_rest_is_timed(
     assert rows["differs"]["agreement"] == "differs by up to 1.0e+00"
     assert rows["breaks"]["note"] == "failed: RuntimeError: CUDA error: an illegal memory access"
     assert [float(rows[name]["p50_us"] or 0) > 0 for name in rows] == [True, True, True, False]
+
+
+def test_input_that_cannot_be_made_ends_its_op_only(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: list[int] = []
+
+    def breaks() -> Iterator[Any]:
+        yield made
+        kept.append(len((tmp_path / "gpu.csv").read_text().splitlines()))  # written after each case
+        raise torch.OutOfMemoryError("CUDA out of memory\nby so much")
+
+    made = contest(bench, lambda: torch.ones(2))
+    monkeypatch.setattr(bench.contests, "contests", lambda device: {"masks": breaks(), "reward": [made]})
+    assert bench.door.main(["--device", "cpu", "--runs", "9", "--out", str(tmp_path)]) == 1
+    assert kept == [2]
+    said = capsys.readouterr()
+    line = "failed: masks, from here on: OutOfMemoryError: CUDA out of memory"
+    assert (said.err.splitlines(), said.out.splitlines()[-1]) == ([line], line)
+    with (tmp_path / "gpu.csv").open(newline="") as file:
+        assert [float(row["p50_us"]) > 0 for row in csv.DictReader(file)] == [True, True]
+
+
+@pytest.mark.parametrize("where", ["call", "replay", "time"])
+def test_a_graph_that_fails_costs_no_other(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    graphs: list[int] = []
+
+    def breaks() -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    class Breaking(bench.clocks.CpuClock):  # type: ignore[misc, name-defined]
+        def captured(self, call: Any) -> Any:
+            graphs.append(0)
+            return (breaks if where == "replay" and len(graphs) == 1 else call), call()
+
+        def time(self, call: Any) -> float:
+            if where == "time" and len(graphs) == 1:
+                breaks()
+            return super().time(call)  # type: ignore[no-any-return]
+
+    def ours() -> torch.Tensor:
+        if where == "call" and len(graphs) == 1:
+            graphs[0] += 1
+            if graphs[0] > 1:  # the first is the one that is captured
+                breaks()
+        return torch.ones(2)
+
+    made = contest(bench, ours, peer=lambda: torch.ones(2))
+    monkeypatch.setattr(bench.contests, "contests", lambda device: {"op": [made]})
+    monkeypatch.setattr(bench.door, "CpuClock", Breaking)
+    assert bench.door.main(["--device", "cpu", "--runs", "9", "--out", str(tmp_path)]) == 1
+    with (tmp_path / "gpu.csv").open(newline="") as file:
+        mine, peer = csv.DictReader(file)
+    assert (mine["graph_us"], mine["note"]) == ("", "failed as a graph: RuntimeError: CUDA error: out of memory")
+    assert (float(mine["p50_us"]) > 0, float(peer["graph_us"]) > 0, peer["note"]) == (True, True, "")
+    assert capsys.readouterr().out.splitlines()[-1] == "wrong: case: ours"
+
+
+def test_a_cache_that_cannot_be_flushed_ends_no_run(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An error of the call before is met by the next that waits for the device."""
+
+    class Broken(bench.clocks.CpuClock):  # type: ignore[misc, name-defined]
+        def flush(self) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access")
+
+    made = contest(bench, lambda: torch.ones(2))
+    monkeypatch.setattr(bench.contests, "contests", lambda device: {"op": [made]})
+    monkeypatch.setattr(bench.door, "CpuClock", Broken)
+    assert bench.door.main(["--device", "cpu", "--runs", "9", "--out", str(tmp_path)]) == 1
+    with (tmp_path / "gpu.csv").open(newline="") as file:
+        (ours,) = csv.DictReader(file)
+    assert ours["note"] == "failed when timed flushed: RuntimeError: CUDA error: an illegal memory access"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--only", "typo", "--tiny", "--device", "cpu"], "--only: no case has 'typo' in its op or name"),
+        (["--device", "foo"], "argument --device: invalid choice: 'foo'"),
+        (["--device", "cuda:1"], "argument --device: invalid choice: 'cuda:1'"),
+    ],
+)
+def test_what_was_mistyped_is_named(
+    bench: Any, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench.door.main(options)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_only_a_whole_run_on_a_gpu_goes_to_the_results(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results, there = importlib.import_module("bench.results"), tmp_path / "results"
+    monkeypatch.setattr(results, "FOLDER", there)
+    made = contest(bench, lambda: torch.ones(2))
+    monkeypatch.setattr(bench.contests, "contests", lambda device, **tiny: {"op": [made]})
+    monkeypatch.setattr(bench.door, "missing", lambda: None)
+    monkeypatch.setattr(bench.door, "GpuClock", lambda device: bench.clocks.CpuClock())  # stands for the GPU
+    monkeypatch.setattr(results, "day", lambda device: {"driver": ""})
+    monkeypatch.setattr(results, "name_of", lambda device: "GPU")
+    for part in (["--device", "cpu"], ["--tiny"], ["--only", "case"]):
+        assert bench.door.main(["--runs", "9", *part]) == 0
+        assert not there.exists()
+        asked = tmp_path / part[0]
+        assert bench.door.main(["--runs", "9", *part, "--out", str(asked)]) == 0
+        assert [file.name for file in asked.iterdir()] == ["gpu.csv"]
+    assert bench.door.main(["--runs", "9"]) == 0
+    assert [file.name for file in there.iterdir()] == ["gpu.csv"]
 
 
 def test_graphs_come_last_and_are_held_against_the_call(
@@ -112,7 +226,7 @@ def test_graphs_come_last_and_are_held_against_the_call(
             return (lambda: None), call() + 1
 
     made = contest(bench, lambda: torch.ones(2), peer=lambda: torch.ones(2))
-    monkeypatch.setattr(bench.contests, "contests", lambda device: [made])
+    monkeypatch.setattr(bench.contests, "contests", lambda device: {"op": [made]})
     monkeypatch.setattr(bench.door, "CpuClock", Recording)
     assert bench.door.main(["--device", "cpu", "--runs", "9", "--out", str(tmp_path)]) == 1
     assert len(asked) == 2
@@ -238,17 +352,23 @@ def test_a_gpus_clock(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.clocks, "CACHE", 64)
     clock = bench.clocks.GpuClock(torch.device("cpu"))
 
-    def call() -> str:
+    made = torch.ones(2)
+
+    def call() -> torch.Tensor:
         gpu.now += 0.25
         gpu.done.append(f"call on {gpu.stream_now}")
-        return "result"
+        return made
 
     assert clock.time(call) == 250.0  # microseconds
     assert gpu.done == ["call on main", "event"]
     gpu.done.clear()
+    with pytest.raises(RuntimeError, match="works on the host"):
+        bench.clocks.GpuClock.captured(SimpleNamespace(device=torch.device("cuda")), call)
+    assert "capture" not in gpu.done
+    gpu.done.clear()
     replay, result = clock.captured(call)
     replay()
-    assert result == "result"
+    assert result is made
     warm = ["side waits for main", "call on side", "call on side", "main waits for side", "synchronize"]
     assert gpu.done == [*warm, "capture", "call on main", "captured", "replay"]
     clock.flush()

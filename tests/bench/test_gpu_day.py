@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -34,6 +35,11 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Any:
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$ASKED"
 case "$*" in
+  *e.C.cuda_pack*) [ -z "$NO_EXTENSION" ]; exit ;;
+  *setup.py*) echo "nvcc was not found"; exit 3 ;;
+esac
+[ -z "$FINE" ] || exit 0
+case "$*" in
   *-m\\ pytest*-n*) echo "FAILED tests/a.py::b - CUDA error"; echo "1 failed"; [ -z "$HANG" ] || sleep 60; exit 1 ;;
   *bench.reward*--out*) touch "$OUT/reward-gpu.csv"; echo "decisions agree"; exit 0 ;;
   *bench.gpu\\ *--out*) touch "$OUT/gpu.csv"; echo "wrong: a"; exit 1 ;;
@@ -55,7 +61,7 @@ def run(tmp_path: Path, **more: str) -> tuple[subprocess.CompletedProcess[str], 
 
 def test_a_stage_that_fails_stops_no_other(tmp_path: Path) -> None:
     done, asked, out = run(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr  # after all was run, printed and kept
     order = [next(i for i, line in enumerate(asked) if words in line) for words in (
         "-m gpu tests/", "bench.reward --device cpu --runs 15", "--equality 20000", "bench.gpu --device cpu",
         "every_bit", "bench.gpu.profiles", "bench.gpu.outcome",
@@ -78,12 +84,29 @@ def test_a_stage_that_fails_stops_no_other(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_status_is_that_of_the_stages(tmp_path: Path) -> None:
+    done, _, out = run(tmp_path, FINE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests ended with 0" in (out / "summary.txt").read_text()
+
+
+def test_an_extension_that_is_built_there_says_so_in_the_file_of_the_tests(tmp_path: Path) -> None:
+    """At most eight files may come back, whatever happened."""
+    done, asked, out = run(tmp_path, DEVICE="cuda", NO_EXTENSION="1")
+    assert done.returncode == 1
+    assert any("setup.py -q build_ext" in line for line in asked)
+    text = (out / "tests.txt").read_text()
+    assert text.index("nvcc was not found") < text.index("1 failed")
+    assert len(list(out.iterdir())) <= 8
+    assert "tests ended with 3, within 120 s" in (out / "summary.txt").read_text()
+
+
 def test_a_stage_that_hangs_ends_with_its_time(tmp_path: Path) -> None:
     done, asked, out = run(tmp_path, HANG="1", LIMIT="5")
     assert "tests ended with 124" in (out / "summary.txt").read_text()
     assert (out / "summary.txt").read_text().count("no time left for") == 5
     assert not any("bench.reward" in line for line in asked)
-    assert done.returncode == 0
+    assert done.returncode == 1
 
 
 def test_scripts_are_sound_and_the_limits_fit(tmp_path: Path) -> None:
@@ -91,9 +114,45 @@ def test_scripts_are_sound_and_the_limits_fit(tmp_path: Path) -> None:
         assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
         assert os.access(script, os.X_OK)
     text = (DAY / "run.sh").read_text()
+    assert "--seconds 50" in text[text.index("stage reward 100") :].split("stage reward 45")[0]
     assert re.search(r"limit=\$\{LIMIT:-(\d+)\}", text)[1] == "470"  # type: ignore[index]
     limits = [int(seconds) for seconds in re.findall(r"^ *(?:\w+=\S+ )*stage \w+ (\d+) ", text, re.MULTILINE)]
     assert limits == [120, 140, 100, 45, 75, 60, 55, 60, 60]
+
+
+# Stands for python3.12: makes environments whose python is itself, and builds where setuptools would.
+PYTHON312 = """#!/usr/bin/env bash
+case "$*" in
+  -m\\ venv*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && ln -s /bin/true "$3/bin/pip" ;;
+  *setup.py*)
+    lib=.
+    while [ $# -gt 0 ]; do
+      [ "$1" != --build-lib ] || lib=$2
+      shift
+    done
+    mkdir -p "$lib/dpad_fast" && echo built >"$lib/dpad_fast/_C.cpython-312-x.so" ;;
+esac
+"""
+
+
+def test_what_a_developer_built_stays_in_place(tmp_path: Path) -> None:
+    tree, python = tmp_path / "tree", tmp_path / "python3.12"
+    for folder in (tree / "dpad_fast", tree / "bench" / "gpu" / "day"):
+        folder.mkdir(parents=True)
+    shutil.copy(DAY / "prepare.sh", tree / "bench" / "gpu" / "day")
+    mine = tree / "dpad_fast" / "_C.cpython-312-x.so"
+    mine.write_text("a developer's")
+    python.write_text(PYTHON312)
+    python.chmod(0o755)
+    subprocess.run(["git", "init", "-q", str(tree)], check=True, timeout=20)
+    command = ["bash", str(tree / "bench" / "gpu" / "day" / "prepare.sh")]
+    there = os.environ | {"PYTHON312": str(python), "CVCUDA": "0"}
+    done = subprocess.run(command, env=there, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert mine.read_text() == "a developer's"
+    assert (tree / ".gpu" / "_C.cpython-312-x.so").read_text() == "built\n"
+    assert sorted(path.name for path in (tree / ".gpu").iterdir()) == ["_C.cpython-312-x.so", "wheels"]
+    assert "git ignores .gpu: carry it along by name (`.gpu`)" in done.stdout
 
 
 # --- what is sent along ---
@@ -177,7 +236,8 @@ def test_every_prediction_of_an_op_is_about_a_contestant(outcome: Any) -> None:
     contests = importlib.import_module("bench.gpu.contests")
     there = [
         (provider.name, contest.case)
-        for contest in contests.contests("cpu")
+        for made in contests.contests("cpu").values()
+        for contest in made
         for provider in (*contest.ours, *contest.peers)
     ]
     columns = ("p20_us", "p50_us", "p80_us", "warm_us", "graph_us")
@@ -224,8 +284,9 @@ def test_a_measurement_stands_to_its_prediction(outcome: Any) -> None:
     ]
     assert outcome.measured(asked, rows) == 5
     assert outcome.measured(asked | {"name": "theirs"}, rows) is None
-    said = [outcome.verdict(asked, value) for value in (None, 10.0, 20.0, 40.0, 5.0)]
-    assert said == ["", "as predicted", "as predicted", "2.0x the upper end", "2.0x below the lower end"]
+    said = [outcome.verdict(asked, value) for value in (None, 10.0, 20.0, 40.0, 5.0, 0.0, -1.0)]
+    assert said[:5] == ["", "as predicted", "as predicted", "2.0x the upper end", "2.0x below the lower end"]
+    assert said[5:] == ["below the lower end"] * 2  # how many times lies it below? there is no such number
 
 
 # --- the marker ---

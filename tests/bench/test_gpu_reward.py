@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +89,64 @@ def test_a_contestant_that_fails_is_a_row(
     assert "failed: one at a time, float32 (PIL): RuntimeError: CUDA out of memory" in capsys.readouterr().out
 
 
+def test_what_was_timed_is_safe_before_anything_is_profiled(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.reward import gpu
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu, "look_inside", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "--only", "transformers float32")
+    with (tmp_path / "reward-gpu.csv").open(newline="") as file:
+        assert [float(row["p50_ms"]) > 0 for row in csv.DictReader(file)] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--device", "cpu", "--only", "dpad_fast guarded,typo"], "--only: no name begins with 'typo'; there are dpad"),
+        (["--device", "foo"], "argument --device: invalid choice: 'foo'"),
+        (["--equality", "0"], "argument --equality: must be a whole number, at least 1, got '0'"),
+        (["--memory", "0"], "argument --memory: must be a whole number, at least 1, got '0'"),
+        (["--device", "cpu", "--queries", "-1"], "argument --queries: must be a whole number, at least 1, got '-1'"),
+        (["--device", "cpu", "--runs", "x"], "argument --runs: must be a whole number, at least 1, got 'x'"),
+    ],
+)
+def test_what_was_mistyped_is_named(
+    options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench.reward import __main__ as door
+
+    with pytest.raises(SystemExit) as ended:
+        door.main(options)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_only_a_whole_run_on_a_gpu_goes_to_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench import results
+    from bench.reward import __main__ as door
+    from bench.reward import gpu, race
+
+    def out(*options: str) -> str:
+        found: list[str] = []
+        for module in (gpu, race):
+            monkeypatch.setattr(module, "race", lambda args, console: found.append(args.out) or 0)
+        assert door.main(list(options)) == 0
+        return found[0]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for part in (["--device", "cpu"], ["--device", "cuda", "--tiny"], ["--device", "cuda", "--only", "open_clip"]):
+        assert out(*part) == ""
+        assert out(*part, "--out", "there") == "there"
+    assert out() == out("--device", "cuda") == str(results.FOLDER)
+
+
 def test_a_wrong_decision_is_recorded_and_the_run_goes_on(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,23 +211,33 @@ def test_counts_are_those_of_the_gpus_own_events(monkeypatch: pytest.MonkeyPatch
     }  # fmt: skip
     two = scaled({"launches": 8, "gpu_ms": "1.00", "peak_mb": "70"}, 2)
     assert two == {"launches": 16, "gpu_ms": "2.00", "peak_mb": "70"}
+    # A profiler that may not look at the GPU sees what the host did: of the GPU nothing was measured, which is not 0.
+    blind = counts(events[:5])
+    assert blind == dict.fromkeys(("launches", "kernels", "up", "down", "pageable", "waits", "gpu_ms"), "")
+    assert scaled(blind | {"peak_mb": "70"}, 2) == blind | {"peak_mb": "70"}
 
 
-def test_without_a_gpu_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_nothing_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     from bench.reward import __main__ as door
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert door.main(["--device", "cuda", "--out", str(tmp_path)]) == 2
+    for more in ([], ["--equality", "10", "--tiny"]):
+        assert door.main(["--device", "cuda", "--out", str(tmp_path), *more]) == 2
+        assert "finds no GPU; nothing was timed" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    assert "bench.reward.gpu" in sys.modules
 
 
-def test_a_profile_does_not_count_its_own_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_the_end", [0, 1])
+def test_a_profile_does_not_count_its_own_waits(monkeypatch: pytest.MonkeyPatch, at_the_end: int) -> None:
+    """Some versions of torch wait for the device when a profile ends, and the first profile is set up."""
     monkeypatch.syspath_prepend(str(ROOT))
     from bench.reward import counts
 
     calls: list[str] = []
+    seen: list[int] = []
 
     class Profile:
         def __init__(self, activities: Any) -> None:
@@ -178,20 +245,35 @@ def test_a_profile_does_not_count_its_own_wait(monkeypatch: pytest.MonkeyPatch) 
 
         def __enter__(self) -> Profile:
             calls.append("begins")
+            self.waited = calls.count("synchronize") - (not seen)
             return self
 
         def __exit__(self, *_: object) -> None:
+            seen.append(calls.count("synchronize") - self.waited + at_the_end)
             calls.append("ends")
 
         def key_averages(self) -> list[Any]:
-            return [event("cudaDeviceSynchronize", 3, DeviceType.CPU)]
+            return [
+                event("cudaDeviceSynchronize", seen[-1], DeviceType.CPU),
+                *([event("kernel", 1, DeviceType.CUDA)] if "call" in calls else []),
+            ]
 
+    def call() -> None:
+        calls.append("call")
+        for _ in range(2):
+            torch.cuda.synchronize()
+
+    counts.own_waits.cache_clear()
     monkeypatch.setattr(torch.profiler, "profile", Profile)
     for name, value in (("synchronize", None), ("reset_peak_memory_stats", None), ("memory_allocated", 5_000_000)):
         monkeypatch.setattr(torch.cuda, name, lambda name=name, value=value: calls.append(name) or value)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 75_000_000)
-    found, _ = counts.profiled(lambda: calls.append("call"))
-    assert (found["waits"], found["peak_mb"]) == (2, "70")
-    assert calls == [
-        "synchronize", "reset_peak_memory_stats", "memory_allocated", "begins", "call", "synchronize", "ends",
-    ]  # fmt: skip
+    found, _ = counts.profiled(call)
+    assert (found["waits"], found["kernels"], found["peak_mb"]) == (2, 1, "70")
+    empty = ["begins", "synchronize", "ends"]
+    before = ["synchronize", "reset_peak_memory_stats", "memory_allocated"]
+    mine = ["begins", "call", *["synchronize"] * 3, "ends"]
+    assert calls == [*empty, *empty, *before, *mine]
+    assert counts.profiled(call)[0]["waits"] == 2
+    assert calls[len(empty) * 2 :] == [*before, *mine] * 2  # what is its own was measured once
+    counts.own_waits.cache_clear()

@@ -30,13 +30,15 @@ if [ "${CVCUDA:-1}" = 1 ] && ! compgen -G '.gpu/wheels/cvcuda*' >/dev/null; then
 fi
 "$python" -m venv .gpu/build
 .gpu/build/bin/pip install -q "setuptools>=77" cmake ninja "pybind11>=2.13" wheel
-if ! DPAD_FAST_CUDA=on DPAD_FAST_CUDA_ARCHITECTURES=90-real PATH="$PWD/.gpu/build/bin:$PATH" \
-  .gpu/build/bin/python setup.py -q build_ext --inplace >.gpu/build.log 2>&1; then
+# Not in place: the extension of a developer with Python 3.12 stays as it is.
+if ! DPAD_FAST_KEEP_EXTENSION=0 DPAD_FAST_CUDA=on DPAD_FAST_CUDA_ARCHITECTURES=90-real \
+  PATH="$PWD/.gpu/build/bin:$PATH" \
+  .gpu/build/bin/python setup.py -q build_ext --build-lib .gpu/lib --build-temp .gpu/temp >.gpu/build.log 2>&1; then
   tail -n 20 .gpu/build.log >&2
   exit 1
 fi
-rm -rf .gpu/build .gpu/build.log
-mv -f dpad_fast/_C.cpython-312-*.so .gpu/
+mv -f .gpu/lib/dpad_fast/_C.cpython-312-*.so .gpu/
+rm -rf .gpu/build .gpu/build.log .gpu/lib .gpu/temp
 
 # What travels: files that git knows or would take, and .gpu.
 max=$((${MAX_MIB:-64} << 20))
@@ -52,7 +54,8 @@ if [ "$size" -gt "$max" ]; then
   echo "$((size >> 20)) MiB would travel, at most $((max >> 20)) may: see du -a .gpu" >&2
   exit 1
 fi
-echo "$(((size + (1 << 20) - 1) >> 20)) MiB travel (at most $((max >> 20))): this tree, and .gpu, which git ignores"
+echo "$(((size + (1 << 20) - 1) >> 20)) MiB travel (at most $((max >> 20))): this tree and .gpu"
+echo "git ignores .gpu: carry it along by name (\`.gpu\`), or what is there is not what was prepared."
 echo "On the machine with the GPU, in a copy of the tree with .gpu, one command of at most 480 seconds:"
 echo
 echo "bash bench/gpu/day/run.sh"

@@ -25,5 +25,7 @@ alone=()
 unshare -n true 2>/dev/null && alone=(unshare -n)
 export DEVICE=cpu PYTHON=$there/bin/python RUNS=${RUNS:-2} QUERIES=${QUERIES:-1} EQUALITY=${EQUALITY:-200} OP_RUNS=9 WORKERS=2
 export OUT=${OUT:-$PWD/build/gpu-day-out} TRITON_INTERPRET=1
-"${alone[@]}" bash "$copy/bench/gpu/day/run.sh"
+status=0
+"${alone[@]}" bash "$copy/bench/gpu/day/run.sh" || status=$?
 echo "its files: $OUT"
+exit "$status"

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # The run that prepare.sh prepares: GPU tests, reward stage, ops, memcheck and racecheck, profiles. A stage has a limit of
-# its own and stops no other, and all end within LIMIT seconds. What they found lies in $OUT, in at most 8 files.
+# its own and stops no other, and all end within LIMIT seconds. What they found lies in $OUT, in at most 8 files. The
+# status is 1 where a stage failed or had no time left.
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.." || exit 1
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1 OUT=${OUT:-/tmp/gpu-day}
 device=${DEVICE:-cuda} # cpu rehearses all that a CPU can run, on small sizes
 python=${PYTHON:-python3}
 limit=${LIMIT:-470}
 began=$SECONDS
+failed=0 # 1 when a stage failed or had no time
 mkdir -p "$OUT"
-for name in summary tests reward ops sanitizers profiles build; do rm -f "$OUT/$name.txt"; done
+for name in summary tests reward ops sanitizers profiles; do rm -f "$OUT/$name.txt"; done
 rm -f "$OUT/reward-gpu.csv" "$OUT/gpu.csv"
 [ "$device" = cpu ] || export DPAD_FAST_REQUIRE_CUDA=1
 
@@ -20,7 +22,8 @@ stage() { # stage FILE SECONDS COMMAND...: appends to the file; prints how it en
   [ "$left" -ge "$seconds" ] || seconds=$left
   if [ "$seconds" -lt 5 ]; then
     say "no time left for: $*"
-    return 1
+    failed=1
+    return
   fi
   said=$(mktemp)
   echo "== $*" >"$said"
@@ -31,7 +34,7 @@ stage() { # stage FILE SECONDS COMMAND...: appends to the file; prints how it en
     "$said" | tail -n 25 | cut -c1-180 | tee -a "$OUT/summary.txt"
   cat "$said" >>"$OUT/$name.txt"
   rm -f "$said"
-  return "$status"
+  [ "$status" = 0 ] || failed=1
 }
 
 # --- what was brought along ---
@@ -46,7 +49,7 @@ cp -f .gpu/_C.*.so dpad_fast/ 2>/dev/null
 has_cuda() { "$python" -c 'import dpad_fast._native.extension as e; e.C.cuda_pack' 2>/dev/null; }
 if [ "$device" = cuda ] && ! has_cuda; then
   say "the extension that was brought along does not load or lacks CUDA"
-  DPAD_FAST_CUDA=on DPAD_FAST_CUDA_ARCHITECTURES=90-real stage build 120 "$python" setup.py -q build_ext --inplace
+  DPAD_FAST_CUDA=on DPAD_FAST_CUDA_ARCHITECTURES=90-real stage tests 120 "$python" setup.py -q build_ext --inplace
 fi
 {
   date -u +%Y-%m-%d
@@ -70,7 +73,7 @@ stage tests 140 "$python" -m pytest -q $workers -W default -p no:cacheprovider -
 small=()
 [ "$device" = cuda ] || small=(--tiny)
 stage reward 100 "$python" -m bench.reward --device "$device" --runs "${RUNS:-15}" --queries "${QUERIES:-16}" \
-  --seconds 70 --out "$OUT" "${small[@]}"
+  --seconds 50 --out "$OUT" "${small[@]}"
 stage reward 45 "$python" -m bench.reward --device "$device" --equality "${EQUALITY:-20000}" "${small[@]}"
 stage ops 75 "$python" -m bench.gpu --device "$device" --runs "${OP_RUNS:-31}" --seconds 50 --out "$OUT" "${small[@]}"
 # A dozen tests; a graph cannot be captured without torch's pool of memory.
@@ -98,4 +101,4 @@ fi
 rm -rf "$site"
 count=$(find "$OUT" -type f | wc -l)
 say "done; $count files in $OUT"
-[ "$count" -le 8 ]
+[ "$count" -le 8 ] && [ "$failed" = 0 ]
