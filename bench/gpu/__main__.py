@@ -14,6 +14,7 @@ import argparse
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,6 +56,8 @@ class Line:
         try:
             return action()
         except _FAILURES as error:
+            if self.provider in self.contest.ours:  # the note has room for one line, and the machine may not come back
+                traceback.print_exc()
             self.notes.append(f"{what}: {type(error).__name__}: {error}".splitlines()[0][:160])
             return None
 

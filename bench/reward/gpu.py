@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,6 +48,7 @@ class Entrant:
         try:
             return call()
         except _FAILURES as error:
+            traceback.print_exc()  # the row has room for one line, and the machine may not come back
             self.failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             return None
 
