@@ -243,7 +243,16 @@ class ClipEncoder:
 
         Returns:
             float32 [N, D] on the CPU.
+
+        Raises:
+            ValueError: a list is longer than the context, or a number in it is no row of the model's table; names its
+                index. On a GPU either would end the process's use of it.
         """
+        for i, row in enumerate(ids):
+            if not self.tokens.fits(row):
+                raise ValueError(f"ids[{i}] has {len(row)} tokens, and the model's context {self.tokens.context}")
+            if row and not (0 <= min(row) and max(row) < (self.tokens.rows or 1 << 31)):
+                raise ValueError(f"ids[{i}] goes from {min(row)} to {max(row)}, and the model has {self.tokens.rows} tokens")
         step = self.step(timings)
         return step.finish(step.texts(ids, exact=exact))[0]
 

@@ -22,7 +22,7 @@ OWN = "float32, the model's own forward"
 
 def captions(tokenizer):
     words = ["", "a", "a red", "a red cat left of a dog", "two red cats", " ".join(["cat"] * 70)]
-    return [tuple(row) for row in tokenizer(words)["input_ids"]]
+    return [tuple(row) for row in tokenizer(words, truncation=True, max_length=77)["input_ids"]]
 
 
 @pytest.fixture
