@@ -14,7 +14,9 @@
 
 #include "bindings/address.h"
 #include "bindings/bind.h"
+#include "core/base/parallel.h"
 #include "core/crops/digest.h"
+#include "core/crops/pack.h"
 #include "core/crops/resample.h"
 
 namespace py = pybind11;
@@ -137,9 +139,31 @@ void roi_clip_preprocess(const std::vector<ImageArgs>& images, Address boxes, Ad
   without_gil([&] { dpad::roi_clip_preprocess(views, regions, options, threads, at<void>(out)); });
 }
 
-// 128 bits, as two numbers.
-std::array<uint64_t, 2> digest_pixels(Address pixels, int64_t count, int64_t step) {
-  return without_gil([&] { return dpad::digest_pixels(at<const uint8_t>(pixels), count, step); });
+// (address, pixels, bytes from one to the next).
+using DigestArgs = std::tuple<Address, int64_t, int64_t>;
+
+// 128 bits for each picture, as two numbers.
+std::vector<std::array<uint64_t, 2>> digest_pictures(const std::vector<DigestArgs>& pictures, int threads) {
+  std::vector<std::array<uint64_t, 2>> found(pictures.size());
+  without_gil([&] {
+    dpad::parallel_for(static_cast<int64_t>(pictures.size()), threads, [&](int64_t i, int) {
+      const auto& [address, count, step] = pictures[i];
+      found[i] = dpad::digest_pixels(at<const uint8_t>(address), count, step);
+    });
+  });
+  return found;
+}
+
+// Address, height, width, strides of a row, a pixel and a channel, and where in `memory` the picture begins.
+using PackArgs = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+// Copies pictures to their places in `memory`: three bytes a pixel, or one where all channels are the same.
+void pack_pictures(const std::vector<PackArgs>& pictures, Address memory, int threads) {
+  std::vector<dpad::PackedPicture> found;
+  found.reserve(pictures.size());
+  for (const auto& [address, height, width, row, pixel, channel, start] : pictures)
+    found.push_back({at<const uint8_t>(address), height, width, row, pixel, channel, at<uint8_t>(memory) + start});
+  without_gil([&] { dpad::pack_pictures(found, threads); });
 }
 
 }  // namespace
@@ -147,5 +171,6 @@ std::array<uint64_t, 2> digest_pixels(Address pixels, int64_t count, int64_t ste
 void bind_crops(py::module_& m) {
   m.def("lent_pixels", &lent_pixels);
   m.def("roi_clip_preprocess", &roi_clip_preprocess);
-  m.def("digest_pixels", &digest_pixels);
+  m.def("digest_pictures", &digest_pictures);
+  m.def("pack_pictures", &pack_pictures);
 }

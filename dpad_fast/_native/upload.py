@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from dpad_fast._native import extension
+
 
 def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
     """Copies host tensors of 64-bit elements to `device`, in one copy from pinned memory, without waiting for it."""
@@ -36,8 +38,7 @@ def upload_images(images: Sequence[torch.Tensor], device: torch.device) -> list[
         return list(images)
     packed = PackedImages(here)
     staged = torch.empty(packed.size, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
-    for i in range(len(here)):
-        packed.fill(i, staged)
+    packed.fill(staged, torch.get_num_threads())
     views = iter(packed.views(staged.to(device, non_blocking=True)))
     return [next(views) if image.device.type == "cpu" else image for image in images]
 
@@ -61,17 +62,17 @@ class PackedImages:
             self._starts.append(self._starts[-1] + height * width * (1 if channel == 0 else 3))
         self.size = self._starts.pop()
 
-    def fill(self, i: int, memory: torch.Tensor) -> None:
-        """Copies image i to its place in `memory`, uint8 [size or more] on the host."""
-        into = self._view(i, memory).numpy()
-        image = self._images[i].numpy()
-        if image.strides[2] == 0:
-            into[..., 0] = image[..., 0]
-        elif image.strides[1:] == into.strides[1:]:
-            into[...] = image
-        else:  # a channel at a time: NumPy would go from pixel to pixel in a loop of three
-            for channel in range(3):
-                into[..., channel] = image[..., channel]
+    def fill(self, memory: torch.Tensor, threads: int) -> None:
+        """Copies all images to their places in `memory`, uint8 [size or more] on the host, on `threads` threads."""
+        assert memory.is_contiguous()
+        extension.C.pack_pictures(
+            [
+                (image.data_ptr(), *image.shape[:2], *image.stride(), start)
+                for image, start in zip(self._images, self._starts, strict=True)
+            ],
+            memory.data_ptr(),
+            threads,
+        )
 
     def views(self, memory: torch.Tensor) -> list[torch.Tensor]:
         """The images, [H, W, 3] each, in `memory` on any device."""

@@ -99,7 +99,7 @@ def test_a_gpu_that_nobody_uses_is_not_opened(cuda):
     torch.cuda.stream, on = lambda stream: entered.append(stream.name) or on(stream), torch.cuda.stream
     try:
         with streams():
-            assert entered == ["default 0"]
+            assert entered == []  # where a thread begins anyway
     finally:
         torch.cuda.stream = on
 

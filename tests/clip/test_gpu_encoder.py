@@ -171,7 +171,7 @@ def test_a_step_on_a_gpu_has_no_hidden_wait(tiny, precision, monkeypatch):
             found = there.score(*rows(20, images))
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert len(waits) == (2 if there.recomputed > before else 1)
+        assert len(waits) in ((2, 3) if there.recomputed > before else (1,))
         if precision == "float32":
             close(found, expected)
         decisions = [scores.similarity["roi"] > scores.similarity["aoi"] for scores in (found, expected)]
