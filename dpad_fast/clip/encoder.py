@@ -20,7 +20,7 @@ from dpad_fast.clip.inputs import content_keys
 from dpad_fast.clip.margins import Calibration
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
-from dpad_fast.clip.requests import read_images, read_texts
+from dpad_fast.clip.requests import check_ids, read_images, read_texts
 from dpad_fast.clip.step import GpuStep, HostStep, Step
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
@@ -250,13 +250,7 @@ class ClipEncoder:
             ValueError: a list is longer than the context, or a number in it is no row of the model's table; names its
                 index. On a GPU either would end the process's use of it.
         """
-        for i, row in enumerate(ids):
-            if not self.tokens.fits(row):
-                raise ValueError(f"ids[{i}] has {len(row)} tokens, and the model's context {self.tokens.context}")
-            if row and not (min(row) >= 0 and max(row) < (self.tokens.rows or 1 << 31)):
-                raise ValueError(
-                    f"ids[{i}] goes from {min(row)} to {max(row)}, and the model has {self.tokens.rows} tokens"
-                )
+        check_ids(self.tokens, ids)
         step = self.step(timings)
         return step.finish(step.texts(ids, exact=exact))[0]
 
