@@ -23,6 +23,7 @@ from dpad_fast.ops import (
     roi_clip_preprocess,
 )
 from dpad_fast.ops import _mask_ops as ops
+from dpad_fast.ops._polygon_input import _gather_tensors
 from dpad_fast.ops.polygons import RULES, gather
 
 Inputs = dict[str, torch.Tensor]
@@ -137,6 +138,18 @@ def test_rings_on_a_gpu_are_checked_by_their_shapes() -> None:
         ):
             with pytest.raises(ValueError, match=message):
                 gather(bad)
+
+
+def test_rings_of_several_types_keep_their_values() -> None:
+    """torch would join whole numbers and float32 as float32, which holds none beyond 2**24."""
+    far = torch.tensor([[2**24 + 1, 0], [3, 5], [7, 9]])
+    rings = [far.float(), far, far.double().flatten()]
+    for joined in (rings, [far] * 2, [far.float()] * 2):
+        vertices, starts, objects = _gather_tensors([joined[0], joined[1:]])
+        assert torch.equal(vertices, torch.cat([ring.reshape(-1, 2).double() for ring in joined]))
+        assert vertices.dtype == torch.float64
+        assert starts.tolist() == [3 * i for i in range(len(joined) + 1)]
+        assert objects.tolist() == [0, 1, len(joined)]
 
 
 def test_host_polygons_are_checked_before_they_go_up() -> None:
