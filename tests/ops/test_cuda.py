@@ -204,20 +204,46 @@ def test_gpu_masks_and_polygons_in_every_bit(size: tuple[int, int]) -> None:
         same(counts, ops.polygon_counts(*flat, host[0], None, host[2], size[1], rule))
 
 
-@needs_gpu
-def test_gpu_opcheck() -> None:
-    x = inputs("cuda")
+def check_every_op(device: str) -> None:
+    """With arguments as the public functions give them."""
+    x = inputs(device)
     packed = PackedMasks.from_dense(x["a"])
     flat = gather([x["ring"]] * 3)
-    torch.library.opcheck(ops.dense_counts, (x["a"], x["b"], x["a"][0]))
-    torch.library.opcheck(ops.pack, (x["a"].transpose(1, 2),))
-    torch.library.opcheck(ops.unpack, (packed.words, 70))
-    torch.library.opcheck(ops.measure, (packed.words, 70))
+    counts = ops.dense_counts(x["a"], x["b"], None)
+    check = torch.library.opcheck
+    check(ops.dense_counts, (x["a"], x["b"], x["a"][0]))
+    check(ops.dense_matrix_counts, (x["a"], x["b"]))
+    check(ops.ratio, (*counts, 0.5))
+    check(ops.pack, (x["a"].transpose(1, 2), "masks"))
+    check(ops.unpack, (packed.words, 70))
+    check(ops.measure, (packed.words, 70))
     for matrix in (False, True):
-        torch.library.opcheck(ops.packed_counts, (packed.parts, packed.parts, packed[:1].parts, 70, matrix))
-    torch.library.opcheck(ops.draw, (*flat, 20, 70, "coco"))
-    torch.library.opcheck(ops.draw_dense, (*flat, 20, 70, "opencv"))
-    torch.library.opcheck(ops.polygon_counts, (*flat, packed.parts, None, [], 70, "center"))
+        check(ops.packed_counts, (packed.parts, packed.parts, packed[:1].parts, 70, matrix))
+    check(ops.draw, (*flat, 20, 70, "coco"))
+    check(ops.draw_dense, (*flat, 20, 70, "opencv"))
+    check(ops.polygon_counts, (*flat, packed.parts, None, [], 70, "center"))
+    registered = torch.ops.dpad_fast
+    check(registered.mask_read.default, (x["rewards"], 0.5, "masks"))
+    check(registered.group_advantage.default, (x["rewards"], x["ids"], 0, "std", 1e-4, x["weights"], None, False))
+    check(registered.group_advantage.default, (x["rewards"], None, 4, "gdpo", 1e-4, None, x["tokens"], True))
+    rows = x["rows"].clamp(min=0)  # where there is nothing to compare is NaN, which equals nothing
+    check(registered.discriminative_reward.default, (x["text"], x["text"], x["text"], rows, "margin", 1.0, 0.5))
+    regions = torch.tensor([[1, 2, 9, 9]]), torch.tensor([0])
+    options = (8, "shortest", "bicubic", "floor", "pillow-13", [0.5] * 3, [0.25] * 3)
+    check(registered.roi_clip_preprocess.default, ([x["image"]], *regions, *options, torch.float32))
+    out = torch.empty(1, 3, 8, 8, device=device)
+    check(registered.roi_clip_preprocess_out.default, ([x["image"]], *regions, *options, out))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_opcheck() -> None:
+    check_every_op("cpu")
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore")
+def test_gpu_opcheck() -> None:
+    check_every_op("cuda")
 
 
 @needs_gpu
