@@ -220,9 +220,8 @@ def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) ->
 
 
 def _ratio_torch(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
-    # Three kernels. The union becomes float64 within the division; by an empty one it gives NaN, and nothing else does.
-    ratios = intersection.to(torch.float64) / union
-    return ratios.nan_to_num_(nan=empty, posinf=empty, neginf=empty)
+    value = intersection.to(torch.float64) / union.clamp(min=1).to(torch.float64)
+    return torch.where(union == 0, empty, value)
 
 
 def _ratio_fake(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
