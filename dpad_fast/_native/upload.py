@@ -11,6 +11,7 @@ import torch
 
 _MOST_THREADS = 8  # more do not copy faster: memory is the limit
 _WORTH_THREADS = 4 << 20  # bytes that one thread copies in the time in which several are started
+_HOST = torch.device("cpu")
 _HERE = nullcontext()
 
 
@@ -47,17 +48,18 @@ def upload_images(images: Sequence[torch.Tensor], device: torch.device) -> list[
         ValueError: an image is already on another device than that.
     """
     places = [image.device for image in images]
-    for there in set(places):
+    found = dict.fromkeys(places)
+    for there in found:
         if there.type != "cpu" and (there.type != device.type or device.index not in (None, there.index)):
             raise ValueError(f"images[{places.index(there)}] is on {there}, expected {device} or the host")
-    here = [image for image, there in zip(images, places, strict=True) if there.type == "cpu"]
-    if device.type == "cpu" or not here:
+    if device.type == "cpu" or _HOST not in found:
         return list(images)
+    here = [image for image, there in zip(images, places, strict=True) if there == _HOST]
     packed = PackedImages(here)
     staged = torch.empty(packed.size, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
     _fill(packed, len(here), staged)
     views = iter(packed.views(staged.to(device, non_blocking=True)))
-    return [next(views) if there.type == "cpu" else image for image, there in zip(images, places, strict=True)]
+    return [next(views) if there == _HOST else image for image, there in zip(images, places, strict=True)]
 
 
 def _fill(packed: PackedImages, count: int, memory: torch.Tensor) -> None:
