@@ -6,12 +6,14 @@ of rows of a training step, and needs neither a sort, nor atomics, nor a second 
 the CPU: there are few of them, and both devices then round to the same float32.
 """
 
+import math
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
 
 SCALE_CODES = {"std": 0, "none": 1, "batch": 2, "rloo": 3, "gdpo": 4}
@@ -128,6 +130,7 @@ def _compared(
     return _divided(tl.where(own_scored, own - mean, 0.0), divisor), own_scored
 
 
+@Launched
 @triton.jit
 def group_advantage_kernel(
     rewards, ids, weights, token_mask, out, n, tokens, group_size, eps, stride_n, stride_f, stride_id, stride_mask_n,
@@ -187,7 +190,7 @@ def launch(
     `gdpo-batch` is two launches, since nobody can divide by the spread of all rows before all rows are there.
     """
     if scale == "gdpo-batch":
-        totals = _launch(rewards, ids, group_size, "gdpo", eps, weights, None, keep_single, float("nan"), torch.float64)
+        totals = _launch(rewards, ids, group_size, "gdpo", eps, weights, None, keep_single, math.nan, torch.float64)
         dtype = torch.float64 if rewards.dtype == torch.float64 else torch.float32
         return _launch(totals, None, max(len(totals), 1), "std", eps, None, token_mask, False, 0.0, dtype)
     dtype = torch.float64 if rewards.dtype == torch.float64 else torch.float32
@@ -215,7 +218,7 @@ def _launch(
     if mask.dtype == torch.bool:
         mask = mask.view(torch.uint8)
     tokens = 1 if token_mask is None else token_mask.shape[1]
-    grid = (triton.cdiv(n, ROWS), triton.cdiv(tokens, TOKENS))
+    grid = -(-n // ROWS), -(-tokens // TOKENS)  # triton.cdiv takes as long as a launch
     with on_device(rewards.device):
         group_advantage_kernel[grid](
             rewards.view(torch.uint8) if rewards.dtype == torch.bool else rewards,

@@ -20,6 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
 
 LANES = 32  # one warp, so that a first-pass pixel is computed by one thread only
@@ -32,6 +33,7 @@ WEIGHTS_BLOCK = 64
     TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST,
 ) = (tl.constexpr(column) for column in range(21))  # fmt: skip
 COLUMNS = tl.constexpr(21)
+WIDTH_HEIGHT = slice(4, 6)  # EXTENT_X and EXTENT_Y, for the host
 
 
 @triton.jit
@@ -53,6 +55,7 @@ def _raw_weight(source, centre, per_scale, BICUBIC: tl.constexpr):
     return weight
 
 
+@Launched
 @triton.jit
 def weights_kernel(table, windows, weights, size, BICUBIC: tl.constexpr, BLOCK: tl.constexpr):
     """First source pixel and number of taps (windows [K, 2, 2, size]) and 22-bit weights [taps, size] of each axis.
@@ -178,6 +181,7 @@ def _tile(
     tl.store(into + 2 * plane, tl.load(normal + 512 + _eight_bits(blue)), mask=valid)
 
 
+@Launched
 @triton.jit
 def pixels_kernel(
     table, windows, weights, normal, out, size, LANES: tl.constexpr, BAND: tl.constexpr, CHANNELS_LAST: tl.constexpr
@@ -200,6 +204,14 @@ class Plan:
     bicubic: bool
 
 
+def facts_of(images: Sequence[torch.Tensor]) -> np.ndarray[Any, Any]:
+    """The first columns of the table for M uint8 tensors [H, W, 3 or more] on one device, with any strides: [M, 6]."""
+    flat: list[int] = []
+    for image in images:
+        flat += (image.data_ptr(), *image.stride(), *image.shape)
+    return np.array(flat, dtype=np.int64).reshape(-1, 7)[:, (0, 2, 1, 3, 5, 4)]
+
+
 def prepare(
     images: Sequence[torch.Tensor],
     boxes: np.ndarray[Any, Any],
@@ -214,6 +226,7 @@ def prepare(
     order: str,
     mean: Sequence[float],
     std: Sequence[float],
+    facts: np.ndarray[Any, Any] | None = None,
 ) -> Plan:
     """Do the host's part and copy it to the device; a CUDA graph captures `run` alone.
 
@@ -230,12 +243,19 @@ def prepare(
         order: `horizontal`, `pillow-12.3` or `pillow-13`: which pass is first.
         mean: 3 numbers.
         std: 3 numbers.
+        facts: `facts_of(images)`, where they are known already.
     """
-    table, total = _table(images, boxes, image_index, size, resize, interpolation, center, order)
-    there = torch.from_numpy(table)
-    if device.type == "cuda":
-        there = there.pin_memory().to(device, non_blocking=True)
-    return Plan(there, _normal(tuple(mean), tuple(std), dtype, device), total, size, interpolation == "bicubic")
+    shape = (len(boxes), COLUMNS.value)
+    staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
+    facts = facts_of(images) if facts is None else facts
+    total = _fill(staged.numpy(), facts[image_index], boxes, size, resize, interpolation, center, order)
+    return Plan(
+        staged.to(device, non_blocking=True),
+        _normal(tuple(mean), tuple(std), dtype, device),
+        total,
+        size,
+        interpolation == "bicubic",
+    )
 
 
 def run(plan: Plan, out: torch.Tensor, *, lanes: int = LANES, band: int = BAND) -> None:
@@ -254,11 +274,11 @@ def run(plan: Plan, out: torch.Tensor, *, lanes: int = LANES, band: int = BAND) 
     windows = torch.empty(count * 4 * size, dtype=torch.int32, device=out.device)
     weights = torch.empty(plan.weights, dtype=torch.int32, device=out.device)
     with on_device(out.device):
-        weights_kernel[(count, 2, triton.cdiv(size, WEIGHTS_BLOCK))](
+        weights_kernel[(count, 2, -(-size // WEIGHTS_BLOCK))](
             plan.table, windows, weights, size, BICUBIC=plan.bicubic, BLOCK=WEIGHTS_BLOCK, num_warps=2,
             enable_fp_fusion=False,
         )  # fmt: skip
-        pixels_kernel[(count, triton.cdiv(size, lanes), triton.cdiv(size, band))](
+        pixels_kernel[(count, -(-size // lanes), -(-size // band))](
             plan.table, windows, weights, plan.normal, out, size, LANES=lanes, BAND=band, CHANNELS_LAST=channels_last,
             num_warps=1,
         )  # fmt: skip
@@ -291,47 +311,45 @@ def _normal(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype,
     return torch.from_numpy(np.stack(rows)).to(dtype).to(device)
 
 
-def _table(
-    images: Sequence[torch.Tensor],
+def _fill(
+    table: np.ndarray[Any, Any],
+    facts: np.ndarray[Any, Any],
     boxes: np.ndarray[Any, Any],
-    image_index: np.ndarray[Any, Any],
     size: int,
     resize: str,
     interpolation: str,
     center: str,
     order: str,
-) -> tuple[np.ndarray[Any, Any], int]:
-    """The table of boxes, int64 [K, COLUMNS], and how many weights they need in all."""
-    facts = [(i.data_ptr(), i.stride(1), i.stride(0), i.stride(2), i.shape[1], i.shape[0]) for i in images]
-    table = np.empty((len(boxes), COLUMNS.value), dtype=np.int64)
-    table[:, POINTER.value : EXTENT_Y.value + 1] = np.array(facts, dtype=np.int64)[image_index]
+) -> int:
+    """Fills the table of boxes, int64 [K, COLUMNS], and says how many weights they need in all."""
     source = boxes[:, 2:] - boxes[:, :2]  # [K, 2]: width and height of the crop
     target = _target_sizes(source, size, resize)
     margin = target - size
-    cut = margin // 2 if center == "floor" else np.rint(margin / 2.0).astype(np.int64)
+    offset = margin // 2 if center == "floor" else np.rint(margin / 2.0).astype(np.int64)
+    if resize == "longest":  # nothing else leaves a side shorter than `size`
+        offset = np.where(margin < 0, -(-margin // 2), offset)
     scale = source / target
-    reach = (2.0 if interpolation == "bicubic" else 1.0) * np.maximum(scale, 1.0)
-    taps = np.ceil(reach).astype(np.int64) * 2 + 1
-    lost = source - target
-    first = np.zeros(len(boxes), dtype=bool)
-    if order == "pillow-13":
-        first = (lost[:, 1] > 0) & (lost[:, 1] > 2 * lost[:, 0])
-    elif order == "pillow-12.3":
-        first = (lost[:, 1] > 0) & (source[:, 1] > 100 * source[:, 0])
-    ends = np.cumsum(taps.ravel() * size)
-    pairs = {
-        CORNER_X: boxes[:, :2],
-        SOURCE_X: source,
-        TARGET_X: target,
-        OFFSET_X: np.where(margin < 0, -(-margin // 2), cut),
-        SCALE_X: scale.view(np.int64),
-        TAPS_X: taps,
-        WEIGHTS_X: (ends - taps.ravel() * size).reshape(-1, 2),
-    }
-    for column, values in pairs.items():
+    reach = np.maximum(scale, 1.0)
+    taps = np.ceil(2.0 * reach if interpolation == "bicubic" else reach).astype(np.int64) * 2 + 1
+    weights = taps.ravel() * size
+    ends = weights.cumsum()
+    pairs = ((CORNER_X, boxes[:, :2]), (SOURCE_X, source), (TARGET_X, target), (OFFSET_X, offset),
+             (SCALE_X, scale.view(np.int64)), (TAPS_X, taps), (WEIGHTS_X, (ends - weights).reshape(-1, 2)))  # fmt: skip
+    table[:, : CORNER_X.value] = facts
+    for column, values in pairs:
         table[:, column.value : column.value + 2] = values
-    table[:, VERTICAL_FIRST.value] = first
-    return table, int(ends[-1])
+    table[:, VERTICAL_FIRST.value] = _vertical_first(source, target, order)
+    return int(ends[-1])
+
+
+def _vertical_first(source: np.ndarray[Any, Any], target: np.ndarray[Any, Any], order: str) -> Any:
+    """Whether Pillow's first pass is the vertical one: bool [K], or one for all."""
+    if order == "horizontal":
+        return False
+    lost = source - target
+    if order == "pillow-13":
+        return (lost[:, 1] > 0) & (lost[:, 1] > 2 * lost[:, 0])
+    return (lost[:, 1] > 0) & (source[:, 1] > 100 * source[:, 0])
 
 
 def _target_sizes(source: np.ndarray[Any, Any], size: int, resize: str) -> np.ndarray[Any, Any]:

@@ -84,7 +84,7 @@ def _numbers(box: Any, name: str) -> tuple[float, ...]:
 
 
 def check_ids(tokens: Tokens, ids: Sequence[Ids]) -> None:
-    """Raises a `ValueError` for a list that is empty, beyond the context, or holds what is no token; names its index."""
+    """Raises a `ValueError` naming the index of a list that is empty, beyond the context, or holds what is no token."""
     for i, row in enumerate(ids):
         if not row:
             raise ValueError(f"ids[{i}] has no token")

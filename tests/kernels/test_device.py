@@ -67,7 +67,9 @@ def test_launches_go_to_the_tensors_gpu(call: Callable[[str], None], monkeypatch
     for kernel in kernels:
         monkeypatch.setattr(module, kernel, launches)
     monkeypatch.setattr(torch.cuda, "device", launches.device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     with FakeTensorMode():
         call("cuda:1")
+        call("cuda:0")  # which is the current one
         call("cpu")  # as in the interpreter: no device to make current
-    assert launches.seen == [torch.device("cuda:1")] * count + [None] * count
+    assert launches.seen == [torch.device("cuda:1")] * count + [None] * 2 * count

@@ -137,7 +137,7 @@ def test_boxes_are_refused_as_on_the_cpu(boxes: list[list[int]], index: list[int
 
     images = [torch.zeros(4, 6, 3, dtype=torch.uint8)] * 2
     with pytest.raises(ValueError, match=message):
-        _checked(images, np.array(boxes), np.array(index))
+        _checked(np.array([[6, 4], [6, 4]]), np.array(boxes), np.array(index))
     with pytest.raises(ValueError, match=message):
         on_cpu(images, torch.tensor(boxes), index, size=4)
 
@@ -145,6 +145,6 @@ def test_boxes_are_refused_as_on_the_cpu(boxes: list[list[int]], index: list[int
 def test_whole_images_are_written_out() -> None:
     from dpad_fast.ops.roi_clip_preprocess import WHOLE_IMAGE, _checked
 
-    images = [torch.zeros(4, 6, 3, dtype=torch.uint8), torch.zeros(7, 5, 3, dtype=torch.uint8)]
+    sizes = np.array([[6, 4], [5, 7]])
     boxes = np.array([[1, 1, 2, 2], [WHOLE_IMAGE] * 4])
-    assert _checked(images, boxes, np.array([0, 1]))[0].tolist() == [[1, 1, 2, 2], [0, 0, 5, 7]]
+    assert _checked(sizes, boxes, np.array([0, 1]))[0].tolist() == [[1, 1, 2, 2], [0, 0, 5, 7]]
