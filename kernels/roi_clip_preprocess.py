@@ -1,13 +1,13 @@
 """Crop, antialiased resize, centre crop and normalise on a GPU, bit for bit as Pillow does them.
 
-Two launches serve a batch of any image sizes: a small one computes the resize weights of every box and axis in float64,
-as Pillow does (and without fused multiply-adds, which would round once where Pillow rounds twice), and one computes all
-pixels. No cropped or resized picture is ever in memory. All sums are of integers, so their order does not matter.
+Three launches serve a batch of any image sizes. A small one computes the resize weights of every box and axis in
+float64, as Pillow does (and without fused multiply-adds, which would round once where Pillow rounds twice). Then each
+of Pillow's two passes is one: the first reads pictures and leaves bytes, rounded as Pillow does between its passes,
+which stay in the level 2 cache for the second; that one also normalises. What the centre crop drops is not computed.
+All sums are of integers, so their order does not matter.
 
-A program owns LANES outputs along the axis of Pillow's first pass, one per thread, and BAND outputs along the other
-axis, in registers. It walks over the source lines that the band needs, makes each one's first-pass pixel (rounded to 8
-bits, as Pillow does between its passes) and adds it, weighted, to all outputs of the band. So a first-pass pixel is
-made (BAND + 4) / BAND times over, and never leaves its thread.
+Both passes are the same tile of ROWS x COLUMNS outputs with a window of source pixels along one axis. Threads lie along
+a row whatever the axis is, so that neighbours read neighbouring bytes.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,17 @@ import triton.language as tl
 
 from dpad_fast._native.upload import on_device
 
-LANES = 32  # one warp, so that a first-pass pixel is computed by one thread only
-BAND = 16  # 3 x 16 sums per thread; a quarter of the first pass is done twice, and 32 would double the registers
+TILE_1 = (16, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 4 outputs that share a weight
+TILE_2 = (16, 64)  # of the second's: 8 neighbours for each thread, loaded and stored together
+MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
 
 # Columns of the table of boxes, int64 [K, COLUMNS]; of a pair the second is the y of the first.
 (
     POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, EXTENT_Y, CORNER_X, CORNER_Y, SOURCE_X, SOURCE_Y, TARGET_X,
-    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST,
-) = (tl.constexpr(column) for column in range(21))  # fmt: skip
-COLUMNS = tl.constexpr(21)
+    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES, BETWEEN,
+) = (tl.constexpr(column) for column in range(23))  # fmt: skip
+COLUMNS = tl.constexpr(23)
 
 
 @triton.jit
@@ -94,78 +95,156 @@ def weights_kernel(table, windows, weights, size, BICUBIC: tl.constexpr, BLOCK: 
 
 
 @triton.jit
+def _window(windows, weights, row, box, output, size, corner, extent, AXIS: tl.constexpr):
+    """First tap of some outputs, from `corner` on, how many lie in 0..extent, and where their weights are.
+
+    What lies outside of the image is black and adds nothing.
+    """
+    at = windows + (box * 2 + AXIS) * 2 * size + output
+    valid = output < size
+    first = tl.load(at, mask=valid, other=0)
+    last = corner + first + tl.load(at + size, mask=valid, other=0)
+    start = tl.maximum(corner + first, 0)
+    weight = weights + tl.load(row + WEIGHTS_X + AXIS) + (start - corner - first).to(tl.int64) * size + output
+    return start, tl.where(valid, tl.minimum(last, extent) - start, 0), weight
+
+
+@triton.jit
+def _sums(at, step, stride_c, weight, count, valid, size):
+    """Three colours of a tile: sums over windows that start at the pixels `at`, rounded to 8 bits."""
+    red = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
+    green = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
+    blue = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
+    for k in range(tl.max(tl.max(count, axis=0), axis=0)):
+        tapped = k < count
+        seen = valid & tapped
+        by = tl.load(weight, mask=tapped, other=0)
+        red += by * tl.load(at, mask=seen, other=0).to(tl.int32)
+        green += by * tl.load(at + stride_c, mask=seen, other=0).to(tl.int32)
+        blue += by * tl.load(at + 2 * stride_c, mask=seen, other=0).to(tl.int32)
+        at += step
+        weight += size
+    return _eight_bits(red), _eight_bits(green), _eight_bits(blue)
+
+
+@triton.jit
 def _eight_bits(total):
     return tl.minimum(tl.maximum(total >> 22, 0), 255)
 
 
 @triton.jit
-def _tile(
-    table, windows, weights, normal, out, size, LANE: tl.constexpr, LANES: tl.constexpr, BAND: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
+def _between(between, row, size, AXIS: tl.constexpr):
+    """Where a box's bytes between the passes are, their rows' pitch, and how many lines the first pass makes.
+
+    They are three planes; AXIS is that of the first pass. Pitches are multiples of 16 bytes.
+    """
+    lines = tl.load(row + LINES).to(tl.int32)
+    if AXIS == 0:
+        pitch = tl.cdiv(size, 16) * 16
+        plane = lines.to(tl.int64) * pitch
+    else:
+        pitch = tl.cdiv(lines, 16) * 16
+        plane = size * pitch.to(tl.int64)
+    return between + tl.load(row + BETWEEN) * 16, pitch, plane, lines
+
+
+@triton.jit
+def _first_pass(
+    table, windows, weights, between, size, AXIS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """LANES x BAND pixels. LANE is the axis of Pillow's first pass, 0 for x, 1 for y; the band is along the other."""
-    OTHER: tl.constexpr = 1 - LANE
+    """The lines of a box that its second pass needs, resampled along AXIS: 0 for x, 1 for y."""
+    ACROSS: tl.constexpr = 1 - AXIS
     box = tl.program_id(0).to(tl.int64)
     row = table + box * COLUMNS
-    lane = tl.program_id(1) * LANES + tl.arange(0, LANES)
-    band = tl.program_id(2) * BAND + tl.arange(0, BAND)
-    lane_valid = lane < size
-    band_valid = band < size
-    lane_window = windows + (box * 2 + LANE) * 2 * size + lane
-    band_window = windows + (box * 2 + OTHER) * 2 * size + band
-    lane_first = tl.load(lane_window, mask=lane_valid, other=0)
-    lane_count = tl.load(lane_window + size, mask=lane_valid, other=0)
-    band_first = tl.load(band_window, mask=band_valid, other=0)
-    band_count = tl.load(band_window + size, mask=band_valid, other=0)
-    lane_weights = weights + tl.load(row + WEIGHTS_X + LANE) + lane
-    band_weights = weights + tl.load(row + WEIGHTS_X + OTHER) + band
-    lane_stride = tl.load(row + STRIDE_X + LANE)
-    band_stride = tl.load(row + STRIDE_X + OTHER)
-    stride_c = tl.load(row + STRIDE_C)
-    lane_corner = tl.load(row + CORNER_X + LANE)
-    band_corner = tl.load(row + CORNER_X + OTHER)
-    lane_extent = tl.load(row + EXTENT_X + LANE)
-    band_extent = tl.load(row + EXTENT_X + OTHER)
     image = tl.load(row + POINTER).to(tl.pointer_type(tl.uint8))
+    stride_x = tl.load(row + STRIDE_X)
+    stride_y = tl.load(row + STRIDE_Y)
+    stride_c = tl.load(row + STRIDE_C)
+    corner = tl.load(row + CORNER_X + AXIS).to(tl.int32)
+    extent = tl.load(row + EXTENT_X + AXIS).to(tl.int32)
+    corner_across = tl.load(row + CORNER_X + ACROSS).to(tl.int32)
+    first_line = tl.maximum(-corner_across, 0)  # of the crop that lies in the image
+    into, pitch, plane, lines = _between(between, row, size, AXIS)
+    # What the second pass reads: from the first to the last output that is not padding.
+    offset = tl.load(row + OFFSET_X + ACROSS).to(tl.int32)
+    target = tl.load(row + TARGET_X + ACROSS).to(tl.int32)
+    window = windows + (box * 2 + ACROSS) * 2 * size
+    last = window + tl.minimum(target - offset, size) - 1
+    begin = tl.maximum(tl.load(window + tl.maximum(-offset, 0)) - first_line, 0)
+    end = tl.minimum(tl.load(last) + tl.load(last + size) - first_line, lines)
 
-    red = tl.full([BAND, LANES], 1 << 21, dtype=tl.int32)
-    green = tl.full([BAND, LANES], 1 << 21, dtype=tl.int32)
-    blue = tl.full([BAND, LANES], 1 << 21, dtype=tl.int32)
-    taps = tl.max(lane_count, axis=0)
-    # What lies outside of the image is black: such lines add nothing and are skipped.
-    first_line = tl.min(tl.where(band_count > 0, band_first, 2147483647), axis=0)
-    last_line = tl.max(tl.where(band_count > 0, band_first + band_count, 0), axis=0)
-    first_line = tl.maximum(first_line, -band_corner).to(tl.int32)
-    last_line = tl.minimum(last_line, band_extent - band_corner).to(tl.int32)
-    for line in range(first_line, last_line):
-        line_red = tl.full([LANES], 1 << 21, dtype=tl.int32)
-        line_green = tl.full([LANES], 1 << 21, dtype=tl.int32)
-        line_blue = tl.full([LANES], 1 << 21, dtype=tl.int32)
-        pixel = lane_corner + lane_first
-        at = image + (band_corner + line) * band_stride + pixel * lane_stride
-        weight_at = lane_weights
-        for k in range(taps):
-            tapped = k < lane_count
-            seen = tapped & (pixel >= 0) & (pixel < lane_extent)
-            weight = tl.load(weight_at, mask=tapped, other=0)
-            line_red += weight * tl.load(at, mask=seen, other=0).to(tl.int32)
-            line_green += weight * tl.load(at + stride_c, mask=seen, other=0).to(tl.int32)
-            line_blue += weight * tl.load(at + 2 * stride_c, mask=seen, other=0).to(tl.int32)
-            pixel += 1
-            at += lane_stride
-            weight_at += size
-        tap = line - band_first
-        used = (tap >= 0) & (tap < band_count)
-        weight = tl.load(band_weights + tap.to(tl.int64) * size, mask=used, other=0)[:, None]
-        red += weight * _eight_bits(line_red)[None, :]
-        green += weight * _eight_bits(line_green)[None, :]
-        blue += weight * _eight_bits(line_blue)[None, :]
+    down = (end - begin) if AXIS == 0 else size
+    across = size if AXIS == 0 else (end - begin)
+    columns = tl.cdiv(across, TILE_COLUMNS)
+    for tile in range(tl.program_id(1), tl.cdiv(down, TILE_ROWS) * columns, tl.num_programs(1)):
+        y = (tile // columns) * TILE_ROWS + tl.arange(0, TILE_ROWS)
+        x = (tile % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+        valid = (y < down)[:, None] & (x < across)[None, :]
+        if AXIS == 0:
+            y += begin
+            start, count, weight = _window(windows, weights, row, box, x, size, corner, extent, AXIS)
+            source_y = (y + corner_across + first_line).to(tl.int64)[:, None]
+            at = image + source_y * stride_y + start.to(tl.int64)[None, :] * stride_x
+            red, green, blue = _sums(at, stride_x, stride_c, weight[None, :], count[None, :], valid, size)
+        else:
+            x += begin
+            start, count, weight = _window(windows, weights, row, box, y, size, corner, extent, AXIS)
+            source_x = (x + corner_across + first_line).to(tl.int64)[None, :]
+            at = image + start.to(tl.int64)[:, None] * stride_y + source_x * stride_x
+            red, green, blue = _sums(at, stride_y, stride_c, weight[:, None], count[:, None], valid, size)
+        to = into + y.to(tl.int64)[:, None] * pitch + x[None, :]
+        tl.store(to, red.to(tl.uint8), mask=valid)
+        tl.store(to + plane, green.to(tl.uint8), mask=valid)
+        tl.store(to + 2 * plane, blue.to(tl.uint8), mask=valid)
 
-    valid = band_valid[:, None] & lane_valid[None, :]
-    if LANE == 0:
-        pixel_at = band.to(tl.int64)[:, None] * size + lane[None, :]
+
+@triton.jit
+def first_pass_kernel(
+    table, windows, weights, between, size, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr
+):  # fmt: skip
+    """Bytes between the passes of every box."""
+    if tl.load(table + tl.program_id(0).to(tl.int64) * COLUMNS + VERTICAL_FIRST) != 0:
+        _first_pass(table, windows, weights, between, size, 1, TILE_ROWS, TILE_COLUMNS)
     else:
-        pixel_at = lane.to(tl.int64)[None, :] * size + band[:, None]
+        _first_pass(table, windows, weights, between, size, 0, TILE_ROWS, TILE_COLUMNS)
+
+
+@triton.jit
+def _second_pass(
+    table, windows, weights, between, size, y, x, valid, AXIS: tl.constexpr
+):  # fmt: skip
+    """The three colours of a tile of pixels, resampled along AXIS: 0 for x, 1 for y."""
+    box = tl.program_id(0).to(tl.int64)
+    row = table + box * COLUMNS
+    source, pitch, plane, lines = _between(between, row, size, 1 - AXIS)
+    corner = -tl.maximum(-tl.load(row + CORNER_X + AXIS).to(tl.int32), 0)
+    if AXIS == 0:
+        start, count, weight = _window(windows, weights, row, box, x, size, corner, lines, AXIS)
+        at = source + y.to(tl.int64)[:, None] * pitch + start[None, :]
+        red, green, blue = _sums(at, 1, plane, weight[None, :], count[None, :], valid, size)
+    else:
+        start, count, weight = _window(windows, weights, row, box, y, size, corner, lines, AXIS)
+        at = source + start.to(tl.int64)[:, None] * pitch + x[None, :]
+        red, green, blue = _sums(at, pitch, plane, weight[:, None], count[:, None], valid, size)
+    return red, green, blue
+
+
+@triton.jit
+def second_pass_kernel(
+    table, windows, weights, between, normal, out, size, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+):  # fmt: skip
+    """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its value in the type of out."""
+    box = tl.program_id(0).to(tl.int64)
+    columns = tl.cdiv(size, TILE_COLUMNS)
+    y = (tl.program_id(1) // columns) * TILE_ROWS + tl.arange(0, TILE_ROWS)
+    x = (tl.program_id(1) % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+    valid = (y < size)[:, None] & (x < size)[None, :]
+    if tl.load(table + box * COLUMNS + VERTICAL_FIRST) != 0:
+        red, green, blue = _second_pass(table, windows, weights, between, size, y, x, valid, 0)
+    else:
+        red, green, blue = _second_pass(table, windows, weights, between, size, y, x, valid, 1)
+    pixel_at = y.to(tl.int64)[:, None] * size + x[None, :]
     into = out + box * 3 * size * size
     if CHANNELS_LAST:
         into += pixel_at * 3
@@ -173,20 +252,9 @@ def _tile(
     else:
         into += pixel_at
         plane = size * size
-    tl.store(into, tl.load(normal + _eight_bits(red)), mask=valid)
-    tl.store(into + plane, tl.load(normal + 256 + _eight_bits(green)), mask=valid)
-    tl.store(into + 2 * plane, tl.load(normal + 512 + _eight_bits(blue)), mask=valid)
-
-
-@triton.jit
-def pixels_kernel(
-    table, windows, weights, normal, out, size, LANES: tl.constexpr, BAND: tl.constexpr, CHANNELS_LAST: tl.constexpr
-):  # fmt: skip
-    """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its value in the type of out."""
-    if tl.load(table + tl.program_id(0).to(tl.int64) * COLUMNS + VERTICAL_FIRST) != 0:
-        _tile(table, windows, weights, normal, out, size, 1, LANES, BAND, CHANNELS_LAST)
-    else:
-        _tile(table, windows, weights, normal, out, size, 0, LANES, BAND, CHANNELS_LAST)
+    tl.store(into, tl.load(normal + red), mask=valid)
+    tl.store(into + plane, tl.load(normal + 256 + green), mask=valid)
+    tl.store(into + 2 * plane, tl.load(normal + 512 + blue), mask=valid)
 
 
 @dataclass(frozen=True)
@@ -196,6 +264,8 @@ class Plan:
     table: torch.Tensor
     normal: torch.Tensor
     weights: int
+    between: int
+    lines: int
     size: int
     bicubic: bool
 
@@ -231,21 +301,24 @@ def prepare(
         mean: 3 numbers.
         std: 3 numbers.
     """
-    table, total = _table(images, boxes, image_index, size, resize, interpolation, center, order)
+    table, total, between = _table(images, boxes, image_index, size, resize, interpolation, center, order)
     there = torch.from_numpy(table)
     if device.type == "cuda":
         there = there.pin_memory().to(device, non_blocking=True)
-    return Plan(there, _normal(tuple(mean), tuple(std), dtype, device), total, size, interpolation == "bicubic")
+    lines, normal = int(table[:, LINES.value].max()), _normal(tuple(mean), tuple(std), dtype, device)
+    return Plan(there, normal, total, between, lines, size, interpolation == "bicubic")
 
 
-def run(plan: Plan, out: torch.Tensor, *, lanes: int = LANES, band: int = BAND) -> None:
+def run(
+    plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, second: tuple[int, int] = TILE_2
+) -> None:
     """Fill `out` [K, 3, size, size], contiguous or channels-last, without waiting or copying from the host.
 
     Args:
         plan: from `prepare`.
         out: the result.
-        lanes: outputs of a program along the first pass.
-        band: outputs of a program along the second.
+        first: rows and columns of the first pass's tiles.
+        second: rows and columns of the second pass's tiles.
     """
     count, size = out.shape[0], plan.size
     channels_last = not out.is_contiguous()
@@ -253,15 +326,24 @@ def run(plan: Plan, out: torch.Tensor, *, lanes: int = LANES, band: int = BAND) 
         raise ValueError(f"out must be contiguous or channels-last, got strides {list(out.stride())}")
     windows = torch.empty(count * 4 * size, dtype=torch.int32, device=out.device)
     weights = torch.empty(plan.weights, dtype=torch.int32, device=out.device)
+    between = torch.empty(plan.between, dtype=torch.uint8, device=out.device)
+    tiles = max(_tiles(plan.lines, size, first), _tiles(size, plan.lines, first), 1)
     with on_device(out.device):
         weights_kernel[(count, 2, triton.cdiv(size, WEIGHTS_BLOCK))](
             plan.table, windows, weights, size, BICUBIC=plan.bicubic, BLOCK=WEIGHTS_BLOCK, num_warps=2,
             enable_fp_fusion=False,
         )  # fmt: skip
-        pixels_kernel[(count, triton.cdiv(size, lanes), triton.cdiv(size, band))](
-            plan.table, windows, weights, plan.normal, out, size, LANES=lanes, BAND=band, CHANNELS_LAST=channels_last,
-            num_warps=1,
+        first_pass_kernel[(count, min(tiles, MOST_TILES))](
+            plan.table, windows, weights, between, size, TILE_ROWS=first[0], TILE_COLUMNS=first[1], num_warps=4,
         )  # fmt: skip
+        second_pass_kernel[(count, _tiles(size, size, second))](
+            plan.table, windows, weights, between, plan.normal, out, size, TILE_ROWS=second[0],
+            TILE_COLUMNS=second[1], CHANNELS_LAST=channels_last, num_warps=4,
+        )  # fmt: skip
+
+
+def _tiles(rows: int, columns: int, tile: tuple[int, int]) -> int:
+    return triton.cdiv(rows, tile[0]) * triton.cdiv(columns, tile[1])
 
 
 def launch(
@@ -270,8 +352,8 @@ def launch(
     image_index: np.ndarray[Any, Any],
     out: torch.Tensor,
     *,
-    lanes: int = LANES,
-    band: int = BAND,
+    first: tuple[int, int] = TILE_1,
+    second: tuple[int, int] = TILE_2,
     **options: Any,
 ) -> None:
     """Fill `out`: `prepare` (which takes `options`, and says what the others are), then `run`."""
@@ -280,7 +362,7 @@ def launch(
     plan = prepare(
         images, boxes, image_index, size=out.shape[-1], dtype=out.dtype, device=out.device, **options
     )  # fmt: skip
-    run(plan, out, lanes=lanes, band=band)
+    run(plan, out, first=first, second=second)
 
 
 @lru_cache(maxsize=16)
@@ -300,8 +382,8 @@ def _table(
     interpolation: str,
     center: str,
     order: str,
-) -> tuple[np.ndarray[Any, Any], int]:
-    """The table of boxes, int64 [K, COLUMNS], and how many weights they need in all."""
+) -> tuple[np.ndarray[Any, Any], int, int]:
+    """The table of boxes, int64 [K, COLUMNS], and how many weights and bytes between the passes they need in all."""
     facts = [(i.data_ptr(), i.stride(1), i.stride(0), i.stride(2), i.shape[1], i.shape[0]) for i in images]
     table = np.empty((len(boxes), COLUMNS.value), dtype=np.int64)
     table[:, POINTER.value : EXTENT_Y.value + 1] = np.array(facts, dtype=np.int64)[image_index]
@@ -331,7 +413,15 @@ def _table(
     for column, values in pairs.items():
         table[:, column.value : column.value + 2] = values
     table[:, VERTICAL_FIRST.value] = first
-    return table, int(ends[-1])
+    # Lines of the first pass: what of the crop lies in the image, across that pass's axis.
+    extent = table[:, EXTENT_X.value : EXTENT_Y.value + 1]
+    seen = np.maximum(np.minimum(boxes[:, 2:], extent) - np.maximum(boxes[:, :2], 0), 0)
+    lines = np.where(first, seen[:, 0], seen[:, 1])
+    planes = np.where(first, size * -(-lines // 16), lines * -(-size // 16))  # in 16 bytes
+    between = np.cumsum(3 * planes)
+    table[:, LINES.value] = lines
+    table[:, BETWEEN.value] = between - 3 * planes
+    return table, int(ends[-1]), int(16 * between[-1])
 
 
 def _target_sizes(source: np.ndarray[Any, Any], size: int, resize: str) -> np.ndarray[Any, Any]:

@@ -1,7 +1,7 @@
 """The Triton kernels of ROI preprocessing against the reference, bit for bit, in the interpreter or on a GPU.
 
 The interpreter takes tens of microseconds for each operation on each line and tap, so sources are small, and large
-results use large tiles (`lanes`, `band`): the arithmetic of a pixel is the same in any tile.
+results use large tiles: the arithmetic of a pixel is the same in any tile.
 """
 
 from typing import Any
@@ -29,8 +29,7 @@ def check(
     index: list[int],
     *,
     dtype: torch.dtype = torch.float32,
-    lanes: int = 32,
-    band: int = 16,
+    tile: tuple[int, int] = (16, 32),
     images: list[torch.Tensor] | None = None,
     layout: torch.memory_format = torch.contiguous_format,
     **choices: str,
@@ -43,7 +42,7 @@ def check(
     with poisoned_memory():
         out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device, memory_format=layout)
         launch([t if device.type == "cpu" else t.to(device) for t in tensors], np.array(boxes, dtype=np.int64),
-               np.array(index), out, mean=MEAN, std=STD, lanes=lanes, band=band, **options)  # fmt: skip
+               np.array(index), out, mean=MEAN, std=STD, first=tile, second=tile, **options)  # fmt: skip
     expected = reference.roi_clip_preprocess(arrays, boxes, index, size=size, mean=MEAN, std=STD, **options)
     assert torch.equal(out.cpu(), torch.from_numpy(expected).to(dtype))
 
@@ -55,35 +54,35 @@ INDEX = [0, 1, 0, 2, 1]
 @pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_crops_inside_across_and_outside(device: torch.device, resize: str, interpolation: str) -> None:
-    check(device, 7, BOXES, INDEX, resize=resize, interpolation=interpolation, lanes=8, band=8)
+    check(device, 7, BOXES, INDEX, resize=resize, interpolation=interpolation, tile=(8, 8))
 
 
 @pytest.mark.parametrize("center", ["floor", "round"])
 @pytest.mark.parametrize("resize", ["shortest", "longest"])
 def test_odd_margins(device: torch.device, center: str, resize: str) -> None:
-    check(device, 4, [(0, 0, 9, 6), (0, 0, 5, 13)], [0, 1], resize=resize, center=center, lanes=4, band=4)
+    check(device, 4, [(0, 0, 9, 6), (0, 0, 5, 13)], [0, 1], resize=resize, center=center, tile=(4, 4))
 
 
 @pytest.mark.parametrize("order", ["pillow-13", "pillow-12.3", "horizontal"])
 def test_order_of_passes(device: torch.device, order: str) -> None:
     """Tall, wide and square boxes: the first pass runs down some of them and across the others."""
-    check(device, 3, [(0, 0, 5, 13), (0, 0, 12, 4), (0, 0, 5, 6)], [1, 3, 0], order=order, lanes=4, band=4)
+    check(device, 3, [(0, 0, 5, 13), (0, 0, 12, 4), (0, 0, 5, 6)], [1, 3, 0], order=order, tile=(4, 4))
 
 
 def test_a_single_pixel_out(device: torch.device) -> None:
-    check(device, 1, [(0, 0, 5, 3), (2, 1, 3, 2)], [0, 1], lanes=1, band=1)
+    check(device, 1, [(0, 0, 5, 3), (2, 1, 3, 2)], [0, 1], tile=(1, 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tiles_that_do_not_divide_the_size(device: torch.device, dtype: torch.dtype) -> None:
-    check(device, 63, [(0, 0, 9, 6)], [0], dtype=dtype, lanes=32, band=16)
+    check(device, 63, [(0, 0, 9, 6)], [0], dtype=dtype, tile=(16, 32))
 
 
 @pytest.mark.parametrize("order", ["pillow-13", "horizontal"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_channels_last(device: torch.device, dtype: torch.dtype, order: str) -> None:
     """Tall and wide boxes, so that lanes run along either axis, in tiles that do not divide the size."""
-    check(device, 5, [(0, 0, 5, 13), (0, 0, 9, 6)], [1, 0], dtype=dtype, order=order, lanes=4, band=4,
+    check(device, 5, [(0, 0, 5, 13), (0, 0, 9, 6)], [1, 0], dtype=dtype, order=order, tile=(4, 4),
           layout=torch.channels_last)  # fmt: skip
 
 
@@ -92,7 +91,7 @@ def test_other_layouts_are_refused(device: torch.device) -> None:
 
     nothing = torch.empty(0, device=device)
     with pytest.raises(ValueError, match="out must be contiguous or channels-last, got strides"):
-        run(Plan(nothing, nothing, 0, 4, True), torch.empty(2, 3, 4, 8, device=device)[..., ::2])
+        run(Plan(nothing, nothing, 0, 0, 0, 4, True), torch.empty(2, 3, 4, 8, device=device)[..., ::2])
 
 
 @pytest.mark.parametrize(("size", "tile"), [(224, 256), (1000, 1024)])
@@ -100,7 +99,7 @@ def test_large_results(device: torch.device, size: int, tile: int) -> None:
     if device.type == "cuda":
         check(device, size, BOXES, INDEX)
     else:
-        check(device, size, [(1, 2, 4, 4)], [0], lanes=tile, band=tile)
+        check(device, size, [(1, 2, 4, 4)], [0], tile=(tile, tile))
 
 
 def test_strides_of_any_kind(device: torch.device) -> None:
@@ -111,7 +110,7 @@ def test_strides_of_any_kind(device: torch.device) -> None:
     wide = torch.zeros(2, 14, 3, dtype=torch.uint8)
     wide[::2, ::2] = plain[2]
     images = [planar, padded, wide[::2, ::2], plain[3]]
-    check(device, 5, [(0, 0, 9, 6), (0, 1, 5, 9), (0, 0, 7, 1)], [0, 1, 2], images=images, lanes=8, band=8)
+    check(device, 5, [(0, 0, 9, 6), (0, 1, 5, 9), (0, 0, 7, 1)], [0, 1, 2], images=images, tile=(8, 8))
 
 
 def test_no_box(device: torch.device) -> None:
