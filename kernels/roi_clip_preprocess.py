@@ -22,17 +22,17 @@ import triton.language as tl
 
 from dpad_fast._native.upload import on_device
 
-TILE_1 = (16, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 4 outputs that share a weight
-TILE_2 = (16, 64)  # of the second's: 8 neighbours for each thread, loaded and stored together
+TILE_1 = (8, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 2 outputs that share a weight
+TILE_2 = (8, 64)  # of the second's: 4 neighbours for each thread, loaded and stored together
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
 
 # Columns of the table of boxes, int64 [K, COLUMNS]; of a pair the second is the y of the first.
 (
     POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, EXTENT_Y, CORNER_X, CORNER_Y, SOURCE_X, SOURCE_Y, TARGET_X,
-    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES, BETWEEN,
-) = (tl.constexpr(column) for column in range(23))  # fmt: skip
-COLUMNS = tl.constexpr(23)
+    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES, BETWEEN, BYTES,
+) = (tl.constexpr(column) for column in range(24))  # fmt: skip
+COLUMNS = tl.constexpr(24)
 
 
 @triton.jit
@@ -83,10 +83,10 @@ def weights_kernel(table, windows, weights, size, BICUBIC: tl.constexpr, BLOCK: 
     tl.store(window, first, mask=valid)
     tl.store(window + size, count, mask=valid)
     total = tl.zeros([BLOCK], dtype=tl.float64)
-    for k in range(taps):
+    for k in tl.range(taps, loop_unroll_factor=4):  # several at once, for each waits long for its float64 results
         total += tl.where(k < count, _raw_weight(first + k, centre, per_scale, BICUBIC), 0.0)
     into = weights + tl.load(row + WEIGHTS_X) + output
-    for k in range(taps):
+    for k in tl.range(taps, loop_unroll_factor=4):
         weight = _raw_weight(first + k, centre, per_scale, BICUBIC)
         weight = tl.where(total != 0.0, weight / tl.where(total != 0.0, total, 1.0), weight) * 4194304.0
         rounded = (weight + tl.where(weight < 0, -0.5, 0.5)).to(tl.int32)
@@ -110,8 +110,13 @@ def _window(windows, weights, row, box, output, size, corner, extent, AXIS: tl.c
 
 
 @triton.jit
+def _eight_bits(total):
+    return tl.minimum(tl.maximum(total >> 22, 0), 255)
+
+
+@triton.jit
 def _sums(at, step, stride_c, weight, count, valid, size):
-    """Three colours of a tile: sums over windows that start at the pixels `at`, rounded to 8 bits."""
+    """Three colours of a tile: sums over windows that start at the bytes `at`, rounded to 8 bits."""
     red = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
     green = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
     blue = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
@@ -128,8 +133,48 @@ def _sums(at, step, stride_c, weight, count, valid, size):
 
 
 @triton.jit
-def _eight_bits(total):
-    return tl.minimum(tl.maximum(total >> 22, 0), 255)
+def _joined(low, high, bits):
+    """The 32 bits from bit number `bits` on of two words; `bits` is below 32."""
+    return ((low.to(tl.uint64) | (high.to(tl.uint64) << 32)) >> bits.to(tl.uint64)).to(tl.uint32)
+
+
+@triton.jit
+def _sums_of_words(at, weight, count, valid, size, PIXEL: tl.constexpr):
+    """`_sums` along a row of pixels of PIXEL bytes, 3 or 4, red first: four pixels are read as four aligned words.
+
+    With 4 bytes, `at` is aligned. A word is read where a byte of it is of a pixel in the window.
+    """
+    red = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
+    green = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
+    blue = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
+    address = at.to(tl.int64)
+    past = (address & 3).to(tl.int32)  # bytes from the first word to the first pixel
+    shift = past * 8
+    word = (address & ~3).to(tl.pointer_type(tl.uint32))
+    left = tl.where(valid, past + count * PIXEL, 0)  # bytes from `word` to the end of the window
+    for first in range(0, tl.max(tl.max(count, axis=0), axis=0), 4):
+        p0 = tl.load(word, mask=left > 0, other=0)
+        p1 = tl.load(word + 1, mask=left > 4, other=0)
+        p2 = tl.load(word + 2, mask=left > 8, other=0)
+        p3 = tl.load(word + 3, mask=left > 12, other=0)
+        if PIXEL == 3:
+            a = _joined(p0, p1, shift)  # r0 g0 b0 r1
+            b = _joined(p1, p2, shift)  # g1 b1 r2 g2
+            c = _joined(p2, p3, shift)  # b2 r3 g3 b3
+            p0 = a
+            p1 = (a >> 24) | (b << 8)
+            p2 = (b >> 16) | (c << 16)
+            p3 = c >> 8
+        for k in tl.static_range(4):
+            pixel = p0 if k == 0 else p1 if k == 1 else p2 if k == 2 else p3
+            by = tl.load(weight, mask=first + k < count, other=0)
+            red += by * (pixel & 255).to(tl.int32)
+            green += by * ((pixel >> 8) & 255).to(tl.int32)
+            blue += by * ((pixel >> 16) & 255).to(tl.int32)
+            weight += size
+        word += PIXEL
+        left -= 4 * PIXEL
+    return _eight_bits(red), _eight_bits(green), _eight_bits(blue)
 
 
 @triton.jit
@@ -150,9 +195,10 @@ def _between(between, row, size, AXIS: tl.constexpr):
 
 @triton.jit
 def _first_pass(
-    table, windows, weights, between, size, AXIS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr
+    table, windows, weights, between, size, AXIS: tl.constexpr, PIXEL: tl.constexpr, TILE_ROWS: tl.constexpr,
+    TILE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The lines of a box that its second pass needs, resampled along AXIS: 0 for x, 1 for y."""
+    """The lines of a box that its second pass needs, resampled along AXIS: 0 for x, 1 for y; PIXEL is BYTES."""
     ACROSS: tl.constexpr = 1 - AXIS
     box = tl.program_id(0).to(tl.int64)
     row = table + box * COLUMNS
@@ -178,14 +224,18 @@ def _first_pass(
     columns = tl.cdiv(across, TILE_COLUMNS)
     for tile in range(tl.program_id(1), tl.cdiv(down, TILE_ROWS) * columns, tl.num_programs(1)):
         y = (tile // columns) * TILE_ROWS + tl.arange(0, TILE_ROWS)
-        x = (tile % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+        # As if neighbours did not lie together: no thread shall store several at once, for they share no weight.
+        x = tl.max_contiguous((tile % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS), 1)
         valid = (y < down)[:, None] & (x < across)[None, :]
         if AXIS == 0:
             y += begin
             start, count, weight = _window(windows, weights, row, box, x, size, corner, extent, AXIS)
             source_y = (y + corner_across + first_line).to(tl.int64)[:, None]
             at = image + source_y * stride_y + start.to(tl.int64)[None, :] * stride_x
-            red, green, blue = _sums(at, stride_x, stride_c, weight[None, :], count[None, :], valid, size)
+            if PIXEL == 0:
+                red, green, blue = _sums(at, stride_x, stride_c, weight[None, :], count[None, :], valid, size)
+            else:
+                red, green, blue = _sums_of_words(at, weight[None, :], count[None, :], valid, size, PIXEL)
         else:
             x += begin
             start, count, weight = _window(windows, weights, row, box, y, size, corner, extent, AXIS)
@@ -203,10 +253,16 @@ def first_pass_kernel(
     table, windows, weights, between, size, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr
 ):  # fmt: skip
     """Bytes between the passes of every box."""
-    if tl.load(table + tl.program_id(0).to(tl.int64) * COLUMNS + VERTICAL_FIRST) != 0:
-        _first_pass(table, windows, weights, between, size, 1, TILE_ROWS, TILE_COLUMNS)
+    row = table + tl.program_id(0).to(tl.int64) * COLUMNS
+    pixel = tl.load(row + BYTES)
+    if tl.load(row + VERTICAL_FIRST) != 0:
+        _first_pass(table, windows, weights, between, size, 1, 0, TILE_ROWS, TILE_COLUMNS)
+    elif pixel == 3:
+        _first_pass(table, windows, weights, between, size, 0, 3, TILE_ROWS, TILE_COLUMNS)
+    elif pixel == 4:
+        _first_pass(table, windows, weights, between, size, 0, 4, TILE_ROWS, TILE_COLUMNS)
     else:
-        _first_pass(table, windows, weights, between, size, 0, TILE_ROWS, TILE_COLUMNS)
+        _first_pass(table, windows, weights, between, size, 0, 0, TILE_ROWS, TILE_COLUMNS)
 
 
 @triton.jit
@@ -421,7 +477,15 @@ def _table(
     between = np.cumsum(3 * planes)
     table[:, LINES.value] = lines
     table[:, BETWEEN.value] = between - 3 * planes
+    table[:, BYTES.value] = np.array([_pixel(*fact) for fact in facts])[image_index]
     return table, int(ends[-1]), int(16 * between[-1])
+
+
+def _pixel(pointer: int, stride_x: int, stride_y: int, stride_c: int, width: int, height: int) -> int:
+    """Bytes of a pixel where an image can be read in aligned words, all of whose bytes are the image's; 0 elsewhere."""
+    end = pointer + (height - 1) * stride_y + width * stride_x
+    whole = pointer % 4 == 0 and stride_y >= width * stride_x and end % 4 == 0
+    return stride_x if whole and stride_c == 1 and (stride_x == 3 or (stride_x == 4 and stride_y % 4 == 0)) else 0
 
 
 def _target_sizes(source: np.ndarray[Any, Any], size: int, resize: str) -> np.ndarray[Any, Any]:

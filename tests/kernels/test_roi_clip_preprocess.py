@@ -31,13 +31,14 @@ def check(
     dtype: torch.dtype = torch.float32,
     tile: tuple[int, int] = (16, 32),
     images: list[torch.Tensor] | None = None,
+    arrays: list[np.ndarray[Any, Any]] | None = None,
     layout: torch.memory_format = torch.contiguous_format,
     **choices: str,
 ) -> None:
     from dpad_fast.kernels.roi_clip_preprocess import launch
 
     options = {"resize": "shortest", "interpolation": "bicubic", "center": "floor", "order": "pillow-13"} | choices
-    arrays = pictures()
+    arrays = pictures() if arrays is None else arrays
     tensors = [torch.from_numpy(array) for array in arrays] if images is None else images
     with poisoned_memory():
         out = torch.empty((len(boxes), 3, size, size), dtype=dtype, device=device, memory_format=layout)
@@ -111,6 +112,32 @@ def test_strides_of_any_kind(device: torch.device) -> None:
     wide[::2, ::2] = plain[2]
     images = [planar, padded, wide[::2, ::2], plain[3]]
     check(device, 5, [(0, 0, 9, 6), (0, 1, 5, 9), (0, 0, 7, 1)], [0, 1, 2], images=images, tile=(8, 8))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("order", ["pillow-13", "horizontal"])
+def test_images_read_in_words(device: torch.device, channels: int, order: str) -> None:
+    """Rows of 3 bytes a pixel start at any byte of a word; windows begin and end at any, inside and at the edges."""
+    from dpad_fast.kernels.roi_clip_preprocess import _pixel
+
+    generator = torch.Generator().manual_seed(0)
+    whole = [torch.randint(0, 256, (h, w, channels), generator=generator, dtype=torch.uint8) for h, w in ((8, 7), (4, 19))]
+    images = [image[..., :3] for image in whole]
+    assert [_pixel(0, *i.stride()[1::-1], i.stride(2), i.shape[1], i.shape[0]) for i in images] == [channels] * 2
+    boxes: list[Box] = [(0, 0, 7, 8), (1, 0, 6, 7), (2, 1, 5, 8), (3, 0, 7, 2), (0, 0, 19, 4), (-2, -1, 21, 5), (6, 1, 17, 3)]
+    check(device, 6, boxes, [0, 0, 0, 0, 1, 1, 1], images=images, arrays=[i.numpy() for i in images], order=order,
+          tile=(8, 8))  # fmt: skip
+
+
+def test_images_that_cannot_be_read_in_words() -> None:
+    """Their address, end, rows or colours do not allow it."""
+    from dpad_fast.kernels.roi_clip_preprocess import _pixel
+
+    facts = {"pointer": 64, "stride_x": 3, "stride_y": 12, "stride_c": 1, "width": 4, "height": 5}
+    assert _pixel(**facts) == 3
+    for other in ({"pointer": 65}, {"stride_y": 13, "height": 4}, {"stride_y": 0}, {"stride_y": -12}, {"stride_x": 1, "stride_c": 20},
+                  {"stride_x": -3}, {"width": 3}, {"stride_c": -1}, {"stride_x": 4, "stride_y": 18, "height": 1}):  # fmt: skip
+        assert _pixel(**facts | other) == 0, other
 
 
 def test_no_box(device: torch.device) -> None:
