@@ -23,7 +23,7 @@ import triton.language as tl
 from dpad_fast._native.upload import on_device
 
 TILE_1 = (8, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 2 outputs that share a weight
-TILE_2 = (8, 64)  # of the second's: 4 neighbours for each thread, loaded and stored together
+TILE_2 = (8, 128)  # of the second's: 8 neighbours for each thread, loaded and stored together
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
 
@@ -178,25 +178,30 @@ def _sums_of_words(at, weight, count, valid, size, PIXEL: tl.constexpr):
 
 
 @triton.jit
-def _between(between, row, size, AXIS: tl.constexpr):
-    """Where a box's bytes between the passes are, their rows' pitch, and how many lines the first pass makes.
+def _between(between, row, size, AXIS: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """Where a box's bytes between the passes are, how far it is to the next row, column and colour, and its lines.
 
-    They are three planes; AXIS is that of the first pass. Pitches are multiples of 16 bytes.
+    They are laid out as the result is, three planes or three colours a pixel, of as many rows or columns as the first
+    pass, along AXIS, makes lines. Rows begin at multiples of 16 bytes.
     """
     lines = tl.load(row + LINES).to(tl.int32)
-    if AXIS == 0:
-        pitch = tl.cdiv(size, 16) * 16
-        plane = lines.to(tl.int64) * pitch
+    width = size if AXIS == 0 else lines
+    height = lines if AXIS == 0 else size
+    if CHANNELS_LAST:
+        step = 3
+        pitch = tl.cdiv(3 * width, 16) * 16
+        plane = tl.full([], 1, dtype=tl.int64)
     else:
-        pitch = tl.cdiv(lines, 16) * 16
-        plane = size * pitch.to(tl.int64)
-    return between + tl.load(row + BETWEEN) * 16, pitch, plane, lines
+        step = 1
+        pitch = tl.cdiv(width, 16) * 16
+        plane = height.to(tl.int64) * pitch
+    return between + tl.load(row + BETWEEN) * 16, pitch, step, plane, lines
 
 
 @triton.jit
 def _first_pass(
     table, windows, weights, between, size, AXIS: tl.constexpr, PIXEL: tl.constexpr, TILE_ROWS: tl.constexpr,
-    TILE_COLUMNS: tl.constexpr,
+    TILE_COLUMNS: tl.constexpr, CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
     """The lines of a box that its second pass needs, resampled along AXIS: 0 for x, 1 for y; PIXEL is BYTES."""
     ACROSS: tl.constexpr = 1 - AXIS
@@ -210,7 +215,7 @@ def _first_pass(
     extent = tl.load(row + EXTENT_X + AXIS).to(tl.int32)
     corner_across = tl.load(row + CORNER_X + ACROSS).to(tl.int32)
     first_line = tl.maximum(-corner_across, 0)  # of the crop that lies in the image
-    into, pitch, plane, lines = _between(between, row, size, AXIS)
+    into, pitch, step, plane, lines = _between(between, row, size, AXIS, CHANNELS_LAST)
     # What the second pass reads: from the first to the last output that is not padding.
     offset = tl.load(row + OFFSET_X + ACROSS).to(tl.int32)
     target = tl.load(row + TARGET_X + ACROSS).to(tl.int32)
@@ -242,7 +247,7 @@ def _first_pass(
             source_x = (x + corner_across + first_line).to(tl.int64)[None, :]
             at = image + start.to(tl.int64)[:, None] * stride_y + source_x * stride_x
             red, green, blue = _sums(at, stride_y, stride_c, weight[:, None], count[:, None], valid, size)
-        to = into + y.to(tl.int64)[:, None] * pitch + x[None, :]
+        to = into + y.to(tl.int64)[:, None] * pitch + x[None, :] * step
         tl.store(to, red.to(tl.uint8), mask=valid)
         tl.store(to + plane, green.to(tl.uint8), mask=valid)
         tl.store(to + 2 * plane, blue.to(tl.uint8), mask=valid)
@@ -250,39 +255,53 @@ def _first_pass(
 
 @triton.jit
 def first_pass_kernel(
-    table, windows, weights, between, size, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr
+    table, windows, weights, between, size, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
     """Bytes between the passes of every box."""
     row = table + tl.program_id(0).to(tl.int64) * COLUMNS
     pixel = tl.load(row + BYTES)
     if tl.load(row + VERTICAL_FIRST) != 0:
-        _first_pass(table, windows, weights, between, size, 1, 0, TILE_ROWS, TILE_COLUMNS)
+        _first_pass(table, windows, weights, between, size, 1, 0, TILE_ROWS, TILE_COLUMNS, CHANNELS_LAST)
     elif pixel == 3:
-        _first_pass(table, windows, weights, between, size, 0, 3, TILE_ROWS, TILE_COLUMNS)
+        _first_pass(table, windows, weights, between, size, 0, 3, TILE_ROWS, TILE_COLUMNS, CHANNELS_LAST)
     elif pixel == 4:
-        _first_pass(table, windows, weights, between, size, 0, 4, TILE_ROWS, TILE_COLUMNS)
+        _first_pass(table, windows, weights, between, size, 0, 4, TILE_ROWS, TILE_COLUMNS, CHANNELS_LAST)
     else:
-        _first_pass(table, windows, weights, between, size, 0, 0, TILE_ROWS, TILE_COLUMNS)
+        _first_pass(table, windows, weights, between, size, 0, 0, TILE_ROWS, TILE_COLUMNS, CHANNELS_LAST)
 
 
 @triton.jit
 def _second_pass(
-    table, windows, weights, between, size, y, x, valid, AXIS: tl.constexpr
+    table, windows, weights, between, size, y, column, valid, AXIS: tl.constexpr, CHANNELS_LAST: tl.constexpr
 ):  # fmt: skip
-    """The three colours of a tile of pixels, resampled along AXIS: 0 for x, 1 for y."""
+    """Bytes of a tile of rows y, resampled along AXIS: 0 for x, 1 for y. Columns are pixels, or colours of pixels."""
     box = tl.program_id(0).to(tl.int64)
     row = table + box * COLUMNS
-    source, pitch, plane, lines = _between(between, row, size, 1 - AXIS)
+    source, pitch, step, plane, lines = _between(between, row, size, 1 - AXIS, CHANNELS_LAST)
+    if not CHANNELS_LAST:
+        source += tl.program_id(2) * plane
     corner = -tl.maximum(-tl.load(row + CORNER_X + AXIS).to(tl.int32), 0)
+    total = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
     if AXIS == 0:
+        x = column // step
         start, count, weight = _window(windows, weights, row, box, x, size, corner, lines, AXIS)
-        at = source + y.to(tl.int64)[:, None] * pitch + start[None, :]
-        red, green, blue = _sums(at, 1, plane, weight[None, :], count[None, :], valid, size)
+        at = (source + start * step + (column - x * step))[None, :] + y.to(tl.int64)[:, None] * pitch
+        count = count[None, :]
+        weight = weight[None, :]
+        further = step
     else:
         start, count, weight = _window(windows, weights, row, box, y, size, corner, lines, AXIS)
-        at = source + start.to(tl.int64)[:, None] * pitch + x[None, :]
-        red, green, blue = _sums(at, pitch, plane, weight[:, None], count[:, None], valid, size)
-    return red, green, blue
+        at = (source + column)[None, :] + start.to(tl.int64)[:, None] * pitch
+        count = count[:, None]
+        weight = weight[:, None]
+        further = pitch
+    for k in range(tl.max(tl.max(count, axis=0), axis=0)):
+        tapped = k < count
+        total += tl.load(weight, mask=tapped, other=0) * tl.load(at, mask=valid & tapped, other=0).to(tl.int32)
+        at += further
+        weight += size
+    return _eight_bits(total)
 
 
 @triton.jit
@@ -290,27 +309,26 @@ def second_pass_kernel(
     table, windows, weights, between, normal, out, size, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
-    """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its value in the type of out."""
+    """Every pixel of every box: [K, 3, size, size]. normal [3, 256] maps a byte to its value in the type of out.
+
+    A tile lies in a plane, or in the only one, whose rows are three times as long.
+    """
     box = tl.program_id(0).to(tl.int64)
-    columns = tl.cdiv(size, TILE_COLUMNS)
+    length = size * 3 if CHANNELS_LAST else size
+    columns = tl.cdiv(length, TILE_COLUMNS)
     y = (tl.program_id(1) // columns) * TILE_ROWS + tl.arange(0, TILE_ROWS)
-    x = (tl.program_id(1) % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
-    valid = (y < size)[:, None] & (x < size)[None, :]
+    column = (tl.program_id(1) % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+    valid = (y < size)[:, None] & (column < length)[None, :]
+    into = out + (box * 3 + tl.program_id(2)) * size * size + y.to(tl.int64)[:, None] * length + column[None, :]
     if tl.load(table + box * COLUMNS + VERTICAL_FIRST) != 0:
-        red, green, blue = _second_pass(table, windows, weights, between, size, y, x, valid, 0)
+        byte = _second_pass(table, windows, weights, between, size, y, column, valid, 0, CHANNELS_LAST)
     else:
-        red, green, blue = _second_pass(table, windows, weights, between, size, y, x, valid, 1)
-    pixel_at = y.to(tl.int64)[:, None] * size + x[None, :]
-    into = out + box * 3 * size * size
-    if CHANNELS_LAST:
-        into += pixel_at * 3
-        plane = 1
+        byte = _second_pass(table, windows, weights, between, size, y, column, valid, 1, CHANNELS_LAST)
+    if CHANNELS_LAST:  # noqa: SIM108  (Triton compiles both sides of a conditional expression)
+        known_as = normal + (column % 3)[None, :] * 256 + byte
     else:
-        into += pixel_at
-        plane = size * size
-    tl.store(into, tl.load(normal + red), mask=valid)
-    tl.store(into + plane, tl.load(normal + 256 + green), mask=valid)
-    tl.store(into + 2 * plane, tl.load(normal + 512 + blue), mask=valid)
+        known_as = normal + tl.program_id(2) * 256 + byte
+    tl.store(into, tl.load(known_as), mask=valid)
 
 
 @dataclass(frozen=True)
@@ -390,9 +408,11 @@ def run(
             enable_fp_fusion=False,
         )  # fmt: skip
         first_pass_kernel[(count, min(tiles, MOST_TILES))](
-            plan.table, windows, weights, between, size, TILE_ROWS=first[0], TILE_COLUMNS=first[1], num_warps=4,
+            plan.table, windows, weights, between, size, TILE_ROWS=first[0], TILE_COLUMNS=first[1],
+            CHANNELS_LAST=channels_last, num_warps=4,
         )  # fmt: skip
-        second_pass_kernel[(count, _tiles(size, size, second))](
+        planes, length = (1, 3 * size) if channels_last else (3, size)
+        second_pass_kernel[(count, _tiles(size, length, second), planes)](
             plan.table, windows, weights, between, plan.normal, out, size, TILE_ROWS=second[0],
             TILE_COLUMNS=second[1], CHANNELS_LAST=channels_last, num_warps=4,
         )  # fmt: skip
