@@ -126,6 +126,18 @@ def dense_matrix_counts(a: torch.Tensor, b: torch.Tensor) -> Counts:
     return packed_counts(list(pack(a, "a")), list(pack(b, "b")), [], a.shape[2], True)
 
 
+def ratio(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
+    """IoU float64 of counts of any shape; `empty` where the union is empty."""
+    op = "mask_ratio"
+    _check_one_device(op, intersection, union)
+    intersection, union = intersection.contiguous(), union.contiguous()
+    out = torch.empty(union.shape, dtype=torch.float64, device=union.device)
+    _launchers(op, union.device).cuda_ratio(
+        intersection.data_ptr(), union.data_ptr(), union.numel(), empty, out.data_ptr(), _stream(union.device)
+    )
+    return out
+
+
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1]. An object with a vertex
 # that is not finite or beyond 1e7 is drawn as empty.
 

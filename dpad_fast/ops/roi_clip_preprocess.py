@@ -241,7 +241,7 @@ def _cuda_out(inputs: _Inputs, out: torch.Tensor) -> None:
     if inputs.boxes.shape[0] == 0:
         return
     facts = kernel.facts_of(inputs.images)
-    corners, numbers = _checked(facts[:, kernel.WIDTH_HEIGHT], inputs.boxes.numpy(), inputs.image_index.numpy())
+    corners, numbers = _checked(facts[:, 4:6], inputs.boxes.numpy(), inputs.image_index.numpy())
     kernel.launch(
         inputs.images, corners, numbers, out, resize=inputs.resize, interpolation=inputs.interpolation,
         center=inputs.center, order=inputs.order, mean=inputs.mean, std=inputs.std, facts=facts,
