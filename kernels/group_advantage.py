@@ -62,7 +62,7 @@ def _keys(ids, rows, valid, group_size, stride_id, HAS_IDS: tl.constexpr):
 @triton.jit
 def _any(member, LOOK: tl.constexpr):
     """Whether a chunk of rows has a member of a group: others would add zeros, in float64 and slowly."""
-    if LOOK:
+    if LOOK:  # noqa: SIM108  (Triton compiles both sides of a conditional expression)
         found = tl.max(tl.max(member.to(tl.int32), axis=1), axis=0) > 0
     else:
         found = tl.full([], 1, dtype=tl.int1)

@@ -30,7 +30,8 @@ WEIGHTS_BLOCK = 64
 # Columns of the table of boxes, int64 [K, COLUMNS]; of a pair the second is the y of the first.
 (
     POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, EXTENT_Y, CORNER_X, CORNER_Y, SOURCE_X, SOURCE_Y, TARGET_X,
-    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES, BETWEEN, BYTES,
+    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES,
+    BETWEEN, BYTES,
 ) = (tl.constexpr(column) for column in range(24))  # fmt: skip
 COLUMNS = tl.constexpr(24)
 
@@ -383,9 +384,7 @@ def prepare(
     return Plan(there, normal, total, between, lines, size, interpolation == "bicubic")
 
 
-def run(
-    plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, second: tuple[int, int] = TILE_2
-) -> None:
+def run(plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, second: tuple[int, int] = TILE_2) -> None:
     """Fill `out` [K, 3, size, size], contiguous or channels-last, without waiting or copying from the host.
 
     Args:
