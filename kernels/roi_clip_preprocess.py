@@ -20,18 +20,18 @@ import torch
 import triton
 import triton.language as tl
 
+from dpad_fast._native import extension
 from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
-from dpad_fast.kernels._crop_table import facts_of as facts_of
-from dpad_fast.kernels._crop_table import fill
+from dpad_fast.kernels._crop_table import facts_of
 
 TILE_1 = (8, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 2 outputs that share a weight
 TILE_2 = (8, 128)  # of the second's: 8 neighbours for each thread, loaded and stored together
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
 
-# Columns of the table of boxes, int64 [K, COLUMNS], which `_crop_table` fills in this order; of a pair the second is
-# the y of the first.
+# Columns of the table of boxes, int64 [K, COLUMNS], which csrc/bindings/crops.cpp fills in this order; of a pair the
+# second is the y of the first.
 (
     POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, EXTENT_Y, CORNER_X, CORNER_Y, SOURCE_X, SOURCE_Y, TARGET_X,
     TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES,
@@ -354,8 +354,8 @@ class Plan:
 
 def prepare(
     images: Sequence[torch.Tensor],
-    boxes: np.ndarray[Any, Any],
-    image_index: np.ndarray[Any, Any],
+    boxes: torch.Tensor | np.ndarray[Any, Any],
+    image_index: torch.Tensor | np.ndarray[Any, Any],
     *,
     size: int,
     dtype: torch.dtype,
@@ -366,14 +366,13 @@ def prepare(
     order: str,
     mean: Sequence[float],
     std: Sequence[float],
-    facts: np.ndarray[Any, Any] | None = None,
 ) -> Plan:
     """Do the host's part and copy it to the device; a CUDA graph captures `run` alone.
 
     Args:
         images: M uint8 tensors [H, W, 3 or more] on one device, with any strides.
-        boxes: int64 [K, 4], on the host, x1 < x2 and y1 < y2; K at least 1.
-        image_index: int64 [K], on the host, each in [0, M).
+        boxes: int64 [K, 4], on the host; four times -(1 << 62) stands for the whole image.
+        image_index: int64 [K], on the host.
         size: side of the result.
         dtype: of the result.
         device: of the images and the result.
@@ -383,14 +382,19 @@ def prepare(
         order: `horizontal`, `pillow-12.3` or `pillow-13`: which pass is first.
         mean: 3 numbers.
         std: 3 numbers.
-        facts: `facts_of(images)`, where they are known already.
+
+    Raises:
+        ValueError: a box or an image number is not as the op describes it.
     """
+    boxes, image_index = torch.as_tensor(boxes).contiguous(), torch.as_tensor(image_index).contiguous()
     shape = (len(boxes), COLUMNS.value)
     staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
-    facts = facts_of(images) if facts is None else facts
-    sizes = fill(staged.numpy(), facts[image_index], boxes, size, resize, interpolation, center, order)
+    weights, between, lines = extension.C.crop_table(
+        facts_of(images), boxes.data_ptr(), image_index.data_ptr(), len(boxes), size, resize, interpolation, center,
+        order, staged.data_ptr(),
+    )  # fmt: skip
     there, normal = staged.to(device, non_blocking=True), _normal(tuple(mean), tuple(std), dtype, device)
-    return Plan(there, normal, *sizes, size, interpolation == "bicubic")
+    return Plan(there, normal, weights, between, lines, size, interpolation == "bicubic")
 
 
 def run(plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, second: tuple[int, int] = TILE_2) -> None:
@@ -432,8 +436,8 @@ def _tiles(rows: int, columns: int, tile: tuple[int, int]) -> int:
 
 def launch(
     images: Sequence[torch.Tensor],
-    boxes: np.ndarray[Any, Any],
-    image_index: np.ndarray[Any, Any],
+    boxes: torch.Tensor | np.ndarray[Any, Any],
+    image_index: torch.Tensor | np.ndarray[Any, Any],
     out: torch.Tensor,
     *,
     first: tuple[int, int] = TILE_1,
