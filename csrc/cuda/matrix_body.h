@@ -30,7 +30,8 @@ struct MatrixBody {
   };
 
   DPAD_HD static int64_t tiles(const Args& a) { return ceil_div(a.n, kRows) * ceil_div(a.m, kColumns); }
-  // Enough parts for about two blocks on each of an H100's 132 multiprocessors, and no more: each part adds to all counts.
+  // Enough parts for about two blocks on each of an H100's 132 multiprocessors, and no more: each part adds to all
+  // counts.
   DPAD_HD static int64_t splits(const Args& a) {
     const int64_t max_parts = maximum<int64_t>(ceil_div(a.size, kWords), 1);
     return clamped<int64_t>(264 / maximum<int64_t>(tiles(a), 1), 1, max_parts);

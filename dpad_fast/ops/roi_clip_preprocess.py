@@ -60,7 +60,8 @@ def roi_clip_preprocess(
 
     Before normalisation every pixel is the one that Pillow gives for `image.crop(box)`, `.resize(...)` and a centre
     crop; the normalised float32 values are those of transformers' `CLIPImageProcessorPil`. Neither the crop nor the
-    resized picture is ever in memory, and what the centre crop drops is not computed.
+    resized picture is ever in memory (on a GPU, lines between the two passes are, as bytes), and what the centre crop
+    drops is not computed.
 
     Args:
         images: M images of any sizes: PIL images of any mode, or uint8 arrays or tensors [H, W], [H, W, C] or [C, H, W]

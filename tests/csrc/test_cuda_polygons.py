@@ -60,7 +60,17 @@ def test_objects_of_a_few_bands(launchers, rule: str, corners: int) -> None:
     outline = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     objects = [
         [outline * [90, height / 2] + [320, top + height / 2]]
-        for top, height in ((-9, 8.5), (-1, 61), (59.5, 0.4), (60, 60), (60.5, 59), (119, 1), (119.99, 2), (479.5, 9), (490, 9))
+        for top, height in (
+            (-9, 8.5),
+            (-1, 61),
+            (59.5, 0.4),
+            (60, 60),
+            (60.5, 59),
+            (119, 1),
+            (119.99, 2),
+            (479.5, 9),
+            (490, 9),
+        )
     ]
     check(gather(objects), 480, 640, rule)
     check(gather([[ring for rings in objects for ring in rings]]), 480, 640, rule)

@@ -121,11 +121,12 @@ def test_images_read_in_words(device: torch.device, channels: int, order: str) -
     from dpad_fast.kernels._crop_table import _pixel
 
     generator = torch.Generator().manual_seed(0)
-    whole = [torch.randint(0, 256, (h, w, channels), generator=generator, dtype=torch.uint8) for h, w in ((8, 7), (4, 19))]
+    shapes = ((8, 7, channels), (4, 19, channels))
+    whole = [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]
     images = [image[..., :3] for image in whole]
     assert [_pixel(0, *i.stride()[1::-1], i.stride(2), i.shape[1], i.shape[0]) for i in images] == [channels] * 2
-    boxes: list[Box] = [(0, 0, 7, 8), (1, 0, 6, 7), (2, 1, 5, 8), (3, 0, 7, 2), (0, 0, 19, 4), (-2, -1, 21, 5), (6, 1, 17, 3)]
-    check(device, 6, boxes, [0, 0, 0, 0, 1, 1, 1], images=images, arrays=[i.numpy() for i in images], order=order,
+    boxes: list[Box] = [(0, 0, 7, 8), (1, 0, 6, 7), (2, 1, 5, 8), (0, 0, 19, 4), (-2, -1, 21, 5), (6, 1, 17, 3)]
+    check(device, 6, boxes, [0, 0, 0, 1, 1, 1], images=images, arrays=[i.numpy() for i in images], order=order,
           tile=(8, 8))  # fmt: skip
 
 
@@ -135,8 +136,10 @@ def test_images_that_cannot_be_read_in_words() -> None:
 
     facts = {"pointer": 64, "stride_x": 3, "stride_y": 12, "stride_c": 1, "width": 4, "height": 5}
     assert _pixel(**facts) == 3
-    for other in ({"pointer": 65}, {"stride_y": 13, "height": 4}, {"stride_y": 0}, {"stride_y": -12}, {"stride_x": 1, "stride_c": 20},
-                  {"stride_x": -3}, {"width": 3}, {"stride_c": -1}, {"stride_x": 4, "stride_y": 18, "height": 1}):  # fmt: skip
+    for other in (
+        {"pointer": 65}, {"stride_y": 13, "height": 4}, {"stride_y": 0}, {"stride_y": -12}, {"stride_x": -3},
+        {"stride_x": 1, "stride_c": 20}, {"width": 3}, {"stride_c": -1}, {"stride_x": 4, "stride_y": 18, "height": 1},
+    ):  # fmt: skip
         assert _pixel(**facts | other) == 0, other
 
 

@@ -94,7 +94,7 @@ if [ "$device" = cuda ] && command -v ncu >/dev/null; then
   metrics=gpu__time_duration.sum,dram__bytes.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
   metrics+=,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
   stage profiles 60 ncu --clock-control none --metrics "$metrics" --print-summary per-kernel --kernel-name-base demangled \
-    --kernel-name 'regex:Body|^(pixels|weights|group_advantage|discriminative_reward)_kernel' --launch-count 150 \
+    --kernel-name 'regex:Body|^(weights|first_pass|second_pass|group_advantage|discriminative_reward)_kernel' --launch-count 150 \
     "$python" -m bench.gpu --once
 fi
 "$python" -m bench.gpu.outcome "$OUT" 2>&1 | tee -a "$OUT/summary.txt"
