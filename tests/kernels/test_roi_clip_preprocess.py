@@ -118,7 +118,7 @@ def test_strides_of_any_kind(device: torch.device) -> None:
 @pytest.mark.parametrize("order", ["pillow-13", "horizontal"])
 def test_images_read_in_words(device: torch.device, channels: int, order: str) -> None:
     """Rows of 3 bytes a pixel start at any byte of a word; windows begin and end at any, inside and at the edges."""
-    from dpad_fast.kernels._crop_table import _pixel
+    from dpad_fast.kernels._crop_plan import _pixel
 
     generator = torch.Generator().manual_seed(0)
     shapes = ((8, 7, channels), (4, 19, channels))
@@ -132,7 +132,7 @@ def test_images_read_in_words(device: torch.device, channels: int, order: str) -
 
 def test_images_that_cannot_be_read_in_words() -> None:
     """Their address, end, rows or colours do not allow it."""
-    from dpad_fast.kernels._crop_table import _pixel
+    from dpad_fast.kernels._crop_plan import _pixel
 
     facts = {"pointer": 64, "stride_x": 3, "stride_y": 12, "stride_c": 1, "width": 4, "height": 5}
     assert _pixel(**facts) == 3
