@@ -11,8 +11,6 @@ a row whatever the axis is, so that neighbours read neighbouring bytes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,16 +20,16 @@ import triton.language as tl
 
 from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
-from dpad_fast.kernels._crop_table import facts_of as facts_of
-from dpad_fast.kernels._crop_table import fill
+from dpad_fast.kernels._crop_plan import Plan as Plan
+from dpad_fast.kernels._crop_plan import prepare as prepare
 
 TILE_1 = (8, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 2 outputs that share a weight
 TILE_2 = (8, 128)  # of the second's: 8 neighbours for each thread, loaded and stored together
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
 
-# Columns of the table of boxes, int64 [K, COLUMNS], which `_crop_table` fills in this order; of a pair the second is
-# the y of the first.
+# Columns of the table of boxes, int64 [K, COLUMNS], which csrc/bindings/crops.cpp fills in this order; of a pair the
+# second is the y of the first.
 (
     POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, EXTENT_Y, CORNER_X, CORNER_Y, SOURCE_X, SOURCE_Y, TARGET_X,
     TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES,
@@ -339,60 +337,6 @@ def second_pass_kernel(
     tl.store(into, tl.load(known_as), mask=valid)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The kernels' inputs besides pixels, on the device; it is valid as long as the images stay at their addresses."""
-
-    table: torch.Tensor
-    normal: torch.Tensor
-    weights: int
-    between: int
-    lines: int
-    size: int
-    bicubic: bool
-
-
-def prepare(
-    images: Sequence[torch.Tensor],
-    boxes: np.ndarray[Any, Any],
-    image_index: np.ndarray[Any, Any],
-    *,
-    size: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    resize: str,
-    interpolation: str,
-    center: str,
-    order: str,
-    mean: Sequence[float],
-    std: Sequence[float],
-    facts: np.ndarray[Any, Any] | None = None,
-) -> Plan:
-    """Do the host's part and copy it to the device; a CUDA graph captures `run` alone.
-
-    Args:
-        images: M uint8 tensors [H, W, 3 or more] on one device, with any strides.
-        boxes: int64 [K, 4], on the host, x1 < x2 and y1 < y2; K at least 1.
-        image_index: int64 [K], on the host, each in [0, M).
-        size: side of the result.
-        dtype: of the result.
-        device: of the images and the result.
-        resize: `shortest`, `squash` or `longest`.
-        interpolation: `bicubic` or `bilinear`.
-        center: `floor` or `round`.
-        order: `horizontal`, `pillow-12.3` or `pillow-13`: which pass is first.
-        mean: 3 numbers.
-        std: 3 numbers.
-        facts: `facts_of(images)`, where they are known already.
-    """
-    shape = (len(boxes), COLUMNS.value)
-    staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
-    facts = facts_of(images) if facts is None else facts
-    sizes = fill(staged.numpy(), facts[image_index], boxes, size, resize, interpolation, center, order)
-    there, normal = staged.to(device, non_blocking=True), _normal(tuple(mean), tuple(std), dtype, device)
-    return Plan(there, normal, *sizes, size, interpolation == "bicubic")
-
-
 def run(plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, second: tuple[int, int] = TILE_2) -> None:
     """Fill `out` [K, 3, size, size], contiguous or channels-last, without waiting or copying from the host.
 
@@ -432,8 +376,8 @@ def _tiles(rows: int, columns: int, tile: tuple[int, int]) -> int:
 
 def launch(
     images: Sequence[torch.Tensor],
-    boxes: np.ndarray[Any, Any],
-    image_index: np.ndarray[Any, Any],
+    boxes: torch.Tensor | np.ndarray[Any, Any],
+    image_index: torch.Tensor | np.ndarray[Any, Any],
     out: torch.Tensor,
     *,
     first: tuple[int, int] = TILE_1,
@@ -447,11 +391,3 @@ def launch(
         images, boxes, image_index, size=out.shape[-1], dtype=out.dtype, device=out.device, **options
     )  # fmt: skip
     run(plan, out, first=first, second=second)
-
-
-@lru_cache(maxsize=16)
-def _normal(mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What each byte becomes in each channel, [3, 256], uploaded once."""
-    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
-    rows = [(scaled - np.float32(m)) / np.float32(s) for m, s in zip(mean, std, strict=True)]
-    return torch.from_numpy(np.stack(rows)).to(dtype).to(device)

@@ -41,7 +41,7 @@ class Launched:
     dtypes, what addresses and whole numbers are divisible by, and constants. What is not known yet goes through Triton.
 
     The first argument is a tensor on the current GPU. A launch has all arguments of the kernel that are no constants by
-    place, and all constants and options by name, always in one order.
+    place, and all constants and options by name.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -55,7 +55,7 @@ class Launched:
         device = arguments[0].get_device()
         if device < 0 or not _CALLED_WITH_ALL:  # Triton's interpreter, or compiled for a GPU that is not here
             return self.kernel[grid](*arguments, **named)
-        key = (device, *kinds(arguments), *named.values())
+        key = (device, *kinds(arguments), *named.items())
         known = self._known.get(key)
         if known is not None:
             compiled, constants = known

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 
@@ -239,50 +237,10 @@ def _cuda(inputs: _Inputs) -> torch.Tensor:
 def _cuda_out(inputs: _Inputs, out: torch.Tensor) -> None:
     from dpad_fast.kernels import roi_clip_preprocess as kernel
 
-    if inputs.boxes.shape[0] == 0:
-        return
-    facts = kernel.facts_of(inputs.images)
-    corners, numbers = _checked(facts[:, 4:6], inputs.boxes.numpy(), inputs.image_index.numpy())
     kernel.launch(
-        inputs.images, corners, numbers, out, resize=inputs.resize, interpolation=inputs.interpolation,
-        center=inputs.center, order=inputs.order, mean=inputs.mean, std=inputs.std, facts=facts,
+        inputs.images, inputs.boxes, inputs.image_index, out, resize=inputs.resize, interpolation=inputs.interpolation,
+        center=inputs.center, order=inputs.order, mean=inputs.mean, std=inputs.std,
     )  # fmt: skip
-
-
-_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings/crops.cpp
-
-
-def _checked(
-    sizes: npt.NDArray[np.int64], boxes: npt.NDArray[np.int64], image_index: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Boxes with whole images written out, and image numbers, as the kernel takes them; refuses what C++ refuses.
-
-    Args:
-        sizes: [M, 2], width and height of the images.
-        boxes: [K, 4], K at least 1.
-        image_index: [K].
-    """
-    if image_index.min() < 0 or image_index.max() >= len(sizes):
-        i = np.flatnonzero((image_index < 0) | (image_index >= len(sizes)))[0]
-        raise ValueError(f"image_index[{i}] must be from 0 to {len(sizes) - 1}, got {image_index[i]}")
-    whole = (boxes == WHOLE_IMAGE).all(axis=1)
-    if whole.any():
-        boxes = boxes.copy()
-        boxes[whole, :2], boxes[whole, 2:] = 0, sizes[image_index[whole]]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    if boxes.min() < -_FARTHEST or boxes.max() > _FARTHEST or sides.min() <= 0 or sides.max() > _LONGEST_SIDE:
-        _refuse_boxes(boxes, sides)
-    return boxes, image_index
-
-
-def _refuse_boxes(corners: npt.NDArray[np.int64], sides: npt.NDArray[np.int64]) -> None:
-    for bad, why in (
-        ((corners < -_FARTHEST) | (corners > _FARTHEST), "has a corner that is not finite or beyond 2**30"),
-        (sides <= 0, "has zero area"),
-        (sides > _LONGEST_SIDE, "has a side of more than 2**20 pixels"),
-    ):
-        for i in np.flatnonzero(bad.any(axis=1)):
-            raise ValueError(f"boxes[{i}] {why}: {tuple(corners[i].tolist())}")
 
 
 def _fake(inputs: _Inputs) -> torch.Tensor:

@@ -118,7 +118,7 @@ def test_strides_of_any_kind(device: torch.device) -> None:
 @pytest.mark.parametrize("order", ["pillow-13", "horizontal"])
 def test_images_read_in_words(device: torch.device, channels: int, order: str) -> None:
     """Rows of 3 bytes a pixel start at any byte of a word; windows begin and end at any, inside and at the edges."""
-    from dpad_fast.kernels._crop_table import _pixel
+    from dpad_fast.kernels._crop_plan import _pixel
 
     generator = torch.Generator().manual_seed(0)
     shapes = ((8, 7, channels), (4, 19, channels))
@@ -132,7 +132,7 @@ def test_images_read_in_words(device: torch.device, channels: int, order: str) -
 
 def test_images_that_cannot_be_read_in_words() -> None:
     """Their address, end, rows or colours do not allow it."""
-    from dpad_fast.kernels._crop_table import _pixel
+    from dpad_fast.kernels._crop_plan import _pixel
 
     facts = {"pointer": 64, "stride_x": 3, "stride_y": 12, "stride_c": 1, "width": 4, "height": 5}
     assert _pixel(**facts) == 3
@@ -162,18 +162,25 @@ def test_no_box(device: torch.device) -> None:
 )
 def test_boxes_are_refused_as_on_the_cpu(boxes: list[list[int]], index: list[int], message: str) -> None:
     from dpad_fast.ops import roi_clip_preprocess as on_cpu
-    from dpad_fast.ops.roi_clip_preprocess import _checked
 
     images = [torch.zeros(4, 6, 3, dtype=torch.uint8)] * 2
     with pytest.raises(ValueError, match=message):
-        _checked(np.array([[6, 4], [6, 4]]), np.array(boxes), np.array(index))
+        table(images, boxes, index)
     with pytest.raises(ValueError, match=message):
         on_cpu(images, torch.tensor(boxes), index, size=4)
 
 
-def test_whole_images_are_written_out() -> None:
-    from dpad_fast.ops.roi_clip_preprocess import WHOLE_IMAGE, _checked
+def table(images: list[torch.Tensor], boxes: list[list[int]], index: list[int]) -> torch.Tensor:
+    from dpad_fast.kernels.roi_clip_preprocess import prepare
 
-    sizes = np.array([[6, 4], [5, 7]])
-    boxes = np.array([[1, 1, 2, 2], [WHOLE_IMAGE] * 4])
-    assert _checked(sizes, boxes, np.array([0, 1]))[0].tolist() == [[1, 1, 2, 2], [0, 0, 5, 7]]
+    options = {"resize": "shortest", "interpolation": "bicubic", "center": "floor", "order": "pillow-13"}
+    return prepare(images, np.array(boxes), np.array(index), size=4, dtype=torch.float32, device=torch.device("cpu"),
+                   mean=MEAN, std=STD, **options).table  # fmt: skip
+
+
+def test_whole_images_are_written_out() -> None:
+    from dpad_fast.ops.roi_clip_preprocess import WHOLE_IMAGE
+
+    images = [torch.zeros(4, 6, 3, dtype=torch.uint8), torch.zeros(7, 5, 3, dtype=torch.uint8)]
+    found = table(images, [[1, 1, 2, 2], [WHOLE_IMAGE] * 4], [0, 1])
+    assert found[:, 6:10].tolist() == [[1, 1, 1, 1], [0, 0, 5, 7]]  # corner and size
