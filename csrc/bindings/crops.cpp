@@ -229,11 +229,6 @@ std::tuple<int64_t, int64_t, int64_t> crop_table(const std::vector<std::array<in
   return {weights, 16 * between, most_lines};
 }
 
-// 128 bits, as two numbers.
-std::array<uint64_t, 2> digest_pixels(Address pixels, int64_t count, int64_t step) {
-  return without_gil([&] { return dpad::digest_pixels(at<const uint8_t>(pixels), count, step); });
-}
-
 }  // namespace
 
 void bind_crops(py::module_& m) {
@@ -241,8 +236,5 @@ void bind_crops(py::module_& m) {
   m.def("roi_clip_preprocess", &roi_clip_preprocess);
   m.def("digest_pictures", &digest_pictures);
   m.def("pack_pictures", &pack_pictures);
-}
-
-m.def("crop_table", &crop_table);
-m.def("digest_pixels", &digest_pixels);
+  m.def("crop_table", &crop_table);
 }
