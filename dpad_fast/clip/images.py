@@ -221,9 +221,13 @@ def find_pictures(
     pictures: list[Picture] = []
     places: dict[Hashable, int] = {}
     equal: set[tuple[int, Hashable]] = set()  # (place, identity) of what was compared
-    index = []
+    held: dict[int, int] = {}  # by identity of what came without a key and is held here, so that nothing else gets it
+    index: list[int] = []
     for i, image in enumerate(images):
         key = known_as[i]
+        if key is None and id(image) in held:  # the rows of a group share a picture
+            index.append(held[id(image)])
+            continue
         try:
             source = source_of(image, f"images[{i}]")
             identity = _identity(source)
@@ -231,6 +235,8 @@ def find_pictures(
             place = places.setdefault(known, len(pictures))
             if place == len(pictures):
                 pictures.append(Picture(source, f"images[{i}]"))
+                if key is None and source is image:
+                    held[id(image)] = place
             elif key is not None and (place, identity) not in equal:
                 _check_equal(pictures[place], Picture(source, f"images[{i}]"), key, contents)
             equal.add((place, identity))

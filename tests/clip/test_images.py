@@ -371,3 +371,27 @@ def test_keys_are_found_together_and_nothing_is_decoded_for_it():
     find_keys([], 2)
     with pytest.raises(ValueError, match=r"images\[5\] has no pixel"):
         find_keys([Picture(np.zeros((0, 4, 3), np.uint8), "images[5]")], 1)
+
+
+def test_pictures_that_are_made_as_they_are_asked_for_are_told_apart():
+    """A column may make each picture when it is read, and nothing else holds it: its identity comes again."""
+
+    class Column(list):
+        def __iter__(self):
+            return (kind(i) for i, kind in enumerate(list.__iter__(self)))
+
+    def as_dictionary(i):
+        return {"bytes": bytes([i]) * 1000, "path": None}
+
+    def as_path(i):
+        return Path(f"{i}.png")
+
+    def as_array(i):
+        return np.full((5, 4, 3), i, np.uint8)
+
+    for kind in (as_dictionary, as_path, as_array):
+        pictures, index = find_pictures(Column([kind] * 50), None)
+        assert index == list(range(50)), kind
+        assert len(pictures) == 50
+    same = as_array(0)
+    assert find_pictures([same, as_array(1), same, same], [None, None, "key", None])[1] == [0, 1, 2, 0]
