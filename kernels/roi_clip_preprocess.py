@@ -23,7 +23,7 @@ from dpad_fast._native.upload import on_device
 from dpad_fast.kernels._crop_plan import Plan as Plan
 from dpad_fast.kernels._crop_plan import prepare as prepare
 
-TILE_1 = (8, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 2 outputs that share a weight
+TILE_1 = (4, 32)  # rows and columns of the first pass's tiles: a thread of 2 warps has 2 outputs that share a weight
 TILE_2 = (8, 128)  # of the second's: 8 neighbours for each thread, loaded and stored together
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
@@ -361,7 +361,7 @@ def run(plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, secon
         )  # fmt: skip
         first_pass_kernel[(count, min(tiles, MOST_TILES))](
             plan.table, windows, weights, between, size, TILE_ROWS=first[0], TILE_COLUMNS=first[1],
-            CHANNELS_LAST=channels_last, num_warps=4,
+            CHANNELS_LAST=channels_last, num_warps=2,
         )  # fmt: skip
         planes, length = (1, 3 * size) if channels_last else (3, size)
         second_pass_kernel[(count, _tiles(size, length, second), planes)](
