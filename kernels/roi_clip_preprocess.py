@@ -23,7 +23,7 @@ from dpad_fast._native.upload import on_device
 from dpad_fast.kernels._crop_plan import Plan as Plan
 from dpad_fast.kernels._crop_plan import prepare as prepare
 
-TILE_1 = (8, 32)  # rows and columns of the first pass's tiles: a thread of 4 warps has 2 outputs that share a weight
+TILE_1 = (2, 32)  # rows and columns of the first pass's tiles: one warp, whose threads have 2 outputs each
 TILE_2 = (8, 128)  # of the second's: 8 neighbours for each thread, loaded and stored together
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
@@ -124,7 +124,7 @@ def _sums(at, step, stride_c, weight, count, valid, size):
     red = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
     green = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
     blue = tl.full(valid.shape, 1 << 21, dtype=tl.int32)
-    for k in range(tl.max(tl.max(count, axis=0), axis=0)):
+    for k in range(tl.max(count, axis=0)):
         tapped = k < count
         seen = valid & tapped
         by = tl.load(weight, mask=tapped, other=0)
@@ -156,7 +156,7 @@ def _sums_of_words(at, weight, count, valid, size, PIXEL: tl.constexpr):
     shift = past * 8
     word = (address & ~3).to(tl.pointer_type(tl.uint32))
     left = tl.where(valid, past + count * PIXEL, 0)  # bytes from `word` to the end of the window
-    for first in range(0, tl.max(tl.max(count, axis=0), axis=0), 4):
+    for first in range(0, tl.max(count, axis=0), 4):
         p0 = tl.load(word, mask=left > 0, other=0)
         p1 = tl.load(word + 1, mask=left > 4, other=0)
         p2 = tl.load(word + 2, mask=left > 8, other=0)
@@ -231,27 +231,29 @@ def _first_pass(
     down = (end - begin) if AXIS == 0 else size
     across = size if AXIS == 0 else (end - begin)
     columns = tl.cdiv(across, TILE_COLUMNS)
+    # In one dimension, for of two Triton 3.6 lays a warp along the rows, so that it reads as many lines of the cache.
+    spot = tl.arange(0, TILE_ROWS * TILE_COLUMNS)
     for tile in range(tl.program_id(1), tl.cdiv(down, TILE_ROWS) * columns, tl.num_programs(1)):
-        y = (tile // columns) * TILE_ROWS + tl.arange(0, TILE_ROWS)
-        # As if neighbours did not lie together: no thread shall store several at once, for they share no weight.
-        x = tl.max_contiguous((tile % columns) * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS), 1)
-        valid = (y < down)[:, None] & (x < across)[None, :]
+        y = (tile // columns) * TILE_ROWS + spot // TILE_COLUMNS
+        # As if neighbours did not lie together: no thread shall store several at once, for then it would also load so.
+        x = tl.max_contiguous((tile % columns) * TILE_COLUMNS + spot % TILE_COLUMNS, 1)
+        valid = (y < down) & (x < across)
         if AXIS == 0:
             y += begin
             start, count, weight = _window(windows, weights, row, box, x, size, corner, extent, AXIS)
-            source_y = (y + corner_across + first_line).to(tl.int64)[:, None]
-            at = image + source_y * stride_y + start.to(tl.int64)[None, :] * stride_x
+            source_y = (y + corner_across + first_line).to(tl.int64)
+            at = image + source_y * stride_y + start.to(tl.int64) * stride_x
             if PIXEL == 0:
-                red, green, blue = _sums(at, stride_x, stride_c, weight[None, :], count[None, :], valid, size)
+                red, green, blue = _sums(at, stride_x, stride_c, weight, count, valid, size)
             else:
-                red, green, blue = _sums_of_words(at, weight[None, :], count[None, :], valid, size, PIXEL)
+                red, green, blue = _sums_of_words(at, weight, count, valid, size, PIXEL)
         else:
             x += begin
             start, count, weight = _window(windows, weights, row, box, y, size, corner, extent, AXIS)
-            source_x = (x + corner_across + first_line).to(tl.int64)[None, :]
-            at = image + start.to(tl.int64)[:, None] * stride_y + source_x * stride_x
-            red, green, blue = _sums(at, stride_y, stride_c, weight[:, None], count[:, None], valid, size)
-        to = into + y.to(tl.int64)[:, None] * pitch + x[None, :] * step
+            source_x = (x + corner_across + first_line).to(tl.int64)
+            at = image + start.to(tl.int64) * stride_y + source_x * stride_x
+            red, green, blue = _sums(at, stride_y, stride_c, weight, count, valid, size)
+        to = into + y.to(tl.int64) * pitch + x * step
         tl.store(to, red.to(tl.uint8), mask=valid)
         tl.store(to + plane, green.to(tl.uint8), mask=valid)
         tl.store(to + 2 * plane, blue.to(tl.uint8), mask=valid)
@@ -361,7 +363,7 @@ def run(plan: Plan, out: torch.Tensor, *, first: tuple[int, int] = TILE_1, secon
         )  # fmt: skip
         first_pass_kernel[(count, min(tiles, MOST_TILES))](
             plan.table, windows, weights, between, size, TILE_ROWS=first[0], TILE_COLUMNS=first[1],
-            CHANNELS_LAST=channels_last, num_warps=4,
+            CHANNELS_LAST=channels_last, num_warps=1,
         )  # fmt: skip
         planes, length = (1, 3 * size) if channels_last else (3, size)
         second_pass_kernel[(count, _tiles(size, length, second), planes)](
