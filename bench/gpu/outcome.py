@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shutil
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 PREDICTION = Path(__file__).parent / "day" / "prediction.csv"
 RESULTS = Path(__file__).parents[1] / "results"
 FILES = ("reward-gpu.csv", "gpu.csv")
+_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+-]+/)+([\w.+-]*)")
 NOT_YET = "not measured yet"
 Row = Mapping[str, str]
 
@@ -88,7 +89,8 @@ def keep(folder: Path) -> list[Path]:
     copies = {name: RESULTS / name for name in FILES} | {"summary.txt": RESULTS / "gpu-day.txt"}
     found = [(folder / name, copy) for name, copy in copies.items() if (folder / name).is_file()]
     for source, copy in found:
-        shutil.copyfile(source, copy)
+        # What a table needs names no machine; the summary does.
+        copy.write_text(_PATH.sub(r"\1", source.read_text(encoding="utf-8")), encoding="utf-8")
     return [copy for _, copy in found]
 
 
