@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,12 +87,15 @@ def keep(folder: Path) -> list[Path]:
     """
     if not on_gpu(folder):
         raise ValueError(f"{folder} holds no results of a GPU")
-    copies = {name: RESULTS / name for name in FILES} | {"summary.txt": RESULTS / "gpu-day.txt"}
-    found = [(folder / name, copy) for name, copy in copies.items() if (folder / name).is_file()]
-    for source, copy in found:
-        # What a table needs names no machine; the summary does.
-        copy.write_text(_PATH.sub(r"\1", source.read_text(encoding="utf-8")), encoding="utf-8")
-    return [copy for _, copy in found]
+    found = [name for name in FILES if (folder / name).is_file()]
+    for name in found:
+        shutil.copyfile(folder / name, RESULTS / name)
+    copies = [RESULTS / name for name in found]
+    summary = folder / "summary.txt"
+    if summary.is_file():
+        copies.append(RESULTS / "gpu-day.txt")
+        copies[-1].write_text(_PATH.sub(r"\1", summary.read_text(encoding="utf-8")), encoding="utf-8")  # no folders
+    return copies
 
 
 def main(arguments: list[str] | None = None) -> int:
