@@ -1,7 +1,9 @@
 """`make test-integrations` names what it does not know, what could not be installed and what failed."""
 
+import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,18 @@ def test_beside_torchvision_torch_is_its_own_build(name):
     lines = (HERE / "environments" / f"{name}.txt").read_text().splitlines()
     if any(line.startswith("torchvision") for line in lines):
         assert any(line.startswith("torch===") for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_is_installed_as_users_have_it(name):
+    """What the extra asks for: without httptools another parser reads the requests."""
+    text = (HERE / "environments" / f"{name}.txt").read_text(encoding="utf-8")
+    project = (HERE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    extra = ast.literal_eval(re.search(r"^serve = (\[.*\])$", project, re.MULTILINE)[1])
+    assert len(extra) > 3
+    _, server, after = text.partition("# the scorer as a server\n")
+    assert not server or set(extra) <= set(after.splitlines())
+    assert bool(server) == ("fastapi" in text)
 
 
 def test_the_usual_suite_leaves_these_tests_out():
