@@ -27,7 +27,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 class _Strict(BaseModel):
     # Without coercion: "12" is no number and 1 is no text, as in the scorer itself.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Fields are called model_size, which earlier pydantic takes for names of its own.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 class TextIn(_Strict):
