@@ -295,7 +295,7 @@ class RemoteScorer:
         return joined([batch], first)
 
     def _post(self, rows: OutgoingRows, first: int, end: int, body: bytes) -> Any:
-        """The answer; None where several rows are more than the server takes at once."""
+        """The answer; None where several rows are more than the server takes or keeps at once."""
         name, rounds = uuid.uuid4().hex, 0
         deadline = self._transport.deadline()
         needed = digests_of(rows, first, end)
@@ -312,6 +312,8 @@ class RemoteScorer:
                 for digest in reply.json()["missing"]:
                     self._known[server.url].pop(digest, None)
                 rounds += 1
+                if rounds > 1 and end - first > 1:
+                    return None  # it does not keep as many pictures as these rows have
                 if rounds > _ROUNDS:  # it forgets them as fast as they come
                     body, name = body_of(rows, first, end, inline=True), uuid.uuid4().hex
                 continue

@@ -125,7 +125,14 @@ def test_a_mask_comes_as_it_went(size):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"weight": 900}, {"masks": 20_000}, {"pixels": 20_000}, {"held": 150_000, "body": 1 << 14}]
+    "settings",
+    [
+        {"weight": 900},
+        {"masks": 20_000},
+        {"pixels": 20_000},
+        {"held": 150_000, "body": 1 << 14},
+        {"store": 60_000, "body": 1 << 14},
+    ],
 )
 def test_what_a_server_does_not_take_at_once_goes_in_pieces(start, scorer, settings):
     """Masks, pictures, bytes and values of a call are bounded, and a call of many rows is no mistake of its caller."""
