@@ -53,6 +53,21 @@ def test_what_could_not_be_installed_is_said_and_is_a_failure(tmp_path):
     assert last.startswith("ray       could not be installed: [Errno 2]")
 
 
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("== 36 passed, 7 warnings in 9.79s (0:03) ==\nWarning: 1 passed by", "36 passed, 7 warnings in 9.79s (0:03)"),
+        ("1 failed, 2 passed in 0.10s", "1 failed, 2 passed in 0.10s"),
+        ("== no tests ran in 0.01s ==\nbye", "bye"),
+        ("", "no output"),
+    ],
+)  # fmt: skip
+def test_what_is_said_behind_pytest_s_summary_hides_nothing(said, word):
+    """A warning of an event loop, when the process ended, made a failure of 36 passed tests."""
+    command = [sys.executable, "-c", f"print({said!r}, end='')"]
+    assert environments().shown(command, dict(os.environ)) == (0, word)
+
+
 def test_every_framework_has_tests_and_every_folder_of_tests_an_environment():
     assert {"ray", "trl"} <= set(NAMES)
     folders = sorted(path.name for path in HERE.glob("with_*") if any(path.glob("test_*.py")))
