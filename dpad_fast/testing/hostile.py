@@ -200,7 +200,7 @@ def _keys(count: int) -> str:
 
 
 def _unfolding(rng: random.Random) -> bytes:
-    """Few bytes that become many values, messages or pixels."""
+    """Few bytes that become many values, messages, pixels or seconds."""
     count = rng.choice((30, 3_000, 30_000, 1_000_000))
     kind = rng.randrange(8)
     if kind == 0:
@@ -213,6 +213,9 @@ def _unfolding(rng: random.Random) -> bytes:
         side = rng.choice((1_000, 9_000, 20_000, 1 << 16))
         mask = {"size": [side, side], "counts": run_lengths(side * side)}
         return _score(targets=[{"box": [1, 2, 30, 40], "points": [[3, 4], [5, 6]], "mask": mask}])
+    if kind == 3:  # what looks like the end of a turn again and again, and is not
+        response = rng.choice(("<|im_end|>", "\n", "<|", "<answer>")) * 50_000 + "x"
+        return request("POST", "/slime", json.dumps({"response": response, "label": shared.SOLUTION}).encode())
     path = rng.choice(list(_DENSE))
     unit = rng.choice(("0", "[]", "{}", '""', "null", "[0,0]", '{"a":0,"b":0}'))
     return request("POST", path, (rng.choice(_DENSE[path]) % _dense(unit, count)).encode())
