@@ -95,6 +95,10 @@ def whole_size(size: Any, name: str) -> Size:
     Raises:
         ValueError: anything else, or a side below 1 or above `LARGEST_SIDE`; begins with `name`.
     """
+    if type(size) is tuple and len(size) == 2 and type(size[0]) is type(size[1]) is int:
+        width, height = size
+        if 1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE:
+            return width, height
     try:
         if isinstance(size, str | bytes | bytearray | memoryview | Mapping | Set):
             raise TypeError("no pair")  # of which characters, bytes or what has no order would be read

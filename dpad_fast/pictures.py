@@ -134,6 +134,13 @@ def check_pixels(image: Image.Image, name: str) -> None:
         raise ValueError(f"{name} has {width} x {height} pixels, more than {limit}")
 
 
+def is_decoded(image: Image.Image) -> bool:
+    """Whether the pixels of an image are in memory. Those of a file that Pillow has only opened are not."""
+    if not isinstance(image, ImageFile.ImageFile):
+        return True
+    return getattr(image, "_im", None) is not None or vars(image).get("im") is not None  # before Pillow 11
+
+
 def upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says, without the tag, so that it cannot be turned twice.
 

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -107,6 +108,8 @@ class Target:
             ValueError: `text` holds neither a box, points, nor a JSON list of objects; several `<box>` or `<points>`;
                 one that cannot be read; an empty list.
         """
+        if type(text) is str and (image_size is None or (type(image_size) is tuple and _are_whole(image_size))):
+            return _parsed(cls, text, image_size, box_format)  # type: ignore[arg-type]
         return cls(**fields.read_solution(text, box_format), image_size=image_size, box_format=box_format)
 
     @classmethod
@@ -134,6 +137,16 @@ class Target:
         from dpad_fast._row_target import read_row
 
         return cls(**read_row(row, columns, image_size))
+
+
+def _are_whole(values: tuple[Any, ...]) -> bool:
+    return all(type(value) is int for value in values)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(cls: type[Target], text: str, image_size: Size | None, box_format: str) -> Target:
+    """A group's completions share a solution, and a target of text alone cannot be changed."""
+    return cls(**fields.read_solution(text, box_format), image_size=image_size, box_format=box_format)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
 
 SHAPE_CODES = {"binary": 0, "released": 1, "margin": 2, "sigmoid": 3, "roi-threshold": 4}
@@ -12,6 +13,7 @@ ROWS = 4  # captions of a program; their three rows of D are read once and nothi
 WIDTH = 256  # elements at a time: with 4 warps 8 per thread, which is one 16-byte load of half precision
 
 
+@Launched
 @triton.jit
 def discriminative_reward_kernel(
     text, roi, aoi, row_index, reward, s1_out, s2_out, n, m, d, alpha, tau, stride_text_n, stride_text_d, stride_roi_n,
@@ -82,7 +84,7 @@ def launch(
     if n == 0:
         return reward, s1, s2
     with on_device(text.device):
-        discriminative_reward_kernel[(triton.cdiv(n, ROWS),)](
+        discriminative_reward_kernel[(-(-n // ROWS),)](
             text,
             roi,
             aoi,

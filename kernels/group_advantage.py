@@ -6,12 +6,14 @@ of rows of a training step, and needs neither a sort, nor atomics, nor a second 
 the CPU: there are few of them, and both devices then round to the same float32.
 """
 
+import math
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
 
 SCALE_CODES = {"std": 0, "none": 1, "batch": 2, "rloo": 3, "gdpo": 4}
@@ -60,6 +62,16 @@ def _keys(ids, rows, valid, group_size, stride_id, HAS_IDS: tl.constexpr):
 
 
 @triton.jit
+def _any(member, LOOK: tl.constexpr):
+    """Whether a chunk of rows has a member of a group: others would add zeros, in float64 and slowly."""
+    if LOOK:  # noqa: SIM108  (Triton compiles both sides of a conditional expression)
+        found = tl.max(tl.max(member.to(tl.int32), axis=1), axis=0) > 0
+    else:
+        found = tl.full([], 1, dtype=tl.int1)
+    return found
+
+
+@triton.jit
 def _divided(distance, divisor):
     """A quotient that is 0 where either is 0, as on the CPU."""
     none = (distance == 0) | (divisor == 0)
@@ -74,6 +86,7 @@ def _compared(
 ):  # fmt: skip
     """The advantages [ROWS] of a program's rows in one column, and which of them are scored."""
     ONE_TERM: tl.constexpr = SCALE == 4
+    LOOK: tl.constexpr = HAS_IDS and SCALE != 2  # groups of neighbours are in nearly all chunks that are read
     own, own_scored = _values(
         rewards, weights, own_rows, own_valid, term, stride_n, stride_f, TERMS, WEIGHTED, ONE_TERM
     )
@@ -90,10 +103,11 @@ def _compared(
         x, scored = _values(rewards, weights, rows, valid, term, stride_n, stride_f, TERMS, WEIGHTED, ONE_TERM)
         key = _keys(ids, rows, valid, group_size, stride_id, HAS_IDS)
         member = (key[None, :] == own_key[:, None]) & scored[None, :]  # [ROWS, MEMBERS]
-        total += tl.sum(tl.where(member, x[None, :], 0.0), axis=1)
-        count += tl.sum(member.to(tl.int32), axis=1)
-        least = tl.minimum(least, tl.min(tl.where(member, x[None, :], float("inf")), axis=1))
-        most = tl.maximum(most, tl.max(tl.where(member, x[None, :], -float("inf")), axis=1))
+        if _any(member, LOOK):
+            total += tl.sum(tl.where(member, x[None, :], 0.0), axis=1)
+            count += tl.sum(member.to(tl.int32), axis=1)
+            least = tl.minimum(least, tl.min(tl.where(member, x[None, :], float("inf")), axis=1))
+            most = tl.maximum(most, tl.max(tl.where(member, x[None, :], -float("inf")), axis=1))
         if SCALE == 2:
             whole_total += tl.sum(x, axis=0)
             whole_count += tl.sum(scored.to(tl.int32), axis=0)
@@ -117,8 +131,9 @@ def _compared(
             else:
                 key = _keys(ids, rows, valid, group_size, stride_id, HAS_IDS)
                 member = (key[None, :] == own_key[:, None]) & scored[None, :]
-                distances = tl.where(member, x[None, :] - mean[:, None], 0.0)
-                squares += tl.sum(distances * distances, axis=1)
+                if _any(member, LOOK):
+                    distances = tl.where(member, x[None, :] - mean[:, None], 0.0)
+                    squares += tl.sum(distances * distances, axis=1)
         if SCALE == 2:
             divisor += tl.sqrt(whole_squares / tl.maximum(whole_number - 1.0, 1.0)) + eps - 1.0
         else:
@@ -128,6 +143,7 @@ def _compared(
     return _divided(tl.where(own_scored, own - mean, 0.0), divisor), own_scored
 
 
+@Launched
 @triton.jit
 def group_advantage_kernel(
     rewards, ids, weights, token_mask, out, n, tokens, group_size, eps, stride_n, stride_f, stride_id, stride_mask_n,
@@ -187,7 +203,7 @@ def launch(
     `gdpo-batch` is two launches, since nobody can divide by the spread of all rows before all rows are there.
     """
     if scale == "gdpo-batch":
-        totals = _launch(rewards, ids, group_size, "gdpo", eps, weights, None, keep_single, float("nan"), torch.float64)
+        totals = _launch(rewards, ids, group_size, "gdpo", eps, weights, None, keep_single, math.nan, torch.float64)
         dtype = torch.float64 if rewards.dtype == torch.float64 else torch.float32
         return _launch(totals, None, max(len(totals), 1), "std", eps, None, token_mask, False, 0.0, dtype)
     dtype = torch.float64 if rewards.dtype == torch.float64 else torch.float32
@@ -215,7 +231,7 @@ def _launch(
     if mask.dtype == torch.bool:
         mask = mask.view(torch.uint8)
     tokens = 1 if token_mask is None else token_mask.shape[1]
-    grid = (triton.cdiv(n, ROWS), triton.cdiv(tokens, TOKENS))
+    grid = -(-n // ROWS), -(-tokens // TOKENS)  # triton.cdiv takes as long as a launch
     with on_device(rewards.device):
         group_advantage_kernel[grid](
             rewards.view(torch.uint8) if rewards.dtype == torch.bool else rewards,

@@ -316,3 +316,25 @@ def test_only_image_size_is_said_to_be_width_and_height():
 def test_a_size_of_many_digits_is_refused_by_name(power, got):
     with pytest.raises(ValueError, match=f"^image_size must hold 2 numbers, got {got}$"):
         df.Target(box=(1, 1, 2, 2), image_size=(10**power, 5))
+
+
+def test_a_solution_is_read_once():
+    text = "<box>(1,2),(30,40)</box><points>(3,4),(5,6)</points>"
+    one = df.Target.parse(text, image_size=(64, 48))
+    assert df.Target.parse(text, image_size=(64, 48)) is one
+    assert df.Target.parse(text, image_size=[64, 48]).image_size == one.image_size
+    assert df.Target.parse(text).image_size is None
+    assert df.Target.parse(text, image_size=(64, 48), box_format="xywh").box == (1, 2, 31, 42)
+    df.Target.parse("<box>(0,0),(1,1)</box>", image_size=(1, 1))
+    for size in ((True, 1), ("1", 1), (1.5, 1), (0, 1)):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="image_size must"):
+                df.Target.parse("<box>(0,0),(1,1)</box>", image_size=size)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="text holds no <box>"):
+            df.Target.parse("nothing")
+
+    class Mine(df.Target):
+        pass
+
+    assert type(Mine.parse(text, image_size=(64, 48))) is Mine

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from bench import registry, results
-from bench.gpu.clocks import DEVICES, Call, Clock, CpuClock, GpuClock
+from bench.gpu.clocks import DEVICES, Call, Clock, CpuClock, GpuClock, beginning_with
 
 TINY = {"count": 6, "height": 60, "width": 250, "pictures": 2}
 # What failed on a GPU is recorded; what fails is as varied as the peers.
@@ -97,7 +97,7 @@ def agree(line: Line, ours: Any, result: Any) -> None:
 def measure(lines: list[Line], mode: str, runs: int, clock: Clock) -> None:
     """Times all calls in turns, after two turns that are not counted."""
     for turn in range(runs + 2):
-        for line in lines:
+        for line in beginning_with(lines, turn):
             if line.call is None:
                 continue
             spent = line.attempt(f"failed when timed {mode}", lambda call=line.call: one_run(call, mode, clock))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from dpad_fast.ops import PackedMasks
 
+Item = TypeVar("Item")
 Call = Callable[[], Any]
 DEVICES = ("cuda", "cpu")  # where a run can be asked for; CUDA_VISIBLE_DEVICES chooses among several GPUs
 CACHE = 256 << 20  # bytes: more than any level 2 cache of a GPU holds
+
+
+def beginning_with(items: Sequence[Item], turn: int) -> list[Item]:
+    """The items in their order, another one first in each turn: who follows a heavy call finds the caches cold."""
+    first = turn % len(items) if items else 0
+    return [*items[first:], *items[:first]]
 
 
 class Clock(Protocol):

@@ -21,6 +21,7 @@ from rich.console import Console
 
 import dpad_fast as df
 from bench import results
+from bench.gpu.clocks import beginning_with
 from bench.reward import counts as counted
 from bench.reward import work as ways
 from bench.reward.gpu_ways import JPEG, KNOWN, PIL, Batched, Clip, Entry, decoded, encoded, entries
@@ -171,7 +172,7 @@ def take_turns(
     for turn, fresh in enumerate(works):
         if turn > 2 and time.perf_counter() > deadline:
             break
-        for one in entrants:
+        for one in beginning_with(entrants, turn):
             given = pictures.of(fresh, one.entry.pictures)
             part = given.part(sample) if one.entry.sample else given
             seconds = one.attempt(lambda way=one.entry.way, part=part: seconds_of(way, part, wait))

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -14,7 +16,10 @@
 
 #include "bindings/address.h"
 #include "bindings/bind.h"
+#include "core/base/parallel.h"
 #include "core/crops/digest.h"
+#include "core/crops/geometry.h"
+#include "core/crops/pack.h"
 #include "core/crops/resample.h"
 
 namespace py = pybind11;
@@ -137,9 +142,91 @@ void roi_clip_preprocess(const std::vector<ImageArgs>& images, Address boxes, Ad
   without_gil([&] { dpad::roi_clip_preprocess(views, regions, options, threads, at<void>(out)); });
 }
 
-// 128 bits, as two numbers.
-std::array<uint64_t, 2> digest_pixels(Address pixels, int64_t count, int64_t step) {
-  return without_gil([&] { return dpad::digest_pixels(at<const uint8_t>(pixels), count, step); });
+// (address, pixels, bytes from one to the next).
+using DigestArgs = std::tuple<Address, int64_t, int64_t>;
+
+// 128 bits for each picture, as two numbers.
+std::vector<std::array<uint64_t, 2>> digest_pictures(const std::vector<DigestArgs>& pictures, int threads) {
+  std::vector<std::array<uint64_t, 2>> found(pictures.size());
+  without_gil([&] {
+    dpad::parallel_for(static_cast<int64_t>(pictures.size()), threads, [&](int64_t i, int) {
+      const auto& [address, count, step] = pictures[i];
+      found[i] = dpad::digest_pixels(at<const uint8_t>(address), count, step);
+    });
+  });
+  return found;
+}
+
+// Address, height, width, strides of a row, a pixel and a channel, and where in `memory` the picture begins.
+using PackArgs = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+// Copies pictures to their places in `memory`: three bytes a pixel, or one where all channels are the same.
+void pack_pictures(const std::vector<PackArgs>& pictures, Address memory, int threads) {
+  std::vector<dpad::PackedPicture> found;
+  found.reserve(pictures.size());
+  for (const auto& [address, height, width, row, pixel, channel, start] : pictures)
+    found.push_back({at<const uint8_t>(address), height, width, row, pixel, channel, at<uint8_t>(memory) + start});
+  without_gil([&] { dpad::pack_pictures(found, threads); });
+}
+
+// The table of regions that kernels/roi_clip_preprocess.py has its kernels read, int64 [count, 24], whose columns it
+// names; of a pair the second is y's. `facts`, 7 of each image: address, strides of a column, a row and a colour,
+// width, height, bytes of a pixel that is read in words. Returns how many weights and bytes between the passes all
+// regions need, and lines of the first pass one needs.
+std::tuple<int64_t, int64_t, int64_t> crop_table(const std::vector<std::array<int64_t, 7>>& facts, Address boxes,
+                                                 Address image_index, int64_t count, int64_t size,
+                                                 const std::string& resize, const std::string& filter,
+                                                 const std::string& center, const std::string& order, Address table) {
+  std::vector<dpad::ImageView> views(facts.size());
+  for (size_t m = 0; m < facts.size(); ++m) {
+    views[m].width = facts[m][4];
+    views[m].height = facts[m][5];
+  }
+  dpad::PreprocessOptions options{};
+  options.size = size;
+  options.resize = named("resize", resize, kResizes);
+  options.filter = named("interpolation", filter, kFilters);
+  options.center = named("center", center, kCenters);
+  options.order = named("order", order, kOrders);
+  int64_t weights = 0, between = 0, most_lines = 0;
+  auto* row = at<int64_t>(table);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t image = at<const int64_t>(image_index)[i];
+    const dpad::Region box = checked_region(i, at<const int64_t>(boxes) + 4 * i, image, views);
+    const std::array<int64_t, 7>& fact = facts[static_cast<size_t>(image)];
+    const dpad::Geometry plan = dpad::plan_geometry(box.x2 - box.x1, box.y2 - box.y1, options);
+    row = std::copy(fact.begin(), fact.end() - 1, row);
+    *row++ = box.x1;
+    *row++ = box.y1;
+    const std::array<dpad::Side, 2> sides{plan.width, plan.height};
+    for (const dpad::Side& side : sides) *row++ = side.source;
+    for (const dpad::Side& side : sides) *row++ = side.resized;
+    for (const dpad::Side& side : sides) *row++ = side.resized < size ? -side.pad : side.first;
+    std::array<int64_t, 2> taps{};
+    for (int axis = 0; axis < 2; ++axis) {
+      const double scale = static_cast<double>(sides[axis].source) / static_cast<double>(sides[axis].resized);
+      const double reach = (options.filter == dpad::Filter::bicubic ? 2.0 : 1.0) * std::max(scale, 1.0);
+      taps[axis] = 2 * static_cast<int64_t>(std::ceil(reach)) + 1;
+      std::memcpy(row++, &scale, sizeof scale);
+    }
+    row = std::copy(taps.begin(), taps.end(), row);
+    for (const int64_t each : taps) {
+      *row++ = weights;
+      weights += each * size;
+    }
+    // Lines of the first pass: what of the crop lies in the image, across that pass's axis.
+    const bool down = plan.vertical_first;
+    const int64_t lines = down ? std::min(box.x2, fact[4]) - std::max<int64_t>(box.x1, 0)
+                               : std::min(box.y2, fact[5]) - std::max<int64_t>(box.y1, 0);
+    const int64_t seen = std::max<int64_t>(lines, 0);
+    *row++ = down;
+    *row++ = seen;
+    *row++ = between;
+    between += 3 * (down ? size * ((seen + 15) / 16) : seen * ((size + 15) / 16));  // in 16 bytes
+    *row++ = fact[6];
+    most_lines = std::max(most_lines, seen);
+  }
+  return {weights, 16 * between, most_lines};
 }
 
 }  // namespace
@@ -147,5 +234,7 @@ std::array<uint64_t, 2> digest_pixels(Address pixels, int64_t count, int64_t ste
 void bind_crops(py::module_& m) {
   m.def("lent_pixels", &lent_pixels);
   m.def("roi_clip_preprocess", &roi_clip_preprocess);
-  m.def("digest_pixels", &digest_pixels);
+  m.def("digest_pictures", &digest_pictures);
+  m.def("pack_pictures", &pack_pictures);
+  m.def("crop_table", &crop_table);
 }

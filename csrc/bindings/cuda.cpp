@@ -75,6 +75,11 @@ void bind_mask_kernels(py::module_& module) {
                                              at<const int64_t>(area_b), m, at<const uint64_t>(ignore), ignore_step,
                                              size, at<int64_t>(intersection), at<int64_t>(uni), stream(on)));
              });
+  module.def("cuda_ratio",
+             [](Address intersection, Address uni, int64_t count, double empty, Address iou, const StreamArgs& on) {
+               check("mask_ratio", dpad_cuda_ratio(at<const int64_t>(intersection), at<const int64_t>(uni), count,
+                                                   empty, at<double>(iou), stream(on)));
+             });
 }
 
 void bind_polygon_kernels(py::module_& module) {

@@ -55,6 +55,22 @@ DPAD_HD void atomic_set(uint32_t* at, uint32_t bits) {
 #endif
 }
 
+DPAD_HD void atomic_least(int32_t* at, int32_t value) {
+#if defined(__CUDA_ARCH__)
+  atomicMin(at, value);
+#else
+  *at = value < *at ? value : *at;
+#endif
+}
+
+DPAD_HD void atomic_most(int32_t* at, int32_t value) {
+#if defined(__CUDA_ARCH__)
+  atomicMax(at, value);
+#else
+  *at = value > *at ? value : *at;
+#endif
+}
+
 // Sums of integers, so their order does not matter; negative terms wrap around.
 DPAD_HD void atomic_add(int64_t* at, int64_t value) {
 #if defined(__CUDA_ARCH__)

@@ -45,10 +45,6 @@ class CudaBackend {
     keep(cudaGetLastError());
   }
 
-  void zero(void* at, int64_t bytes) {
-    if (error_ == nullptr && bytes > 0) keep(cudaMemsetAsync(at, 0, static_cast<size_t>(bytes), stream_));
-  }
-
   void refuse(const char* why) {
     if (error_ == nullptr) error_ = why;
   }

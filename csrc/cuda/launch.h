@@ -47,6 +47,10 @@ DPAD_CUDA_API const char* dpad_cuda_matrix_counts(const uint64_t* a, const int64
                                                   const uint64_t* ignore, int64_t ignore_step, int64_t size,
                                                   int64_t* intersection, int64_t* uni, DpadStream stream);
 
+// IoU [count] of counts; `empty` where the union is empty.
+DPAD_CUDA_API const char* dpad_cuda_ratio(const int64_t* intersection, const int64_t* uni, int64_t count, double empty,
+                                          double* iou, DpadStream stream);
+
 // Bands of rows that an object is drawn in, each by a block.
 DPAD_CUDA_API int64_t dpad_cuda_bands(int64_t height, int64_t width);
 // Fills words, area and box as dpad_cuda_pack does; scratch is 5 int32 for each band of each object.

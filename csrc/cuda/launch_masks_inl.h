@@ -9,8 +9,7 @@ namespace dpad::gpu {
 
 template <typename Backend>
 void zero_counts(Backend& backend, int64_t* intersection, int64_t* uni, int64_t count) {
-  backend.zero(intersection, count * static_cast<int64_t>(sizeof *intersection));
-  backend.zero(uni, count * static_cast<int64_t>(sizeof *uni));
+  backend.template run<ZeroCountsBody>({intersection, uni, count});
 }
 
 template <Ignoring kIgnoring, typename Backend>
@@ -72,5 +71,12 @@ const char* dpad_cuda_matrix_counts(const uint64_t* a, const int64_t* area_a, in
     dpad::gpu::run_matrix<Ignoring::one>(backend, args);
   else
     dpad::gpu::run_matrix<Ignoring::each>(backend, args);
+  return backend.error();
+}
+
+const char* dpad_cuda_ratio(const int64_t* intersection, const int64_t* uni, int64_t count, double empty, double* iou,
+                            DpadStream stream) {
+  DPAD_BACKEND backend(stream);
+  backend.run<dpad::gpu::RatioBody>({intersection, uni, iou, count, empty});
   return backend.error();
 }

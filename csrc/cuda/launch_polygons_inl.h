@@ -48,8 +48,7 @@ const char* dpad_cuda_draw_counts(const DpadPolygons* polygons, int64_t height, 
                                   int64_t* intersection, int64_t* uni, DpadStream stream) {
   using namespace dpad::gpu;
   DPAD_BACKEND backend(stream);
-  backend.zero(intersection, polygons->n * static_cast<int64_t>(sizeof *intersection));
-  backend.zero(uni, polygons->n * static_cast<int64_t>(sizeof *uni));
+  backend.run<ZeroCountsBody>({intersection, uni, polygons->n});
   run_rule<DrawCountsBody>(backend, polygons->rule,
                            DrawCountsArgs{draw_args(*polygons, height, width), masks, index, ignore, mask_count,
                                           ignore_step, intersection, uni});

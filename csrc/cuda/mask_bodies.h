@@ -247,6 +247,54 @@ struct CountsShared {
   PairCounts counts[kThreads];
 };
 
+// Counts that blocks are going to add to.
+struct ZeroCountsArgs {
+  int64_t *intersection, *uni;
+  int64_t count;
+};
+
+struct ZeroCountsBody {
+  using Args = ZeroCountsArgs;
+  static constexpr int kThreads = 256, kBlocks = 4;
+  struct Shared {};
+
+  DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(a.count, kThreads); }
+
+  template <typename Block>
+  DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
+    block.each([&](int thread) {
+      const int64_t i = index * kThreads + thread;
+      if (i < a.count) a.intersection[i] = a.uni[i] = 0;
+    });
+  }
+};
+
+// IoU in float64 from counts; `empty` where the union is empty.
+struct RatioArgs {
+  const int64_t *intersection, *uni;
+  double* iou;
+  int64_t count;
+  double empty;
+};
+
+struct RatioBody {
+  using Args = RatioArgs;
+  static constexpr int kThreads = 256, kBlocks = 4;
+  struct Shared {};
+
+  DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(a.count, kThreads); }
+
+  template <typename Block>
+  DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
+    block.each([&](int thread) {
+      const int64_t i = index * kThreads + thread;
+      if (i >= a.count) return;
+      const int64_t uni = a.uni[i];
+      a.iou[i] = uni == 0 ? a.empty : static_cast<double>(a.intersection[i]) / static_cast<double>(uni);
+    });
+  }
+};
+
 // Adds a block's counts to those of pair i, which start as 0.
 template <int kThreads, typename Block>
 DPAD_HD void add_counts(Block& block, typename Block::template Local<PairCounts>& own, CountsShared<kThreads>& shared,

@@ -7,8 +7,8 @@ namespace dpad::gpu {
 
 enum class Ignoring { nothing, one, each };  // no ignore mask; one for all; one for each mask of b
 
-// a [n, size], b [m, size] words with areas [n] and [m]; counts [n, m] start as 0. A block counts over every
-// `splits`-th part of the words, and blocks of one tile add up.
+// a [n, size], b [m, size] words with areas [n] and [m]; counts [n, m] start as 0. A block counts over one of `splits`
+// parts of the words, and blocks of one tile add up.
 struct MatrixArgs {
   const uint64_t *a, *b, *ignore;
   const int64_t *area_a, *area_b;
@@ -26,23 +26,27 @@ struct MatrixBody {
   struct Shared {
     uint64_t a[kWords][kRows + 1], b[kWords][kColumns + 1];
     uint64_t hidden[kIgnoring == Ignoring::each ? kWords : 1][kColumns + 1];
+    PairCounts sums[kRows][kColumns + 1];
   };
 
   DPAD_HD static int64_t tiles(const Args& a) { return ceil_div(a.n, kRows) * ceil_div(a.m, kColumns); }
-  // Enough parts for about four blocks on each of an H100's 132 multiprocessors, each part of kWords words or more.
+  // Enough parts for about two blocks on each of an H100's 132 multiprocessors, and no more: each part adds to all
+  // counts.
   DPAD_HD static int64_t splits(const Args& a) {
     const int64_t max_parts = maximum<int64_t>(ceil_div(a.size, kWords), 1);
-    return clamped<int64_t>(528 / maximum<int64_t>(tiles(a), 1), 1, max_parts);
+    return clamped<int64_t>(264 / maximum<int64_t>(tiles(a), 1), 1, max_parts);
   }
+  // Words of a part, an even number.
+  DPAD_HD static int64_t part(const Args& a) { return 2 * ceil_div(a.size, 2 * a.splits); }
   DPAD_HD static int64_t blocks(const Args& a) { return tiles(a) * a.splits; }
 
   DPAD_HD static WordPair masked(const WordPair& pair, const WordPair& hidden) {
     return {pair.low & ~hidden.low, pair.high & ~hidden.high};
   }
 
-  // Copies words first..first + kWords of a tile's masks to shared memory; masks past the last are 0.
-  DPAD_HD static void stage(const Args& args, Shared& shared, int64_t row, int64_t column, int64_t first, int thread) {
-    const int64_t left = minimum<int64_t>(args.size - first, kWords);
+  // Copies words first..first + left (kWords at most) of a tile's masks to shared memory; others are 0.
+  DPAD_HD static void stage(const Args& args, Shared& shared, int64_t row, int64_t column, int64_t first, int64_t left,
+                            int thread) {
     const auto read = [&](const uint64_t* masks, int64_t mask, int64_t count, int i) {
       const uint64_t* at = masks + mask * args.size + first;
       return mask < count ? load_pair(at, i, left, is_aligned(at)) : WordPair{0, 0};
@@ -69,10 +73,10 @@ struct MatrixBody {
     PairCounts pairs[2][2];
   };
 
-  DPAD_HD static void count(const Shared& shared, int thread, Sums& sums) {
+  DPAD_HD static void count(const Shared& shared, int words, int thread, Sums& sums) {
     const int row = thread % 32, column = thread / 32;
 #pragma unroll 4
-    for (int k = 0; k < kWords; ++k) {
+    for (int k = 0; k < words; ++k) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const uint64_t truth = shared.b[k][column + 8 * j];
@@ -91,15 +95,21 @@ struct MatrixBody {
   DPAD_HD static void run(Block& block, Shared& shared, const Args& args, int64_t index) {
     const int64_t split = index % args.splits, tile = index / args.splits, across = ceil_div(args.m, kColumns);
     const int64_t row = tile / across * kRows, column = tile % across * kColumns;
+    const int64_t begin = split * part(args), end = minimum(begin + part(args), args.size);
     typename Block::template Local<Sums> own;
-    for (int64_t first = split * kWords; first < args.size; first += args.splits * kWords) {
-      block.each([&](int thread) { stage(args, shared, row, column, first, thread); });
-      block.each([&](int thread) { count(shared, thread, own[thread]); });
+    for (int64_t first = begin; first < end; first += kWords) {
+      const int left = static_cast<int>(minimum<int64_t>(end - first, kWords));
+      block.each([&](int thread) { stage(args, shared, row, column, first, left, thread); });
+      block.each([&](int thread) { count(shared, left, thread, own[thread]); });
     }
+    // By way of shared memory, so that neighbouring threads add to neighbouring counts.
     block.each([&](int thread) {
       for (int i = 0; i < 2; ++i)
-        for (int j = 0; j < 2; ++j)
-          add(args, row + thread % 32 + 32 * i, column + thread / 32 + 8 * j, split == 0, own[thread].pairs[i][j]);
+        for (int j = 0; j < 2; ++j) shared.sums[thread % 32 + 32 * i][thread / 32 + 8 * j] = own[thread].pairs[i][j];
+    });
+    block.each([&](int thread) {
+      for (int i = thread / kColumns; i < kRows; i += kThreads / kColumns)
+        add(args, row + i, column + thread % kColumns, split == 0, shared.sums[i][thread % kColumns]);
     });
   }
 
@@ -110,8 +120,8 @@ struct MatrixBody {
       uni = -static_cast<int64_t>(counts.intersection);
       if (first) uni += args.area_a[row] + args.area_b[column];
     }
-    atomic_add(args.intersection + row * args.m + column, counts.intersection);
-    atomic_add(args.uni + row * args.m + column, uni);
+    if (counts.intersection != 0) atomic_add(args.intersection + row * args.m + column, counts.intersection);
+    if (uni != 0) atomic_add(args.uni + row * args.m + column, uni);
   }
 };
 

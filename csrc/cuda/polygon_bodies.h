@@ -20,8 +20,9 @@ struct Polygons {
 constexpr int kBandWords = 2048;  // words of 32 bits in each of a band's two planes: 16 KiB a block
 constexpr int kBandRows = 64;     // taller bands would leave multiprocessors idle on small batches
 constexpr int kDrawThreads = 128;
-constexpr int kManyVertices = 256;
+constexpr int kTurnsOfEdges = 4;
 constexpr double kFarthest = 1e7;
+constexpr int kReach = 2;  // no rule marks a row that is farther from an edge
 
 // Rows of a band: as many as fit, then evened out over the bands.
 DPAD_HD int64_t band_rows(int64_t height, int64_t width) {
@@ -34,9 +35,11 @@ DPAD_HD int64_t band_count(int64_t height, int64_t width) { return ceil_div(heig
 struct BandShared {
   WordPair toggles[kBandWords / 4], sets[kBandWords / 4];
   int bad;
+  int32_t top, bottom;  // rows that the object may touch
 };
 
-// Draws a band of rows of one object. Its bits end in shared.sets; those past the width are 0.
+// Draws a band of rows of one object. Its bits end in shared.sets; those past the width are 0. Most bands touch no
+// object, or a few of its edges: what costs float64 or divisions is done for those alone.
 template <Rule kRule>
 struct BandDrawer {
   static constexpr int kThreads = kDrawThreads;
@@ -59,71 +62,89 @@ struct BandDrawer {
   DPAD_HD int rows() const { return band.bottom - band.top; }
   DPAD_HD int words() const { return rows() * (band.pitch / 2); }
 
+  // False where nothing is drawn.
   template <typename Block>
-  DPAD_HD void draw(Block& block, BandShared& shared) const {
+  DPAD_HD bool draw(Block& block, BandShared& shared) const {
     block.each([&](int thread) {
       const int pairs = (words() + 1) / 2;
       for (int i = thread; i < pairs; i += kThreads) shared.toggles[i] = shared.sets[i] = WordPair{0, 0};
-      if (thread == 0) shared.bad = 0;
+      if (thread == 0) shared.bad = 0, shared.top = INT32_MAX, shared.bottom = INT32_MIN;
     });
-    block.each([&](int thread) {
-      if (has_bad_vertex(thread)) shared.bad = 1;
-    });
-    const bool bad = shared.bad != 0;
-    if (bad) return;
+    block.each([&](int thread) { look(thread, shared); });
+    const bool blank = words() == 0 || shared.bad != 0 || shared.top >= band.bottom || shared.bottom <= band.top;
+    if (blank) return false;
     if constexpr (kRule != Rule::coco) {
       block.each([&](int thread) {
         for (int64_t ring = first_ring; ring < last_ring; ++ring) mark(ring, thread);
       });
       block.each([&](int thread) {
-        for (int row = thread; row < rows(); row += kThreads) fold_right(row);
+        const int parts = clamped(kThreads / rows(), 1, band.pitch);
+        for (int i = thread; i < rows() * parts; i += kThreads) fold_right(i % rows(), i / rows(), parts);
       });
     } else {
       for (int64_t ring = first_ring; ring < last_ring; ++ring) {
         block.each([&](int thread) { mark(ring, thread); });
         block.each([&](int thread) {
-          for (int column = thread; column < band.pitch; column += kThreads) fold_down(column);
+          const int parts = clamped(kThreads / band.pitch, 1, rows());
+          for (int i = thread; i < band.pitch * parts; i += kThreads) fold_down(i % band.pitch, i / band.pitch, parts);
         });
       }
     }
+    return true;
   }
 
   DPAD_HD int64_t vertex_start(int64_t ring) const {
     return clamped<int64_t>(polygons.ring_starts[ring], 0, polygons.vertex_count);
   }
 
-  // Ring by ring as `mark` goes, so that no vertex is marked unchecked, whatever the starts are.
-  DPAD_HD bool has_bad_vertex(int thread) const {
+  // Finds bad vertices and the rows that the others may touch. Ring by ring as `mark` goes, so that no vertex is marked
+  // unchecked, whatever the starts are.
+  DPAD_HD void look(int thread, BandShared& shared) const {
     bool bad = false;
+    double low = kFarthest, high = -kFarthest;
     for (int64_t ring = first_ring; ring < last_ring; ++ring) {
-      const int64_t end = 2 * vertex_start(ring + 1);
-      for (int64_t i = 2 * vertex_start(ring) + thread; i < end; i += kThreads)
-        bad |= !(fabs(polygons.vertices[i]) <= kFarthest);
+      const int64_t end = vertex_start(ring + 1);
+      for (int64_t i = vertex_start(ring) + thread; i < end; i += kThreads) {
+        const Vertex v = vertex(i);
+        bad |= !(fabs(v.x) <= kFarthest && fabs(v.y) <= kFarthest);
+        low = minimum(low, v.y), high = maximum(high, v.y);
+      }
     }
-    return bad;
+    if (bad) shared.bad = 1;
+    if (bad || low > high) return;
+    atomic_least(&shared.top, static_cast<int32_t>(low) - kReach);
+    atomic_most(&shared.bottom, static_cast<int32_t>(high) + kReach + 1);
   }
 
   DPAD_HD Vertex vertex(int64_t i) const { return {polygons.vertices[2 * i], polygons.vertices[2 * i + 1]}; }
 
-  // In a short ring an edge has many crossings, and the lanes of a warp share them; in a long ring each lane has its
-  // own edge.
+  // In a short ring an edge has many crossings, and many lanes share them; in a long ring each lane has its own edge.
   DPAD_HD void mark(int64_t ring, int thread) const {
     const int64_t begin = vertex_start(ring), end = maximum(vertex_start(ring + 1), begin);
     if (end - begin < 3) return;
-    const int shared_by = end - begin > kManyVertices ? 1 : 32;
+    int shared_by = 32;
+    while (shared_by > 1 && shared_by * (end - begin) > kTurnsOfEdges * kThreads) shared_by /= 2;
     const Lanes lanes{thread % shared_by, shared_by};
     for (int64_t i = begin + thread / shared_by; i < end; i += kThreads / shared_by) {
       const Vertex from = vertex(i), to = vertex(i + 1 < end ? i + 1 : begin);
+      if (minimum(from.y, to.y) - kReach >= band.bottom) continue;
+      // An edge of coco's above the band toggles whole columns of it.
+      if (kRule != Rule::coco && maximum(from.y, to.y) + kReach < band.top) continue;
       if constexpr (kRule == Rule::coco) mark_coco_edge(band, from, to, lanes);
       if constexpr (kRule == Rule::opencv) mark_opencv_edge(band, height, from, to, lanes);
       if constexpr (kRule == Rule::center) mark_center_edge(band, from, to, lanes);
     }
   }
 
-  DPAD_HD void fold_right(int row) const {
-    uint32_t carry = 0;
-    for (int i = 0; i < band.pitch; ++i) {
-      uint32_t word = band.toggles[row * band.pitch + i];
+  // Part `part` of `parts` of a row. What was toggled left of it counts by its parity.
+  DPAD_HD void fold_right(int row, int part, int parts) const {
+    const uint32_t* toggles = band.toggles + row * band.pitch;
+    const int begin = band.pitch * part / parts, end = band.pitch * (part + 1) / parts;
+    uint32_t before = 0;
+    for (int i = 0; i < begin; ++i) before ^= toggles[i];
+    uint32_t carry = 0u - static_cast<uint32_t>(popcount(before) & 1);
+    for (int i = begin; i < end; ++i) {
+      uint32_t word = toggles[i];
       for (int shift = 1; shift < 32; shift *= 2) word ^= word << shift;
       word ^= carry;
       carry = 0u - (word >> 31);
@@ -133,13 +154,15 @@ struct BandDrawer {
     }
   }
 
-  // Toggles are left as they are for the next ring: with a ring already drawn, drawing it exclusive-or the next one
-  // adds exactly the next one.
-  DPAD_HD void fold_down(int column) const {
+  // Part `part` of `parts` of a column of words. Toggles are left as they are for the next ring: with a ring already
+  // drawn, drawing it exclusive-or the next one adds exactly the next one.
+  DPAD_HD void fold_down(int column, int part, int parts) const {
+    const int begin = rows() * part / parts, end = rows() * (part + 1) / parts;
     uint32_t word = 0;
-    for (int at = column; at < rows() * band.pitch; at += band.pitch) {
-      word ^= band.toggles[at];
-      band.sets[at] |= word;
+    for (int row = 0; row < begin; ++row) word ^= band.toggles[row * band.pitch + column];
+    for (int row = begin; row < end; ++row) {
+      word ^= band.toggles[row * band.pitch + column];
+      band.sets[row * band.pitch + column] |= word;
     }
   }
 };
@@ -239,15 +262,17 @@ struct DrawDenseBody {
   DPAD_HD static void run(Block& block, Shared& shared, const Args& a, int64_t index) {
     const int64_t bands = band_count(a.height, a.width), object = index / bands;
     const BandDrawer<kRule> drawer(a.polygons, a.height, a.width, object, index - object * bands, shared);
-    drawer.draw(block, shared);
+    const bool drawn = drawer.draw(block, shared);
     const int64_t start = (object * a.height + drawer.band.top) * a.width;
     // All pieces are 16 aligned bytes, except for the first and the last.
     const int bytes = drawer.rows() * drawer.band.width, before = static_cast<int>(start & 15);
     block.each([&](int thread) {
       for (int i = 16 * thread - before; i < bytes; i += 16 * kThreads) {
         const int first = maximum(i, 0), end = minimum(i + 16, bytes), row = first / drawer.band.width;
-        const uint32_t bits = gather_bits(drawer.band.sets, drawer.band.pitch, drawer.band.width, row,
-                                          first - row * drawer.band.width, end - first);
+        uint32_t bits = 0;
+        if (drawn)
+          bits = gather_bits(drawer.band.sets, drawer.band.pitch, drawer.band.width, row,
+                             first - row * drawer.band.width, end - first);
         store_bytes(a.dense, start + first, start + end, bits);
       }
     });

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from dpad_fast._native.numbers import int64
 from dpad_fast._native.upload import upload
 
 Given = TypeVar("Given")
@@ -73,7 +74,7 @@ class Gpu:
 
     def numbers(self, *lists: Sequence[int]) -> list[torch.Tensor]:
         """Lists of whole numbers as int64 tensors on the GPU, by one queued copy."""
-        return upload(tuple(torch.tensor(list(one), dtype=torch.int64, device="cpu") for one in lists), self.device)
+        return upload(tuple(map(int64, lists)), self.device)
 
     def rows(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """K host rows, float32 [D] each, as [K, D] on the GPU, by one queued copy."""
@@ -100,7 +101,10 @@ def callers_streams() -> Callable[[], AbstractContextManager[Any]]:
     current = [torch.cuda.current_stream(number) for number in others]
     # A thread is on the default streams anyway, and to set one of a GPU that is not in use would open it.
     streams = [stream for stream in current if stream != torch.cuda.default_stream(stream.device)]
-    streams.append(torch.cuda.current_stream(first))  # the last one's GPU is current
+    here = torch.cuda.current_stream(first)
+    if first == 0 and not streams and here == torch.cuda.default_stream(first):
+        return nullcontext  # what a thread begins with; to set it costs more than some of the work
+    streams.append(here)  # the last one's GPU is current
     return lambda: _on_all(streams)
 
 

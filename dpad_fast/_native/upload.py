@@ -8,14 +8,33 @@ from typing import Any
 
 import torch
 
+from dpad_fast._native import extension
+
+_HOST = torch.device("cpu")
+_HERE = nullcontext()
+
 
 def upload(parts: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
     """Copies host tensors of 64-bit elements to `device`, in one copy from pinned memory, without waiting for it."""
-    flat = [part.contiguous().view(torch.int64).reshape(-1) for part in parts]
-    staged = torch.empty(sum(map(len, flat)), dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
+    flat = [_words(part) for part in parts]
+    sizes = [len(words) for words in flat]
+    staged = torch.empty(sum(sizes), dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     torch.cat(flat, out=staged)
-    there = torch.split(staged.to(device, non_blocking=True), [part.numel() for part in parts])
-    return [piece.view(part.dtype).view(part.shape) for piece, part in zip(there, parts, strict=True)]
+    there = torch.split(staged.to(device, non_blocking=True), sizes)
+    return [_like(part, words) for part, words in zip(parts, there, strict=True)]
+
+
+# A view takes a microsecond even where it changes nothing.
+
+
+def _words(part: torch.Tensor) -> torch.Tensor:
+    words = part if part.dtype is torch.int64 else part.contiguous().view(torch.int64)
+    return words if words.dim() == 1 else words.reshape(-1)
+
+
+def _like(part: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    same = words if part.dtype is torch.int64 else words.view(part.dtype)
+    return same if part.dim() == 1 else same.view(part.shape)
 
 
 def upload_images(images: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
@@ -27,19 +46,19 @@ def upload_images(images: Sequence[torch.Tensor], device: torch.device) -> list[
     Raises:
         ValueError: an image is already on another device than that.
     """
-    for i, image in enumerate(images):
-        there = image.device
+    places = [image.device for image in images]
+    found = dict.fromkeys(places)
+    for there in found:
         if there.type != "cpu" and (there.type != device.type or device.index not in (None, there.index)):
-            raise ValueError(f"images[{i}] is on {there}, expected {device} or the host")
-    here = [image for image in images if image.device.type == "cpu"]
-    if device.type == "cpu" or not here:
+            raise ValueError(f"images[{places.index(there)}] is on {there}, expected {device} or the host")
+    if device.type == "cpu" or _HOST not in found:
         return list(images)
+    here = [image for image, there in zip(images, places, strict=True) if there == _HOST]
     packed = PackedImages(here)
     staged = torch.empty(packed.size, dtype=torch.uint8, device="cpu", pin_memory=device.type == "cuda")
-    for i in range(len(here)):
-        packed.fill(i, staged)
+    packed.fill(staged, torch.get_num_threads())
     views = iter(packed.views(staged.to(device, non_blocking=True)))
-    return [next(views) if image.device.type == "cpu" else image for image in images]
+    return [next(views) if there == _HOST else image for image, there in zip(images, places, strict=True)]
 
 
 class PackedImages:
@@ -61,17 +80,17 @@ class PackedImages:
             self._starts.append(self._starts[-1] + height * width * (1 if channel == 0 else 3))
         self.size = self._starts.pop()
 
-    def fill(self, i: int, memory: torch.Tensor) -> None:
-        """Copies image i to its place in `memory`, uint8 [size or more] on the host."""
-        into = self._view(i, memory).numpy()
-        image = self._images[i].numpy()
-        if image.strides[2] == 0:
-            into[..., 0] = image[..., 0]
-        elif image.strides[1:] == into.strides[1:]:
-            into[...] = image
-        else:  # a channel at a time: NumPy would go from pixel to pixel in a loop of three
-            for channel in range(3):
-                into[..., channel] = image[..., channel]
+    def fill(self, memory: torch.Tensor, threads: int) -> None:
+        """Copies all images to their places in `memory`, uint8 [size or more] on the host, on `threads` threads."""
+        assert memory.is_contiguous()
+        extension.C.pack_pictures(
+            [
+                (image.data_ptr(), *image.shape[:2], *image.stride(), start)
+                for image, start in zip(self._images, self._starts, strict=True)
+            ],
+            memory.data_ptr(),
+            threads,
+        )
 
     def views(self, memory: torch.Tensor) -> list[torch.Tensor]:
         """The images, [H, W, 3] each, in `memory` on any device."""
@@ -92,4 +111,6 @@ def _packed_strides(image: torch.Tensor) -> tuple[int, int, int]:
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
     """Makes a GPU the current one, to which Triton and others launch, whatever their arguments' addresses say."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device(device)

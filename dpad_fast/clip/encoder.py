@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from dpad_fast.cached import cached_property
@@ -19,13 +20,14 @@ from dpad_fast.clip.inputs import content_keys
 from dpad_fast.clip.margins import Calibration
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
-from dpad_fast.clip.requests import read_images, read_texts
+from dpad_fast.clip.requests import check_ids, read_images, read_texts
 from dpad_fast.clip.step import GpuStep, HostStep, Step
 from dpad_fast.clip.tokens import Ids, Tokens, from_open_clip, from_transformers
 from dpad_fast.clip.tower.choose import make_forwards
 from dpad_fast.clip.tower.forward import Forward, OwnForward
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
+Kept = TypeVar("Kept")
 _PROBE = ("a photo of a cat", "two")
 
 
@@ -243,7 +245,12 @@ class ClipEncoder:
 
         Returns:
             float32 [N, D] on the CPU.
+
+        Raises:
+            ValueError: a list is longer than the context, or a number in it is no row of the model's table; names its
+                index. On a GPU either would end the process's use of it.
         """
+        check_ids(self.tokens, ids)
         step = self.step(timings)
         return step.finish(step.texts(ids, exact=exact))[0]
 
@@ -278,18 +285,20 @@ class ClipEncoder:
     def keep_texts(self, ids: Sequence[Ids], values: torch.Tensor, exact: bool) -> None:
         """Puts embeddings [N, D], on the CPU, into the cache, but for those that are not finite."""
         level = self.forward_for(exact).precision
-        for row, value, finite in zip(ids, values, _finite(values), strict=True):
-            if finite:
-                self.cache.put(("text", level, row), value)
+        ids, values = _finite(ids, values)
+        self.cache.put_rows([("text", level, row) for row in ids], values)
 
     def known_regions(
         self, pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region]], exact: bool
-    ) -> tuple[list[tuple[Hashable, Region]], dict[tuple[Hashable, Region], torch.Tensor]]:
-        """Regions by their picture's key, [K], and the embeddings of those that are in memory or in the file."""
+    ) -> tuple[list[tuple[Hashable, Region]], dict[tuple[Hashable, Region], torch.Tensor], int]:
+        """Regions by their picture's key, [K], and the embeddings of those that are in memory or in the file.
+
+        The number at the end is how many of these are float32.
+        """
         exact = self._exact(exact)
         content = content_keys(pictures, regions, self.used_threads(), self._way)
         places = [(content[index], box) for index, box in regions]
-        return places, self._cached_regions(list(dict.fromkeys(places)), exact)
+        return places, *self._cached_regions(list(dict.fromkeys(places)), exact)
 
     def remember_regions(self, places: Sequence[tuple[Hashable, Region]], embeddings: torch.Tensor) -> None:
         """Puts given float32 embeddings [K, D] into the cache, under the pictures' keys and boxes."""
@@ -298,15 +307,11 @@ class ClipEncoder:
     def keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
         """Puts embeddings [K, D], on the CPU, into the cache and its file, but for those that are not finite."""
         level = self.forward_for(exact).precision
-        fresh: dict[Hashable, torch.Tensor] = {
-            ("image", level, *place): value
-            for place, value, finite in zip(places, values, _finite(values), strict=True)
-            if finite
-        }
-        for key, value in fresh.items():
-            self.cache.put(key, value)
+        places, values = _finite(places, values)
+        keys: list[Hashable] = [("image", level, *place) for place in places]
+        self.cache.put_rows(keys, values)
         if self.cache.store is not None:
-            self.cache.put_stored(fresh, self.digest)
+            self.cache.put_stored(dict(zip(keys, values, strict=True)), self.digest)
 
     @cached_property
     def digest(self) -> bytes:
@@ -326,9 +331,12 @@ class ClipEncoder:
     def _size(self) -> int:
         return int(self.embed_texts(["a"]).shape[1])
 
-    def _cached_regions(self, places: list[tuple[Hashable, Region]], exact: bool) -> dict[Any, torch.Tensor]:
+    def _cached_regions(
+        self, places: list[tuple[Hashable, Region]], exact: bool
+    ) -> tuple[dict[Any, torch.Tensor], int]:
         """Cached embeddings, from memory and then from the file. A float32 one also serves for reduced precision."""
         found: dict[Any, torch.Tensor] = {}
+        counts = []
         for level in ("float32",) if exact else ("float32", self._forwards[False].precision):
             rest: dict[Hashable, Any] = {("image", level, *place): place for place in places if place not in found}
             for key, place in rest.items():
@@ -339,7 +347,8 @@ class ClipEncoder:
                 unknown = [key for key, place in rest.items() if place not in found]
                 stored = self.cache.get_stored(unknown, self.digest, self._size)
                 found.update((rest[key], value) for key, value in stored.items())
-        return found
+            counts.append(len(found))
+        return found, counts[0]
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -375,7 +384,14 @@ class ClipEncoder:
         return torch.get_num_threads() if self.threads is None else self.threads
 
 
-def _finite(values: torch.Tensor) -> list[bool]:
-    """By row. Who reads the cache does not look at what is in it: an encoder without a guard would return NaN."""
-    found: list[bool] = values.isfinite().all(dim=1).tolist()
-    return found
+def _finite(keys: Sequence[Kept], values: torch.Tensor) -> tuple[Sequence[Kept], torch.Tensor]:
+    """The finite rows of values [N, D] on the CPU, with their keys.
+
+    Who reads the cache does not look at what is in it: an encoder without a guard would return NaN.
+    """
+    # NumPy's, since torch wakes its threads for so little.
+    finite = np.isfinite(values.numpy()).all(axis=1)
+    if finite.all():
+        return keys, values
+    kept = finite.nonzero()[0].tolist()
+    return [keys[i] for i in kept], values[kept]

@@ -75,8 +75,7 @@ class GpuWay:
         gpu, packed = self.gpu, PackedImages([piece for _, piece in pending])
         stream = gpu.current()
         with self._arena.block(packed.size) as block:
-            for _ in self.in_threads(lambda i: packed.fill(i, block.memory), range(len(pending)), threads):
-                pass
+            packed.fill(block.memory, threads)
             with gpu.on(self._copying):
                 there = gpu.empty(packed.size)
                 gpu.copy(there, block.memory[: packed.size])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dpad_fast._native.images import as_pixels, content_digest, in_own_mode, pixels_within
-from dpad_fast.pictures import data_uri_bytes, decoding, file_size, open_picture, upright, upright_size, what_was_said
+from dpad_fast._native.images import as_pixels, content_digest, content_digests, in_own_mode, pixels_within
+from dpad_fast.pictures import (
+    data_uri_bytes,
+    decoding,
+    file_size,
+    is_decoded,
+    open_picture,
+    upright,
+    upright_size,
+    what_was_said,
+)
 from dpad_fast.row_errors import RowErrors, given_error
 from dpad_fast.types import Size
 
@@ -86,6 +95,24 @@ class Picture:
             else:
                 self._key = _content_key(self.in_own_mode())
         return self._key
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `key` is known, so that asking for it costs nothing."""
+        return self._key is not None
+
+    def at_hand(self) -> torch.Tensor | None:
+        """What a key that is not known yet is a digest of; None where that is not pixels in host memory already."""
+        if self._key is not None or isinstance(self._source, str | bytes):
+            return None
+        if isinstance(self._source, Image.Image) and not is_decoded(self._source):
+            return None
+        content = self.in_own_mode()
+        return content if isinstance(content, torch.Tensor) and content.device.type == "cpu" else None
+
+    def known_by(self, key: Hashable) -> None:
+        """Says what `key` is, so that it need not be found."""
+        self._key = key
 
     @property
     def new_pixels(self) -> int:
@@ -194,9 +221,13 @@ def find_pictures(
     pictures: list[Picture] = []
     places: dict[Hashable, int] = {}
     equal: set[tuple[int, Hashable]] = set()  # (place, identity) of what was compared
-    index = []
+    held: dict[int, int] = {}  # by identity of what came without a key and is held here, so that nothing else gets it
+    index: list[int] = []
     for i, image in enumerate(images):
         key = known_as[i]
+        if key is None and id(image) in held:  # the rows of a group share a picture
+            index.append(held[id(image)])
+            continue
         try:
             source = source_of(image, f"images[{i}]")
             identity = _identity(source)
@@ -204,6 +235,8 @@ def find_pictures(
             place = places.setdefault(known, len(pictures))
             if place == len(pictures):
                 pictures.append(Picture(source, f"images[{i}]"))
+                if key is None and source is image:
+                    held[id(image)] = place
             elif key is not None and (place, identity) not in equal:
                 _check_equal(pictures[place], Picture(source, f"images[{i}]"), key, contents)
             equal.add((place, identity))
@@ -212,6 +245,18 @@ def find_pictures(
             errors.add(i, error)
             index.append(-1)
     return pictures, index
+
+
+def find_keys(pictures: Iterable[Any], threads: int) -> None:
+    """Finds the keys of those whose pixels lie in host memory, all by one call; the others' are found when asked for.
+
+    Raises:
+        ValueError: a picture cannot be decoded.
+    """
+    waiting = [(picture, picture.at_hand()) for picture in pictures if isinstance(picture, Picture)]
+    found = [(picture, content) for picture, content in waiting if content is not None]
+    for (picture, content), digest in zip(found, content_digests([one for _, one in found], threads), strict=True):
+        picture.known_by(_pixels_key(content, digest))
 
 
 def file_key(sha256: bytes) -> Hashable:
@@ -247,12 +292,16 @@ def _colours(pixels: torch.Tensor) -> torch.Tensor:
 
 def _content_key(content: torch.Tensor | Image.Image) -> Hashable:
     if isinstance(content, torch.Tensor):
-        return ("pixels", tuple(content.shape), content_digest(content))
+        return _pixels_key(content, content_digest(content))
     # Encoders treat alpha and palettes in different ways, so the digest covers both.
     digest = hashlib.sha256(content.tobytes())
     digest.update(bytes(content.getpalette() or ()))
     digest.update(repr(content.info.get("transparency")).encode())
     return ("image", content.mode, content.size, digest.digest()[:16])
+
+
+def _pixels_key(content: torch.Tensor, digest: bytes) -> Hashable:
+    return ("pixels", tuple(content.shape), digest)
 
 
 def source_of(image: Any, name: str) -> Any:

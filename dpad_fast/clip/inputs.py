@@ -10,6 +10,7 @@ import torch
 
 from dpad_fast._native.streams import on_callers_streams
 from dpad_fast.clip.gpu_way import GpuWay
+from dpad_fast.clip.images import Picture, find_keys
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
 from dpad_fast.clip.regions import Region
 from dpad_fast.clip.tower.forward import torch_threads
@@ -43,7 +44,7 @@ def chunked(pictures: Sequence[PixelSource], regions: Sequence[tuple[int, Region
 def content_keys(
     pictures: Sequence[PixelSource], regions: Chunk, threads: int, way: GpuWay | None = None
 ) -> dict[int, Hashable]:
-    """Digests of the pictures in use, on `threads` threads: hashing a photograph takes a millisecond.
+    """Digests of the pictures in use, on `threads` threads.
 
     Args:
         pictures: M images.
@@ -52,17 +53,25 @@ def content_keys(
         way: whose threads to use; None: threads of this call.
     """
     used = list(dict.fromkeys(index for index, _ in regions))
+    find_keys([pictures[index] for index in used], threads)
+    # What is left is read or decoded first. Threads cost more than to look up the others.
+    rest = [index for index in used if not _is_known(pictures[index])]
     if way is not None:
-        return dict(zip(used, way.in_threads(lambda index: pictures[index].key, used, threads), strict=True))
-    if len(used) < 2 or threads < 2:
-        return {index: pictures[index].key for index in used}
-    with ThreadPoolExecutor(threads, "dpad-digest") as pool:
-        return dict(zip(used, pool.map(on_callers_streams(lambda index: pictures[index].key), used), strict=True))
+        list(way.in_threads(lambda index: pictures[index].key, rest, threads))
+    elif len(rest) > 1 and threads > 1:
+        with ThreadPoolExecutor(threads, "dpad-digest") as pool:
+            list(pool.map(on_callers_streams(lambda index: pictures[index].key), rest))
+    return {index: pictures[index].key for index in used}
+
+
+def _is_known(picture: PixelSource) -> bool:
+    return not isinstance(picture, Picture) or picture.is_known
 
 
 def ahead(make: Callable[[Chunk], torch.Tensor], chunks: Sequence[Chunk]) -> Iterator[torch.Tensor]:
     """What `make` gives for each chunk; the next chunk's is made by a thread while the caller works on this one's."""
-    if not chunks:
+    if len(chunks) < 2:  # a thread would only be waited for
+        yield from map(make, chunks)
         return
     made = on_callers_streams(make)
     with ThreadPoolExecutor(1, "dpad-preprocess") as thread:
@@ -108,7 +117,11 @@ def send_inputs(
     """
     device, used = way.gpu.device, _numbered(regions)
     numbers = [used[index] for index, _ in regions]
-    pixels = list(way.in_threads(lambda index: preprocess.read(pictures[index]), used, threads))
+    files = [index for index in used if pictures[index].new_pixels]  # what is decoded already costs a thread more
+    found = dict(
+        zip(files, way.in_threads(lambda index: preprocess.read(pictures[index]), files, threads), strict=True)
+    )
+    pixels = [found[index] if index in found else preprocess.read(pictures[index]) for index in used]
     boxes = [box for _, box in regions]
     with torch_threads(threads):
         there, boxes = way.send(

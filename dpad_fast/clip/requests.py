@@ -81,3 +81,15 @@ def _numbers(box: Any, name: str) -> tuple[float, ...]:
     if len(found) != 4 or not all(abs(value) < 1e9 for value in found):
         raise ValueError(f"{name} must be four finite numbers (x1, y1, x2, y2), got {fields.short(box)}")
     return found
+
+
+def check_ids(tokens: Tokens, ids: Sequence[Ids]) -> None:
+    """Raises a `ValueError` naming the index of a list that is empty, beyond the context, or holds what is no token."""
+    for i, row in enumerate(ids):
+        if not row:
+            raise ValueError(f"ids[{i}] has no token")
+        if not tokens.fits(row):
+            raise ValueError(f"ids[{i}] has {len(row)} tokens, and the model's context {tokens.context}")
+        low, high = min(row), max(row)
+        if low < 0 or (tokens.rows is not None and high >= tokens.rows):
+            raise ValueError(f"ids[{i}] goes from {low} to {high}, and the model knows 0 to {(tokens.rows or 0) - 1}")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from dpad_fast._native.numbers import int64
 from dpad_fast.clip.gpu_way import GpuWay
 from dpad_fast.clip.inputs import REGIONS, Chunk, ahead, chunked, make_inputs, send_inputs
 from dpad_fast.clip.preprocess import PixelSource, Preprocess
@@ -30,10 +31,10 @@ class Step(Protocol):
     """What a scorer asks of an encoder for one batch.
 
     Attributes:
-        queues: whether results are computed while the caller goes on, so that each `finish` is a wait for them.
+        coarse: whether a region's embedding was not in float32 so far.
     """
 
-    queues: bool
+    coarse: bool
 
     def texts(self, ids: Sequence[Ids], *, exact: bool) -> Tensor:
         """Unit embeddings, float32 [N, D], of token id lists; in float32 if `exact`."""
@@ -84,8 +85,8 @@ class Embedder(Protocol):
 
     def known_regions(
         self, pictures: Sequence[PixelSource], regions: Chunk, exact: bool
-    ) -> tuple[list[PlaceKey], dict[PlaceKey, Tensor]]:
-        """The regions by content, and the cached embeddings of some of them."""
+    ) -> tuple[list[PlaceKey], dict[PlaceKey, Tensor], int]:
+        """The regions by content, the cached embeddings of some of them, and how many of these are float32."""
         ...
 
     def keep_regions(self, places: Sequence[PlaceKey], values: Tensor, exact: bool) -> None:
@@ -110,10 +111,9 @@ class HostStep:
         timings: seconds per stage, which are increased.
     """
 
-    queues = False
-
     def __init__(self, encoder: Embedder, timings: dict[str, float] | None = None) -> None:
         self._encoder, self._timings = encoder, timings
+        self.coarse = False
 
     def texts(self, ids: Sequence[Ids], *, exact: bool) -> Tensor:
         """See `Step`."""
@@ -135,9 +135,10 @@ class HostStep:
         timer = Timer(self._timings)
         encoder = self._encoder
         forward = encoder.forward_for(exact)
-        places, found = encoder.known_regions(pictures, regions, exact)
+        places, found, in_float32 = encoder.known_regions(pictures, regions, exact)
         wanted = dict(zip(places, regions, strict=True))
         missing = _by_picture(wanted, found)
+        self.coarse |= in_float32 < len(wanted) and forward.precision != "float32"
         timer.lap("preprocess")
         chunks = chunked(pictures, [wanted[place] for place in missing])
         rest = iter(missing)
@@ -159,7 +160,7 @@ class HostStep:
 
     def numbers(self, *lists: Sequence[int]) -> list[Tensor]:
         """See `Step`."""
-        return [torch.tensor(one, dtype=torch.int64, device="cpu") for one in lists]
+        return list(map(int64, lists))
 
     def finish(self, *results: Tensor) -> list[Tensor]:
         """See `Step`."""
@@ -178,10 +179,9 @@ class GpuStep:
         timings: seconds per stage, which are increased. The wait counts as "image".
     """
 
-    queues = True
-
     def __init__(self, encoder: Embedder, way: GpuWay, timings: dict[str, float] | None = None) -> None:
         self._encoder, self._way, self._timings = encoder, way, timings
+        self.coarse = False
         self._made: list[_Made] = []
         self._inputs: dict[PlaceKey, Tensor] = {}
 
@@ -207,9 +207,10 @@ class GpuStep:
             ValueError: a picture cannot be decoded.
         """
         timer = Timer(self._timings)
-        places, known = self._encoder.known_regions(pictures, regions, exact)
+        places, known, in_float32 = self._encoder.known_regions(pictures, regions, exact)
         wanted = dict(zip(places, regions, strict=True))
         missing = _by_picture(wanted, known)
+        self.coarse |= in_float32 < len(wanted) and self._encoder.forward_for(exact).precision != "float32"
         again = [place for place in missing if place in self._inputs]
         missing = [place for place in missing if place not in self._inputs]
         timer.lap("preprocess")

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from dpad_fast.clip.words import MOST_WORDS, by_words
+
 Ids = tuple[int, ...]
 
 # Normalisation (NFC, lower case) merges at most four characters into one.
@@ -192,7 +194,7 @@ def from_transformers(processor: Any, context: int, *, end: bool, full: bool) ->
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     layout = Layout(pad, left=full and _is_left(tokenizer, "padding_side"))
     keep_end = _is_left(tokenizer, "truncation_side")
-    tokens = Tokens(encode, context, layout, _longest(tokenizer), keep_end=keep_end)
+    tokens = Tokens(by_words(tokenizer, encode), context, layout, _longest(tokenizer), keep_end=keep_end)
 
     def theirs(texts: list[str]) -> Any:
         # A bare holder of a tokenizer and an image processor does nothing of its own.
@@ -297,14 +299,21 @@ def _word_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     fast = Tokenizer(BPE(vocab=tokenizer.encoder, merges=merges, end_of_word_suffix="</w>"))
 
+    known: dict[str, list[int]] = {}
+
+    def one(word: str) -> list[int]:
+        if tokenizer.cache.get(word) == word:  # a special token, spelt out in the text
+            return [tokenizer.encoder[word]]
+        ids: list[int] = fast.encode("".join(tokenizer.byte_encoder[byte] for byte in word.encode("utf-8"))).ids
+        return ids
+
     def encode(text: str) -> list[int]:
         ids: list[int] = []
         for word in tokenizer.pat.findall(tokenizer.clean_fn(text)):
-            if tokenizer.cache.get(word) == word:  # a special token, spelt out in the text
-                ids.append(tokenizer.encoder[word])
-            else:
-                spelt = "".join(tokenizer.byte_encoder[byte] for byte in word.encode("utf-8"))
-                ids.extend(fast.encode(spelt).ids)
+            found = known.get(word)
+            ids += known.setdefault(word, one(word)) if found is None else found
+            if len(known) > MOST_WORDS:
+                known.clear()
         return ids
 
     return encode

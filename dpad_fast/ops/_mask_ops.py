@@ -219,11 +219,6 @@ def _ratio_cpu(intersection: torch.Tensor, union: torch.Tensor, empty: float) ->
     return out
 
 
-def _ratio_torch(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
-    value = intersection.to(torch.float64) / union.clamp(min=1).to(torch.float64)
-    return torch.where(union == 0, empty, value)
-
-
 def _ratio_fake(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torch.Tensor:
     return torch.empty(union.shape, dtype=torch.float64, device=union.device)
 
@@ -232,7 +227,7 @@ ratio = register(
     "mask_ratio",
     "(Tensor intersection, Tensor union, float empty) -> Tensor",
     cpu=_ratio_cpu,
-    cuda=_ratio_torch,
+    cuda=_mask_cuda.ratio,
     fake=_ratio_fake,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -83,35 +84,51 @@ def _gather_tensors(
     polygons: Any, device: torch.device | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`gather` for objects that are tensors [n, 2] or lists of such tensors: on a GPU, or within torch.compile."""
-    objects = [[item] if isinstance(item, torch.Tensor) else list(item) for item in polygons]
-    ring_starts, object_starts, rings = [0], [0], []
-    for i, item in enumerate(objects):
-        object_starts.append(object_starts[-1] + len(item))
-        for k, ring in enumerate(item):
-            if not isinstance(ring, torch.Tensor):
-                raise ValueError(
-                    f"polygons[{i}], ring {k} must be a tensor as the first one, got {type(ring).__name__}"
-                )
-            rings.append(_as_vertices(ring, i, k))
-            ring_starts.append(ring_starts[-1] + rings[-1].shape[0])
-    vertices = torch.cat(rings) if rings else torch.zeros((0, 2), dtype=torch.float64, device="cpu")
+    objects = [(item,) if isinstance(item, torch.Tensor) else tuple(item) for item in polygons]
+    rings = [ring for item in objects for ring in item]
+    shapes: list[Sequence[int]] = [ring.shape if isinstance(ring, torch.Tensor) else () for ring in rings]
+    if not all(len(shape) == 2 and shape[1] == 2 and shape[0] > 2 for shape in shapes):
+        rings = [_as_vertices(ring, i, k) for i, item in enumerate(objects) for k, ring in enumerate(item)]
+        shapes = [ring.shape for ring in rings]
+    lengths, counts = [0, *(shape[0] for shape in shapes)], [0, *map(len, objects)]
+    vertices = _joined(rings)
     if device is not None:
         if vertices.device.type != "cpu" and device.type != vertices.device.type:
             raise ValueError(f"polygons are on {vertices.device}, expected {device}")
         vertices = vertices.to(device)
-    starts = torch.tensor(ring_starts, device="cpu"), torch.tensor(object_starts, device="cpu")
-    if vertices.device.type == "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        starts = torch.tensor([*accumulate(lengths)], device="cpu"), torch.tensor([*accumulate(counts)], device="cpu")
         return vertices, starts[0].to(vertices.device), starts[1].to(vertices.device)
-    there = upload(starts, vertices.device)
+    if vertices.device.type == "cpu":
+        return vertices, _starts(lengths), _starts(counts)
+    there = upload((_starts(lengths), _starts(counts)), vertices.device)
     return vertices, there[0], there[1]
 
 
-def _as_vertices(ring: torch.Tensor, number: int, place: int) -> torch.Tensor:
-    """A ring [n, 2] or flat [2 n] as float64 [n, 2]; its shape, unlike its values, is known without waiting."""
+def _starts(lengths: list[int]) -> torch.Tensor:
+    return torch.from_numpy(np.array(lengths, dtype=np.int64).cumsum())
+
+
+def _joined(rings: list[torch.Tensor]) -> torch.Tensor:
+    """Rings [n, 2] one behind the other as float64: converted together where they have one dtype."""
+    if not rings:
+        return torch.zeros((0, 2), dtype=torch.float64, device="cpu")
+    first = rings[0].dtype
+    if any(ring.dtype is not first for ring in rings):  # torch would take a type for all that may hold less
+        rings = [ring.to(torch.float64) for ring in rings]
+    return torch.cat(rings).to(torch.float64)
+
+
+def _as_vertices(ring: Any, number: int, place: int) -> torch.Tensor:
+    """A ring [n, 2] or flat [2 n] as [n, 2]; its shape, unlike its values, is known without waiting."""
+    if not isinstance(ring, torch.Tensor):
+        raise ValueError(
+            f"polygons[{number}], ring {place} must be a tensor as the first one, got {type(ring).__name__}"
+        )
     flat = ring.dim() == 1 and ring.shape[0] % 2 == 0
     if not flat and not (ring.dim() == 2 and ring.shape[1] == 2):
         raise ValueError(f"polygons[{number}], ring {place} must be [n, 2] or flat [2 n], got {list(ring.shape)}")
-    vertices = ring.reshape(-1, 2).to(torch.float64)
+    vertices = ring.reshape(-1, 2)
     if vertices.shape[0] < 3:
         raise ValueError(f"polygons[{number}], ring {place} has {vertices.shape[0]} vertices, expected at least 3")
     return vertices

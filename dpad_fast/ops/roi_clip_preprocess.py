@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 
@@ -14,6 +12,8 @@ from dpad_fast._native import extension
 from dpad_fast._native.images import as_pixels
 from dpad_fast._native.memory import new_output
 from dpad_fast._native.upload import upload_images
+from dpad_fast.ops._crop_input import WHOLE_IMAGE as WHOLE_IMAGE
+from dpad_fast.ops._crop_input import as_boxes, as_index
 from dpad_fast.ops._library import register
 
 RESIZES = ("shortest", "squash", "longest")
@@ -24,9 +24,6 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-WHOLE_IMAGE = -(1 << 62)
-"""A row of four of these in a box tensor stands for the whole image, as None does in a list."""
 
 _MAX_SIZE = 1 << 14
 
@@ -63,7 +60,8 @@ def roi_clip_preprocess(
 
     Before normalisation every pixel is the one that Pillow gives for `image.crop(box)`, `.resize(...)` and a centre
     crop; the normalised float32 values are those of transformers' `CLIPImageProcessorPil`. Neither the crop nor the
-    resized picture is ever in memory, and what the centre crop drops is not computed.
+    resized picture is ever in memory (on a GPU, lines between the two passes are, as bytes), and what the centre crop
+    drops is not computed.
 
     Args:
         images: M images of any sizes: PIL images of any mode, or uint8 arrays or tensors [H, W], [H, W, C] or [C, H, W]
@@ -107,13 +105,14 @@ def roi_clip_preprocess(
     pixels = [as_pixels(image, f"images[{i}]") for i, image in enumerate(images)]
     if device is not None:
         pixels = upload_images(pixels, torch.device(device))
-    numbers = _as_index(image_index, boxes, len(pixels))
-    corners = _as_boxes(boxes, numbers.shape[0])
+    numbers = as_index(image_index, boxes, len(pixels))
+    corners = as_boxes(boxes, numbers.shape[0])
     if not pixels:
         raise ValueError("images is empty")
-    for i, image in enumerate(pixels):
-        if image.device != pixels[0].device:
-            raise ValueError(f"images[{i}] is on {image.device}, but images[0] on {pixels[0].device}")
+    where = [image.device for image in pixels]
+    if where.count(where[0]) < len(where):
+        i = next(i for i, there in enumerate(where) if there != where[0])
+        raise ValueError(f"images[{i}] is on {where[i]}, but images[0] on {where[0]}")
     scale = (_as_floats(mean, "mean"), _as_floats(std, "std"))
     for i, value in enumerate(scale[1]):
         if abs(value) <= 2.0**-150:
@@ -121,10 +120,10 @@ def roi_clip_preprocess(
     options = (size, resize, interpolation, center, order, *scale)
     if out is None and memory_format == torch.channels_last:
         shape = (corners.shape[0], 3, size, size)
-        out = torch.empty(shape, dtype=dtype, device=pixels[0].device, memory_format=memory_format)
+        out = torch.empty(shape, dtype=dtype, device=where[0], memory_format=memory_format)
     if out is None:
         return _op(pixels, corners, numbers, *options, dtype)
-    _check_out(out, (corners.shape[0], 3, size, size), dtype, pixels[0].device)
+    _check_out(out, (corners.shape[0], 3, size, size), dtype, where[0])
     _op_out(pixels, corners, numbers, *options, out)
     return out
 
@@ -163,65 +162,6 @@ def _as_floats(values: Sequence[float], name: str) -> list[float]:
     if len(numbers) != 3 or not all(abs(number) < 2.0**127 for number in numbers):
         raise ValueError(f"{name} must be 3 finite numbers, got {numbers!s:.80}")
     return numbers
-
-
-def _as_index(image_index: Any, boxes: Any, count: int) -> torch.Tensor:
-    """Image numbers [K], int64 on the CPU."""
-    if image_index is None:
-        if boxes is not None and len(boxes) != count:
-            raise ValueError(f"image_index is needed where boxes ({len(boxes)}) and images ({count}) differ in number")
-        return torch.arange(count, device="cpu")
-    numbers = image_index if isinstance(image_index, torch.Tensor) else _from_numbers(image_index, "image_index")
-    if numbers.numel() == 0:
-        return torch.empty(0, dtype=torch.int64, device="cpu")
-    if numbers.dim() != 1 or numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
-        raise ValueError(f"image_index must be integers [K], got {numbers.dtype} {list(numbers.shape)}")
-    return numbers.to(device="cpu", dtype=torch.int64)
-
-
-def _from_numbers(values: Any, name: str) -> torch.Tensor:
-    """A tensor from what NumPy reads as an array of numbers, in any byte order."""
-    array = np.array(values, ndmin=1)
-    if torch.compiler.is_compiling():  # where arrays are tensors, which have no such dtypes
-        return torch.from_numpy(array)
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"{name} must be numbers, got an array of {array.dtype}")
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
-
-
-def _as_boxes(boxes: Any, count: int) -> torch.Tensor:
-    """Corners [K, 4], int64 on the CPU."""
-    if boxes is None:
-        return torch.full((count, 4), WHOLE_IMAGE, dtype=torch.int64, device="cpu")
-    # An array of objects holds rows, as a list does.
-    if isinstance(boxes, np.ndarray) and (torch.compiler.is_compiling() or boxes.dtype != object):
-        boxes = _from_numbers(boxes, "boxes")
-    if not isinstance(boxes, torch.Tensor):
-        rows = [_as_row(box, i) for i, box in enumerate(boxes)]
-        boxes = torch.tensor(rows, dtype=torch.int64, device="cpu").reshape(len(rows), 4)
-    if boxes.numel() == 0:
-        boxes = boxes.reshape(0, 4)
-    if boxes.dim() != 2 or boxes.shape[1] != 4 or boxes.is_complex() or boxes.dtype == torch.bool:
-        raise ValueError(f"boxes must be numbers [K, 4], got {boxes.dtype} {list(boxes.shape)}")
-    if boxes.shape[0] != count:
-        raise ValueError(f"boxes ({boxes.shape[0]}) and image_index ({count}) differ in number")
-    if boxes.is_floating_point():
-        # NaN and infinities become numbers far outside of what the op accepts, and are refused there.
-        boxes = torch.round(boxes.to("cpu", torch.float64)).nan_to_num(2.0**61, 2.0**61, -(2.0**61))
-    corners: torch.Tensor = boxes.to(device="cpu", dtype=torch.int64)
-    return corners
-
-
-def _as_row(box: Any, index: int) -> list[int]:
-    if box is None:
-        return [WHOLE_IMAGE] * 4
-    try:
-        corners = [float(value) for value in box]
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {box!r:.80}") from None
-    if len(corners) != 4 or not all(abs(corner) < 2**61 for corner in corners):
-        raise ValueError(f"boxes[{index}] must be None or 4 finite numbers x1, y1, x2, y2, got {tuple(corners)!s:.80}")
-    return [round(corner) for corner in corners]
 
 
 _simd_level = "best"  # no higher instruction set is used than this; tests lower it to compare them
@@ -297,33 +237,10 @@ def _cuda(inputs: _Inputs) -> torch.Tensor:
 def _cuda_out(inputs: _Inputs, out: torch.Tensor) -> None:
     from dpad_fast.kernels import roi_clip_preprocess as kernel
 
-    corners, numbers = _checked(inputs.images, inputs.boxes.numpy(), inputs.image_index.numpy())
     kernel.launch(
-        inputs.images, corners, numbers, out, resize=inputs.resize, interpolation=inputs.interpolation,
+        inputs.images, inputs.boxes, inputs.image_index, out, resize=inputs.resize, interpolation=inputs.interpolation,
         center=inputs.center, order=inputs.order, mean=inputs.mean, std=inputs.std,
     )  # fmt: skip
-
-
-_FARTHEST, _LONGEST_SIDE = 1 << 30, 1 << 20  # as in csrc/bindings/crops.cpp
-
-
-def _checked(
-    images: list[torch.Tensor], boxes: npt.NDArray[np.int64], image_index: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Boxes with whole images written out, and image numbers, as the kernel takes them; refuses what C++ refuses."""
-    for i in np.flatnonzero((image_index < 0) | (image_index >= len(images))):
-        raise ValueError(f"image_index[{i}] must be from 0 to {len(images) - 1}, got {image_index[i]}")
-    sizes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], dtype=np.int64)
-    corners = np.where((boxes == WHOLE_IMAGE).all(axis=1, keepdims=True), sizes[image_index], boxes)
-    sides = corners[:, 2:] - corners[:, :2]
-    for bad, why in (
-        ((corners < -_FARTHEST) | (corners > _FARTHEST), "has a corner that is not finite or beyond 2**30"),
-        (sides <= 0, "has zero area"),
-        (sides > _LONGEST_SIDE, "has a side of more than 2**20 pixels"),
-    ):
-        for i in np.flatnonzero(bad.any(axis=1)):
-            raise ValueError(f"boxes[{i}] {why}: {tuple(corners[i].tolist())}")
-    return corners, image_index
 
 
 def _fake(inputs: _Inputs) -> torch.Tensor:

@@ -143,14 +143,13 @@ class Discriminator:
         s2: torch.Tensor,
         timings: dict[str, float],
     ) -> None:
-        """Embeds again in float32 near the threshold: captions first, which are cheap, then pictures.
-
-        On a GPU both at once: another wait costs more than a few pictures.
-        """
+        """Embeds again in float32 near the threshold: captions first, which are cheap, then pictures."""
         self.compared += len(ready)
         looks = [(self._encoder.margin, False), (self._encoder.image_margin, True)]
         near = torch.arange(len(ready), device="cpu")
-        for look, (margin, exact_image) in enumerate([(self._encoder.margin, True)] if step.queues else looks):
+        for look, (margin, exact_image) in enumerate(looks):
+            if exact_image and not step.coarse:
+                break  # there is nothing left to look at
             near = near[self._near(s1[near], s2[near], margin)]
             if look == 0:
                 self.recomputed += near.numel()

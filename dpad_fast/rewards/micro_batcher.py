@@ -11,9 +11,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from dpad_fast._native.streams import OwnStreams
+from dpad_fast.rewards.arguments import tensors
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.scored_row import ScoredRow
 from dpad_fast.rewards.spaces import ModelSizes, sizes_of
@@ -33,6 +36,7 @@ class _Request:
     images: list[Any] | None
     keys: list[Hashable] | None
     sizes: list[Any] | None
+    streams: Callable[[], AbstractContextManager[None]] | None = None  # where pictures are on a GPU
     future: Future[ScoreBatch] = field(default_factory=Future)
 
     def __len__(self) -> int:
@@ -200,6 +204,7 @@ class _Queue:
     def __init__(self, scorer: Any, window: float, most: int, observe: Observer | None) -> None:
         self._scorer, self._window, self._most, self._observe = scorer, window, most, observe
         self._process = os.getpid()
+        self._streams = OwnStreams()
         self._changed = threading.Condition()
         self._requests: deque[tuple[float, _Request]] = deque()
         self._rows = 0
@@ -211,6 +216,9 @@ class _Queue:
     def put(self, request: _Request) -> Future[ScoreBatch]:
         if self._process != os.getpid():
             raise RuntimeError("this MicroBatcher belongs to the process that this one was forked from; make one here")
+        pixels = tensors(request.images)
+        if any(image.is_cuda for image in pixels):  # on the stream that this caller's kernels fill them on
+            request.streams = self._streams.beside(pixels, None)
         with self._changed:
             if self._closing:
                 raise RuntimeError("this MicroBatcher is closed")
@@ -281,7 +289,10 @@ class _Queue:
         batch: ScoreBatch | None = None
         failure: BaseException | None = None
         try:
-            batch = self._scorer.score(*_merged(requests), on_error="row")
+            with ExitStack() as there:
+                for streams in [request.streams for request in requests if request.streams is not None]:
+                    there.enter_context(streams())
+                batch = self._scorer.score(*_merged(requests), on_error="row")
         except BaseException as error:  # also what ends a thread: the callers must hear of it
             failure = error
         self._tell(sum(map(len, requests)), time.perf_counter() - started, batch)

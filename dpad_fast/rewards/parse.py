@@ -203,7 +203,7 @@ def _list_of(data: dict[str, Any], key: str, count: int, reasons: list[str]) -> 
     if problem is not None:
         reasons.append(problem)
         return None
-    return tuple(float(item) for item in value)
+    return tuple(map(float, value))
 
 
 def _problem(values: Any) -> str | None:
@@ -211,14 +211,10 @@ def _problem(values: Any) -> str | None:
     for value in values:
         if type(value) is not int and type(value) is not float:
             return "bad-field"
-    return None if all(_finite(value) for value in values) else "non-finite"
-
-
-def _finite(value: int | float) -> bool:
     try:
-        return math.isfinite(value)
+        return None if all(map(math.isfinite, values)) else "non-finite"
     except OverflowError:  # an integer beyond float's range
-        return False
+        return "non-finite"
 
 
 def _rings(data: dict[str, Any], reasons: list[str]) -> tuple[Ring, ...] | None:

@@ -69,6 +69,7 @@ class PlaceFinder:
         self.pictures: list[PixelSource] = list(pictures)
         self._sources, self._config = pictures, config
         self._masked: dict[object, int] = {}
+        self._found: dict[object, Places | str] = {}
 
     def find(self, row: CaptionRow) -> Places | str:
         """The row's places, or a reason code where the answer gives none.
@@ -76,6 +77,15 @@ class PlaceFinder:
         Raises:
             ValueError: a box or mask of the target has no pixel or another size than its picture; names it.
         """
+        # The rows of a group share both; what they predict differs.
+        shared = None if self._config.region == "predicted" else (id(row.target), row.picture)
+        found = None if shared is None else self._found.get(shared)
+        if found is None:
+            found = self._places(row)
+            self._found[shared] = found
+        return found
+
+    def _places(self, row: CaptionRow) -> Places | str:
         truth = self._truth(row)
         if isinstance(truth, str):
             return truth

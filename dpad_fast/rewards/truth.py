@@ -20,10 +20,13 @@ def check_places(
     config: RewardConfig, targets: Sequence[Target], pictures: Sequence[Picture | None] | None, errors: RowErrors
 ) -> None:
     """`check_place` of N ground truths with their pictures; `errors` takes the rows that are wrong."""
+    right = set()  # the rows of a group share both
     for i, target in enumerate(targets):
-        if i not in errors:
+        picture = None if pictures is None else pictures[i]
+        if i not in errors and (id(target), id(picture)) not in right:
             try:
-                check_place(target, i, None if pictures is None else pictures[i], config)
+                check_place(target, i, picture, config)
+                right.add((id(target), id(picture)))
             except ValueError as error:
                 errors.add(i, error)
 

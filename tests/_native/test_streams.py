@@ -54,8 +54,10 @@ def cuda(monkeypatch):
         place, before = stream.device.index, streams()[stream.device.index]
         device, current.device = current.device, place
         current.streams[place] = stream
-        yield
-        current.streams[place], current.device = before, device
+        try:
+            yield
+        finally:
+            current.streams[place], current.device = before, device
 
     def current_device():
         streams()
@@ -99,7 +101,7 @@ def test_a_gpu_that_nobody_uses_is_not_opened(cuda):
     torch.cuda.stream, on = lambda stream: entered.append(stream.name) or on(stream), torch.cuda.stream
     try:
         with streams():
-            assert entered == ["default 0"]
+            assert entered == []  # where a thread begins anyway
     finally:
         torch.cuda.stream = on
 
@@ -150,6 +152,36 @@ def test_scores_in_the_background_run_on_their_own_stream(cuda):
     used.clear()
     scorer.score(*batch)
     assert used[0] == ["default 0", "default 1"]  # the caller's own
+
+
+class Noting:
+    """A scorer that notes the streams that it is called on."""
+
+    config = None
+
+    def __init__(self, names):
+        self.names, self.used = names, []
+
+    def score(self, texts, *_columns, on_error):
+        self.used.append((len(texts), self.names()))
+        raise ConnectionError("all that this test asks is answered")
+
+
+def test_rows_that_arrive_one_by_one_are_scored_behind_what_fills_their_pictures(cuda):
+    from dpad_fast import MicroBatcher
+
+    scorer = Noting(cuda.names)
+    with MicroBatcher(scorer, window_ms=50) as batcher:
+        picture = there(torch.zeros(2, 2, 3, dtype=torch.uint8)).as_subclass(Watched)
+        with cuda.on(cuda.Stream("cuda:0", "the trainer's")):
+            rows = [batcher.submit("a", "b", image) for image in (picture, torch.ones(2, 2, 3), "picture.png")]
+            assert cuda.log == [("recorded", "the trainer's")]
+        for row in rows:
+            assert isinstance(row.exception(60), ConnectionError)
+        assert scorer.used == [(3, ["own cuda:0", "default 1"])]
+        assert cuda.log[1:] == [("waits", "own cuda:0", "event of the trainer's"), ("lent", "own cuda:0")]
+        assert isinstance(batcher.submit("a", "b", "picture.png").exception(60), ConnectionError)
+        assert scorer.used[1] == (1, ["default 0", "default 1"])
 
 
 def test_pictures_are_digested_and_read_on_the_callers_stream(cuda):

@@ -75,13 +75,22 @@ def views(draw: st.DrawFn) -> torch.Tensor:
     return whole[top:bottom, left:right] if draw(st.booleans()) else whole
 
 
-@given(st.lists(views(), min_size=1, max_size=5), st.integers(0, 5))
-def test_packed_images_are_the_images(images: list[torch.Tensor], more: int) -> None:
+@given(st.lists(views(), min_size=1, max_size=5), st.integers(0, 5), st.integers(1, 3))
+def test_packed_images_are_the_images(images: list[torch.Tensor], more: int, threads: int) -> None:
     packed = PackedImages(images)
     assert packed.size == sum(image.shape[0] * image.shape[1] * (1 if image.stride(2) == 0 else 3) for image in images)
     memory = torch.full((packed.size + more,), 0xA5, dtype=torch.uint8)
-    for i in reversed(range(len(images))):
-        packed.fill(i, memory)
+    packed.fill(memory, threads)
     for found, image in zip(packed.views(memory), images, strict=True):
         assert torch.equal(found, image)
     assert bool((memory[packed.size :] == 0xA5).all())
+
+
+def test_a_photograph_is_packed_by_several_threads() -> None:
+    wide = torch.from_numpy(noisy_pixels(700, 501, channels=4))
+    images = [wide[..., :3], wide[3:, 5:, :3], wide[..., 1:], wide[..., :3].transpose(0, 1), wide[..., :3].flip(2)]
+    packed = PackedImages(images)
+    memory = torch.empty(packed.size, dtype=torch.uint8)
+    packed.fill(memory, 4)
+    for found, image in zip(packed.views(memory), images, strict=True):
+        assert torch.equal(found, image)

@@ -373,3 +373,9 @@ def test_a_gpus_clock(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu.done == [*warm, "capture", "call on main", "captured", "replay"]
     clock.flush()
     assert gpu.done[-1] == "synchronize"
+
+
+def test_everyone_is_first_as_often_as_the_others(bench: Any) -> None:
+    turns = ["".join(bench.clocks.beginning_with("abc", turn)) for turn in range(4)]
+    assert turns == ["abc", "bca", "cab", "abc"]
+    assert bench.clocks.beginning_with([], 3) == []

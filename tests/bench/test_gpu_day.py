@@ -114,10 +114,10 @@ def test_scripts_are_sound_and_the_limits_fit(tmp_path: Path) -> None:
         assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
         assert os.access(script, os.X_OK)
     text = (DAY / "run.sh").read_text()
-    assert "--seconds 50" in text[text.index("stage reward 100") :].split("stage reward 45")[0]
+    assert "--seconds 60" in text[text.index("stage reward 100") :].split("stage reward 75")[0]
     assert re.search(r"limit=\$\{LIMIT:-(\d+)\}", text)[1] == "470"  # type: ignore[index]
     limits = [int(seconds) for seconds in re.findall(r"^ *(?:\w+=\S+ )*stage \w+ (\d+) ", text, re.MULTILINE)]
-    assert limits == [120, 140, 100, 45, 75, 60, 55, 60, 60]
+    assert limits == [120, 140, 100, 75, 75, 60, 55, 60, 60]
 
 
 # Stands for python3.12: makes environments whose python is itself, and builds where setuptools would.

@@ -370,3 +370,17 @@ def test_loading_shows_no_bar(capfd):
     finally:
         if not shown:
             logging.disable_progress_bar()
+
+
+def test_ids_that_the_model_has_no_row_for_are_refused(tiny):
+    encoder = df.ClipEncoder.from_transformers(*tiny)
+    (good,) = encoder.tokens.encode(["a cat"])
+    for bad, said in (
+        ((*good, *[5] * 80), r"ids\[1\] has \d+ tokens, and the model's context 77"),
+        ((), r"ids\[1\] has no token"),
+        ((3, -1), r"ids\[1\] goes from -1 to 3"),
+        ((3, 10**6), rf"ids\[1\] goes from 3 to 1000000, and the model knows 0 to {encoder.tokens.rows - 1}"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            encoder.embed_ids([good, bad])
+    assert encoder.embed_ids([good]).shape == (1, encoder.embed_texts(["a"]).shape[1])

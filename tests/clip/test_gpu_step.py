@@ -143,13 +143,15 @@ def coarse(tiny):
                 return images(pixels, threads) - 0.02
 
         encoder._forwards = {True: exact, False: Coarse()}
-        encoder.margin, encoder.image_margin = 0.02, 0.01
+        encoder.margin, encoder.image_margin = 0.02, 0.02
         return df.RewardScorer(df.RewardConfig.preset("dpad", shape="margin"), encoder)
 
     return made
 
 
-def test_a_second_look_waits_once_more_and_decodes_nothing_again(tiny, tmp_path, coarse, monkeypatch):
+def test_a_second_look_waits_for_captions_and_then_for_pictures_and_decodes_nothing_again(
+    tiny, tmp_path, coarse, monkeypatch
+):
     images = pictures(tmp_path)
     exact, pretended = scorer_of(tiny), coarse()
     gpu = pretend_gpu(pretended.encoder)
@@ -158,7 +160,7 @@ def test_a_second_look_waits_once_more_and_decodes_nothing_again(tiny, tmp_path,
     expected = exact.score(*batch(images, 24))
     once, decoded[:] = sorted(decoded), []
     found = pretended.score(*batch(images, 24))
-    assert gpu.waits == 2
+    assert gpu.waits == 3
     assert sorted(decoded) == once
     assert len(once) >= 5
     assert 0 < pretended.recomputed <= 24
@@ -166,6 +168,12 @@ def test_a_second_look_waits_once_more_and_decodes_nothing_again(tiny, tmp_path,
     assert int(again.sum()) >= pretended.recomputed
     decisions = [scores.similarity["roi"] > scores.similarity["aoi"] for scores in (found, expected)]
     assert torch.equal(*decisions)
+    # Where exact captions leave nothing near, no picture is looked at again.
+    pretended.encoder.image_margin = 0.0
+    pretended.encoder.cache.clear()
+    gpu.waits = 0
+    pretended.score(*batch(images, 24))
+    assert gpu.waits == 2
     # Where nothing is near there is no second look.
     pretended.encoder.margin = 0.0
     gpu.waits = 0
@@ -180,7 +188,7 @@ def test_inputs_beyond_the_bound_are_made_again(tiny, tmp_path, coarse, monkeypa
         monkeypatch.setattr("dpad_fast.clip.step._KEPT_BYTES", bound)
         gpu = pretend_gpu(scorer.encoder)
         scores.append(scorer.score(*batch(images, 24)))
-        assert gpu.waits == 2
+        assert gpu.waits == 3
         counts.append(sum(entry[0] == "copy" for entry in gpu.log))
     same(*scores)
     assert counts == [1, 2]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 import dpad_fast as df
-from dpad_fast.clip.images import Picture, find_pictures
+from dpad_fast.clip.images import Picture, find_keys, find_pictures
 from dpad_fast.data import reasonseg
 from dpad_fast.ops import roi_clip_preprocess
 from dpad_fast.rewards.ahead import embed_ahead
@@ -350,3 +350,48 @@ def test_broken_and_huge_plain_files_are_refused_in_pillows_words(monkeypatch):
     for ask in (lambda picture: picture.size, lambda picture: picture.pixels()):
         with pytest.raises(ValueError, match=r"^a has 31 x 20 pixels, more than the limit of 619"):
             ask(Picture(whole, "a"))
+
+
+def test_keys_are_found_together_and_nothing_is_decoded_for_it():
+    array = noisy_pixels(30, 41)
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    opened = Image.open(io.BytesIO(file.getvalue()))
+    read = Image.open(io.BytesIO(file.getvalue()))
+    read.load()
+    sources = [Image.fromarray(array), array, torch.from_numpy(array[:, ::2].copy()), read, opened, file.getvalue()]
+    sources += [Image.fromarray(array).convert("RGBA"), Image.fromarray(array[..., 0])]
+    pictures = [Picture(source, f"images[{i}]") for i, source in enumerate(sources)]
+    find_keys(pictures, 2)
+    assert [picture.is_known for picture in pictures] == [True] * 4 + [False] * 3 + [True]
+    assert opened._im is None
+    assert [picture.key for picture in pictures] == [Picture(source, "one").key for source in sources]
+    assert len({pictures[i].key for i in (0, 1, 3, 4)}) == 1
+    assert len({picture.key for picture in pictures}) == 5
+    find_keys([], 2)
+    with pytest.raises(ValueError, match=r"images\[5\] has no pixel"):
+        find_keys([Picture(np.zeros((0, 4, 3), np.uint8), "images[5]")], 1)
+
+
+def test_pictures_that_are_made_as_they_are_asked_for_are_told_apart():
+    """A column may make each picture when it is read, and nothing else holds it: its identity comes again."""
+
+    class Column(list):
+        def __iter__(self):
+            return (kind(i) for i, kind in enumerate(list.__iter__(self)))
+
+    def as_dictionary(i):
+        return {"bytes": bytes([i]) * 1000, "path": None}
+
+    def as_path(i):
+        return Path(f"{i}.png")
+
+    def as_array(i):
+        return np.full((5, 4, 3), i, np.uint8)
+
+    for kind in (as_dictionary, as_path, as_array):
+        pictures, index = find_pictures(Column([kind] * 50), None)
+        assert index == list(range(50)), kind
+        assert len(pictures) == 50
+    same = as_array(0)
+    assert find_pictures([same, as_array(1), same, same], [None, None, "key", None])[1] == [0, 1, 2, 0]

@@ -53,7 +53,8 @@ class HostLaunchers:
                 (vertices, vertex_count, rings, ring_count, objects, n), rule, *values = values
                 batch = Polygons(vertices, rings, objects, vertex_count, ring_count, n, rule.encode())
                 head = [ctypes.byref(batch)]
-            error = function(*head, *map(ctypes.c_int64, values), Stream(*stream))
+            numbers = [ctypes.c_double(v) if isinstance(v, float) else ctypes.c_int64(v) for v in values]
+            error = function(*head, *numbers, Stream(*stream))
             if error is not None:
                 raise RuntimeError(error.decode())
 

@@ -33,10 +33,6 @@ class HostBackend {
     }
   }
 
-  void zero(void* at, int64_t bytes) {
-    if (error_ == nullptr && bytes > 0) std::memset(at, 0, static_cast<size_t>(bytes));
-  }
-
   void refuse(const char* why) {
     if (error_ == nullptr) error_ = why;
   }

@@ -88,7 +88,8 @@ def test_counts_of_pairs(size: tuple[int, int], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["none", "one", "each"])
 @pytest.mark.parametrize(("n", "m", "size"), [(1, 1, (1, 1)), (3, 17, (9, 65)), (65, 16, (5, 130)), (70, 40, (7, 64)),
-                                              (2, 3, (96, 640))])  # fmt: skip
+                                              (2, 3, (96, 640)),
+                                              (2, 3, (300, 640))])  # fmt: skip
 def test_counts_of_all_pairs(n: int, m: int, size: tuple[int, int], kind: str) -> None:
     a, b, ignore = masks(n, *size), masks(m, *size, seed=1), ignores(kind, m, *size)
     left, right = list(cpu.pack(a, "masks")), list(cpu.pack(b, "masks"))
@@ -111,6 +112,15 @@ def test_nothing_at_all(shape: tuple[int, int, int]) -> None:
         for matrix in (False, True):
             expected = cpu.packed_counts(list(packed), list(packed), [], shape[2], matrix)
             same(_mask_cuda.packed_counts(list(packed), list(packed), [], shape[2], matrix), expected)
+
+
+def test_ratios() -> None:
+    """More than a block of them, of any shape and strides; nothing over nothing is what `empty` says."""
+    union = torch.arange(7 * 90).view(7, 90) % 91
+    counts = (union * 5 // 7, union)
+    for given in (counts, tuple(part.T for part in counts), tuple(part[:0] for part in counts)):
+        with poisoned_memory():
+            assert torch.equal(_mask_cuda.ratio(*given, 0.25), cpu.ratio(*given, 0.25))
 
 
 def test_layouts_and_bad_dtypes() -> None:

@@ -53,6 +53,30 @@ def check(flat: Flat, height: int, width: int, rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("corners", [3, 17, 40, 130, 300])
+def test_objects_of_a_few_bands(launchers, rule: str, corners: int) -> None:
+    """Rings that begin and end at or near the rows between bands, so that most bands are blank, in 8 bands of 60."""
+    turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    outline = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    objects = [
+        [outline * [90, height / 2] + [320, top + height / 2]]
+        for top, height in (
+            (-9, 8.5),
+            (-1, 61),
+            (59.5, 0.4),
+            (60, 60),
+            (60.5, 59),
+            (119, 1),
+            (119.99, 2),
+            (479.5, 9),
+            (490, 9),
+        )
+    ]
+    check(gather(objects), 480, 640, rule)
+    check(gather([[ring for rings in objects for ring in rings]]), 480, 640, rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_random_scenes(launchers, rule: str) -> None:
     for seed in range(240):
         launchers.set_stride((1, -1, 37)[seed % 3])

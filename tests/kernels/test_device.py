@@ -46,14 +46,14 @@ def group_advantage(device: str) -> None:
 def roi_clip_preprocess(device: str) -> None:
     from dpad_fast.kernels.roi_clip_preprocess import Plan, run
 
-    table, normal = torch.empty(1, 21, dtype=torch.int64, device=device), torch.empty(3, 256, device=device)
-    run(Plan(table, normal, 100, 8, True), torch.empty(1, 3, 8, 8, device=device))
+    table, normal = torch.empty(1, 24, dtype=torch.int64, device=device), torch.empty(3, 256, device=device)
+    run(Plan(table, normal, 100, 100, 8, 8, True), torch.empty(1, 3, 8, 8, device=device))
 
 
 CALLS = {
     discriminative_reward: (["discriminative_reward_kernel"], 1),
     group_advantage: (["group_advantage_kernel"], 3),
-    roi_clip_preprocess: (["weights_kernel", "pixels_kernel"], 2),
+    roi_clip_preprocess: (["weights_kernel", "first_pass_kernel", "second_pass_kernel"], 3),
 }
 
 
@@ -67,7 +67,9 @@ def test_launches_go_to_the_tensors_gpu(call: Callable[[str], None], monkeypatch
     for kernel in kernels:
         monkeypatch.setattr(module, kernel, launches)
     monkeypatch.setattr(torch.cuda, "device", launches.device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     with FakeTensorMode():
         call("cuda:1")
+        call("cuda:0")  # which is the current one
         call("cpu")  # as in the interpreter: no device to make current
-    assert launches.seen == [torch.device("cuda:1")] * count + [None] * count
+    assert launches.seen == [torch.device("cuda:1")] * count + [None] * 2 * count

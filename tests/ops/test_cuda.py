@@ -23,6 +23,7 @@ from dpad_fast.ops import (
     roi_clip_preprocess,
 )
 from dpad_fast.ops import _mask_ops as ops
+from dpad_fast.ops._polygon_input import _gather_tensors
 from dpad_fast.ops.polygons import RULES, gather
 
 Inputs = dict[str, torch.Tensor]
@@ -139,6 +140,18 @@ def test_rings_on_a_gpu_are_checked_by_their_shapes() -> None:
                 gather(bad)
 
 
+def test_rings_of_several_types_keep_their_values() -> None:
+    """torch would join whole numbers and float32 as float32, which holds none beyond 2**24."""
+    far = torch.tensor([[2**24 + 1, 0], [3, 5], [7, 9]])
+    rings = [far.float(), far, far.double().flatten()]
+    for joined in (rings, [far] * 2, [far.float()] * 2):
+        vertices, starts, objects = _gather_tensors([joined[0], joined[1:]])
+        assert torch.equal(vertices, torch.cat([ring.reshape(-1, 2).double() for ring in joined]))
+        assert vertices.dtype == torch.float64
+        assert starts.tolist() == [3 * i for i in range(len(joined) + 1)]
+        assert objects.tolist() == [0, 1, len(joined)]
+
+
 def test_host_polygons_are_checked_before_they_go_up() -> None:
     with pytest.raises(ValueError, match=r"polygons\[0\], ring 0: vertex 1 has the coordinate nan"):
         rasterize_polygons([[(0, 0), (float("nan"), 1), (2, 2)]], 8, 8, device="cuda")
@@ -191,20 +204,46 @@ def test_gpu_masks_and_polygons_in_every_bit(size: tuple[int, int]) -> None:
         same(counts, ops.polygon_counts(*flat, host[0], None, host[2], size[1], rule))
 
 
-@needs_gpu
-def test_gpu_opcheck() -> None:
-    x = inputs("cuda")
+def check_every_op(device: str) -> None:
+    """With arguments as the public functions give them."""
+    x = inputs(device)
     packed = PackedMasks.from_dense(x["a"])
     flat = gather([x["ring"]] * 3)
-    torch.library.opcheck(ops.dense_counts, (x["a"], x["b"], x["a"][0]))
-    torch.library.opcheck(ops.pack, (x["a"].transpose(1, 2),))
-    torch.library.opcheck(ops.unpack, (packed.words, 70))
-    torch.library.opcheck(ops.measure, (packed.words, 70))
+    counts = ops.dense_counts(x["a"], x["b"], None)
+    check = torch.library.opcheck
+    check(ops.dense_counts, (x["a"], x["b"], x["a"][0]))
+    check(ops.dense_matrix_counts, (x["a"], x["b"]))
+    check(ops.ratio, (*counts, 0.5))
+    check(ops.pack, (x["a"].transpose(1, 2), "masks"))
+    check(ops.unpack, (packed.words, 70))
+    check(ops.measure, (packed.words, 70))
     for matrix in (False, True):
-        torch.library.opcheck(ops.packed_counts, (packed.parts, packed.parts, packed[:1].parts, 70, matrix))
-    torch.library.opcheck(ops.draw, (*flat, 20, 70, "coco"))
-    torch.library.opcheck(ops.draw_dense, (*flat, 20, 70, "opencv"))
-    torch.library.opcheck(ops.polygon_counts, (*flat, packed.parts, None, [], 70, "center"))
+        check(ops.packed_counts, (packed.parts, packed.parts, packed[:1].parts, 70, matrix))
+    check(ops.draw, (*flat, 20, 70, "coco"))
+    check(ops.draw_dense, (*flat, 20, 70, "opencv"))
+    check(ops.polygon_counts, (*flat, packed.parts, None, [], 70, "center"))
+    registered = torch.ops.dpad_fast
+    check(registered.mask_read.default, (x["rewards"], 0.5, "masks"))
+    check(registered.group_advantage.default, (x["rewards"], x["ids"], 0, "std", 1e-4, x["weights"], None, False))
+    check(registered.group_advantage.default, (x["rewards"], None, 4, "gdpo", 1e-4, None, x["tokens"], True))
+    rows = x["rows"].clamp(min=0)  # where there is nothing to compare is NaN, which equals nothing
+    check(registered.discriminative_reward.default, (x["text"], x["text"], x["text"], rows, "margin", 1.0, 0.5))
+    regions = torch.tensor([[1, 2, 9, 9]]), torch.tensor([0])
+    options = (8, "shortest", "bicubic", "floor", "pillow-13", [0.5] * 3, [0.25] * 3)
+    check(registered.roi_clip_preprocess.default, ([x["image"]], *regions, *options, torch.float32))
+    out = torch.empty(1, 3, 8, 8, device=device)
+    check(registered.roi_clip_preprocess_out.default, ([x["image"]], *regions, *options, out))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_opcheck() -> None:
+    check_every_op("cpu")
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore")
+def test_gpu_opcheck() -> None:
+    check_every_op("cuda")
 
 
 @needs_gpu

@@ -6,9 +6,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from dpad_fast.ops import roi_clip_preprocess
+from dpad_fast.ops import _crop_input, roi_clip_preprocess
 from dpad_fast.testing import noisy_pixels, poisoned_memory
 
 module = importlib.import_module("dpad_fast.ops.roi_clip_preprocess")
@@ -28,6 +30,37 @@ def test_boxes_as_lists_tensors_and_fractions():
     rows = np.array([(2, 4, 20, 30), None], dtype=object)
     assert torch.equal(roi_clip_preprocess([image], rows, np.array([0, 0], ">i8"), size=20), want)
     assert roi_clip_preprocess([image], [], [], size=20).shape == (0, 3, 20, 20)
+
+
+ROWS = st.one_of(
+    st.none(),
+    st.lists(st.one_of(st.integers(-(2**62), 2**62), st.floats(), st.booleans()), min_size=4, max_size=4).map(tuple),
+    st.lists(st.integers(-9, 9), max_size=5),
+    st.sampled_from(["abcd", (1, "2", 3.0, 4), (1, None, 2, 3), (10**400, 0, 1, 1), 7]),
+)
+
+
+@given(st.lists(ROWS, max_size=12))
+def test_rows_are_read_at_once_as_one_by_one(rows):
+    def one_by_one():
+        try:
+            return [_crop_input._as_row(box, i) for i, box in enumerate(rows)]
+        except ValueError:
+            return None
+
+    together = _crop_input._as_rows(rows)
+    if together is not None:
+        assert together.tolist() == one_by_one()
+    plain = all(box is None or (isinstance(box, (tuple, list)) and None not in box) for box in rows)
+    if together is None and plain and rows:
+        assert one_by_one() is None  # which has the message
+
+
+def test_a_row_among_many_is_refused_by_its_number():
+    boxes = [(0, 0, 2, 2)] * 20
+    for bad in [(0, 0, float("nan"), 1), (0, 0, 1), (0, 0, 2**61, 1), "abc"]:
+        with pytest.raises(ValueError, match=r"boxes\[17\] must be None or 4 finite numbers"):
+            roi_clip_preprocess([noisy_pixels(5, 5)], [*boxes[:17], bad, *boxes[18:]], [0] * 20, size=4)
 
 
 BAD = [

@@ -212,3 +212,30 @@ def test_strings_are_read_whole():
     objects = df.RewardScorer(df.RewardConfig.preset("vision-reasoner"))
     with pytest.raises(ValueError, match=r"^targets\[0\]: objects\[0\].box has no area"):
         objects.score([""], [json.dumps([{"bbox_2d": [3, 2, 1, 4], "point_2d": [1, 2]}])])
+
+
+def test_rows_that_share_a_wrong_truth_are_each_named(encoder):
+    """Those of a group share target and picture; what is right once is not looked at again."""
+    scorer = df.RewardScorer(df.RewardConfig.preset("dpad"), encoder)
+    picture, good = shared.picture(), df.Target.parse(shared.SOLUTION)
+    off = df.Target(box=(500, 500, 600, 600), points=((510, 510), (520, 520)))
+    targets = [good, off, good, off]
+    batch = scorer.score([shared.completion()] * 4, targets, [picture] * 4, on_error="row")
+    assert [error is None for error in batch.errors] == [True, False, True, False]
+    assert all(f"targets[{i}].box lies off its picture" in str(batch.errors[i]) for i in (1, 3))
+    assert batch.total[0] == batch.total[2]
+    # The same target beside another picture is looked at again.
+    tiny = shared.picture(size=(20, 10))
+    batch = scorer.score([shared.completion()] * 3, [good] * 3, [picture, tiny, picture], on_error="row")
+    assert [error is None for error in batch.errors] == [True, False, True]
+
+
+def test_the_regions_of_a_group_are_its_own_answers_where_they_are_predicted(encoder):
+    target, picture = df.Target.parse(shared.SOLUTION), shared.picture()
+    texts = [shared.completion(), shared.completion(box=[21, 13, 60, 50])]
+    found = {}
+    for region in ("box", "predicted"):
+        scorer = df.RewardScorer(df.RewardConfig.preset("dpad", region=region), encoder)
+        found[region] = scorer.score(texts, [target] * 2, [picture] * 2).similarity["roi"].tolist()
+    assert found["box"][0] == found["box"][1]
+    assert found["predicted"][0] != found["predicted"][1]

@@ -66,15 +66,15 @@ if [ "$device" = cpu ] && ! "$python" -c 'import numpy; int(numpy.zeros(1))' 2>/
   say "Triton's interpreter does not run with this NumPy: the tests of kernels are left out"
   kernels=()
 fi
-workers=$("$python" -c 'import xdist' 2>/dev/null && echo "-n ${WORKERS:-6}")
+workers=$("$python" -c 'import xdist' 2>/dev/null && echo "-n ${WORKERS:-$(($(nproc) < 12 ? $(nproc) : 12))}")
 # shellcheck disable=SC2086
 stage tests 140 "$python" -m pytest -q $workers -W default -p no:cacheprovider --continue-on-collection-errors -rf \
   --durations 8 -m gpu "${files[@]}" "${kernels[@]}"
 small=()
 [ "$device" = cuda ] || small=(--tiny)
 stage reward 100 "$python" -m bench.reward --device "$device" --runs "${RUNS:-15}" --queries "${QUERIES:-16}" \
-  --seconds 50 --out "$OUT" "${small[@]}"
-stage reward 45 "$python" -m bench.reward --device "$device" --equality "${EQUALITY:-20000}" "${small[@]}"
+  --seconds 60 --out "$OUT" "${small[@]}"
+stage reward 75 "$python" -m bench.reward --device "$device" --equality "${EQUALITY:-20000}" "${small[@]}"
 stage ops 75 "$python" -m bench.gpu --device "$device" --runs "${OP_RUNS:-31}" --seconds 50 --out "$OUT" "${small[@]}"
 # A dozen tests; a graph cannot be captured without torch's pool of memory.
 chosen='(every_bit and not 480) or gpu_agrees_with_cpu'
@@ -94,7 +94,7 @@ if [ "$device" = cuda ] && command -v ncu >/dev/null; then
   metrics=gpu__time_duration.sum,dram__bytes.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
   metrics+=,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
   stage profiles 60 ncu --clock-control none --metrics "$metrics" --print-summary per-kernel --kernel-name-base demangled \
-    --kernel-name 'regex:Body|^(pixels|weights|group_advantage|discriminative_reward)_kernel' --launch-count 150 \
+    --kernel-name 'regex:Body|^(weights|first_pass|second_pass|group_advantage|discriminative_reward)_kernel' --launch-count 150 \
     "$python" -m bench.gpu --once
 fi
 "$python" -m bench.gpu.outcome "$OUT" 2>&1 | tee -a "$OUT/summary.txt"

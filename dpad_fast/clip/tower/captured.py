@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from dpad_fast._native.numbers import int64
 from dpad_fast._native.upload import upload
 from dpad_fast.clip.tokens import Ids
 from dpad_fast.clip.tower.fixed import Bins, Tables, VariableLengths, sequences_of, write
@@ -64,7 +65,7 @@ class CapturedTowers:
         order, places = in_order([self._towers.cut(row) for row in rows])
         most = self._texts.sizes[-1]
         found = [self._some_texts(piece) for piece in pieces(order, most, sequences_of(most))]
-        (index,) = upload((torch.tensor(places, dtype=torch.int64, device="cpu"),), self.device)
+        (index,) = upload((int64(places),), self.device)
         return _joined(found)[index]
 
     def images(self, pixels: Tensor, threads: int) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import torch
 
+from dpad_fast._native.numbers import int64
 from dpad_fast.clip.tower.gpu_attention import Bucket, Padded, Ragged
 from dpad_fast.clip.tower.packing import PackedTokens, Paths, whole_sequences
 
@@ -146,7 +147,7 @@ class Bins:
                 free += width - free % width
             bases.append(free)
             free += length
-        base, counts = torch.tensor(bases, device="cpu"), torch.tensor(lengths, device="cpu")
+        base, counts = int64(bases), int64(lengths)
         which = torch.repeat_interleave(counts)
         place = torch.arange(len(paths.path), device="cpu") - paths.offsets[which]
         slots = base[which] + place

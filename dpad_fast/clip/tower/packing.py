@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dpad_fast._native.numbers import int64
 from dpad_fast.cached import cached_property
 from dpad_fast.clip.tokens import Ids
 
@@ -103,8 +104,8 @@ def pack_tokens(rows: Sequence[Sequence[int]]) -> PackedTokens:
         first.append(shared)
         last.append(len(row))
         before = row
-    paths = Paths(_int64(path), _int64(offsets), _int64(first), _int64(last), causal=True)
-    return PackedTokens(paths, _int64(tokens), _int64(positions))
+    paths = Paths(int64(path), int64(offsets), int64(first), int64(last), causal=True)
+    return PackedTokens(paths, int64(tokens), int64(positions))
 
 
 def in_order(rows: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
@@ -132,7 +133,3 @@ def whole_sequences(count: int, length: int) -> Paths:
     lengths = torch.full((count,), length, device="cpu")
     rows, first = torch.arange(count * length, device="cpu"), torch.zeros(count, dtype=torch.int64, device="cpu")
     return Paths(rows, starts, first, lengths, causal=False)
-
-
-def _int64(values: Sequence[int]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int64, device="cpu")

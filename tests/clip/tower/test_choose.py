@@ -189,6 +189,7 @@ def test_everything_is_launched_on_the_models_gpu(monkeypatch, device):
             there.current = self.before
 
     monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *_args, **_named: self)
     monkeypatch.setattr(forward, "upload", lambda parts, _device: list(parts))
     gpu = device if device.type == "cuda" else None

@@ -1,0 +1,95 @@
+"""Captions by words: CLIP's own ids, whatever the caption."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpad_fast.clip import words as module
+from dpad_fast.clip.tokens import from_transformers
+from dpad_fast.clip.words import Words, by_words
+from dpad_fast.testing import rewards as shared
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return shared.tiny_clip()[1].tokenizer
+
+
+def whole(tokenizer):
+    return lambda texts: tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
+
+
+ODD = [
+    "", " ", "a red cat", "A Red CAT", "it's the dogs' 39 lives, isn't it?!", "'s't're've'm'll'd", "''s 'T 'LL 'x",
+    "a  b   c", "a\tb\nc",
+    "caf\u00e9 au lait", "<|endoftext|> a", "a < b > c", "x" * 300, "12345 6", "~`{}|\\\"#$%&()*",
+    "\u0130stanbul", "K\u212aelvin", "a\x1cb", "a\u00a0b", "\u4f60\u597d a cat", "[SEP] </s>", "a_b-c.d",
+]  # fmt: skip
+
+
+def test_odd_captions_have_the_tokenizers_ids(tokenizer):
+    encode = whole(tokenizer)
+    made = by_words(tokenizer, encode)
+    assert isinstance(made, Words)
+    for _ in range(2):  # the second time from what is known
+        assert made(ODD) == encode(ODD)
+    assert made([]) == []
+
+
+@given(texts=st.lists(st.text(st.characters(max_codepoint=0x250)) | st.text("aBc 'sT39!,<"), max_size=6))
+def test_any_caption_has_the_tokenizers_ids(tokenizer, texts):
+    encode = whole(tokenizer)
+    assert by_words(tokenizer, encode)(texts) == (encode(texts) if texts else [])
+
+
+def test_each_word_is_tokenised_once(tokenizer):
+    asked = []
+
+    def inner(words):
+        asked.extend(words)
+        return [[len(word)] for word in words]
+
+    made = Words(lambda texts: [[1, *[0] * len(text), 2] for text in texts], inner)
+    assert made(["a bb a", "bb Ccc"]) == [[1, 1, 2, 1, 2], [1, 2, 3, 2]]
+    assert made(["ccc a"]) == [[1, 3, 1, 2]]
+    assert asked == ["a", "bb", "ccc"]
+
+
+def test_what_is_known_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MOST_WORDS", 3)
+    made = Words(lambda texts: [[1, 2] for _ in texts], lambda words: [[len(word)] for word in words])
+    for texts in (["a bb"], ["ccc dddd a"], ["a bb ccc dddd eeeee"]):
+        assert made(texts) == [[1, *map(len, text.split()), 2] for text in texts]
+    assert len(made._known) <= 5
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("normalizer", None),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}]}),
+        ("pre_tokenizer", None),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}]}),
+        ("model", {"type": "BPE", "dropout": 0.1}),
+        ("added_tokens", [{"content": "left of"}]),
+    ],
+)
+def test_a_changed_tokenizer_is_asked_for_whole_captions(tokenizer, part, value):
+    made = json.loads(tokenizer.backend_tokenizer.to_str())
+    changed = SimpleNamespace(to_str=lambda: json.dumps({**made, part: value}))
+    encode = whole(tokenizer)
+    assert by_words(SimpleNamespace(backend_tokenizer=changed), encode) is encode
+    assert by_words(SimpleNamespace(), encode) is encode
+
+
+def test_an_encoders_tokens_go_by_words(tokenizer):
+    tokens = from_transformers(SimpleNamespace(tokenizer=tokenizer), 77, end=True, full=False)
+    assert isinstance(tokens._encode, Words)
+    assert tokens.encode(["a red cat", "caf\u00e9"]) == [
+        tuple(row) for row in whole(tokenizer)(["a red cat", "caf\u00e9"])
+    ]
