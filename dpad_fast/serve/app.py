@@ -35,6 +35,7 @@ from dpad_fast.serve.schema import (
     SlimeRequest,
 )
 from dpad_fast.serve.settings import Refusal, Settings
+from dpad_fast.serve.unfolding import check_weight
 from dpad_fast.types import ScoreBatch
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -177,6 +178,7 @@ class ScoreServer:
     async def _work(
         self, body: bytes, model: type[BaseModel], rows: Callable[[Any], Rows], reply: Callable[[ScoreBatch], Any]
     ) -> bytes:
+        check_weight([body], self.settings.weight, "the values of this body")
         given = _checked(model, body) if len(body) <= _SMALL else None
         if isinstance(given, ScoreRequest) and is_light(given):
             found = rows(given)

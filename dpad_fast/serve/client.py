@@ -283,18 +283,19 @@ class RemoteScorer:
         return parts[0] if len(parts) == 1 else joined(parts)
 
     def _piece(self, rows: OutgoingRows, first: int, end: int) -> ScoreBatch:
-        """Some rows in one request; in two, where it would be too large."""
-        body = body_of(rows, first, end)
-        if len(body) > self._servers().body and end - first > 1:
+        """Some rows in one request; in two, where it is too large, or holds more than the server takes at once."""
+        body, one = body_of(rows, first, end), end - first <= 1
+        values = self._post(rows, first, end, body) if one or len(body) <= self._servers().body else None
+        if values is None:
             middle = (first + end) // 2
             return joined([self._piece(rows, first, middle), self._piece(rows, middle, end)])
-        values = self._post(rows, first, end, body)
         batch = wire.scores_in(values, end - first)
         if first == 0:
             return batch
         return joined([batch], first)
 
     def _post(self, rows: OutgoingRows, first: int, end: int, body: bytes) -> Any:
+        """The answer; None where several rows are more than the server takes or keeps at once."""
         name, rounds = uuid.uuid4().hex, 0
         deadline = self._transport.deadline()
         needed = digests_of(rows, first, end)
@@ -311,9 +312,13 @@ class RemoteScorer:
                 for digest in reply.json()["missing"]:
                     self._known[server.url].pop(digest, None)
                 rounds += 1
+                if rounds > 1 and end - first > 1:
+                    return None  # it does not keep as many pictures as these rows have
                 if rounds > _ROUNDS:  # it forgets them as fast as they come
                     body, name = body_of(rows, first, end, inline=True), uuid.uuid4().hex
                 continue
+            if reply.status == 413 and end - first > 1:
+                return None
             found = _right(reply)
             if found.headers.get(wire.SCORER_ID.lower(), "") != self._servers().identity:
                 raise ValueError(

@@ -16,7 +16,10 @@ from dpad_fast.serve.pictures import PictureStore
 from dpad_fast.serve.rows import Rows, picture_of_label, read_pictures
 from dpad_fast.serve.schema import Label, PictureIn
 from dpad_fast.serve.settings import Refusal, Settings
+from dpad_fast.serve.unfolding import check_weight
 from dpad_fast.types import ScoreBatch, Target
+
+_NAMED = 1000  # mistakes of a body: naming some means listing all, which takes more than the body did
 
 
 def keeps_unscored(value: str | None) -> bool:
@@ -71,6 +74,8 @@ def read_rows(
     """
     if len(answers) > settings.rows:
         raise Refusal(413, f"{len(answers)} rows, more than the {settings.rows} of a request")
+    texts = [label.encode("utf-8", "replace") for label in labels if isinstance(label, str)]
+    check_weight(texts, settings.weight, "labels")  # as text they may hide it: a comma can be written \u002c
     read: list[Label | None] = []
     targets: list[Any] = []
     for i, label in enumerate(labels):
@@ -168,6 +173,8 @@ def said(error: Exception) -> str:
     """What is wrong with a body, short: the first places and what was expected there, not what was sent."""
     if not isinstance(error, ValidationError):
         return str(error)[:300]
+    if error.error_count() > _NAMED:
+        return f"{error.error_count()} mistakes, too many to name them"
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     shown = [f"{'.'.join(str(part)[:40] for part in p['loc']) or 'body'}: {p['msg']}" for p in problems[:4]]
     more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""

@@ -114,5 +114,6 @@ def body_of(rows: OutgoingRows, first: int, end: int, *, inline: bool = False) -
             for entry in columns["images"]
         ]
     if rows.names:
-        columns["key_names"] = rows.names
+        numbers = dict.fromkeys(str(key) for key in columns["image_keys"] or () if key is not None)
+        columns["key_names"] = {number: rows.names[number] for number in numbers}
     return json.dumps(columns, allow_nan=False, separators=(",", ":")).encode()

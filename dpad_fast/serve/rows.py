@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from dpad_fast.pictures import data_uri_bytes
+from dpad_fast.pictures import MAX_PIXELS_VARIABLE, data_uri_bytes, max_pixels
 from dpad_fast.serve import wire
 from dpad_fast.serve.pictures import PictureStore, Stored, read_inside, weighed
 from dpad_fast.serve.schema import FailureIn, MaskIn, PictureIn, ScoreRequest, TargetIn, TextIn
@@ -22,7 +22,7 @@ _KINDS = ("sha256", "base64", "path", "error", "size", "unreadable")
 
 @dataclass
 class Rows:
-    """The arguments of `MicroBatcher.submit_rows`, and the bytes of pictures that they hold."""
+    """The arguments of `MicroBatcher.submit_rows`, and the bytes of pictures and masks that they hold."""
 
     completions: list[Any]
     targets: list[Any]
@@ -69,15 +69,18 @@ def read_request(request: ScoreRequest, store: PictureStore, settings: Settings,
         if column is not None and len(column) != count:
             raise Refusal(422, f"{name} has {len(column)} entries for {count} completions")
     serial, names = next(_serial), request.key_names
-    masks = _Masks(settings.pixels)
+    masks = _Masks(settings.masks)
     rows = Rows(
         completions=[_text(entry, f"completions[{i}]") for i, entry in enumerate(request.completions)],
         targets=_targets(request.targets, masks),
+        held=masks.pixels,  # a byte each
     )
     if request.images is not None:
         found = _Pictures(store, settings, looks)
         rows.images = [found.image(entry, f"images[{i}]") for i, entry in enumerate(request.images)]
-        rows.held = found.finish()
+        rows.held += found.finish()
+        if rows.held > settings.held // 2:
+            raise Refusal(413, "the pictures and masks of this request are more than the server takes at once")
         if request.image_keys is not None:
             rows.image_keys = [
                 None if key is None else _Key(serial, key, names.get(str(key), str(key))) for key in request.image_keys
@@ -117,8 +120,8 @@ def picture_of_label(text: str) -> PictureIn:
 class _Masks:
     """Masks of a request: equal ones are decoded once, and all of them together are bounded."""
 
-    def __init__(self, pixels: int) -> None:
-        self._left = pixels
+    def __init__(self, most: int) -> None:
+        self._most, self.pixels = most, 0
         self._made: dict[tuple[tuple[int, int], str], Any] = {}
 
     def decoded(self, mask: MaskIn | None) -> Any:
@@ -129,8 +132,11 @@ class _Masks:
             height, width = mask.size
             if height < 1 or width < 1:
                 raise ValueError(f"mask has no pixel: its size is {list(mask.size)}")
-            self._left -= height * width
-            if self._left < 0:
+            if height * width > max_pixels():
+                limit = f"the limit of {max_pixels()}; {MAX_PIXELS_VARIABLE} moves it"
+                raise ValueError(f"mask has {width} x {height} pixels, more than {limit}")
+            self.pixels += height * width
+            if self.pixels > self._most:
                 raise Refusal(413, "the masks of this request have more pixels than the server takes at once")
             self._made[key] = wire.mask_in(mask.size, mask.counts)
         return self._made[key]
@@ -203,7 +209,7 @@ class _Pictures:
             raise Refusal(413, f"{name} has {len(found.content)} bytes, more than the {self._settings.picture} allowed")
         self._bytes += len(found.content)
         self._pixels += found.pixels
-        if self._pixels > self._settings.pixels or self._bytes > self._settings.held:
+        if self._pixels > self._settings.pixels or self._bytes > self._settings.held // 2:
             raise Refusal(413, "the pictures of this request are more than the server takes at once")
         return found
 

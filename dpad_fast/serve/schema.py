@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+Entry = TypeVar("Entry")
+
+
+class _FirstFault(FailFast):
+    """Ends a list at its first wrong entry: one of nothing else would become a thousand times its bytes in messages."""
+
+    def __hash__(self) -> int:  # which an alternative of a union needs
+        return hash(self.fail_fast)
+
+
+Entries = Annotated[list[Entry], _FirstFault()]
 Number = float
 BoxIn = tuple[Number, Number, Number, Number]
 PointIn = tuple[Number, Number]
@@ -16,7 +27,8 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 class _Strict(BaseModel):
     # Without coercion: "12" is no number and 1 is no text, as in the scorer itself.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Fields are called model_size, which earlier pydantic takes for names of its own.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 class TextIn(_Strict):
@@ -46,9 +58,9 @@ class TargetIn(_Strict):
     image_size: Annotated[SizeIn | None, Field(description="[width, height]")] = None
     mask: MaskIn | None = None
     ignore: MaskIn | None = None
-    polygons: list[list[PointIn]] | None = None
-    objects: list[tuple[BoxIn, PointIn]] | None = None
-    other_boxes: list[BoxIn] | None = None
+    polygons: Entries[Entries[PointIn]] | None = None
+    objects: Entries[tuple[BoxIn, PointIn]] | None = None
+    other_boxes: Entries[BoxIn] | None = None
     text: str | TextIn = ""
 
 
@@ -65,7 +77,7 @@ class PictureIn(_Strict):
     size: Annotated[tuple[Side, Side] | None, Field(description="[width, height]")] = None
     unreadable: Annotated[str | None, Field(max_length=2000)] = None
     shape: Annotated[
-        list[Annotated[int, Field(ge=1, le=1 << 20)]] | None,
+        Entries[Annotated[int, Field(ge=1, le=1 << 20)]] | None,
         Field(description="of raw pixels, uint8", min_length=2, max_length=3),
     ] = None
 
@@ -79,17 +91,18 @@ class PictureReply(BaseModel):
 class ScoreRequest(_Strict):
     """N rows, as the arguments of `RewardScorer.score`."""
 
-    completions: list[str | TextIn | FailureIn]
+    completions: Entries[str | TextIn | FailureIn]
     targets: Annotated[
-        list[str | TextIn | TargetIn | FailureIn], Field(description="ground truths, or solutions' text")
+        Entries[str | TextIn | TargetIn | FailureIn], Field(description="ground truths, or solutions' text")
     ]
-    images: list[PictureIn] | None = None
+    images: Entries[PictureIn] | None = None
     image_keys: Annotated[
-        list[int | None] | None, Field(description="numbers: pictures of equal numbers must be equal")
+        Entries[int | None] | None, Field(description="numbers: pictures of equal numbers must be equal")
     ] = None
     key_names: Annotated[dict[str, str], Field(description="what to call a number in a message")] = {}
     model_sizes: Annotated[
-        list[SizeIn | FailureIn | None] | None, Field(description="[width, height] of the pictures that the model saw")
+        Entries[SizeIn | FailureIn | None] | None,
+        Field(description="[width, height] of the pictures that the model saw"),
     ] = None
 
 
@@ -107,8 +120,8 @@ class ScoreReply(BaseModel):
 class OpenRlhfRequest(BaseModel):
     """What OpenRLHF posts to `remote_url`."""
 
-    query: list[str]
-    prompts: list[str]
+    query: Entries[str]
+    prompts: Entries[str]
     labels: list[Any]
 
 

@@ -22,10 +22,12 @@ class Settings:
         rows: rows of a request.
         queue: rows that are accepted and not yet answered; beyond, 503.
         body: bytes of a request.
+        weight: what the JSON of a request may weigh (`unfolding.check_weight`): memory is a few hundred bytes each.
         picture: bytes of a picture.
         store: bytes of pictures that are kept by their hash; the least recently used go first.
-        pixels: pixels of all pictures, and of all masks, of a request.
-        held: bytes of bodies and pictures that requests in flight hold; beyond, 503.
+        pixels: pixels of all pictures of a request.
+        masks: pixels of all masks of a request, a byte each.
+        held: bytes of bodies, pictures and masks that requests in flight hold; beyond, 503. One may bring half of it.
         head_s: how long a request's first line and headers may take to arrive.
         body_s: how long a body may take to arrive.
         answer_s: how long a request waits for its scores; then 503, and the same request id gets them later.
@@ -40,9 +42,11 @@ class Settings:
     rows: int = 4096
     queue: int = 16384
     body: int = 64 << 20
+    weight: int = 1 << 19
     picture: int = 32 << 20
     store: int = 1 << 30
     pixels: int = 1 << 30
+    masks: int = 1 << 29
     held: int = 2 << 30
     head_s: float = 20.0
     body_s: float = 60.0

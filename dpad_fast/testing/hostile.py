@@ -172,6 +172,67 @@ def _sizes(rng: random.Random) -> bytes:
     )
 
 
+_DENSE = {
+    "/score": (
+        '{"completions":[%s],"targets":["x"]}', '{"completions":["x"],"targets":[%s]}',
+        '{"completions":["x"],"targets":["x"],"images":[%s]}',
+        '{"completions":["x"],"targets":["x"],"image_keys":[%s]}',
+        '{"completions":["x"],"targets":[{"polygons":[[%s]]}]}', '{"completions":["x"],"targets":[{"objects":[%s]}]}',
+        '{"completions":["x"],"targets":["x"],"unknown":[%s]}',
+    ),
+    "/openrlhf": ('{"query":[%s],"prompts":["x"],"labels":["x"]}', '{"query":["x"],"prompts":["x"],"labels":[%s]}'),
+    "/slime": ('{"response":"x","label":[%s]}', '{"response":"x","label":{"solution":"x","image":[%s]}}'),
+}  # fmt: skip
+_KEYS = (
+    '{"completions":["x"],"targets":["x"],%s}', '{"completions":["x"],"targets":[{%s}]}',
+    '{"completions":["x"],"targets":["x"],"images":[{%s}]}', '{"completions":["x"],"targets":["x"],"key_names":{%s}}',
+)  # fmt: skip
+
+
+@cache
+def _dense(unit: str, count: int) -> str:
+    return ",".join([unit] * count)
+
+
+@cache
+def _keys(count: int) -> str:
+    return ",".join(f'"{i}":0' for i in range(count))
+
+
+def _unfolding(rng: random.Random) -> bytes:
+    """Few bytes that become many values, messages, pixels or seconds."""
+    count = rng.choice((30, 3_000, 30_000, 1_000_000))
+    kind = rng.randrange(8)
+    if kind == 0:
+        return request("POST", "/score", (rng.choice(_KEYS) % _keys(count)).encode())
+    if kind == 1:  # a label's text, whose commas the body does not show
+        hidden = "{" + _keys(min(count, 30_000)) + "}"
+        label = json.dumps(hidden).replace(",", "\\u002c")
+        return request("POST", "/slime", f'{{"response":"x","label":{label}}}'.encode())
+    if kind == 2:
+        side = rng.choice((1_000, 9_000, 20_000, 1 << 16))
+        mask = {"size": [side, side], "counts": run_lengths(side * side)}
+        return _score(targets=[{"box": [1, 2, 30, 40], "points": [[3, 4], [5, 6]], "mask": mask}])
+    if kind == 3:  # what looks like the end of a turn again and again, and is not
+        response = rng.choice(("<|im_end|>", "\n", "<|", "<answer>")) * 50_000 + "x"
+        return request("POST", "/slime", json.dumps({"response": response, "label": shared.SOLUTION}).encode())
+    path = rng.choice(list(_DENSE))
+    unit = rng.choice(("0", "[]", "{}", '""', "null", "[0,0]", '{"a":0,"b":0}'))
+    return request("POST", path, (rng.choice(_DENSE[path]) % _dense(unit, count)).encode())
+
+
+def run_lengths(*runs: int) -> str:
+    """COCO's compressed counts of the first three runs of a mask."""
+    text = ""
+    for run in runs[:3]:  # the fourth is written as a difference
+        more = True
+        while more:
+            digit, run = run & 31, run >> 5
+            more = run != 0 or digit & 16 != 0
+            text += chr(48 + digit + 32 * more)
+    return text
+
+
 def _garbage(rng: random.Random) -> bytes:
     """What is no request, or one to nowhere."""
     return rng.choice(
@@ -200,6 +261,7 @@ _KINDS: dict[str, Callable[[random.Random], bytes]] = {
     "label": _label,
     "wrong type": _wrong_type,
     "not json": _not_json,
+    "unfolding": _unfolding,
 }
 
 

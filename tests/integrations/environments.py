@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "integrations"
 PYTHONS = ((3, 11), (3, 12))  # the pins have wheels for these; for another one uv finds or fetches the first of them
 TEST_TOOLS = ("pytest>=8", "pytest-timeout")
+SUMMARY = re.compile(r"\b\d+ (?:passed|failed|skipped|errors?)\b.* in [\d.]+s")
 TIMEOUT_S = 600  # of one test: a framework that hangs is a failure, not a wait
 # Fixed seeds, no network and one thread per process: on any machine the same run.
 SETTINGS = {
@@ -76,8 +77,8 @@ def run(name: str, build: Path, uv: str, flags: list[str], arguments: list[str])
 
 
 def shown(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
-    """Runs a command and prints what it prints; its status and the last line, without pytest's frame."""
-    last = "no output"
+    """Runs a command and prints what it prints; its status, and pytest's last word or else the last line, unframed."""
+    last, word = "no output", ""
     process = subprocess.Popen(
         command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
@@ -86,7 +87,9 @@ def shown(command: list[str], variables: dict[str, str]) -> tuple[int, str]:
         for line in process.stdout:
             print(line, end="", flush=True)
             last = line.strip().strip("=").strip() or last
-    return process.returncode, last
+            if SUMMARY.search(last):  # frameworks say things behind it, when the process ends
+                word = last
+    return process.returncode, word or last
 
 
 def prepare(name: str, folder: Path, uv: str, flags: list[str]) -> str | None:

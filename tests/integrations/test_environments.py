@@ -1,7 +1,9 @@
 """`make test-integrations` names what it does not know, what could not be installed and what failed."""
 
+import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,21 @@ def test_what_could_not_be_installed_is_said_and_is_a_failure(tmp_path):
     assert last.startswith("ray       could not be installed: [Errno 2]")
 
 
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("== 36 passed, 7 warnings in 9.79s (0:03) ==\nWarning: 1 passed by", "36 passed, 7 warnings in 9.79s (0:03)"),
+        ("1 failed, 2 passed in 0.10s", "1 failed, 2 passed in 0.10s"),
+        ("== no tests ran in 0.01s ==\nbye", "bye"),
+        ("", "no output"),
+    ],
+)  # fmt: skip
+def test_what_is_said_behind_pytest_s_summary_hides_nothing(said, word):
+    """A warning of an event loop, when the process ended, made a failure of 36 passed tests."""
+    command = [sys.executable, "-c", f"print({said!r}, end='')"]
+    assert environments().shown(command, dict(os.environ)) == (0, word)
+
+
 def test_every_framework_has_tests_and_every_folder_of_tests_an_environment():
     assert {"ray", "trl"} <= set(NAMES)
     folders = sorted(path.name for path in HERE.glob("with_*") if any(path.glob("test_*.py")))
@@ -69,6 +86,18 @@ def test_beside_torchvision_torch_is_its_own_build(name):
     lines = (HERE / "environments" / f"{name}.txt").read_text().splitlines()
     if any(line.startswith("torchvision") for line in lines):
         assert any(line.startswith("torch===") for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_is_installed_as_users_have_it(name):
+    """What the extra asks for: without httptools another parser reads the requests."""
+    text = (HERE / "environments" / f"{name}.txt").read_text(encoding="utf-8")
+    project = (HERE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    extra = ast.literal_eval(re.search(r"^serve = (\[.*\])$", project, re.MULTILINE)[1])
+    assert len(extra) > 3
+    _, server, after = text.partition("# the scorer as a server\n")
+    assert not server or set(extra) <= set(after.splitlines())
+    assert bool(server) == ("fastapi" in text)
 
 
 def test_the_usual_suite_leaves_these_tests_out():

@@ -115,9 +115,9 @@ def test_what_takes_time_to_read_holds_up_nobody(columns, light):
 
 
 def test_masks_are_bounded_together(running):
-    mask = {"size": [30_000, 30_000], "counts": "0"}
-    targets = [{"box": [1, 2, 30, 40], "mask": mask | {"counts": str(i)}} for i in range(3)]
-    status, _, answer = post(running.port, score_body(3, targets=targets))
+    mask = {"size": [9_400, 9_400], "counts": "0"}
+    targets = [{"box": [1, 2, 30, 40], "mask": mask | {"counts": str(i)}} for i in range(7)]
+    status, _, answer = post(running.port, score_body(7, targets=targets))
     assert (status, "masks of this request" in answer["error"]) == (413, True)
 
 
