@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way, which take turns")
     parser.add_argument("--encoder", default="shapes", help=f"shapes (built in) or {VIT} (random weights)")
     parser.add_argument("--new", action="store_true", help="other pictures and captions in each round")
+    parser.add_argument("--new-captions", action="store_true", help="other captions of the same pictures in each round")
     parser.add_argument("--no-singles", action="store_true", help="leave single rows and small calls out")
     parser.add_argument("--pictures", choices=("decoded", "PNG", "JPEG"), default="decoded", help="what callers have")
     parser.add_argument("--soak", action="store_true", help="64 clients of 1,000 rows, the server killed in between")
@@ -38,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _soak(args.kills)
     if args.hostile:
         return _hostile(args.hostile)
-    work = Work(args.rows, args.batch, args.rounds, args.new, args.encoder, args.pictures)
+    if args.new and args.new_captions:
+        parser.error("--new has new captions too: give it or --new-captions")
+    new = args.new or args.new_captions
+    work = Work(args.rows, args.batch, args.rounds, new, args.encoder, args.pictures, args.new_captions)
     return compare(work, not args.no_singles)
 
 

@@ -45,7 +45,7 @@ class Work:
         rows: completions of a measurement.
         batch: completions of a call.
         rounds: measurements of each way; the ways take turns, so that what else the machine does hits all of them.
-        new: pictures and captions are others in each round; else they were scored before.
+        new: captions, and pictures unless `same_pictures`, are others in each round; else they were scored before.
         encoder: for `dpad-fast serve --encoder`.
         pictures: what scorer and clients are handed: "decoded" (PIL images), or the bytes of "PNG" or "JPEG" files.
     """
@@ -56,6 +56,7 @@ class Work:
     new: bool
     encoder: str
     pictures: str = "decoded"
+    same_pictures: bool = False
 
 
 @dataclass
@@ -111,17 +112,23 @@ def compare(work: Work, singles: bool) -> int:
     return 0
 
 
-def rows_of(count: int, seed: int, kind: str = "decoded") -> Rows:
-    """A step of training: groups of 8 completions that share a picture and a target, a caption each."""
+def rows_of(count: int, seed: int, kind: str = "decoded", shown: int | None = None) -> Rows:
+    """A step of training: groups of 8 completions that share a picture and a target, a caption each.
+
+    Args:
+        count: rows.
+        seed: of captions.
+        kind: what the pictures are.
+        shown: seed of pictures; None: the same.
+    """
+    first = 1000 * (seed if shown is None else shown)
     captions = [f"a {shared.WORDS[i % len(shared.WORDS)]} circle number {seed} {i}" for i in range(count)]
-    pictures: list[Any] = [
-        shared.picture(1000 * seed + i, (SIDE, SIDE)) for i in range(min(max(count // GROUP, 1), MOST))
-    ]
+    pictures: list[Any] = [shared.picture(first + i, (SIDE, SIDE)) for i in range(min(max(count // GROUP, 1), MOST))]
     if kind != "decoded":
         pictures = [_encoded(picture, kind) for picture in pictures]
     target = df.Target.parse(shared.SOLUTION)
-    shown = [pictures[i // GROUP % len(pictures)] for i in range(count)]
-    return [shared.completion(caption=caption) for caption in captions], [target] * count, shown
+    of_rows = [pictures[i // GROUP % len(pictures)] for i in range(count)]
+    return [shared.completion(caption=caption) for caption in captions], [target] * count, of_rows
 
 
 def _encoded(picture: Image.Image, kind: str) -> bytes:
@@ -151,12 +158,13 @@ def _ways(scorer: df.RewardScorer, server: Running, work: Work, singles: bool) -
 
 def _measured(ways: list[Way], work: Work) -> bool:
     """Measures all; False where one gives other values than the first."""
-    warm = rows_of(work.batch if work.new else work.rows, 0, work.pictures)
+    warm = rows_of(work.batch if work.new and not work.same_pictures else work.rows, 0, work.pictures)
     expected = [way.run(warm)[0] for way in ways]
     for number in range(1, work.rounds + 1):
         for place, way in enumerate(ways):
             # Otherwise the first way would have the pictures of a round embedded for the others.
-            rows = rows_of(work.rows, number * len(ways) + place, work.pictures) if work.new else warm
+            seed = number * len(ways) + place
+            rows = rows_of(work.rows, seed, work.pictures, 0 if work.same_pictures else seed) if work.new else warm
             totals = way.measure(rows)
             if not work.new:
                 expected.append(totals)
@@ -168,7 +176,8 @@ def _measured(ways: list[Way], work: Work) -> bool:
 
 
 def _print(ways: list[Way], work: Work) -> None:
-    state = "new in each round" if work.new else "known"
+    state = "known" if work.same_pictures or not work.new else "new in each round"
+    state += "; captions new in each round" if work.new and work.same_pictures else ""
     table = Table(
         title=f"{work.rows} completions, {work.pictures} {SIDE}x{SIDE} pictures, {state}; encoder {work.encoder}, "
         f"{torch.get_num_threads()} threads, median of {work.rounds} rounds in turn"

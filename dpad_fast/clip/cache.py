@@ -7,11 +7,15 @@ import os
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from threading import Lock
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.store import EmbeddingStore
+
+Kept = TypeVar("Kept")
 
 
 class EmbeddingCache:
@@ -111,3 +115,16 @@ class EmbeddingCache:
 
 def _digest(owner: bytes, key: Hashable) -> bytes:
     return hashlib.blake2b(repr(key).encode(), digest_size=20, key=owner[:64]).digest()
+
+
+def finite_rows(keys: Sequence[Kept], values: torch.Tensor) -> tuple[Sequence[Kept], torch.Tensor]:
+    """The finite rows of values [N, D] on the CPU, with their keys.
+
+    Who reads the cache does not look at what is in it: an encoder without a guard would return NaN.
+    """
+    # NumPy's, since torch wakes its threads for so little.
+    finite = np.isfinite(values.numpy()).all(axis=1)
+    if finite.all():
+        return keys, values
+    kept = finite.nonzero()[0].tolist()
+    return [keys[i] for i in kept], values[kept]

@@ -6,14 +6,13 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 
 from dpad_fast.cached import cached_property
 from dpad_fast.clip import features
-from dpad_fast.clip.cache import EmbeddingCache
+from dpad_fast.clip.cache import EmbeddingCache, finite_rows
 from dpad_fast.clip.first_look import NO_LOOK, choose_first_look
 from dpad_fast.clip.gpu_way import GpuWay, way_to
 from dpad_fast.clip.inputs import content_keys
@@ -27,7 +26,7 @@ from dpad_fast.clip.tower.choose import make_forwards
 from dpad_fast.clip.tower.forward import Forward, OwnForward
 
 PRECISIONS = ("float32", "bfloat16", "guarded")
-Kept = TypeVar("Kept")
+_AGAIN = "float32 of a second look"
 _PROBE = ("a photo of a cat", "two")
 
 
@@ -285,7 +284,7 @@ class ClipEncoder:
     def keep_texts(self, ids: Sequence[Ids], values: torch.Tensor, exact: bool) -> None:
         """Puts embeddings [N, D], on the CPU, into the cache, but for those that are not finite."""
         level = self.forward_for(exact).precision
-        ids, values = _finite(ids, values)
+        ids, values = finite_rows(ids, values)
         self.cache.put_rows([("text", level, row) for row in ids], values)
 
     def known_regions(
@@ -304,13 +303,19 @@ class ClipEncoder:
         """Puts given float32 embeddings [K, D] into the cache, under the pictures' keys and boxes."""
         self.keep_regions(places, embeddings, exact=True)
 
-    def keep_regions(self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool) -> None:
-        """Puts embeddings [K, D], on the CPU, into the cache and its file, but for those that are not finite."""
-        level = self.forward_for(exact).precision
-        places, values = _finite(places, values)
+    def keep_regions(
+        self, places: Sequence[tuple[Hashable, Region]], values: torch.Tensor, exact: bool, again: bool = False
+    ) -> None:
+        """Puts embeddings [K, D], on the CPU, into the cache and its file, but for those that are not finite.
+
+        Those of a second look (`again`) serve further second looks alone: what a completion gets must not depend on
+        which others were scored before.
+        """
+        level = _AGAIN if again else self.forward_for(exact).precision
+        places, values = finite_rows(places, values)
         keys: list[Hashable] = [("image", level, *place) for place in places]
         self.cache.put_rows(keys, values)
-        if self.cache.store is not None:
+        if self.cache.store is not None and not again:
             self.cache.put_stored(dict(zip(keys, values, strict=True)), self.digest)
 
     @cached_property
@@ -337,13 +342,13 @@ class ClipEncoder:
         """Cached embeddings, from memory and then from the file. A float32 one also serves for reduced precision."""
         found: dict[Any, torch.Tensor] = {}
         counts = []
-        for level in ("float32",) if exact else ("float32", self._forwards[False].precision):
+        for level in ("float32", _AGAIN if exact else self._forwards[False].precision):
             rest: dict[Hashable, Any] = {("image", level, *place): place for place in places if place not in found}
             for key, place in rest.items():
                 value = self.cache.get(key)
                 if value is not None:
                     found[place] = value
-            if self.cache.store is not None:
+            if self.cache.store is not None and level != _AGAIN:
                 unknown = [key for key, place in rest.items() if place not in found]
                 stored = self.cache.get_stored(unknown, self.digest, self._size)
                 found.update((rest[key], value) for key, value in stored.items())
@@ -382,16 +387,3 @@ class ClipEncoder:
     def used_threads(self) -> int:
         """CPU threads of a call now."""
         return torch.get_num_threads() if self.threads is None else self.threads
-
-
-def _finite(keys: Sequence[Kept], values: torch.Tensor) -> tuple[Sequence[Kept], torch.Tensor]:
-    """The finite rows of values [N, D] on the CPU, with their keys.
-
-    Who reads the cache does not look at what is in it: an encoder without a guard would return NaN.
-    """
-    # NumPy's, since torch wakes its threads for so little.
-    finite = np.isfinite(values.numpy()).all(axis=1)
-    if finite.all():
-        return keys, values
-    kept = finite.nonzero()[0].tolist()
-    return [keys[i] for i in kept], values[kept]

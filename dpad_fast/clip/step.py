@@ -89,8 +89,8 @@ class Embedder(Protocol):
         """The regions by content, the cached embeddings of some of them, and how many of these are float32."""
         ...
 
-    def keep_regions(self, places: Sequence[PlaceKey], values: Tensor, exact: bool) -> None:
-        """Puts embeddings into the cache."""
+    def keep_regions(self, places: Sequence[PlaceKey], values: Tensor, exact: bool, again: bool = False) -> None:
+        """Puts embeddings into the cache; `again`: those of a second look."""
         ...
 
 
@@ -148,7 +148,7 @@ class HostStep:
             values = unit(values, encoder.name, first=encoder.guards(exact))
             timer.lap("image")
             part = list(islice(rest, len(chunk)))
-            encoder.keep_regions(part, values, exact)
+            encoder.keep_regions(part, values, exact, exact and self.coarse)
             found.update(zip(part, values, strict=True))
         return torch.stack([found[place] for place in places])
 
@@ -258,7 +258,8 @@ class GpuStep:
         timer = Timer(self._timings)
         encoder = self._encoder
         values = encoder.forward_for(exact).images(inputs, encoder.used_threads())
-        found = self._embed(values, partial(encoder.keep_regions, places, exact=exact), encoder.guards(exact))
+        keep = partial(encoder.keep_regions, places, exact=exact, again=exact and self.coarse)
+        found = self._embed(values, keep, encoder.guards(exact))
         timer.lap("image")
         return found
 

@@ -252,3 +252,26 @@ def test_what_passes_for_a_gpu_refuses_to_be_read(read):
         read(there(torch.ones(1)) * 2)
     with pytest.raises(AssertionError, match="mixes tensors"):
         there(torch.ones(3))[torch.tensor([0, 1])]
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_what_a_row_gets_does_not_depend_on_what_was_scored_before(tiny, tmp_path, coarse, on_gpu):
+    """A region that is looked at again for one completion is no other one for the completions after it."""
+    images, scorer = pictures(tmp_path), coarse()
+    if on_gpu:
+        pretend_gpu(scorer.encoder)
+    texts, targets, shown = batch(images, 24)
+    first = scorer.score(texts, targets, shown)
+    assert scorer.recomputed > 0
+    counted, looked = scorer.recomputed, scorer.encoder.cache.misses
+    same(scorer.score(texts, targets, shown), first)
+    assert scorer.recomputed == 2 * counted
+    assert scorer.encoder.cache.misses - looked < looked  # known: regions of both looks
+    other = coarse()
+    if on_gpu:
+        pretend_gpu(other.encoder)
+    parts = [other.score(texts[i : i + 5], targets[i : i + 5], shown[i : i + 5]) for i in (20, 5, 0, 15, 10)]
+    parts = [parts[i] for i in (2, 1, 4, 3, 0)]
+    for name in ("roi", "aoi"):
+        found = torch.cat([part.similarity[name] for part in parts])
+        torch.testing.assert_close(found, first.similarity[name], rtol=0, atol=0, equal_nan=True)
