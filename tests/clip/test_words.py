@@ -68,6 +68,19 @@ def test_what_is_known_is_bounded(monkeypatch):
     assert len(made._known) <= 5
 
 
+def test_long_words_are_not_remembered(tokenizer):
+    encode = whole(tokenizer)
+    made = by_words(tokenizer, encode)
+    texts = ["a red " + "x" * 9000, "!?" * 4000, "a red cat"]
+    assert made(texts) == encode(texts)
+    assert max(map(len, made._known)) == 3
+
+
+def test_special_tokens_that_stand_elsewhere_are_found_out(tokenizer):
+    other = lambda texts: [[1, 2, *row[1:-1]] for row in whole(tokenizer)(texts)]  # noqa: E731
+    assert by_words(tokenizer, other) is other
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [
