@@ -79,7 +79,11 @@ def by_words(tokenizer: Any, encode: Encode) -> Encode:
         encode: texts to its full id lists.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not _is_clips(json.loads(backend.to_str())):
+    try:
+        made = None if backend is None else json.loads(backend.to_str())
+    except Exception:  # what tokenizers raises where a part is written in Python, as RoFormer's and a user's own may be
+        return encode
+    if made is None or not _is_clips(made):
         return encode
 
     def inner(words: list[str]) -> list[list[int]]:

@@ -100,6 +100,19 @@ def test_a_changed_tokenizer_is_asked_for_whole_captions(tokenizer, part, value)
     assert by_words(SimpleNamespace(), encode) is encode
 
 
+def test_a_part_in_python_is_left_alone():
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+    class Whole:
+        def pre_tokenize(self, text):
+            text.split(lambda _, piece: [piece])
+
+    made = shared.tiny_tokenizer()
+    made.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(Whole())
+    encode = whole(made)
+    assert by_words(made, encode) is encode
+
+
 def test_an_encoders_tokens_go_by_words(tokenizer):
     tokens = from_transformers(SimpleNamespace(tokenizer=tokenizer), 77, end=True, full=False)
     assert isinstance(tokens._encode, Words)
