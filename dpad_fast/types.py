@@ -108,7 +108,8 @@ class Target:
             ValueError: `text` holds neither a box, points, nor a JSON list of objects; several `<box>` or `<points>`;
                 one that cannot be read; an empty list.
         """
-        if type(text) is str and (image_size is None or (type(image_size) is tuple and _are_whole(image_size))):
+        plain = image_size is None or (type(image_size) is tuple and _are_whole(image_size))
+        if plain and type(text) is str and type(box_format) is str:  # what else there is may have no hash
             return _parsed(cls, text, image_size, box_format)  # type: ignore[arg-type]
         return cls(**fields.read_solution(text, box_format), image_size=image_size, box_format=box_format)
 

@@ -68,8 +68,9 @@ def prepare(
 
     Args:
         images: M uint8 tensors [H, W, 3 or more] on one device, with any strides.
-        boxes: int64 [K, 4], on the host; four times -(1 << 62) stands for the whole image.
-        image_index: int64 [K], on the host.
+        boxes: [K, 4], whole numbers; four times -(1 << 62) stands for the whole image. Best int64 on the host: from a
+            GPU it is waited for.
+        image_index: [K], likewise.
         size: side of the result.
         dtype: of the result.
         device: of the images and the result.
@@ -83,7 +84,10 @@ def prepare(
     Raises:
         ValueError: a box or an image number is not as the op describes it.
     """
-    boxes, image_index = torch.as_tensor(boxes).contiguous(), torch.as_tensor(image_index).contiguous()
+    # Their addresses are read as host memory of int64, whatever a caller of the registered op gives.
+    boxes, image_index = (
+        torch.as_tensor(given, dtype=torch.int64, device="cpu").contiguous() for given in (boxes, image_index)
+    )
     shape = (len(boxes), _COLUMNS)
     staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     weights, between, lines = extension.C.crop_table(

@@ -333,6 +333,9 @@ def test_a_solution_is_read_once():
     for _ in range(2):
         with pytest.raises(ValueError, match="text holds no <box>"):
             df.Target.parse("nothing")
+    for box_format in (["xyxy"], {}):
+        with pytest.raises(ValueError, match="box_format must be one of"):
+            df.Target.parse(text, box_format=box_format)
 
     class Mine(df.Target):
         pass

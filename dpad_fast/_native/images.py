@@ -11,6 +11,7 @@ from dpad_fast._native import extension
 from dpad_fast.pictures import check_pixels, decoding, plain_layout, upright
 
 _CHANNELS = (1, 3, 4)
+_COPIED = 1 << 26  # bytes; when the copies that digests are made of reach this, they are let go of
 
 
 def as_pixels(image: Any, name: str) -> torch.Tensor:
@@ -118,16 +119,23 @@ def content_digests(pictures: Sequence[torch.Tensor], threads: int) -> list[byte
         pictures: uint8 [H, W, 3] each, with any strides, on any device.
         threads: CPU threads; a photograph takes a fraction of a millisecond.
     """
-    given, kept = [], []
+    given: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int]] = []
+    copies, copied = [], 0
     for picture in pictures:
         pixels = picture.cpu()
         height, width, _ = pixels.shape
         down, across, colour = pixels.stride()
         if colour != 1 or across not in (3, 4) or (down != width * across and height > 1):
             pixels, across = pixels.contiguous(), 3
-        kept.append(pixels)
         given.append((pixels.data_ptr(), height * width, across))
-    found = extension.C.digest_pictures(given, threads)
+        if pixels is not picture:
+            copies.append(pixels)
+            copied += pixels.numel()
+            if copied >= _COPIED:
+                found += extension.C.digest_pictures(given, threads)
+                given, copies, copied = [], [], 0
+    found += extension.C.digest_pictures(given, threads)
     return [one.to_bytes(8, "little") + two.to_bytes(8, "little") for one, two in found]
 
 

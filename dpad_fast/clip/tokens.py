@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dpad_fast.clip.words import MOST_WORDS, by_words
+from dpad_fast.clip.words import LONGEST_WORD, MOST_WORDS, by_words
 
 Ids = tuple[int, ...]
 
@@ -311,7 +311,11 @@ def _word_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
         ids: list[int] = []
         for word in tokenizer.pat.findall(tokenizer.clean_fn(text)):
             found = known.get(word)
-            ids += known.setdefault(word, one(word)) if found is None else found
+            if found is None:
+                found = one(word)
+                if len(word) <= LONGEST_WORD:
+                    known[word] = found
+            ids += found
             if len(known) > MOST_WORDS:
                 known.clear()
         return ids

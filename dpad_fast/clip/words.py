@@ -19,6 +19,7 @@ _NORMALIZERS = [
 _PLAIN = re.compile(r"[ -;=-~]*")
 _WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^ a-z0-9]+")
 MOST_WORDS = 1 << 16  # words; a training set of captions has some ten thousand
+LONGEST_WORD = 64  # characters; longer ones, which a failing policy repeats at will, are not remembered
 
 
 class Words:
@@ -37,7 +38,7 @@ class Words:
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """As `encode`."""
-        split = [_WORD.findall(text.lower()) if _PLAIN.fullmatch(text) else None for text in texts]
+        split = [_split(text) for text in texts]
         known = self._learn(split)
         rest = [text for text, words in zip(texts, split, strict=True) if words is None]
         others = iter(self._encode(rest) if rest else ())
@@ -62,6 +63,14 @@ class Words:
         return ids
 
 
+def _split(text: str) -> list[str] | None:
+    """The words of a caption; None where it is tokenised as a whole."""
+    if not _PLAIN.fullmatch(text):
+        return None
+    words: list[str] = _WORD.findall(text.lower())
+    return None if max(map(len, words), default=0) > LONGEST_WORD else words
+
+
 def by_words(tokenizer: Any, encode: Encode) -> Encode:
     """`encode`, by words where the tokenizer is CLIP's own and nothing was changed or added that spans words.
 
@@ -70,7 +79,11 @@ def by_words(tokenizer: Any, encode: Encode) -> Encode:
         encode: texts to its full id lists.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not _is_clips(json.loads(backend.to_str())) or len(encode([""])[0]) != 2:
+    try:
+        made = None if backend is None else json.loads(backend.to_str())
+    except Exception:  # what tokenizers raises where a part is written in Python, as RoFormer's and a user's own may be
+        return encode
+    if made is None or not _is_clips(made):
         return encode
 
     def inner(words: list[str]) -> list[list[int]]:
@@ -79,7 +92,9 @@ def by_words(tokenizer: Any, encode: Encode) -> Encode:
         )["input_ids"]
         return ids
 
-    return Words(encode, inner)
+    (ends,), (letter,) = encode([""]), inner(["a"])
+    # What puts the special tokens there may put them elsewhere.
+    return Words(encode, inner) if len(ends) == 2 and encode(["a"]) == [[ends[0], *letter, ends[1]]] else encode
 
 
 def _is_clips(made: dict[str, Any]) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from dpad_fast._native.images import as_pixels, content_digest
+from dpad_fast._native import images as module
+from dpad_fast._native.images import as_pixels, content_digest, content_digests
 from dpad_fast.clip.images import Picture
 
 
@@ -29,6 +33,25 @@ def test_equal_for_whatever_holds_the_same_pixels() -> None:
         ]
         assert len({content_digest(pixels) for pixels in holders}) == 1, (height, width)
         assert Picture(image, "a").key == Picture(array, "b").key
+
+
+def test_copies_of_many_pictures_are_not_held_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    planes = [torch.from_numpy(_noise(3, 64, seed)).permute(2, 0, 1).contiguous().permute(1, 2, 0) for seed in range(6)]
+    rows = [torch.from_numpy(_noise(9, 64, seed)) for seed in range(6)]
+    pictures = [picture for pair in zip(planes, rows, strict=True) for picture in pair]
+    expected = [content_digest(picture) for picture in pictures]
+    asked: list[int] = []
+
+    def digest(given: list[tuple[int, int, int]], threads: int) -> list[list[int]]:
+        addresses = {picture.data_ptr() for picture in pictures}
+        asked.append(sum(3 * count for address, count, _ in given if address not in addresses))
+        return digest_pictures(given, threads)
+
+    digest_pictures = module.extension.C.digest_pictures
+    monkeypatch.setattr(module, "extension", SimpleNamespace(C=SimpleNamespace(digest_pictures=digest)))
+    monkeypatch.setattr(module, "_COPIED", 2 * 3 * 64 * 3)
+    assert content_digests(pictures, 2) == expected
+    assert asked == [1152, 1152, 1152, 0]  # bytes of the copies
 
 
 def test_what_pads_a_pixel_is_not_looked_at() -> None:

@@ -124,6 +124,26 @@ def test_open_clips_own_tokenizer(clean):
     agree(clipa(open_clip, vocab_size=49500), image_transform(32, is_train=False), tokenizer)
 
 
+def test_open_clips_long_words_are_not_remembered():
+    open_clip = pytest.importorskip("open_clip")
+    from dpad_fast.clip.tokens import from_open_clip
+
+    asked = []
+
+    class Special(dict):
+        def get(self, word):
+            asked.append(word)
+            return dict.get(self, word)
+
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
+    tokenizer.cache = Special(tokenizer.cache)
+    tokens, long = from_open_clip(tokenizer, 77), "x" * 200
+    asked.clear()
+    for _ in range(2):
+        tokens.encode([f"zebra {long}"])
+    assert asked == ["zebra", long, long]
+
+
 def test_a_language_before_every_caption(tmp_path):
     open_clip = pytest.importorskip("open_clip")
     from open_clip.transform import image_transform

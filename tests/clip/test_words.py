@@ -68,6 +68,19 @@ def test_what_is_known_is_bounded(monkeypatch):
     assert len(made._known) <= 5
 
 
+def test_long_words_are_not_remembered(tokenizer):
+    encode = whole(tokenizer)
+    made = by_words(tokenizer, encode)
+    texts = ["a red " + "x" * 9000, "!?" * 4000, "a red cat"]
+    assert made(texts) == encode(texts)
+    assert max(map(len, made._known)) == 3
+
+
+def test_special_tokens_that_stand_elsewhere_are_found_out(tokenizer):
+    other = lambda texts: [[1, 2, *row[1:-1]] for row in whole(tokenizer)(texts)]  # noqa: E731
+    assert by_words(tokenizer, other) is other
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [
@@ -85,6 +98,19 @@ def test_a_changed_tokenizer_is_asked_for_whole_captions(tokenizer, part, value)
     encode = whole(tokenizer)
     assert by_words(SimpleNamespace(backend_tokenizer=changed), encode) is encode
     assert by_words(SimpleNamespace(), encode) is encode
+
+
+def test_a_part_in_python_is_left_alone():
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+    class Whole:
+        def pre_tokenize(self, text):
+            text.split(lambda _, piece: [piece])
+
+    made = shared.tiny_tokenizer()
+    made.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(Whole())
+    encode = whole(made)
+    assert by_words(made, encode) is encode
 
 
 def test_an_encoders_tokens_go_by_words(tokenizer):

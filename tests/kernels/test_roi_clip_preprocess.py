@@ -171,12 +171,19 @@ def test_boxes_are_refused_as_on_the_cpu(boxes: list[list[int]], index: list[int
         on_cpu(images, torch.tensor(boxes), index, size=4)
 
 
-def table(images: list[torch.Tensor], boxes: list[list[int]], index: list[int]) -> torch.Tensor:
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_whole_numbers_of_any_width(dtype: type) -> None:
+    images = [torch.zeros(4, 6, 3, dtype=torch.uint8), torch.zeros(7, 5, 3, dtype=torch.uint8)]
+    found = table(images, [[1, 1, 2, 2], [0, 3, 4, 6]], [1, 0], dtype)
+    assert found[:, 4:8].tolist() == [[5, 7, 1, 1], [6, 4, 0, 3]]  # extent and corner
+
+
+def table(images: list[torch.Tensor], boxes: list[list[int]], index: list[int], dtype: type = np.int64) -> torch.Tensor:
     from dpad_fast.kernels.roi_clip_preprocess import prepare
 
     options = {"resize": "shortest", "interpolation": "bicubic", "center": "floor", "order": "pillow-13"}
-    return prepare(images, np.array(boxes), np.array(index), size=4, dtype=torch.float32, device=torch.device("cpu"),
-                   mean=MEAN, std=STD, **options).table  # fmt: skip
+    return prepare(images, np.array(boxes, dtype), np.array(index, dtype), size=4, dtype=torch.float32,
+                   device=torch.device("cpu"), mean=MEAN, std=STD, **options).table  # fmt: skip
 
 
 def test_whole_images_are_written_out() -> None:
