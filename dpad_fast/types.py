@@ -109,7 +109,8 @@ class Target:
                 one that cannot be read; an empty list.
         """
         plain = image_size is None or (type(image_size) is tuple and _are_whole(image_size))
-        if plain and type(text) is str and type(box_format) is str:  # what else there is may have no hash
+        plain = plain and type(text) is str and len(text) <= _SHORT
+        if plain and type(box_format) is str:  # what else there is may have no hash
             return _parsed(cls, text, image_size, box_format)  # type: ignore[arg-type]
         return cls(**fields.read_solution(text, box_format), image_size=image_size, box_format=box_format)
 
@@ -138,6 +139,9 @@ class Target:
         from dpad_fast._row_target import read_row
 
         return cls(**read_row(row, columns, image_size))
+
+
+_SHORT = 2048  # characters of a solution that is kept; thousands of longer ones would add up
 
 
 def _are_whole(values: tuple[Any, ...]) -> bool:
