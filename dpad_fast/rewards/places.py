@@ -82,7 +82,8 @@ class PlaceFinder:
         found = None if shared is None else self._found.get(shared)
         if found is None:
             found = self._places(row)
-            self._found[shared] = found
+            if shared is not None:
+                self._found[shared] = found
         return found
 
     def _places(self, row: CaptionRow) -> Places | str:

@@ -271,7 +271,7 @@ def test_only_results_of_a_gpu_are_kept(outcome: Any, tmp_path: Path, monkeypatc
     write(out / "reward-gpu.csv", rehearsed | {"driver": "580"})
     assert outcome.beside(out)[0][:3] == ("dpad_fast guarded, PIL: p50 ms", "7 to 13", "30")
     (out / "summary.txt").write_text(
-        "H100, at 3.5 us / call\n  folder /home/me/dpad-fast (/usr/bin/python3)\ntests/ops --out /root/out"
+        f"H100, at 3.5 us / call\n  folder {tmp_path}/dpad-fast ({tmp_path}/bin/python3)\ntests/ops --out {out}"
     )
     assert [path.name for path in outcome.keep(out)] == ["reward-gpu.csv", "gpu-day.txt"]
     assert (kept / "reward-gpu.csv").read_bytes() == (out / "reward-gpu.csv").read_bytes()
