@@ -1,4 +1,4 @@
-"""IEEE float32 on a GPU, whatever torch's settings allow, and those settings as they were afterwards.
+"""IEEE float32, whatever torch's settings allow, and those settings as they were afterwards.
 
 torch keeps them for the whole process and in two interfaces: an older one (`torch.set_float32_matmul_precision`,
 `allow_tf32`) and, since 2.9, a newer one (`fp32_precision`). A read through the older one raises where the two say
@@ -7,8 +7,8 @@ different things, in any thread. So a setting is changed through the interface t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import RLock
 from typing import Any
 
@@ -18,6 +18,8 @@ from dpad_fast.clip.fork import fork_between_uses
 
 _NEWER = hasattr(torch._C, "_get_fp32_precision_getter")
 _HALF_SUMS = hasattr(torch._C, "_get_cublas_allow_fp16_accumulation")
+# What float32 products may be made of on a CPU whose instructions have it, by torch's settings.
+_COARSE = ("bf16", "tf32")
 _Undo = Callable[[], None]
 
 
@@ -29,34 +31,32 @@ class _Turn:
         fork_between_uses(self)
 
 
-class _Forced:
+_turn = _Turn()
+
+
+@contextmanager
+def _forced(*forces: Callable[[list[_Undo]], None]) -> Iterator[None]:
     """A context in which some settings have the values that this package needs; see `exact_float32`.
 
-    Threads take turns, so that no setting comes back while another thread relies on its change.
+    Threads take turns, so that no setting comes back while another thread relies on its change. A thread that finds
+    nothing to change in its turn lets the next one have it at once.
     """
+    with ExitStack() as held:
+        lock = _turn._lock
+        lock.acquire()
+        held.callback(lock.release)
+        undo: list[_Undo] = []
+        held.callback(_run_all, undo)
+        for force in forces:
+            force(undo)
+        if not undo:
+            held.close()
+        yield
 
-    _turn = _Turn()
 
-    def __init__(self, *forces: Callable[[list[_Undo]], None]) -> None:
-        self._forces = forces
-        self._undo: list[list[_Undo]] = []
-
-    def __enter__(self) -> None:
-        self._turn._lock.acquire()
-        self._undo.append([])
-        try:
-            for force in self._forces:
-                force(self._undo[-1])
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_error: object) -> None:
-        try:
-            for undo in self._undo.pop():
-                undo()
-        finally:
-            self._turn._lock.release()
+def _run_all(undo: list[_Undo]) -> None:
+    for back in undo:
+        back()
 
 
 def exact_float32() -> AbstractContextManager[None]:
@@ -66,12 +66,17 @@ def exact_float32() -> AbstractContextManager[None]:
     thread that launches float32 products meanwhile gets exact ones too: slower, never coarser. A setting that another
     thread changes meanwhile to anything but IEEE stays as that thread made it. It may be entered within itself.
     """
-    return _exact
+    return _forced(_force_products, _force_convolutions)
 
 
 def exact_products() -> AbstractContextManager[None]:
     """The same without convolutions, of which the packed towers have none and which torch allows TF32 by default."""
-    return _products
+    return _forced(_force_products)
+
+
+def exact_on_cpu() -> AbstractContextManager[None]:
+    """The same on a CPU, whose float32 products may be bfloat16's under "medium" where it has instructions for them."""
+    return _forced(_force_cpu)
 
 
 def float32_sums() -> AbstractContextManager[None]:
@@ -79,7 +84,7 @@ def float32_sums() -> AbstractContextManager[None]:
 
     Partial sums may still be joined in half precision, which is torch's default.
     """
-    return _sums
+    return _forced(_force_sums)
 
 
 def _force_products(undo: list[_Undo]) -> None:
@@ -88,7 +93,7 @@ def _force_products(undo: list[_Undo]) -> None:
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # the newer interface was used, which the older refuses to read
-        undo.append(_force_newer("matmul"))
+        undo.append(_force_newer("cuda", "matmul"))
         return
     on_cpu = _newer("mkldnn", "matmul")
     torch.set_float32_matmul_precision("highest")
@@ -112,7 +117,7 @@ def _force_convolutions(undo: list[_Undo]) -> None:
     except RuntimeError:  # convolutions and recurrent layers differ, by the newer interface
         older = False
     if not older:
-        undo.append(_force_newer("conv"))
+        undo.append(_force_newer("cuda", "conv"))
         return
     cudnn.allow_tf32 = False
     _not_by_all("conv", "rnn")
@@ -124,6 +129,23 @@ def _force_convolutions(undo: list[_Undo]) -> None:
     undo.append(restore)
 
 
+def _force_cpu(undo: list[_Undo]) -> None:
+    if not _NEWER:
+        if torch.get_float32_matmul_precision() != "medium":
+            return
+        torch.set_float32_matmul_precision("highest")
+        undo.append(lambda: _restore_older("medium"))
+        return
+    for operation in ("matmul", "conv"):
+        if _newer("mkldnn", operation) in _COARSE:
+            undo.append(_force_newer("mkldnn", operation))
+
+
+def _restore_older(before: str) -> None:
+    if torch.get_float32_matmul_precision() == "highest":
+        torch.set_float32_matmul_precision(before)
+
+
 def _force_sums(undo: list[_Undo]) -> None:
     products: Any = torch.backends.cuda.matmul
     # Since torch 2.7; before, and by default, sums are in float32.
@@ -132,17 +154,17 @@ def _force_sums(undo: list[_Undo]) -> None:
         undo.append(lambda: setattr(products, "allow_fp16_accumulation", True))
 
 
-def _force_newer(operation: str) -> _Undo:
-    before = _newer("cuda", operation)
-    _set_newer("cuda", operation, "ieee")
+def _force_newer(backend: str, operation: str) -> _Undo:
+    before = _newer(backend, operation)
+    _set_newer(backend, operation, "ieee")
 
     def restore() -> None:
-        if _uses_tf32(operation):
+        if _newer(backend, operation) in _COARSE:  # another thread's, which stays
             return
         # What the operation had may have come from a setting for all of them, and should follow that one again.
-        _set_newer("cuda", operation, "none")
-        if _newer("cuda", operation) != before:
-            _set_newer("cuda", operation, before)
+        _set_newer(backend, operation, "none")
+        if _newer(backend, operation) != before:
+            _set_newer(backend, operation, before)
 
     return restore
 
@@ -168,6 +190,3 @@ def _newer(backend: str, operation: str) -> str:
 
 def _set_newer(backend: str, operation: str, precision: str) -> None:
     torch._C._set_fp32_precision_setter(backend, operation, precision)
-
-
-_exact, _products, _sums = _Forced(_force_products, _force_convolutions), _Forced(_force_products), _Forced(_force_sums)

@@ -13,7 +13,7 @@ from dpad_fast._native.upload import on_device, upload
 from dpad_fast.clip.fork import one_thread
 from dpad_fast.clip.tokens import Ids, Layout
 from dpad_fast.clip.tower.captured import CapturedTowers
-from dpad_fast.clip.tower.exact import exact_float32
+from dpad_fast.clip.tower.exact import exact_float32, exact_on_cpu
 from dpad_fast.clip.tower.graphs import Recorder
 from dpad_fast.clip.tower.towers import Towers
 
@@ -44,7 +44,7 @@ class Forward(Protocol):
 
 
 class OwnForward:
-    """The model's own forward. On a GPU float32 is IEEE's, whatever torch's settings allow.
+    """The model's own forward. Float32 is IEEE's, whatever torch's settings allow.
 
     Args:
         model: on the device and in the precision that it is to run in.
@@ -144,8 +144,12 @@ class TowerForward:
 
 @contextmanager
 def _running(threads: int, device: torch.device) -> Iterator[None]:
-    """Without gradients, on `threads` threads, and launching to `device`, whatever GPU is the current one."""
-    with torch.inference_mode(), torch_threads(threads), on_device(device):
+    """Without gradients, on `threads` threads, and launching to `device`, whatever GPU is the current one.
+
+    On a CPU float32 is IEEE's. On a GPU who launches products sees to it, for a setting is every thread's.
+    """
+    exact = exact_on_cpu() if device.type == "cpu" else nullcontext()
+    with torch.inference_mode(), torch_threads(threads), on_device(device), exact:
         yield
 
 

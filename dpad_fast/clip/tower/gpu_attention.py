@@ -173,7 +173,7 @@ class GpuProducts(TorchProducts):
         self._varlen = varlen
         contexts = {torch.float32: exact_products, torch.float16: float32_sums}
         # Entered for each launch: torch's settings are the whole process's, and other threads launch as well.
-        self._settings = contexts.get(dtype, nullcontext)()
+        self._settings = contexts.get(dtype, nullcontext)
         self._multiply = tf32_linear if tf32 else F.linear
         self.variable_lengths = varlen is not None
 
@@ -190,7 +190,7 @@ class GpuProducts(TorchProducts):
         if norm is not None:
             x = self.normalise(x, norm, threads)
         x = x.to(self._dtype)
-        with self._settings:
+        with self._settings():
             out = self._multiply(x, layer.weight, layer.bias)
         return out if add is None else add.add_(out)
 
@@ -199,7 +199,7 @@ class GpuProducts(TorchProducts):
         query, key, value = (part.view(len(part), heads, -1) for part in (q, k, v))
         if self._varlen is None:
             described: Padded = paths.kept(("padded", q.device), lambda: padded(paths, q.device))
-            with self._settings:
+            with self._settings():
                 return padded_attention(query, key, value, described).flatten(1)
         part: Ragged = paths.kept(("ragged", q.device), lambda: ragged(paths, q.device))
         if part.keys is not None:

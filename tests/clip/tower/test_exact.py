@@ -1,4 +1,4 @@
-"""Float32 is IEEE's within `exact_float32`, and torch's settings are afterwards what they were, in both interfaces."""
+"""Float32 is IEEE's within `exact_float32` and its like, and torch's settings come back, in both interfaces."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import threading
 import pytest
 import torch
 
-import dpad_fast as df
 from dpad_fast.clip.tower import exact
-from dpad_fast.clip.tower.exact import exact_float32, exact_products, float32_sums
-from dpad_fast.clip.tower.forward import OwnForward
+from dpad_fast.clip.tower.exact import exact_float32, exact_on_cpu, exact_products, float32_sums
+from dpad_fast.clip.tower.forward import TowerForward
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
-from dpad_fast.clip.tower.weights import Affine
+from dpad_fast.clip.tower.products import TorchProducts
+from dpad_fast.clip.tower.towers import Towers
+from dpad_fast.clip.tower.weights import Affine, read_weights
+from dpad_fast.testing.towers import own_forward
 
 newer = pytest.mark.skipif(not exact._NEWER, reason="torch before 2.9 has one interface")
+
+
+_ALL = (("generic", "all"), ("cuda", "all"), ("cuda", "matmul"))
 
 
 def reset() -> None:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
     if exact._NEWER:
-        for backend, operation in (("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("mkldnn", "matmul")):
+        for backend, operation in (*_ALL, ("mkldnn", "matmul"), ("mkldnn", "conv")):
             torch._C._set_fp32_precision_setter(backend, operation, "none")
 
 
@@ -47,7 +52,7 @@ def state() -> tuple:
     if exact._NEWER:
         get = torch._C._get_fp32_precision_getter
         places = ("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn")
-        found += [get(*place) for place in (*places, ("mkldnn", "matmul"))]
+        found += [get(*place) for place in (*places, ("mkldnn", "matmul"), ("mkldnn", "conv"))]
     return tuple(found)
 
 
@@ -165,20 +170,74 @@ def test_products_alone_leave_convolutions_as_they_are() -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("setting", ["high", "medium"])
-def test_towers_are_compared_in_float32_whatever_is_allowed(tiny, setting: str, monkeypatch) -> None:
-    torch.set_float32_matmul_precision(setting)
-    seen, real = [], OwnForward.texts
+def convolutions_in_bfloat16():
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
 
-    def texts(self, rows, threads):
-        seen.append(torch.get_float32_matmul_precision())
-        return real(self, rows, threads)
 
-    monkeypatch.setattr(OwnForward, "texts", texts)
-    assert "packed towers" in df.ClipEncoder.from_transformers(*tiny).forward["float32"]
+def all_on_cpu_in_bfloat16():
+    torch.backends.mkldnn.fp32_precision = "bf16"
+
+
+def coarse_on_cpu() -> bool:
+    """Whether products or convolutions on a CPU may be of another kind than IEEE float32's."""
+    if not exact._NEWER:
+        return torch.get_float32_matmul_precision() == "medium"
+    return any(exact._newer("mkldnn", operation) in ("bf16", "tf32") for operation in ("matmul", "conv"))
+
+
+CPU = [older("medium")]
+if exact._NEWER:
+    CPU += [older("high"), medium_and_exact_cpu, convolutions_in_bfloat16, all_on_cpu_in_bfloat16]
+
+
+@pytest.mark.parametrize("change", CPU)
+@pytest.mark.parametrize("kind", ["own", "towers"])
+def test_float32_on_a_cpu_is_exact_whatever_is_allowed(tiny, kind: str, change, monkeypatch) -> None:
+    """Both what a model of any type runs by and what "guarded" looks again with."""
+    model = tiny[0]
+    made = own_forward(model) if kind == "own" else TowerForward(Towers(read_weights(model), TorchProducts()))
+    rows = [(1, 5, 9, 2), (1, 7, 2)]
+    expected = made.texts(rows, 1)
+    change()
+    before, seen = state(), []
+    real = torch.nn.functional.linear
+
+    def linear(*args):
+        seen.append(coarse_on_cpu())
+        return real(*args)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    found = made.texts(rows, 1)
     assert seen
-    assert set(seen) == {"highest"}
-    assert torch.get_float32_matmul_precision() == setting
+    assert not any(seen)
+    assert torch.equal(found, expected)
+    assert state() == before
+
+
+def test_on_a_cpu_with_the_older_interface_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_NEWER", False)
+    torch.set_float32_matmul_precision("medium")
+    with exact_on_cpu(), exact_on_cpu():
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision("high")
+    with exact_on_cpu():
+        assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_thread_that_changes_nothing_keeps_nobody_waiting() -> None:
+    """Encoders on CPUs of several threads would otherwise work one behind the other."""
+    entered = threading.Event()
+
+    def second() -> None:
+        with exact_on_cpu():
+            entered.set()
+
+    with exact_on_cpu():
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert entered.wait(10)
+    thread.join()
 
 
 def test_settings_come_back_after_an_error() -> None:
