@@ -170,6 +170,21 @@ def reward_gpu_stages(rows: Rows) -> str:
     return markdown(("contestant", "pictures", *_STAGES), 2, lines)
 
 
+def reward_host(rows: Rows) -> str:
+    """Milliseconds of the host's part of a step on a GPU, against the hand-written step's in the same turns."""
+    lines = []
+    for row in rows:
+        name = f"**{row['contestant']}**" if row["contestant"] == "dpad_fast guarded" else row["contestant"]
+        times = (number(row[key]) for key in ("p50_ms", "least_ms", "thread_ms"))
+        stages = (row[f"{stage}_ms"] for stage in _STAGES)
+        lines.append((name, row["pictures"], *times, row["of_hand_written"], row["recomputed"], *stages))
+    heads = ("contestant", "pictures", "ms", "least", "of a processor", "of hand-written's", "recomputed", *_STAGES)
+    row = rows[0]
+    threads = f"{row['threads']} thread{'s' if row['threads'] != '1' else ''}"
+    made = f"{row['turns']} turns, {threads}, {row['device']}, torch {row['torch']}, {row['date']}"
+    return markdown(heads, 2, lines) + f"\nHost only, no launch, no tower: not a time on a GPU. {made}.\n"
+
+
 def gpu(rows: Rows) -> str:
     """Microseconds of each op on a GPU: with an empty cache, without, and as a graph."""
     lines, before = [], None
@@ -206,6 +221,7 @@ TABLES: dict[str, tuple[str, Make]] = {  # name in a document: its CSV file, and
     "gpu-static": ("gpu-static", gpu_static),
     "reward-gpu": ("reward-gpu", reward_gpu),
     "reward-gpu-stages": ("reward-gpu", reward_gpu_stages),
+    "reward-host": ("reward-host", reward_host),
     "gpu": ("gpu", gpu),
 }
 # Made of a run on a GPU, which there may not have been.
