@@ -158,7 +158,10 @@ def host_encoder(clip: Clip, precision: str, again: int) -> df.ClipEncoder:
 
 @contextmanager
 def by_the_plan() -> Iterator[None]:
-    """Within it `roi_clip_preprocess` does what the host does for a GPU's kernels, which are not launched."""
+    """Within it `roi_clip_preprocess` does what the host does for a GPU's kernels, and leaves garbage: none is launched.
+
+    Encoders are made before: they measure their first look on pictures.
+    """
     from dpad_fast.kernels import _crop_plan
 
     op: Any = importlib.import_module("dpad_fast.ops.roi_clip_preprocess")
@@ -243,10 +246,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     torch.set_num_threads(args.threads)
     runs = args.runs or RUNS
     console.print(f"{NOTE}\n{results.versions()}; {results.name_of(torch.device('cpu'))}; {args.threads} threads")
-    with by_the_plan(), torch.random.fork_rng(devices=[]):
-        entrants, make_work = enter(few_layers(args.tiny), args.again), work_of(args.tiny)
-        shown, count = [ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP
-        works = [make_work(shown, count, seed=1000 + turn) for turn in range(runs + _WARM_UPS)]
+    entrants, make_work = enter(few_layers(args.tiny), args.again), work_of(args.tiny)
+    shown, count = [ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP
+    works = [make_work(shown, count, seed=1000 + turn) for turn in range(runs + _WARM_UPS)]
+    with by_the_plan():
         take_turns(entrants, works, Pictures(works[0]))
     hand = {one.pictures: one for one in entrants if one.name == HAND}
     rows = [row(one, hand[one.pictures], args.threads) for one in entrants]
