@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     again = "with --host: completions of a step that guarded looks at again (%(default)s)"
     parser.add_argument("--again", type=count, default=7, help=again)
     parser.add_argument("--only", default="", help="with --device: the contestants whose names begin so, by commas")
-    parser.add_argument("--seconds", type=float, help="with --device: no turn starts after that many seconds")
+    parser.add_argument("--seconds", type=float, help="with --device: no turn starts after so many seconds")
     parser.add_argument("--equality", type=count, metavar="N", help="check N completions instead of timing")
     parser.add_argument("--memory", type=count, metavar="N", help="peak memory and cost up to N completions instead")
     parser.add_argument("--eight-bits", action="store_true", help="what a first look in 8 bits would cost, instead")

@@ -158,7 +158,7 @@ def host_encoder(clip: Clip, precision: str, again: int) -> df.ClipEncoder:
 
 @contextmanager
 def by_the_plan() -> Iterator[None]:
-    """Within it `roi_clip_preprocess` does what the host does for a GPU's kernels, and leaves garbage: none is launched.
+    """Within it `roi_clip_preprocess` does the host's part of a GPU's, and leaves garbage: no kernel is launched.
 
     Encoders are made before: they measure their first look on pictures.
     """
@@ -245,7 +245,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Time in turns, print, and write where `--out` names a folder."""
     torch.set_num_threads(args.threads)
     runs = args.runs or RUNS
-    console.print(f"{NOTE}\n{results.versions()}; {results.name_of(torch.device('cpu'))}; {args.threads} threads")
+    console.print(f"{NOTE}\n{results.versions()}; {results.name_of(torch.device('cpu'))}; threads: {args.threads}")
     entrants, make_work = enter(few_layers(args.tiny), args.again), work_of(args.tiny)
     shown, count = [ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP
     works = [make_work(shown, count, seed=1000 + turn) for turn in range(runs + _WARM_UPS)]
