@@ -204,6 +204,14 @@ def enter(clip: Clip, again: int) -> list[Entrant]:
 
 
 _FORMS = (PIL, JPEG, KNOWN)
+_HEADS = {
+    "p50_ms": "ms",
+    "least_ms": "least",
+    "process_ms": "processors",
+    "ms_of_hand_written": "of hand",
+    "process_ms_of_hand_written": "processors",
+    "recomputed": "again",
+}
 
 
 def take_turns(entrants: Sequence[Entrant], works: Sequence[ways.Work], pictures: Pictures) -> None:
@@ -226,7 +234,8 @@ def take_turns(entrants: Sequence[Entrant], works: Sequence[ways.Work], pictures
 
 def row(one: Entrant, hand: Entrant, threads: int) -> dict[str, Any]:
     """One line of the result; `hand` is the hand-written step with pictures in the same form."""
-    way, compared = one.way, ratio(one.turns, hand.turns)
+    way = one.way
+    compared = {key: ratio(one.turns, hand.turns, key) for key in ("ms", "process_ms")}
     laps = {stage: statistics.median(lap.get(stage, 0.0) for lap in way.stages) for stage in STAGES}
     again = sorted(set(one.recomputed)) if isinstance(way, Contestant) and way.encoder.precision == "guarded" else ()
     return {
@@ -234,7 +243,7 @@ def row(one: Entrant, hand: Entrant, threads: int) -> dict[str, Any]:
         "pictures": one.pictures,
         **columns(one.turns),
         "threads": threads,
-        "of_hand_written": f"{compared[1]:.3f}" if compared else "",
+        **{f"{key}_of_hand_written": f"{found[1]:.3f}" for key, found in compared.items() if found},
         "recomputed": " or ".join(map(str, again)),
         **{f"{stage}_ms": f"{1e3 * seconds:.2f}" for stage, seconds in laps.items()},
         **results.day(torch.device("cpu")),
@@ -255,12 +264,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     rows = [row(one, hand[one.pictures], args.threads) for one in entrants]
     if args.out:
         results.write("reward-host", rows, Path(args.out))
-    table = Table(title=f"{count} completions, milliseconds, medians of {runs} turns ({NOTE})")
-    shown_columns = ("p50_ms", "least_ms", "most_ms", "thread_ms", "process_ms", "collections", "of_hand_written")
-    for name in ("contestant", "pictures", *shown_columns, "recomputed", *STAGES):
-        table.add_column(name.removesuffix("_ms").replace("_", " "))
+    table = Table(title=f"{count} completions, milliseconds, medians of {runs} turns")
+    keys = (*_HEADS, *(f"{stage}_ms" for stage in STAGES))
+    for name in ("contestant", "pictures", *(_HEADS.get(key, key.removesuffix("_ms")) for key in keys)):
+        table.add_column(name, no_wrap=True)
     for line in rows:
-        keys = ("contestant", "pictures", *shown_columns, "recomputed", *(f"{stage}_ms" for stage in STAGES))
-        table.add_row(*(str(line[key]) for key in keys))
+        table.add_row(line["contestant"], line["pictures"], *(str(line[key]) for key in keys))
     console.print(table)
     return 0

@@ -93,13 +93,19 @@ def columns(turns: Sequence[Turn]) -> dict[str, Any]:
     return {key: said[key] for key in COLUMNS}
 
 
-def ratio(ours: Sequence[Turn], theirs: Sequence[Turn]) -> tuple[float, float, float] | None:
-    """The median of our time over theirs, turn by turn, with its quartiles; None where there is no turn of both.
+def ratio(ours: Sequence[Turn], theirs: Sequence[Turn], key: str = "ms") -> tuple[float, float, float] | None:
+    """The median of our time over theirs, turn by turn, between its quartiles; None where there is no turn of both.
 
     The two calls of a turn follow each other within a second, so a machine whose speed changes from minute to minute
     is as fast for the one as for the other.
+
+    Args:
+        ours: turns.
+        theirs: turns, in the same order.
+        key: which time, an attribute of `Turn`.
     """
-    found = sorted(mine.ms / other.ms for mine, other in zip(ours, theirs, strict=False))
+    pairs = zip(ours, theirs, strict=False)
+    found = sorted(getattr(mine, key) / getattr(other, key) for mine, other in pairs)
     if not found:
         return None
     quarter = len(found) // 4

@@ -43,7 +43,8 @@ def test_every_contestant_has_a_row(host: Any, tmp_path: Path, capsys: pytest.Ca
         assert row["recomputed"] == ("3" if "guarded" in row["contestant"] else ""), row
         assert (row["turns"], row["threads"], row["driver"]) == ("2", "1", ""), row
         assert float(row["text_ms"]) > 0, row
-        assert float(row["of_hand_written"]) == 1 or row["contestant"] != "transformers", row
+        for key in ("ms_of_hand_written", "process_ms_of_hand_written"):
+            assert (float(row[key]) == 1) == (row["contestant"] == "transformers"), row
     shown = tables.rewritten("<!-- table: reward-host -->\n<!-- /table -->", tmp_path)
     assert shown.count("\n| ") == 1 + 1 + len(rows) - 1 + 1
     assert "| **dpad_fast guarded** | images known |" in shown
@@ -191,3 +192,4 @@ def test_ratios_are_turn_by_turn(turns: Any) -> None:
     assert turns.ratio(of(1, 2, 3, 4), of(4, 4, 4, 4)) == (0.5, 0.625, 0.75)
     assert turns.ratio(of(1, 2), of(2)) == (0.5, 0.5, 0.5)
     assert turns.ratio(of(), of(2)) is None
+    assert turns.ratio([turns.Turn(9, 1, 2, 0)], [turns.Turn(3, 2, 8, 0)], "process_ms") == (0.25, 0.25, 0.25)
