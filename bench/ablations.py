@@ -53,8 +53,10 @@ def audits(run: Run) -> str:
 
 def summary(run: Run) -> str:
     """The verdicts in words, one line for each claim, those of a kind together."""
+    from dpad_fast.demo.ablations.tables import counted
+
     rows = run["rows"]
-    lines = [f"{run['settings'][0]['preface'][0]}\n"]
+    lines = [f"{counted(rows)}\n"]
     for verdict in ("agrees", "disagrees", "cannot be told"):
         found = [
             f"{row['title']} ({row['setting']}): {_difference(row, claim)}"

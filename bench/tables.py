@@ -144,30 +144,61 @@ _CALL = ("moved_over_least", "a100_us", "h100_us")
 
 
 def reward_gpu(rows: Rows) -> str:
-    """Milliseconds of a step on a GPU, and what it asked of it."""
-    times = {(row["contestant"], row["pictures"]): row["p50_ms"] for row in rows}
+    """Milliseconds of a step on a GPU, and what it asked of it.
+
+    Ratios are within a group, whose contestants took turns with each other. Results of the time before there were
+    groups are of one, and have no columns of what a processor worked.
+    """
+    times = {(row.get("group"), row["contestant"], row["pictures"]): row["p50_ms"] for row in rows}
+    later = [key for key in ("thread_ms", "process_ms", "collections") if key in rows[0]]
+    grouped = "group" in rows[0]
     lines = []
     for row in rows:
         name = f"**{row['contestant']}**" if row["contestant"] == "dpad_fast guarded" else row["contestant"]
-        guarded = times.get(("dpad_fast guarded", row["pictures"]), "")
-        ratio = f"{float(row['p50_ms']) / float(guarded):.1f}" if row["p50_ms"] and guarded else ""
+        guarded = times.get((row.get("group"), "dpad_fast guarded", row["pictures"]), "")
+        ratio = f"{float(row['p50_ms']) / float(guarded):.2f}" if row["p50_ms"] and guarded else ""
+        worked = (number(row[key]) if row[key] and key != "collections" else row[key] for key in later)
         middle = number(row["p50_ms"]) if row["p50_ms"] else ""
-        lines.append((name, row["pictures"], middle, ratio, *(row[key] for key in _REWARD_GPU)))
-    heads = ("contestant", "pictures", "ms", "times guarded's", *(key.replace("_", " ") for key in _REWARD_GPU))
-    return markdown(heads, 2, lines) + _day(rows)
+        who = (name, row["pictures"], *([row["group"]] if grouped else []))
+        lines.append((*who, middle, row["turns"], ratio, *worked, *(row[key] for key in _REWARD_GPU)))
+    who = ("contestant", "pictures", *(["group"] if grouped else []))
+    keys = (key.replace("_", " ") for key in (*later, *_REWARD_GPU))
+    return markdown((*who, "ms", "turns", "times guarded's", *keys), len(who), lines) + _day(rows)
 
 
 _REWARD_GPU = ("wrong", "recomputed", "error", "launches", "kernels", "up", "down", "waits", "gpu_ms", "peak_mb")
 
 
 def reward_gpu_stages(rows: Rows) -> str:
-    """Milliseconds of each stage: ours on the host's clock, hand-written ones with a wait after each."""
-    lines = [
-        (row["contestant"], row["pictures"], *(row[f"{stage}_ms"] for stage in _STAGES))
-        for row in rows
-        if row["text_ms"]
-    ]
-    return markdown(("contestant", "pictures", *_STAGES), 2, lines)
+    """Milliseconds of each stage: ours on the host's clock, hand-written ones with a wait after each.
+
+    Of a contestant in two groups they are those of the first.
+    """
+    lines: dict[tuple[str, str], tuple[str, ...]] = {}
+    for row in rows:
+        who = row["contestant"], row["pictures"]
+        if row["text_ms"]:
+            lines.setdefault(who, (*who, *(row[f"{stage}_ms"] for stage in _STAGES)))
+    return markdown(("contestant", "pictures", *_STAGES), 2, lines.values())
+
+
+def reward_host(rows: Rows) -> str:
+    """Milliseconds of the host's part of a step on a GPU, against the hand-written step's in the same turns."""
+    lines = []
+    for row in rows:
+        name = f"**{row['contestant']}**" if row["contestant"] == "dpad_fast guarded" else row["contestant"]
+        times = (number(row[key]) for key in ("p50_ms", "least_ms", "process_ms"))
+        stages = (row[f"{stage}_ms"] for stage in _STAGES)
+        ratios = (row[f"{key}_of_hand_written"] for key in ("ms", "process_ms"))
+        lines.append((name, row["pictures"], *times, *ratios, row["recomputed"], *stages))
+    heads = ("contestant", "pictures", "ms", "least", "of processors", *_OF_HAND, "recomputed", *_STAGES)
+    row = rows[0]
+    threads = f"{row['threads']} thread{'s' if row['threads'] != '1' else ''}"
+    made = f"{row['turns']} turns, {threads}, {row['device']}, torch {row['torch']}, {row['date']}"
+    return markdown(heads, 2, lines) + f"\nHost only, no launch, no tower: not a time on a GPU. {made}.\n"
+
+
+_OF_HAND = ("of hand-written's", "by processors")
 
 
 def gpu(rows: Rows) -> str:
@@ -206,6 +237,7 @@ TABLES: dict[str, tuple[str, Make]] = {  # name in a document: its CSV file, and
     "gpu-static": ("gpu-static", gpu_static),
     "reward-gpu": ("reward-gpu", reward_gpu),
     "reward-gpu-stages": ("reward-gpu", reward_gpu_stages),
+    "reward-host": ("reward-host", reward_host),
     "gpu": ("gpu", gpu),
 }
 # Made of a run on a GPU, which there may not have been.

@@ -1,5 +1,7 @@
 """The reward stage on a GPU: outputs, seconds, stages, launches, copies and waits, against what users write today.
 
+Two groups take their turns one after the other: first the few that the goals are about, for many turns, then all others
+in the time that is left, and "guarded" again with them: what is compared was timed in turns with each other.
 A disagreement or a contestant that fails is recorded and the run goes on: a machine with a GPU is at hand for minutes.
 `--device cpu` runs the same on the CPU, so that all of it can be tried where there is no GPU.
 """
@@ -10,7 +12,7 @@ import argparse
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,20 +29,46 @@ from bench.reward import work as ways
 from bench.reward.gpu_ways import JPEG, KNOWN, PIL, Batched, Clip, Entry, decoded, encoded, entries
 from bench.reward.race import Contestant, similarities, unique
 from bench.reward.report import STAGES
+from bench.reward.turns import Turn, columns, measured, ratio
 from dpad_fast.testing import rewards as small
 
 # What failed on a GPU, or is not installed, is a row of the result and no end of the run.
 _FAILURES = (ImportError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError)
 
 
+GOALS, OTHERS = "goals", "others"
+GUARDED, HAND = "dpad_fast guarded", "transformers, float16, GPU pixels"
+"""What the goals compare; the group of the goals has our other precisions too."""
+_GOALS = ("dpad_fast", HAND)
+_GOALS_MODELS = ("dpad_fast", "transformers float16")
+# Of the time for turns: the rest is the other group's, which needs more for one turn.
+_GOALS_SHARE = 0.65
+
+
 @dataclass
 class Entrant:
-    """A contestant with what is known of it: columns of its row, and milliseconds of each turn."""
+    """A contestant with what is known of it: columns of its row, and its turns.
+
+    Attributes:
+        entry: the contestant.
+        group: with whom it takes turns.
+        facts: columns by name.
+        turns: those that count.
+        failure: why it did not go on.
+        first: the same contestant in the group of the goals, whose outputs and launches are this one's too.
+    """
 
     entry: Entry
+    group: str = GOALS
     facts: dict[str, Any] = field(default_factory=dict)
-    times: list[float] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     failure: str = ""
+    first: Entrant | None = None
+
+    @property
+    def name(self) -> str:
+        """For a line of text."""
+        return f"{self.entry.name} ({self.entry.pictures})"
 
     def attempt(self, call: Callable[[], Any]) -> Any:
         """What the call gives; None where it fails or this one failed before."""
@@ -77,29 +105,62 @@ class Pictures:
         return ways.Work(work.texts, work.solutions, [self._files[id(picture)] for picture in work.pictures])
 
 
+@dataclass(frozen=True)
+class Course:
+    """What all run on: the step that is compared and profiled, new captions for it, and its pictures in each form."""
+
+    work: ways.Work
+    fresh: Sequence[ways.Work]
+    pictures: Pictures
+    truths: dict[str, torch.Tensor]
+    sample: int
+    wait: Callable[[], Any]
+
+    def given(self, one: Entrant) -> ways.Work:
+        """The step with pictures as a contestant takes them."""
+        return self.pictures.of(self.work, one.entry.pictures)
+
+
+def course_of(args: argparse.Namespace, clip: Clip, device: torch.device) -> Course:
+    """Makes the steps, and float32's decisions on the CPU."""
+    make_work = work_of(args.tiny)
+    work = make_work([ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP, seed=0)
+    fresh = [make_work(unique(work), len(work.texts), seed=1000 + turn) for turn in range(args.runs + 2)]
+    pictures, plain = Pictures(work), ways.HandWritten(clip.model, clip.slow)
+    # What JPEG shows are other pictures: its decisions are compared with those on the decoded ones.
+    truths = {PIL: plain(work), JPEG: plain(decoded(pictures.of(work, JPEG)))}
+    truths[KNOWN] = truths[PIL]
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    return Course(work, fresh, pictures, truths, args.sample, wait)
+
+
 def race(args: argparse.Namespace, console: Console) -> int:
     """Compare, time in turns, profile, write; 1 where an exact one decided wrongly or a contestant failed."""
     device = torch.device(args.device)
-    began = time.perf_counter()
+    began, seconds = time.perf_counter(), args.seconds or float("inf")
     torch.set_num_threads(args.threads)
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     console.print(f"{results.versions()}; {results.name_of(device)}")
-    clip, make_work = Clip(*model_of(args.tiny)), work_of(args.tiny)
-    work = make_work([ways.photograph(i) for i in range(args.queries)], args.queries * ways.GROUP, seed=0)
-    pictures = Pictures(work)
-    # What JPEG shows are other pictures: its decisions are compared with those on the decoded ones.
-    plain = ways.HandWritten(clip.model, clip.slow)
-    truths = {PIL: plain(work), JPEG: plain(decoded(pictures.of(work, JPEG)))}
-    truths[KNOWN] = truths[PIL]
-    entrants = enter(clip, device, tuple(args.only.split(",")), console)
+    clip, only = Clip(*model_of(args.tiny)), tuple(args.only.split(","))
+    course = course_of(args, clip, device)
+    models = [(name, make) for name, make in entries(clip, device) if name.startswith(only)]
+    later = [model for model in models if not model[0].startswith(_GOALS_MODELS)]
+    found = enter((model for model in models if model not in later), course, console)
+    entrants = [one for one in found if one.entry.name.startswith(_GOALS)]
+    others = [one for one in found if not one.entry.name.startswith(_GOALS)]
+    if entrants:
+        take_turns(entrants, course, began + seconds * (_GOALS_SHARE if later or others else 1))
+        keep(entrants, device, args.out)
+        say_turns(entrants, console)
+    others += enter(later, course, console)
+    if others:
+        others = [*again(entrants), *others]
+        for one in others:
+            one.group = OTHERS
+        take_turns(others, course, began + seconds)
+        entrants += others
+        keep(entrants, device, args.out)  # what follows may end more than itself
     for one in entrants:
-        one.attempt(lambda one=one: compare(one, pictures.of(work, one.entry.pictures), truths[one.entry.pictures]))
-    deadline = began + args.seconds if args.seconds else float("inf")
-    fresh = (make_work(unique(work), len(work.texts), seed=1000 + turn) for turn in range(args.runs + 2))
-    take_turns(entrants, fresh, pictures, args.sample, wait, deadline)
-    keep(entrants, device, args.out)  # what follows may end more than itself
-    for one in entrants:
-        one.attempt(lambda one=one: look_inside(one, pictures.of(work, one.entry.pictures), device, wait))
+        one.attempt(lambda one=one: look_inside(one, course, device))
     for line in keep(entrants, device, args.out):
         said = "  ".join(f"{key} {value}" for key, value in line.items() if value != "" and key not in _SAME)
         console.print(said, soft_wrap=True)
@@ -112,12 +173,13 @@ def names() -> list[str]:
     return [name for name, _ in entries(nothing, nothing)]
 
 
-def enter(clip: Clip, device: torch.device, only: tuple[str, ...], console: Console) -> list[Entrant]:
-    """Makes all contestants whose names begin with one of `only`; a model that cannot be made is one that failed."""
+Model = tuple[str, Callable[[], list[Entry]]]
+
+
+def enter(models: Iterable[Model], course: Course, console: Console) -> list[Entrant]:
+    """Makes the contestants and compares their outputs; a model that cannot be made is one that failed."""
     found = []
-    for name, make in entries(clip, device):
-        if not name.startswith(only):
-            continue
+    for name, make in models:
         began = time.perf_counter()
         model = Entrant(Entry(name, PIL, None))
         made = model.attempt(make)
@@ -129,7 +191,15 @@ def enter(clip: Clip, device: torch.device, only: tuple[str, ...], console: Cons
         said = f": {made[0].note}" if made[0].note else ""
         console.print(f"{name}, made in {took:.1f} s{said}")
         found += [Entrant(entry) for entry in made]
+    for one in found:
+        one.attempt(lambda one=one: compare(one, course.given(one), course.truths[one.entry.pictures]))
     return found
+
+
+def again(entrants: Iterable[Entrant]) -> list[Entrant]:
+    """The guarded one for the other group, so that their times can be compared with its own there."""
+    there = [one for one in entrants if one.entry.name == GUARDED and not one.failure]
+    return [Entrant(one.entry, facts=dict(one.facts), first=one) for one in there]
 
 
 def compare(one: Entrant, work: ways.Work, plain: torch.Tensor) -> None:
@@ -157,55 +227,71 @@ def prepare(way: Any, work: ways.Work) -> None:
         way.prepare(work)
 
 
-def take_turns(
-    entrants: list[Entrant],
-    works: Iterable[ways.Work],
-    pictures: Pictures,
-    sample: int,
-    wait: Callable[[], Any],
-    deadline: float,
-) -> None:
+def take_turns(entrants: Sequence[Entrant], course: Course, deadline: float) -> None:
     """Times all, in turns, on captions that are new in each; the first two turns are not counted."""
     for one in entrants:
         if isinstance(one.entry.way, Contestant):
             one.entry.way.stages.clear()
-    for turn, fresh in enumerate(works):
+    for turn, fresh in enumerate(course.fresh):
         if turn > 2 and time.perf_counter() > deadline:
             break
         for one in beginning_with(entrants, turn):
-            given = pictures.of(fresh, one.entry.pictures)
-            part = given.part(sample) if one.entry.sample else given
-            seconds = one.attempt(lambda way=one.entry.way, part=part: seconds_of(way, part, wait))
-            if turn > 1 and seconds is not None:
-                one.times.append(1e3 * seconds * len(given.texts) / len(part.texts))
+            given = course.pictures.of(fresh, one.entry.pictures)
+            part = given.part(course.sample) if one.entry.sample else given
+            found = one.attempt(lambda way=one.entry.way, part=part: turn_of(way, part, course.wait))
+            if turn > 1 and found is not None:
+                one.turns.append(found.times(len(given.texts) / len(part.texts)))
+    for one in entrants:
+        if isinstance(one.entry.way, Contestant):
+            note_stages(one)
 
 
-def seconds_of(way: Any, work: ways.Work, wait: Callable[[], Any]) -> float:
-    """From the moment at which the device is idle until it is idle again."""
+def turn_of(way: Any, work: ways.Work, wait: Callable[[], Any]) -> Turn:
+    """One call, from the moment at which the device is idle until it is idle again."""
     prepare(way, work)
-    wait()
-    began = time.perf_counter()
-    way(work)
-    wait()
-    return time.perf_counter() - began
+    return measured(lambda: way(work), wait)
 
 
-def look_inside(one: Entrant, work: ways.Work, device: torch.device, wait: Callable[[], Any]) -> None:
+def note_stages(one: Entrant) -> None:
+    """Medians of the seconds that a way has noted for each stage."""
+    laps = one.entry.way.stages
+    for stage in STAGES if laps else ():
+        one.facts[f"{stage}_ms"] = f"{1e3 * statistics.median(lap.get(stage, 0.0) for lap in laps):.2f}"
+
+
+def say_turns(entrants: Iterable[Entrant], console: Console) -> None:
+    """Every turn of the group of the goals, and what these are about: guarded's time over the hand-written one's."""
+    found = {(one.entry.name, one.entry.pictures): one.turns for one in entrants}
+    for one in entrants:
+        console.print(f"turns: {one.name}: {' '.join(map(str, one.turns))}", soft_wrap=True)
+    for form in (PIL, JPEG, KNOWN):
+        ours, theirs = found.get((GUARDED, form), []), found.get((HAND, form), [])
+        compared = ratio(ours, theirs)
+        if compared:
+            low, middle, high = (f"{value:.2f}" for value in compared)
+            collected = sum(turn.collections > 0 for turn in ours)
+            said = f"{middle}, {low} to {high} in half of {len(ours)} turns; {collected} with a garbage collection"
+            console.print(f"ratio: {GUARDED} of {HAND}, {form}: {said}", soft_wrap=True)
+
+
+def look_inside(one: Entrant, course: Course, device: torch.device) -> None:
     """Notes stages, and on a GPU what one call asks of it.
 
     Ours says itself how long its stages took in the turns that were timed, on the host's clock. The hand-written ways
     make three more calls that wait for the device after each stage.
     """
-    way = one.entry.way
+    way, work = one.entry.way, course.given(one)
+    if one.first is not None:
+        one.facts |= {key: one.first.facts.get(key, "") for key in counted.COLUMNS}
+        return
     if isinstance(way, Batched):
         way.stages.clear()
-        way.wait = wait
+        way.wait = course.wait
         for _ in range(3):
             prepare(way, work)
             way(work)
         way.wait = lambda: None
-    for stage in STAGES if getattr(way, "stages", None) else ():
-        one.facts[f"{stage}_ms"] = f"{1e3 * statistics.median(laps.get(stage, 0.0) for laps in way.stages):.2f}"
+        note_stages(one)
     if device.type == "cuda":
         # One at a time asks the same for each completion, and a profile of all would take longer than the race.
         part = work.part(2) if one.entry.sample else work
@@ -215,13 +301,11 @@ def look_inside(one: Entrant, work: ways.Work, device: torch.device, wait: Calla
 
 def row(one: Entrant, device: torch.device) -> dict[str, Any]:
     """One line of the result; a column is empty where it says nothing of a contestant."""
-    times = one.times
-    spread = {"p50_ms": statistics.median(times), "least_ms": min(times), "most_ms": max(times)} if times else {}
     return {
         "contestant": one.entry.name,
         "pictures": one.entry.pictures,
-        **{key: f"{spread[key]:.2f}" if spread else "" for key in ("p50_ms", "least_ms", "most_ms")},
-        "turns": len(times),
+        "group": one.group,
+        **columns(one.turns),
         **{key: one.facts.get(key, "") for key in _FACTS},
         "note": one.failure or one.entry.note,
         **results.day(device),
@@ -238,8 +322,8 @@ def keep(entrants: list[Entrant], device: torch.device, out: str) -> list[dict[s
 
 def verdict(entrants: list[Entrant], console: Console) -> int:
     """Says what was wrong; the status of the run."""
-    bad = [f"{one.entry.name} ({one.entry.pictures})" for one in entrants if one.entry.exact and one.facts.get("wrong")]
-    failed = [f"{one.entry.name} ({one.entry.pictures}): {one.failure}" for one in entrants if one.failure]
+    bad = [one.name for one in entrants if one.entry.exact and one.facts.get("wrong") and one.first is None]
+    failed = [f"{one.name}: {one.failure}" for one in entrants if one.failure]
     console.print(f"decisions that differ: {', '.join(bad)}" if bad else "decisions agree", soft_wrap=True)
     for line in failed:
         console.print(f"failed: {line}", soft_wrap=True)

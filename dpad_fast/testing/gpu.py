@@ -1,10 +1,10 @@
-"""A GPU that is not there: a GPU's steps run on the CPU, and every wait of the host is counted or refused."""
+"""GPUs that are not there: one counts or refuses the waits of the host, one is done at once and copies nothing."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -183,6 +183,60 @@ class PretendedGpu(Gpu):
         self.waits += 1
         self.log.append(("to_host", self.current().name, tensor.numel()))
         return here(tensor).clone()
+
+
+class IdleGpu(Gpu):
+    """A GPU that has done everything at once, over the host's memory: what is left of a step is the host's own work.
+
+    Copies from pinned memory copy nothing, so that what lies there is garbage, and results are where they are wanted.
+    """
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def stream(self) -> Any:
+        """See `Gpu`."""
+        return None
+
+    current = stream
+
+    def on(self, stream: Any) -> AbstractContextManager[None]:
+        """See `Gpu`."""
+        return nullcontext()
+
+    def record(self, stream: Any) -> Any:
+        """See `Gpu`."""
+        return None
+
+    def after(self, stream: Any, event: Any) -> None:
+        """See `Gpu`."""
+
+    def passed(self, event: Any) -> bool:
+        """See `Gpu`."""
+        return True
+
+    def wait(self, event: Any) -> None:
+        """See `Gpu`."""
+
+    def lend(self, tensor: torch.Tensor, stream: Any) -> None:
+        """See `Gpu`."""
+
+    def pinned(self, size: int) -> torch.Tensor:
+        """See `Gpu`."""
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
+
+    empty = pinned
+
+    def copy(self, there: torch.Tensor, pinned: torch.Tensor) -> None:
+        """See `Gpu`."""
+
+    def rows(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """See `Gpu`."""
+        return torch.stack(list(rows))
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See `Gpu`."""
+        return tensor
 
 
 def pretend_gpu(encoder: Any) -> PretendedGpu:

@@ -76,6 +76,7 @@ def test_the_parts_of_the_document(ablations, out, tmp_path):
     assert "5 steps a run, 4 held-out scenes; 2 processes at a time, on 2 cores of P (torch 9.9)." in said
     lines = ablations.block("ablations-summary", kept).splitlines()
     assert lines[0] == "Of 2 claims 1 agrees, 1 disagrees, 0 cannot be told."
+    assert "Of 33 claims 5 agree, 1 disagrees, 27 cannot be told.\n" in ablations.block("ablations-summary")
     assert lines[2].startswith("- **agrees**: geometry only (E): cIoU -0.2")
     assert lines[3].startswith("- **disagrees**: geometry only (E): chain tokens ")
     assert lines[4] == "- **cannot be told**: none."

@@ -66,9 +66,57 @@ def test_every_contestant_is_compared_and_timed(tiny: Any, tmp_path: Path, capsy
         if asked["table"] == "reward-gpu":
             assert (asked["name"], asked["where"]) in names
             assert asked["column"] in rows[0]
+    # The goals' contestants took turns with each other, and guarded once more with all others.
+    grouped = {(row["contestant"], row["pictures"], row["group"]) for row in rows}
+    assert len(grouped) == len(rows)
+    goals = {(name, form) for name, form, group in grouped if group == "goals"}
+    hand = "transformers, float16, GPU pixels"
+    assert goals == {(name, form) for name, form in names if name.startswith("dpad_fast") or name == hand}
+    others = {(name, form) for name, form, group in grouped if group == "others"}
+    assert others == names - goals | {("dpad_fast guarded", form) for form in forms}
+    for form in forms:
+        assert f"ratio: dpad_fast guarded of {hand}, {form}: " in printed
+        assert f"turns: dpad_fast guarded ({form}): " in printed
+    for row in rows:
+        assert 0 < float(row["thread_ms"]) <= float(row["process_ms"]) * 1.1, row
+        assert int(row["collections"]) <= int(row["turns"]) == 1, row
     guarded = [row for row in rows if row["contestant"] == "dpad_fast guarded"]
     assert all(row["wrong"] == "0" for row in guarded)
     assert all(row["recomputed"].endswith(" of 8") or row["margin"] == "" for row in guarded)
+
+
+def test_what_the_goals_are_about_is_safe_before_the_others_are_made(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiny.gpu_ways, "OnOpenClip", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "--only", "dpad_fast guarded,transformers float16,open_clip")
+    with (tmp_path / "reward-gpu.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["contestant"], row["group"], row["turns"]) for row in rows] == [
+        *[("dpad_fast guarded", "goals", "1")] * 3, *[("transformers, float16, GPU pixels", "goals", "1")] * 3,
+    ]  # fmt: skip
+    assert all(float(row["p50_ms"]) > 0 and row["error"] for row in rows)
+
+
+def test_each_group_has_time_of_its_own(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The goals' turns end at 65 % of the time, the others' at all of it."""
+    from bench.reward import gpu
+
+    asked: list[tuple[str, float]] = []
+    monkeypatch.setattr(gpu.time, "perf_counter", lambda: 1000.0)
+    monkeypatch.setattr(
+        gpu, "take_turns", lambda entrants, course, deadline: asked.append((entrants[-1].entry.name, deadline))
+    )
+    monkeypatch.setattr(gpu, "look_inside", lambda *args: None)
+    run(tmp_path, "--seconds", "100", "--only", "dpad_fast guarded,open_clip float32")
+    assert asked == [("dpad_fast guarded", 1065.0), ("open_clip, float32", 1100.0)]
+    asked.clear()
+    run(tmp_path, "--seconds", "100", "--only", "dpad_fast guarded")
+    assert asked == [("dpad_fast guarded", 1100.0)]  # alone: nobody else needs time
 
 
 def test_a_contestant_that_fails_is_a_row(

@@ -95,6 +95,15 @@ def test_results_are_written_as_given(bench: Any, tmp_path: Path) -> None:
     assert bench.results.read("some", tmp_path)[0]["ms"] == "1.5"
 
 
+def regrouped(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Results as a run writes them since contestants take turns in two groups."""
+    more = {"thread_ms": "7.00", "process_ms": "9.00", "collections": "2"}
+    goals = [row | more | {"group": "goals", "turns": "25"} for row in rows[:2]]
+    others = [row | more | {"group": "others", "turns": "3", "parse_ms": "2.00"} for row in rows[:2]]
+    others[0]["p50_ms"], others[1]["p50_ms"], others[1]["contestant"] = "16.00", "160.00", "open_clip, float16"
+    return [*goals, *others]
+
+
 def test_tables_of_a_gpu(bench: Any, tmp_path: Path) -> None:
     empty = "<!-- table: {0} -->\n<!-- /table -->"
     for name in ("reward-gpu", "reward-gpu-stages", "gpu"):
@@ -103,6 +112,7 @@ def test_tables_of_a_gpu(bench: Any, tmp_path: Path) -> None:
     assert predicted.count("not measured yet") == len(bench.outcome.rows_in(bench.outcome.PREDICTION))
     day = {"device": "H", "driver": "580", "torch": "2.11", "date": "2026-12-01"}
     facts = dict.fromkeys(bench.tables._REWARD_GPU, "3") | {f"{stage}_ms": "1.00" for stage in bench.tables._STAGES}
+    facts |= {"turns": "4"}
     rows = [
         {"contestant": "dpad_fast guarded", "pictures": "PIL", "p50_ms": "8.00"} | facts | day,
         {"contestant": "transformers, float16, GPU pixels", "pictures": "PIL", "p50_ms": "90.00"} | facts | day,
@@ -110,8 +120,8 @@ def test_tables_of_a_gpu(bench: Any, tmp_path: Path) -> None:
     ]
     bench.results.write("reward-gpu", rows, tmp_path)
     made = bench.tables.rewritten(empty.format("reward-gpu"), tmp_path)
-    assert "| **dpad_fast guarded** | PIL | 8.00 | 1.0 | 3 | 3 |" in made
-    assert "| transformers, float16, GPU pixels | PIL | 90.0 | 11.2 | 3 |" in made
+    assert "| **dpad_fast guarded** | PIL | 8.00 | 4 | 1.00 | 3 | 3 |" in made
+    assert "| transformers, float16, GPU pixels | PIL | 90.0 | 4 | 11.25 | 3 |" in made
     assert "| one at a time | PIL |  |  |  |" in made
     assert "H, driver 580, torch 2.11, 2026-12-01." in made
     assert "one at a time" not in bench.tables.rewritten(empty.format("reward-gpu-stages"), tmp_path)
@@ -119,6 +129,23 @@ def test_tables_of_a_gpu(bench: Any, tmp_path: Path) -> None:
     assert "| dpad_fast guarded, PIL: p50 ms | 7 to 13 | 8 | as predicted |" in predicted
     assert "| transformers, float16, GPU pixels, PIL: p50 ms | 20 to 45 | 90 | 2.0x the upper end |" in predicted
     assert "| dpad_fast guarded, PIL: launches | 10 to 150 | 3 | 3.3x below the lower end |" in predicted
+    grouped = regrouped(rows)
+    bench.results.write("reward-gpu", grouped, tmp_path)
+    made = bench.tables.rewritten(empty.format("reward-gpu"), tmp_path)
+    heads = "| group | ms | turns | times guarded's | thread ms | process ms | collections | wrong |"
+    assert f"| contestant | pictures {heads}" in made
+    for line in (
+        "| **dpad_fast guarded** | PIL | goals | 8.00 | 25 | 1.00 | 7.00 | 9.00 | 2 | 3 |",
+        "| transformers, float16, GPU pixels | PIL | goals | 90.0 | 25 | 11.25 | 7.00 | 9.00 | 2 | 3 |",
+        "| **dpad_fast guarded** | PIL | others | 16.0 | 3 | 1.00 | 7.00 | 9.00 | 2 | 3 |",
+        "| open_clip, float16 | PIL | others | 160 | 3 | 10.00 | 7.00 | 9.00 | 2 | 3 |",  # guarded's of its own group
+    ):
+        assert line in made
+    stages = bench.tables.rewritten(empty.format("reward-gpu-stages"), tmp_path)
+    assert stages.count("| dpad_fast guarded | PIL |") == 1
+    assert "| dpad_fast guarded | PIL | 1.00 |" in stages  # the first group's
+    predicted = bench.tables.rewritten(empty.format("gpu-prediction"), tmp_path)
+    assert "| dpad_fast guarded, PIL: p50 ms | 7 to 13 | 8 | as predicted |" in predicted  # the first group's
     op = {
         "op": "masks",
         "case": "c",

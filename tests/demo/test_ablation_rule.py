@@ -130,9 +130,21 @@ def test_the_table_says_agrees_disagrees_and_cannot_be_told():
     assert geometry["cIoU"].endswith("(-0.199)")
     assert table.rows[0][-1] == "-"
     assert "corrected for the 4 claims" in " ".join(table.notes)
-    assert tables.counted(rows) == "Of 4 claims 2 agrees, 1 disagrees, 1 cannot be told."
+    assert tables.counted(rows) == "Of 4 claims 2 agree, 1 disagrees, 1 cannot be told."
     measured = dict(zip(tables.claims(rows, "").heading, tables.claims(rows, "").rows[1], strict=True))
     assert measured["arm minus R_dpad"].startswith("-0.199 [-0.")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ([AGREES], "Of 1 claim 1 agrees, 0 disagree, 0 cannot be told."),
+        ([AGREES] * 5 + [DISAGREES, OPEN], "Of 7 claims 5 agree, 1 disagrees, 1 cannot be told."),
+        ([DISAGREES] * 2 + [OPEN] * 3, "Of 5 claims 0 agree, 2 disagree, 3 cannot be told."),
+    ],
+)
+def test_verdicts_are_counted_in_a_sentence(verdicts, said):
+    assert tables.counted([{"claims": [{"verdict": verdict} for verdict in verdicts]}]) == said
 
 
 def test_what_the_paper_rests_on_is_run_with_more_seeds():

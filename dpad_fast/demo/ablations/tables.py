@@ -151,5 +151,7 @@ def claims(rows: Sequence[Row], title: str) -> Table:
 def counted(rows: Sequence[Row]) -> str:
     """How many claims agree, disagree and cannot be told."""
     said = [claim["verdict"] for row in rows for claim in row["claims"]]
-    counts = (f"{said.count(word)} {word}" for word in (rule.AGREES, rule.DISAGREES, rule.OPEN))
-    return f"Of {len(said)} claims " + ", ".join(counts) + "."
+    plurals = {rule.AGREES: "agree", rule.DISAGREES: "disagree", rule.OPEN: rule.OPEN}
+    numbers = {one: said.count(one) for one in plurals}
+    counts = (f"{count} {one if count == 1 else plurals[one]}" for one, count in numbers.items())
+    return f"Of {len(said)} claim{'' if len(said) == 1 else 's'} {', '.join(counts)}."
