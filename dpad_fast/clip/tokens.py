@@ -108,7 +108,7 @@ class Tokens:
         found: list[Ids | str] = ["bad-text"] * len(texts)
         kept, cleaned = [], []
         for i, text in enumerate(texts):
-            if not _is_unicode(text):
+            if not (text.isascii() or _is_unicode(text)):
                 continue
             if len(text) > self._limit:
                 if _visible(text) > self._limit:
