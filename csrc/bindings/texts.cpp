@@ -20,11 +20,12 @@ namespace py = pybind11;
 
 namespace {
 
-// `dpad::WordTable` for captions between a start and an end token. It keeps the GIL, which makes it safe to use from
+// The ids of words, and of captions between a start and an end token. It keeps the GIL, which makes it safe to use from
 // several threads: a batch of captions takes some tens of microseconds.
 class Words {
  public:
-  Words(int64_t start, int64_t end, size_t longest) : start_(start), end_(end), longest_(longest) {}
+  Words(py::int_ start, py::int_ end, size_t longest)
+      : start_(std::move(start)), end_(std::move(end)), longest_(longest) {}
 
   // Per caption its ids, or None where it is tokenised as a whole or has unknown words; and those words, each once.
   py::tuple encode(const py::list& captions) const {
@@ -33,26 +34,31 @@ class Words {
     std::unordered_set<std::string> seen;
     std::string lower;
     std::vector<std::string_view> words, missing;
-    std::vector<int64_t> ids;
+    std::vector<size_t> numbers;
     for (size_t i = 0; i < captions.size(); ++i) {
-      words.clear(), missing.clear(), ids.assign(1, start_);
+      words.clear(), missing.clear(), numbers.clear();
       const std::string_view caption = ascii_of(captions[i]);
-      const bool known = dpad::split_words(caption, longest_, lower, words) && table_.look_up(words, ids, missing);
-      ids.push_back(end_);
-      rows[i] = known ? list_of(ids) : py::none();
+      const bool known = dpad::split_words(caption, longest_, lower, words) && table_.look_up(words, numbers, missing);
+      rows[i] = known ? ids_of(numbers) : py::none();
       for (const std::string_view word : missing)
         if (seen.emplace(word).second) unknown.append(py::str(word.data(), word.size()));
     }
     return py::make_tuple(rows, unknown);
   }
 
-  void learn(const std::vector<std::string>& words, const std::vector<std::vector<int64_t>>& ids) {
+  // A word keeps the ids that it got first.
+  void learn(const std::vector<std::string>& words, const std::vector<std::vector<py::int_>>& ids) {
     if (words.size() != ids.size()) throw py::value_error("words and ids must be of one length");
-    for (size_t i = 0; i < words.size(); ++i) table_.learn(words[i], ids[i]);
+    for (size_t i = 0; i < words.size(); ++i)
+      if (table_.learn(words[i])) ids_.push_back(ids[i]);
   }
 
   size_t size() const { return table_.size(); }
-  void clear() { table_.clear(); }
+
+  void clear() {
+    table_.clear();
+    ids_.clear();
+  }
 
  private:
   // An ASCII string's characters; for another one a text that is tokenised as a whole, too.
@@ -62,15 +68,24 @@ class Words {
     return {static_cast<const char*>(PyUnicode_DATA(object)), static_cast<size_t>(PyUnicode_GET_LENGTH(object))};
   }
 
-  static py::object list_of(const std::vector<int64_t>& ids) {
-    py::list out(ids.size());
-    for (size_t i = 0; i < ids.size(); ++i) PyList_SET_ITEM(out.ptr(), i, py::int_(ids[i]).release().ptr());
-    return out;
+  // Captions share the numbers of their words, which costs less than to make them for each.
+  py::object ids_of(const std::vector<size_t>& numbers) const {
+    size_t size = 2;
+    for (const size_t number : numbers) size += ids_[number].size();
+    py::list found(size);
+    py::ssize_t at = 0;
+    const auto append = [&](const py::int_& id) { PyList_SET_ITEM(found.ptr(), at++, id.inc_ref().ptr()); };
+    append(start_);
+    for (const size_t number : numbers)
+      for (const py::int_& id : ids_[number]) append(id);
+    append(end_);
+    return std::move(found);
   }
 
-  int64_t start_, end_;
+  py::int_ start_, end_;
   size_t longest_;
   dpad::WordTable table_;
+  std::vector<std::vector<py::int_>> ids_;  // by a word's number
 };
 
 constexpr std::pair<const char*, dpad::Read> kReads[] = {
@@ -148,7 +163,7 @@ void write_bins(const PackedArgs& texts, int64_t width, const std::vector<int64_
 
 void bind_texts(py::module_& m) {
   py::class_<Words>(m, "WordTable")
-      .def(py::init<int64_t, int64_t, size_t>())
+      .def(py::init<py::int_, py::int_, size_t>())
       .def("encode", &Words::encode)
       .def("learn", &Words::learn)
       .def("clear", &Words::clear)

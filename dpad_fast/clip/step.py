@@ -76,7 +76,7 @@ class Embedder(Protocol):
         ...
 
     def known_texts(self, ids: Sequence[Ids], exact: bool) -> dict[Ids, Tensor]:
-        """Cached embeddings."""
+        """Cached embeddings of different id lists."""
         ...
 
     def keep_texts(self, ids: Sequence[Ids], values: Tensor, exact: bool) -> None:
@@ -119,8 +119,9 @@ class HostStep:
         """See `Step`."""
         timer = Timer(self._timings)
         encoder = self._encoder
-        forward, found = encoder.forward_for(exact), encoder.known_texts(ids, exact)
-        missing = [row for row in dict.fromkeys(ids) if row not in found]
+        unique = list(dict.fromkeys(ids))
+        forward, found = encoder.forward_for(exact), encoder.known_texts(unique, exact)
+        missing = [row for row in unique if row not in found]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
             values = forward.texts(chunk, encoder.used_threads()).to("cpu")
@@ -189,8 +190,9 @@ class GpuStep:
         """See `Step`; on the GPU. The model's call is queued, and whatever the caller does next runs beside it."""
         timer = Timer(self._timings)
         encoder, threads = self._encoder, self._encoder.used_threads()
-        known = encoder.known_texts(ids, exact)
-        missing = [row for row in dict.fromkeys(ids) if row not in known]
+        unique = list(dict.fromkeys(ids))
+        known = encoder.known_texts(unique, exact)
+        missing = [row for row in unique if row not in known] if known else unique
         made = []
         if missing:
             values = encoder.forward_for(exact).texts(missing, threads)
@@ -282,10 +284,12 @@ class GpuStep:
     ) -> Tensor:
         """Rows in the wanted order, of those that were made under `keys` and those that are known."""
         parts = [*made, *([self._way.gpu.rows(list(known.values()))] if known else [])]
-        at = {key: i for i, key in enumerate((*keys, *known))}
-        order = [at[key] for key in wanted]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return rows if order == list(range(len(at))) else rows[self.numbers(order)[0]]
+        there = [*keys, *known]
+        if there == list(wanted):
+            return rows
+        at = {key: i for i, key in enumerate(there)}
+        return rows[self.numbers([at[key] for key in wanted])[0]]
 
 
 def _by_picture(wanted: Mapping[PlaceKey, tuple[int, Region]], known: Mapping[PlaceKey, Tensor]) -> list[PlaceKey]:

@@ -118,7 +118,7 @@ class Tokens:
             kept.append(i)
             cleaned.append(text)
         for i, ids in zip(kept, self._encode(cleaned) if cleaned else [], strict=True):
-            if self.rows is None or max(ids, default=0) < self.rows:
+            if self.rows is None or not ids or max(ids) < self.rows:
                 found[i] = tuple(ids)
         return found
 

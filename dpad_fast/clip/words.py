@@ -49,8 +49,8 @@ class Words:
             self._learn(texts, new)
             rows, _ = self._table.encode(texts)
         # Those that are not split, and any whose words another thread has made room for meanwhile.
-        rest = [i for i, ids in enumerate(rows) if ids is None]
-        if rest:
+        if None in rows:
+            rest = [i for i, ids in enumerate(rows) if ids is None]
             for i, ids in zip(rest, self._encode([texts[i] for i in rest]), strict=True):
                 rows[i] = ids
         found: list[list[int]] = rows

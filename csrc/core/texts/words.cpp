@@ -45,32 +45,29 @@ bool split_words(std::string_view text, size_t longest, std::string& lower, std:
   return true;
 }
 
-void WordTable::learn(std::string_view word, const std::vector<int64_t>& ids) {
-  if (found_.count(word) != 0) return;
+bool WordTable::learn(std::string_view word) {
+  if (numbers_.count(word) != 0) return false;
   words_.emplace_back(word);
-  found_[words_.back()] = {ids_.size(), ids_.size() + ids.size()};
-  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  numbers_.emplace(words_.back(), numbers_.size());
+  return true;
 }
 
-bool WordTable::look_up(const std::vector<std::string_view>& words, std::vector<int64_t>& ids,
+bool WordTable::look_up(const std::vector<std::string_view>& words, std::vector<size_t>& numbers,
                         std::vector<std::string_view>& unknown) const {
   const size_t before = unknown.size();
   for (const std::string_view word : words) {
-    const auto found = found_.find(word);
-    if (found == found_.end()) {
+    const auto found = numbers_.find(word);
+    if (found == numbers_.end())
       unknown.push_back(word);
-      continue;
-    }
-    const auto [begin, end] = found->second;
-    for (size_t i = begin; i < end; ++i) ids.push_back(ids_[i]);
+    else
+      numbers.push_back(found->second);
   }
   return unknown.size() == before;
 }
 
 void WordTable::clear() {
-  found_.clear();
+  numbers_.clear();
   words_.clear();
-  ids_.clear();
 }
 
 }  // namespace dpad

@@ -1,13 +1,11 @@
-// Captions of plain English to ids, word by word, as CLIP's tokenizer gives them.
+// Captions of plain English as CLIP's tokenizer splits them, and a table of their words.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <deque>
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 namespace dpad {
@@ -17,23 +15,22 @@ namespace dpad {
 // tokens begin, or a word of more than `longest` characters.
 bool split_words(std::string_view text, size_t longest, std::string& lower, std::vector<std::string_view>& words);
 
-// Remembers the ids of words. For one thread at a time.
+// Numbers words in the order in which they are learnt. For one thread at a time.
 class WordTable {
  public:
-  // Keeps the ids that a word got first.
-  void learn(std::string_view word, const std::vector<int64_t>& ids);
+  // False where the word has a number already.
+  bool learn(std::string_view word);
 
-  // Appends the ids of words to `ids`. False where one is not known; those are appended to `unknown`.
-  bool look_up(const std::vector<std::string_view>& words, std::vector<int64_t>& ids,
+  // Appends the numbers of words to `numbers`. False where one has none; those words are appended to `unknown`.
+  bool look_up(const std::vector<std::string_view>& words, std::vector<size_t>& numbers,
                std::vector<std::string_view>& unknown) const;
 
-  size_t size() const { return found_.size(); }
+  size_t size() const { return numbers_.size(); }
   void clear();
 
  private:
   std::deque<std::string> words_;  // which never move: the keys below are views of them
-  std::vector<int64_t> ids_;
-  std::unordered_map<std::string_view, std::pair<size_t, size_t>> found_;  // where a word's ids begin and end
+  std::unordered_map<std::string_view, size_t> numbers_;
 };
 
 }  // namespace dpad
