@@ -57,16 +57,17 @@ class EmbeddingCache:
         entries = self._entries
         with self._lock:
             found = [entries.get(key) for key in keys]
+            hits = 0
             for i, kept in enumerate(found):
                 if kept is None:
                     continue
                 if isinstance(kept, bytes):  # those of most captions are never asked for again
-                    kept = found[i] = entries[keys[i]] = torch.frombuffer(bytearray(kept), dtype=torch.float32)
+                    found[i] = entries[keys[i]] = torch.frombuffer(bytearray(kept), dtype=torch.float32)
                 entries.move_to_end(keys[i])
-            misses = found.count(None)
-            self.misses += misses
-            self.hits += len(found) - misses
-        return found
+                hits += 1
+            self.hits += hits
+            self.misses += len(found) - hits
+        return found  # type: ignore[return-value]  # no bytes are left
 
     def put(self, key: Hashable, embedding: torch.Tensor) -> None:
         """Keeps a copy of `embedding`, [D], in memory."""

@@ -103,6 +103,16 @@ class _Made:
     first: bool
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """What `GpuStep.regions` gave: `rows` [K, D] on the GPU, and where each region's row is."""
+
+    pictures: Sequence[PixelSource]
+    exact: bool
+    at: Mapping[tuple[int, Region], int]
+    rows: Tensor
+
+
 class HostStep:
     """A step whose results are there when a call returns; also of a GPU whose inputs are made on the CPU.
 
@@ -185,6 +195,7 @@ class GpuStep:
         self.coarse = False
         self._made: list[_Made] = []
         self._inputs: dict[PlaceKey, Tensor] = {}
+        self._looked: _Looked | None = None
 
     def texts(self, ids: Sequence[Ids], *, exact: bool) -> Tensor:
         """See `Step`; on the GPU. The model's call is queued, and whatever the caller does next runs beside it."""
@@ -208,6 +219,22 @@ class GpuStep:
         Raises:
             ValueError: a picture cannot be decoded.
         """
+        found = self._looked_at(pictures, regions, exact)
+        if found is None:
+            found = self._look(pictures, regions, exact)
+            self._looked = _Looked(pictures, exact, {region: i for i, region in enumerate(regions)}, found)
+        return found
+
+    def _looked_at(self, pictures: Sequence[PixelSource], regions: Chunk, exact: bool) -> Tensor | None:
+        """Rows of the last result where it has them all: what is on the GPU is neither looked up nor sent again."""
+        looked = self._looked
+        if looked is None or looked.pictures is not pictures or looked.exact != exact:
+            return None
+        if any(region not in looked.at for region in regions):
+            return None
+        return looked.rows[self.numbers([looked.at[region] for region in regions])[0]]
+
+    def _look(self, pictures: Sequence[PixelSource], regions: Chunk, exact: bool) -> Tensor:
         timer = Timer(self._timings)
         places, known, in_float32 = self._encoder.known_regions(pictures, regions, exact)
         wanted = dict(zip(places, regions, strict=True))

@@ -88,7 +88,8 @@ def bins(packed: Packed, width: int) -> tuple[int, list[Part]]:
         free += length
     count = -(-free // width)
     rows, back, asks = ([0] * (count * width) for _ in range(3))
-    order, ends = [], []
+    order: list[int] = []
+    ends: list[int] = []
     for i, (base, first, last) in enumerate(zip(bases, packed.first, packed.last, strict=True)):
         for place in range(last):
             rows[base + place] = packed.path[packed.offsets[i] + place]

@@ -100,8 +100,9 @@ class PackedTokens:
     @cached_property
     def paths(self) -> Paths:
         """The sequences over the rows."""
-        sizes = (self.keys, self.count + 1, self.count, self.count)
-        return Paths(*torch.split(self.numbers[2 * self.rows :], sizes), causal=True)
+        sizes = [self.keys, self.count + 1, self.count, self.count]
+        path, offsets, first, last = torch.split(self.numbers[2 * self.rows :], sizes)
+        return Paths(path, offsets, first, last, causal=True)
 
     @property
     def address(self) -> tuple[int, int, int, int]:
