@@ -1,4 +1,4 @@
-"""Token sequences packed for a text tower, the slow plain way: shared prefixes once, and the tables that graphs read."""
+"""Token sequences packed for a text tower, the slow plain way: shared prefixes once, and tables for graphs."""
 
 from __future__ import annotations
 

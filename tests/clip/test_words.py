@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,15 @@ def test_what_is_known_is_bounded(monkeypatch):
     for texts in (["a bb"], ["ccc dddd a"], ["a bb ccc dddd eeeee"]):
         assert made(texts) == [[1, *map(len, text.split()), 2] for text in texts]
     assert len(made._table) <= 5
+
+
+def test_threads_that_make_room_for_each_others_words(tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "MOST_WORDS", 6)
+    encode, made = whole(tokenizer), by_words(tokenizer, whole(tokenizer))
+    works = [[" ".join(shared.WORDS[(i * j) % len(shared.WORDS)] for j in range(1, 6))] * 2 for i in range(1, 60)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(made, works))
+    assert found == [encode(texts) for texts in works]
 
 
 def test_long_words_are_not_remembered(tokenizer):

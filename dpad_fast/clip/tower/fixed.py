@@ -146,7 +146,8 @@ class Bins:
 
 def _checked(capacities: tuple[int, ...], out: Tensor) -> tuple[tuple[int, ...], int]:
     """The rooms of the parts, and the address of memory that has all of them."""
-    assert out.dtype == torch.int64 and out.is_contiguous() and out.numel() == sum(capacities)
+    assert (out.dtype, out.shape) == (torch.int64, (sum(capacities),))
+    assert out.is_contiguous()
     return capacities, out.data_ptr()
 
 
