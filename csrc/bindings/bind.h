@@ -16,6 +16,7 @@ void bind_memory(pybind11::module_& m);
 void bind_polygons(pybind11::module_& m);
 void bind_rewards(pybind11::module_& m);
 void bind_rle(pybind11::module_& m);
+void bind_texts(pybind11::module_& m);
 void bind_tower(pybind11::module_& m);
 
 // Enums cross as names. Throws std::invalid_argument, which is ValueError, where the name is not among the known ones.

@@ -49,5 +49,6 @@ PYBIND11_MODULE(_C, m) {
   bind_polygons(m);
   bind_rewards(m);
   bind_rle(m);
+  bind_texts(m);
   bind_tower(m);
 }

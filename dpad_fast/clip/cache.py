@@ -41,7 +41,7 @@ class EmbeddingCache:
         self.hits = 0
         self.misses = 0
         self.store = None if folder is None else EmbeddingStore(folder, folder_bytes)
-        self._entries: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._entries: OrderedDict[Hashable, torch.Tensor | bytes] = OrderedDict()  # bytes until they are read
         self._lock = Lock()
         free_lock_in_child(self)
 
@@ -50,38 +50,48 @@ class EmbeddingCache:
 
     def get(self, key: Hashable) -> torch.Tensor | None:
         """The embedding in memory, or None; counts a hit or a miss."""
+        return self.get_rows([key])[0]
+
+    def get_rows(self, keys: Sequence[Hashable]) -> list[torch.Tensor | None]:
+        """`get` of each key."""
+        entries = self._entries
         with self._lock:
-            found = self._entries.get(key)
-            if found is None:
-                self.misses += 1
-                return None
-            self.hits += 1
-            self._entries.move_to_end(key)
-            return found
+            found = [entries.get(key) for key in keys]
+            hits = 0
+            for i, kept in enumerate(found):
+                if kept is None:
+                    continue
+                if isinstance(kept, bytes):  # those of most captions are never asked for again
+                    found[i] = entries[keys[i]] = torch.frombuffer(bytearray(kept), dtype=torch.float32)
+                entries.move_to_end(keys[i])
+                hits += 1
+            self.hits += hits
+            self.misses += len(found) - hits
+        return found  # type: ignore[return-value]  # no bytes are left
 
     def put(self, key: Hashable, embedding: torch.Tensor) -> None:
         """Keeps a copy of `embedding`, [D], in memory."""
         self._keep([(key, embedding.detach().clone())])
 
     def put_rows(self, keys: Sequence[Hashable], embeddings: torch.Tensor) -> None:
-        """`put` of N embeddings, float32 [N, D] on the CPU, for a fifth of the time.
+        """`put` of N embeddings, float32 [N, D] on the CPU, for a tenth of the time.
 
         Each row is a copy of its own: a view of all of them would keep all of them.
         """
         rows = embeddings.detach().numpy()
-        self._keep([(key, torch.from_numpy(row.copy())) for key, row in zip(keys, rows, strict=True)])
+        self._keep([(key, row.tobytes()) for key, row in zip(keys, rows, strict=True)])
 
-    def _keep(self, entries: Sequence[tuple[Hashable, torch.Tensor]]) -> None:
+    def _keep(self, entries: Sequence[tuple[Hashable, torch.Tensor | bytes]]) -> None:
         with self._lock:
             for key, kept in entries:
-                size = kept.numel() * kept.element_size()
+                size = _size(kept)
                 if size > self.max_bytes or key in self._entries:
                     continue
                 self._entries[key] = kept
                 self.bytes += size
                 while self.bytes > self.max_bytes:
                     _, dropped = self._entries.popitem(last=False)
-                    self.bytes -= dropped.numel() * dropped.element_size()
+                    self.bytes -= _size(dropped)
 
     def get_stored(
         self, keys: Sequence[Hashable], owner: bytes, size: int | None = None
@@ -113,6 +123,10 @@ class EmbeddingCache:
             self.bytes = 0
 
 
+def _size(kept: torch.Tensor | bytes) -> int:
+    return len(kept) if isinstance(kept, bytes) else kept.nbytes
+
+
 def _digest(owner: bytes, key: Hashable) -> bytes:
     return hashlib.blake2b(repr(key).encode(), digest_size=20, key=owner[:64]).digest()
 
@@ -123,8 +137,8 @@ def finite_rows(keys: Sequence[Kept], values: torch.Tensor) -> tuple[Sequence[Ke
     Who reads the cache does not look at what is in it: an encoder without a guard would return NaN.
     """
     # NumPy's, since torch wakes its threads for so little.
-    finite = np.isfinite(values.numpy()).all(axis=1)
-    if finite.all():
+    finite = np.isfinite(values.numpy())
+    if finite.all():  # a tenth of the time of a look at each row
         return keys, values
-    kept = finite.nonzero()[0].tolist()
+    kept = finite.all(axis=1).nonzero()[0].tolist()
     return [keys[i] for i in kept], values[kept]

@@ -276,10 +276,10 @@ class ClipEncoder:
         return step.finish(step.regions(pictures, regions, exact=exact))[0]
 
     def known_texts(self, ids: Sequence[Ids], exact: bool) -> dict[Ids, torch.Tensor]:
-        """The embeddings of token id lists that are in memory."""
+        """The embeddings of different token id lists that are in memory."""
         level = self.forward_for(exact).precision
-        found = {row: self.cache.get(("text", level, row)) for row in dict.fromkeys(ids)}
-        return {row: value for row, value in found.items() if value is not None}
+        found = self.cache.get_rows([("text", level, row) for row in ids])
+        return {row: value for row, value in zip(ids, found, strict=True) if value is not None}
 
     def keep_texts(self, ids: Sequence[Ids], values: torch.Tensor, exact: bool) -> None:
         """Puts embeddings [N, D], on the CPU, into the cache, but for those that are not finite."""
@@ -343,15 +343,14 @@ class ClipEncoder:
         found: dict[Any, torch.Tensor] = {}
         counts = []
         for level in ("float32", _AGAIN if exact else self._forwards[False].precision):
-            rest: dict[Hashable, Any] = {("image", level, *place): place for place in places if place not in found}
-            for key, place in rest.items():
-                value = self.cache.get(key)
-                if value is not None:
-                    found[place] = value
+            rest = [place for place in places if place not in found]
+            keys: list[Hashable] = [("image", level, *place) for place in rest]
+            values = self.cache.get_rows(keys)
+            found.update((place, value) for place, value in zip(rest, values, strict=True) if value is not None)
             if self.cache.store is not None and level != _AGAIN:
-                unknown = [key for key, place in rest.items() if place not in found]
-                stored = self.cache.get_stored(unknown, self.digest, self._size)
-                found.update((rest[key], value) for key, value in stored.items())
+                unknown = {key: place for key, place in zip(keys, rest, strict=True) if place not in found}
+                stored = self.cache.get_stored(list(unknown), self.digest, self._size)
+                found.update((unknown[key], value) for key, value in stored.items())
             counts.append(len(found))
         return found, counts[0]
 

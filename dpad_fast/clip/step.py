@@ -76,7 +76,7 @@ class Embedder(Protocol):
         ...
 
     def known_texts(self, ids: Sequence[Ids], exact: bool) -> dict[Ids, Tensor]:
-        """Cached embeddings."""
+        """Cached embeddings of different id lists."""
         ...
 
     def keep_texts(self, ids: Sequence[Ids], values: Tensor, exact: bool) -> None:
@@ -103,6 +103,16 @@ class _Made:
     first: bool
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """What `GpuStep.regions` gave: `rows` [K, D] on the GPU, and where each region's row is."""
+
+    pictures: Sequence[PixelSource]
+    exact: bool
+    at: Mapping[tuple[int, Region], int]
+    rows: Tensor
+
+
 class HostStep:
     """A step whose results are there when a call returns; also of a GPU whose inputs are made on the CPU.
 
@@ -119,8 +129,9 @@ class HostStep:
         """See `Step`."""
         timer = Timer(self._timings)
         encoder = self._encoder
-        forward, found = encoder.forward_for(exact), encoder.known_texts(ids, exact)
-        missing = [row for row in dict.fromkeys(ids) if row not in found]
+        unique = list(dict.fromkeys(ids))
+        forward, found = encoder.forward_for(exact), encoder.known_texts(unique, exact)
+        missing = [row for row in unique if row not in found]
         for start in range(0, len(missing), _TEXT_CHUNK):
             chunk = missing[start : start + _TEXT_CHUNK]
             values = forward.texts(chunk, encoder.used_threads()).to("cpu")
@@ -184,13 +195,15 @@ class GpuStep:
         self.coarse = False
         self._made: list[_Made] = []
         self._inputs: dict[PlaceKey, Tensor] = {}
+        self._looked: _Looked | None = None
 
     def texts(self, ids: Sequence[Ids], *, exact: bool) -> Tensor:
         """See `Step`; on the GPU. The model's call is queued, and whatever the caller does next runs beside it."""
         timer = Timer(self._timings)
         encoder, threads = self._encoder, self._encoder.used_threads()
-        known = encoder.known_texts(ids, exact)
-        missing = [row for row in dict.fromkeys(ids) if row not in known]
+        unique = list(dict.fromkeys(ids))
+        known = encoder.known_texts(unique, exact)
+        missing = [row for row in unique if row not in known] if known else unique
         made = []
         if missing:
             values = encoder.forward_for(exact).texts(missing, threads)
@@ -206,6 +219,22 @@ class GpuStep:
         Raises:
             ValueError: a picture cannot be decoded.
         """
+        found = self._looked_at(pictures, regions, exact)
+        if found is None:
+            found = self._look(pictures, regions, exact)
+            self._looked = _Looked(pictures, exact, {region: i for i, region in enumerate(regions)}, found)
+        return found
+
+    def _looked_at(self, pictures: Sequence[PixelSource], regions: Chunk, exact: bool) -> Tensor | None:
+        """Rows of the last result where it has them all: what is on the GPU is neither looked up nor sent again."""
+        looked = self._looked
+        if looked is None or looked.pictures is not pictures or looked.exact != exact:
+            return None
+        if any(region not in looked.at for region in regions):
+            return None
+        return looked.rows[self.numbers([looked.at[region] for region in regions])[0]]
+
+    def _look(self, pictures: Sequence[PixelSource], regions: Chunk, exact: bool) -> Tensor:
         timer = Timer(self._timings)
         places, known, in_float32 = self._encoder.known_regions(pictures, regions, exact)
         wanted = dict(zip(places, regions, strict=True))
@@ -282,10 +311,12 @@ class GpuStep:
     ) -> Tensor:
         """Rows in the wanted order, of those that were made under `keys` and those that are known."""
         parts = [*made, *([self._way.gpu.rows(list(known.values()))] if known else [])]
-        at = {key: i for i, key in enumerate((*keys, *known))}
-        order = [at[key] for key in wanted]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return rows if order == list(range(len(at))) else rows[self.numbers(order)[0]]
+        there = [*keys, *known]
+        if there == list(wanted):
+            return rows
+        at = {key: i for i, key in enumerate(there)}
+        return rows[self.numbers([at[key] for key in wanted])[0]]
 
 
 def _by_picture(wanted: Mapping[PlaceKey, tuple[int, Region]], known: Mapping[PlaceKey, Tensor]) -> list[PlaceKey]:

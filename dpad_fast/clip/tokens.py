@@ -108,7 +108,7 @@ class Tokens:
         found: list[Ids | str] = ["bad-text"] * len(texts)
         kept, cleaned = [], []
         for i, text in enumerate(texts):
-            if not _is_unicode(text):
+            if not (text.isascii() or _is_unicode(text)):
                 continue
             if len(text) > self._limit:
                 if _visible(text) > self._limit:
@@ -118,7 +118,7 @@ class Tokens:
             kept.append(i)
             cleaned.append(text)
         for i, ids in zip(kept, self._encode(cleaned) if cleaned else [], strict=True):
-            if self.rows is None or max(ids, default=0) < self.rows:
+            if self.rows is None or not ids or max(ids) < self.rows:
                 found[i] = tuple(ids)
         return found
 

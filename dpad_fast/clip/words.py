@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
+
+from dpad_fast._native import extension
 
 Encode = Callable[[list[str]], list[list[int]]]
 
@@ -15,9 +17,6 @@ _NORMALIZERS = [
     {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
     {"type": "Lowercase"},
 ]
-# Printable ASCII without "<", with which every special token begins: nothing there is normalised but the case.
-_PLAIN = re.compile(r"[ -;=-~]*")
-_WORD = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^ a-z0-9]+")
 MOST_WORDS = 1 << 16  # words; a training set of captions has some ten thousand
 LONGEST_WORD = 64  # characters; longer ones, which a failing policy repeats at will, are not remembered
 
@@ -25,65 +24,57 @@ LONGEST_WORD = 64  # characters; longer ones, which a failing policy repeats at 
 class Words:
     """The ids of captions, where each distinct word is tokenised once. Safe to use from several threads.
 
+    A caption is split where it is printable ASCII without "<", with which every special token begins: nothing there is
+    normalised but the case. Other captions are tokenised as a whole.
+
     Args:
         encode: texts to full id lists, with start and end tokens; CLIP's own tokenizer.
         inner: words to their ids, without these tokens.
+        added: how many tokens were added to the tokenizer so far. One that is added later may span words, so that from
+            then on every caption is tokenised as a whole.
     """
 
-    def __init__(self, encode: Encode, inner: Encode) -> None:
-        self._encode, self._inner = encode, inner
+    def __init__(self, encode: Encode, inner: Encode, added: Callable[[], int] = lambda: 0) -> None:
+        self._encode, self._inner, self._added = encode, inner, added
         start, end = encode([""])[0]
-        self._start, self._end = start, end
-        self._known: dict[str, list[int]] = {}
+        self._table = extension.C.WordTable(start, end, LONGEST_WORD)
+        self._added_before = added()
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """As `encode`."""
-        split = [_split(text) for text in texts]
-        known = self._learn(split)
-        rest = [text for text, words in zip(texts, split, strict=True) if words is None]
-        others = iter(self._encode(rest) if rest else ())
-        return [next(others) if words is None else self._joined(words, known) for words in split]
-
-    def _learn(self, split: Sequence[list[str] | None]) -> dict[str, list[int]]:
-        """The ids of all words of these captions."""
-        known = self._known
-        new = list({word: None for words in split for word in words or () if word not in known})
+        if self._added() != self._added_before:
+            return self._encode(texts) if texts else []
+        rows, new = self._table.encode(texts)
         if new:
-            if len(known) + len(new) > MOST_WORDS:
-                known = self._known = {}
-                new = list({word: None for words in split for word in words or ()})
-            known.update(zip(new, self._inner(new), strict=True))
-        return known
+            self._learn(texts, new)
+            rows, _ = self._table.encode(texts)
+        # Those that are not split, and any whose words another thread has made room for meanwhile.
+        if None in rows:
+            rest = [i for i, ids in enumerate(rows) if ids is None]
+            for i, ids in zip(rest, self._encode([texts[i] for i in rest]), strict=True):
+                rows[i] = ids
+        found: list[list[int]] = rows
+        return found
 
-    def _joined(self, words: list[str], known: dict[str, list[int]]) -> list[int]:
-        ids = [self._start]
-        for word in words:
-            ids += known[word]
-        ids.append(self._end)
-        return ids
-
-
-def _split(text: str) -> list[str] | None:
-    """The words of a caption; None where it is tokenised as a whole."""
-    if not _PLAIN.fullmatch(text):
-        return None
-    words: list[str] = _WORD.findall(text.lower())
-    return None if max(map(len, words), default=0) > LONGEST_WORD else words
+    def _learn(self, texts: list[str], new: list[str]) -> None:
+        """Remembers the new words of these captions; where there are too many, theirs alone."""
+        if len(self._table) + len(new) > MOST_WORDS:
+            self._table.clear()
+            _, new = self._table.encode(texts)
+        self._table.learn(new, self._inner(new))
 
 
 def by_words(tokenizer: Any, encode: Encode) -> Encode:
     """`encode`, by words where the tokenizer is CLIP's own and nothing was changed or added that spans words.
+
+    Tokens that are added later are noticed, see `Words`. Its other parts must stay what they are.
 
     Args:
         tokenizer: one of transformers.
         encode: texts to its full id lists.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    try:
-        made = None if backend is None else json.loads(backend.to_str())
-    except Exception:  # what tokenizers raises where a part is written in Python, as RoFormer's and a user's own may be
-        return encode
-    if made is None or not _is_clips(made):
+    if backend is None or not _is_clips(backend):
         return encode
 
     def inner(words: list[str]) -> list[list[int]]:
@@ -94,11 +85,20 @@ def by_words(tokenizer: Any, encode: Encode) -> Encode:
 
     (ends,), (letter,) = encode([""]), inner(["a"])
     # What puts the special tokens there may put them elsewhere.
-    return Words(encode, inner) if len(ends) == 2 and encode(["a"]) == [[ends[0], *letter, ends[1]]] else encode
+    if len(ends) != 2 or encode(["a"]) != [[ends[0], *letter, ends[1]]]:
+        return encode
+    return Words(encode, inner, lambda: len(backend.get_added_tokens_decoder()))
 
 
-def _is_clips(made: dict[str, Any]) -> bool:
-    splits = (made["pre_tokenizer"] or {}).get("pretokenizers", ())
+def _is_clips(backend: Any) -> bool:
+    """Whether a tokenizer of the tokenizers library splits captions as CLIP's does."""
+    if type(backend.model).__name__ != "BPE" or backend.model.dropout is not None:
+        return False
+    try:
+        normalizer, splitter = _described(backend.normalizer), _described(backend.pre_tokenizer)
+    except Exception:  # what tokenizers raises where a part is written in Python, as RoFormer's and a user's own may be
+        return False
+    splits = splitter.get("pretokenizers", ())
     if [one["type"] for one in splits] != ["Split", "ByteLevel"]:
         return False
     split, levels = splits
@@ -108,7 +108,12 @@ def _is_clips(made: dict[str, Any]) -> bool:
         pattern == _CLIPS
         and (split["behavior"], split["invert"]) == ("Removed", True)
         and not levels["add_prefix_space"]
-        and (made["normalizer"] or {}).get("normalizers") == _NORMALIZERS
-        and (made["model"].get("type", "BPE"), made["model"].get("dropout")) == ("BPE", None)
-        and all(one["content"].startswith("<") for one in made["added_tokens"])
+        and normalizer.get("normalizers") == _NORMALIZERS
+        and all(token.content.startswith("<") for token in backend.get_added_tokens_decoder().values())
     )
+
+
+def _described(part: Any) -> dict[str, Any]:
+    """A part's own JSON: that of the whole tokenizer has the vocabulary, and takes tens of milliseconds."""
+    found: dict[str, Any] = {} if part is None else json.loads(part.__getstate__())
+    return found

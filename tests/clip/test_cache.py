@@ -36,3 +36,28 @@ def test_rows_are_kept_as_copies_of_their_own():
     assert cache.get("c").tolist() == [8.0, 9.0, 10.0, 11.0]
     assert cache.get("c").untyped_storage().nbytes() == 16
     EmbeddingCache(8).put_rows(["a"], rows[:1])
+
+
+def test_many_are_read_as_one_is():
+    cache = EmbeddingCache(max_bytes=3 * 16)
+    rows = torch.randn(3, 4)
+    cache.put_rows(["a", "b", "c"], rows.t().contiguous().t())  # in any memory format
+    cache.put("d", torch.arange(2))  # a is dropped; any type is kept
+    found = cache.get_rows(["a", "b", "c", "b"])
+    assert found[0] is None
+    assert torch.equal(torch.stack(found[1:]), rows[[1, 2, 1]])
+    assert (cache.hits, cache.misses) == (3, 1)
+    cache.put("e", torch.zeros(4))
+    assert [key for key in "abcde" if cache.get(key) is not None] == ["b", "c", "e"]  # d was not used
+    assert cache.get_rows([]) == []
+    assert cache.bytes == 48
+
+
+def test_what_is_read_is_the_caches_own():
+    cache, rows = EmbeddingCache(), torch.tensor([[1.0, float("nan")], [float("inf"), -0.0]])
+    cache.put_rows(["a", "b"], rows)
+    for _ in range(2):
+        first, second = cache.get_rows(["a", "b"])
+        assert torch.equal(torch.stack([first, second]).view(torch.int32), rows.view(torch.int32))
+    assert cache.get("a") is first  # made once
+    assert first.untyped_storage().nbytes() == 8

@@ -9,6 +9,7 @@ import torch
 import dpad_fast as df
 from dpad_fast.clip import images as module
 from dpad_fast.clip.cache import EmbeddingCache
+from dpad_fast.clip.requests import read_images
 from dpad_fast.testing import rewards as shared
 from dpad_fast.testing.gpu import pretend_gpu, there
 
@@ -71,7 +72,8 @@ def test_a_step_gives_the_cpus_values_and_waits_once(tiny, tmp_path, options):
         assert gpu.waits == 1
         gpu.waits = 0
     assert set(plain.encoder.cache._entries) == set(pretended.encoder.cache._entries)
-    assert all(type(value) is torch.Tensor for value in pretended.encoder.cache._entries.values())
+    cache = pretended.encoder.cache
+    assert all(type(value) is torch.Tensor for value in cache.get_rows(list(cache._entries)))
 
 
 def test_captions_are_embedded_while_pictures_are_prepared(tiny, tmp_path, monkeypatch):
@@ -179,6 +181,44 @@ def test_a_second_look_waits_for_captions_and_then_for_pictures_and_decodes_noth
     gpu.waits = 0
     pretended.score(*batch(images, 24))
     assert gpu.waits == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_second_look_at_captions_takes_the_regions_that_are_on_the_gpu(tiny, tmp_path, coarse, monkeypatch, known):
+    images, scorer, plain = pictures(tmp_path), coarse(), coarse()
+    gpu = pretend_gpu(scorer.encoder)
+    for one in (scorer, plain):
+        one.encoder.image_margin = 0.0
+        if known:
+            one.score(*batch(images, 24))
+            for key in [key for key in one.encoder.cache._entries if key[0] == "text"]:
+                del one.encoder.cache._entries[key]
+    gpu.log.clear()
+    gpu.waits = 0
+    asked, find = [], df.ClipEncoder.known_regions
+    monkeypatch.setattr(df.ClipEncoder, "known_regions", lambda *args: asked.append(args) or find(*args))
+    found = scorer.score(*batch(images, 24))
+    assert gpu.waits == 2  # a first look and a second one
+    assert len(asked) == 1
+    assert [entry[0] for entry in gpu.log].count("rows") == int(known)
+    same(found, plain.score(*batch(images, 24)))
+
+
+def test_other_regions_than_the_last_ones_are_looked_up(tiny):
+    encoder = df.ClipEncoder.from_transformers(*tiny)
+    plain = df.ClipEncoder.from_transformers(*tiny)
+    pretend_gpu(encoder)
+    sources, others = (read_images([shared.picture(i) for i in some], None)[0] for some in ((0, 1), (2, 3)))
+    step = encoder.step()
+    calls = [
+        (sources, [(0, None), (1, None), (0, (1, 2, 30, 40))]),
+        (sources, [(0, (1, 2, 30, 40)), (1, None), (1, None)]),
+        (sources, [(1, (0, 0, 9, 9)), (0, None)]),
+        (others, [(0, None), (1, (0, 0, 9, 9))]),
+    ]
+    for given, regions in calls:
+        expected = plain.embed_regions(given, regions, exact=True)
+        assert torch.equal(step.finish(step.regions(given, regions, exact=True))[0], expected)
 
 
 def test_inputs_beyond_the_bound_are_made_again(tiny, tmp_path, coarse, monkeypatch):

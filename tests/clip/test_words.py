@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from dpad_fast.clip import words as module
 from dpad_fast.clip.tokens import from_transformers
@@ -41,7 +42,10 @@ def test_odd_captions_have_the_tokenizers_ids(tokenizer):
     assert made([]) == []
 
 
-@given(texts=st.lists(st.text(st.characters(max_codepoint=0x250)) | st.text("aBc 'sT39!,<"), max_size=6))
+PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E))
+
+
+@given(texts=st.lists(PLAIN | st.text(st.characters(max_codepoint=0x250)) | st.text("aBc 'sTreVlLmD39!,<"), max_size=6))
 def test_any_caption_has_the_tokenizers_ids(tokenizer, texts):
     encode = whole(tokenizer)
     assert by_words(tokenizer, encode)(texts) == (encode(texts) if texts else [])
@@ -65,7 +69,16 @@ def test_what_is_known_is_bounded(monkeypatch):
     made = Words(lambda texts: [[1, 2] for _ in texts], lambda words: [[len(word)] for word in words])
     for texts in (["a bb"], ["ccc dddd a"], ["a bb ccc dddd eeeee"]):
         assert made(texts) == [[1, *map(len, text.split()), 2] for text in texts]
-    assert len(made._known) <= 5
+    assert len(made._table) <= 5
+
+
+def test_threads_that_make_room_for_each_others_words(tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "MOST_WORDS", 6)
+    encode, made = whole(tokenizer), by_words(tokenizer, whole(tokenizer))
+    works = [[" ".join(shared.WORDS[(i * j) % len(shared.WORDS)] for j in range(1, 6))] * 2 for i in range(1, 60)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(made, works))
+    assert found == [encode(texts) for texts in works]
 
 
 def test_long_words_are_not_remembered(tokenizer):
@@ -73,7 +86,8 @@ def test_long_words_are_not_remembered(tokenizer):
     made = by_words(tokenizer, encode)
     texts = ["a red " + "x" * 9000, "!?" * 4000, "a red cat"]
     assert made(texts) == encode(texts)
-    assert max(map(len, made._known)) == 3
+    assert len(made._table) == 3
+    assert made._table.encode(["A cat, red; a cat"]) == ([None], [",", ";"])
 
 
 def test_special_tokens_that_stand_elsewhere_are_found_out(tokenizer):
@@ -81,23 +95,46 @@ def test_special_tokens_that_stand_elsewhere_are_found_out(tokenizer):
     assert by_words(tokenizer, other) is other
 
 
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [
-        ("normalizer", None),
-        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}]}),
-        ("pre_tokenizer", None),
-        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}]}),
-        ("model", {"type": "BPE", "dropout": 0.1}),
-        ("added_tokens", [{"content": "left of"}]),
-    ],
-)
-def test_a_changed_tokenizer_is_asked_for_whole_captions(tokenizer, part, value):
-    made = json.loads(tokenizer.backend_tokenizer.to_str())
-    changed = SimpleNamespace(to_str=lambda: json.dumps({**made, part: value}))
+CHANGES = {
+    "no normalizer": lambda made: setattr(made.backend_tokenizer, "normalizer", None),
+    "another normalizer": lambda made: setattr(
+        made.backend_tokenizer, "normalizer", normalizers.Sequence([normalizers.NFC()])
+    ),
+    "no splitter": lambda made: setattr(made.backend_tokenizer, "pre_tokenizer", None),
+    "another splitter": lambda made: setattr(made.backend_tokenizer, "pre_tokenizer", pre_tokenizers.Whitespace()),
+    "dropout": lambda made: setattr(made.backend_tokenizer.model, "dropout", 0.1),
+    "another model": lambda made: setattr(made.backend_tokenizer, "model", models.WordLevel({"a": 0}, "a")),
+    "a token of two words": lambda made: made.add_tokens(["left of"]),
+    "a token that is a part of words": lambda made: made.add_tokens(["e"]),  # which the vocabulary has already
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_tokenizer_is_asked_for_whole_captions(change):
+    made = shared.tiny_tokenizer()
+    assert isinstance(by_words(made, whole(made)), Words)
+    change(made)
+    encode = whole(made)
+    assert by_words(made, encode) is encode
+
+
+def test_a_tokenizer_that_is_none_of_the_tokenizers_library(tokenizer):
     encode = whole(tokenizer)
-    assert by_words(SimpleNamespace(backend_tokenizer=changed), encode) is encode
     assert by_words(SimpleNamespace(), encode) is encode
+
+
+@pytest.mark.parametrize("token", ["left of", "e", AddedToken("cat", normalized=False), "<here>"])
+def test_tokens_that_are_added_later_are_noticed(token):
+    made = shared.tiny_tokenizer()
+    encode = whole(made)
+    tokens = from_transformers(SimpleNamespace(tokenizer=made), 77, end=True, full=False)
+    texts = ["a red cat left of the chair", "the <here> cat", "", "a chair"]
+    before = tokens.encode(texts)
+    assert before == [tuple(row) for row in encode(texts)]
+    made.add_tokens([token])
+    assert tokens.encode(texts) == [tuple(row) for row in encode(texts)]
+    assert tokens.encode(texts) != before
+    assert tokens.encode([]) == []
 
 
 def test_a_part_in_python_is_left_alone():

@@ -16,6 +16,7 @@ MAY_INCLUDE = {
     "core/rewards": ("core/base", "simd"),
     "core/crops": ("core/base", "simd"),
     "core/masks": ("core/base", "simd"),
+    "core/texts": (),
     "core/tower": ("core/base", "simd"),
     "cuda": (),
     "bindings": ("core", "cuda", "simd"),

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from dpad_fast._native.numbers import int64
 from dpad_fast._native.upload import upload
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.tower.fixed import Bins, Tables, VariableLengths, sequences_of, write
+from dpad_fast.clip.tower.fixed import Bins, Tables, VariableLengths, sequences_of
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
 from dpad_fast.clip.tower.graphs import Graphs, Recorder, Run, ladder
-from dpad_fast.clip.tower.packing import in_order, pack_tokens, pieces, whole_sequences
+from dpad_fast.clip.tower.packing import PackedTokens, pack_texts, whole_sequences
 from dpad_fast.clip.tower.towers import Towers
 
 Tensor = torch.Tensor
@@ -62,10 +61,10 @@ class CapturedTowers:
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
         """Embeddings, not normalised, of N token id lists: float32 [N, D] on the GPU."""
-        order, places = in_order([self._towers.cut(row) for row in rows])
         most = self._texts.sizes[-1]
-        found = [self._some_texts(piece) for piece in pieces(order, most, sequences_of(most))]
-        (index,) = upload((int64(places),), self.device)
+        packed, places = pack_texts(rows, most, sequences_of(most), self._towers.read)
+        found = [self._some_texts(piece) for piece in packed]
+        (index,) = upload((places,), self.device)
         return _joined(found)[index]
 
     def images(self, pixels: Tensor, threads: int) -> Tensor:
@@ -91,15 +90,13 @@ class CapturedTowers:
                     f"{self.products.attention!r}"
                 )
 
-    def _some_texts(self, rows: Sequence[Ids]) -> Tensor:
-        work = self._tables.work(pack_tokens(rows))
-
+    def _some_texts(self, packed: PackedTokens) -> Tensor:
         def fill(size: int, static: Tensor) -> None:
             staged = torch.empty(static.shape, dtype=torch.int64, device="cpu", pin_memory=self.device.type == "cuda")
-            write(work, self._tables.capacities(size), staged)
+            self._tables.write(packed, size, staged)
             static.copy_(staged, non_blocking=True)
 
-        return self._texts(work.need, fill, len(rows))
+        return self._texts(self._tables.need(packed), fill, packed.count)
 
     def _some_images(self, pixels: Tensor) -> Tensor:
         towers, count = self._towers, len(pixels)

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import torch
 
-from dpad_fast._native.numbers import int64
+from dpad_fast._native import extension
 from dpad_fast.clip.tower.gpu_attention import Bucket, Padded, Ragged
 from dpad_fast.clip.tower.packing import PackedTokens, Paths, whole_sequences
 
@@ -33,21 +33,6 @@ _ALIGN = 8
 
 
 @dataclass(frozen=True)
-class Work:
-    """Packed texts, ready for a bucket.
-
-    Attributes:
-        need: the rows that a bucket must have.
-        parts: int64 vectors, in the order of `Tables.capacities`.
-        fill: per part what the room beyond it is filled with.
-    """
-
-    need: int
-    parts: tuple[Tensor, ...]
-    fill: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Description:
     """A work as the text tower reads it, on the device; `paths` know their description for attention."""
 
@@ -58,14 +43,18 @@ class Description:
 
 
 class Tables(Protocol):
-    """How a work is laid out for one kind of attention."""
+    """How packed texts are laid out for one kind of attention."""
 
-    def work(self, packed: PackedTokens) -> Work:
-        """Lays packed texts out."""
+    def need(self, packed: PackedTokens) -> int:
+        """The rows that a bucket must have for them."""
         ...
 
     def capacities(self, rows: int) -> tuple[int, ...]:
-        """The lengths of a bucket's parts."""
+        """The lengths of the parts of a bucket of so many rows."""
+        ...
+
+    def write(self, packed: PackedTokens, rows: int, out: Tensor) -> None:
+        """Lays them out in int64 [sum of the capacities] on the host, the room behind each part filled."""
         ...
 
     def describe(self, parts: Sequence[Tensor]) -> Description:
@@ -83,13 +72,6 @@ def rows_of(rows: int, keys: int, sequences: int) -> int:
     return max(rows, -(-keys // _KEYS_PER_ROW), sequences * _ROWS_PER_SEQUENCE)
 
 
-def write(work: Work, capacities: Sequence[int], out: Tensor) -> None:
-    """Writes a work, padded to the capacities, into int64 [sum of capacities]."""
-    for part, value, room in zip(work.parts, work.fill, torch.split(out, list(capacities)), strict=True):
-        room[: len(part)] = part
-        room[len(part) :] = value
-
-
 class VariableLengths:
     """For variable-length attention, whose lengths lie on the device; only the longest one is the host's.
 
@@ -100,21 +82,18 @@ class VariableLengths:
     def __init__(self, context: int) -> None:
         self._context = context
 
-    def work(self, packed: PackedTokens) -> Work:
-        """See `Tables`. Empty sequences start where the last one ends."""
-        paths = packed.paths
-        asks = torch.arange(paths.count + 1, device="cpu")
-        starts = (paths.queries, paths.offsets, asks)
-        return Work(
-            rows_of(len(packed.tokens), len(paths.path), paths.count),
-            (packed.tokens, packed.positions, paths.ends, paths.path, *starts),
-            (0, 0, 0, 0, *(int(part[-1]) for part in starts)),
-        )
+    def need(self, packed: PackedTokens) -> int:
+        """See `Tables`."""
+        return rows_of(packed.rows, packed.keys, packed.count)
 
     def capacities(self, rows: int) -> tuple[int, ...]:
         """See `Tables`."""
         sequences = sequences_of(rows)
         return (rows, rows, sequences, _KEYS_PER_ROW * rows, *[sequences + 1] * 3)
+
+    def write(self, packed: PackedTokens, rows: int, out: Tensor) -> None:
+        """See `Tables`. Empty sequences start where the last one ends."""
+        extension.C.write_variable_lengths(packed.address, *_checked(self.capacities(rows), out))
 
     def describe(self, parts: Sequence[Tensor]) -> Description:
         """See `Tables`."""
@@ -138,37 +117,21 @@ class Bins:
     def __init__(self, context: int) -> None:
         self._width = max(_BIN, -(-context // _ALIGN) * _ALIGN)
 
-    def work(self, packed: PackedTokens) -> Work:
+    def need(self, packed: PackedTokens) -> int:
         """See `Tables`. Two neighbouring bins hold more than one bin's length, so that half of the room is used."""
-        paths = packed.paths
-        lengths, width, bases, free = paths.lengths, self._width, [], 0
-        for length in lengths:
-            if free % width + length > width:
-                free += width - free % width
-            bases.append(free)
-            free += length
-        base, counts = int64(bases), int64(lengths)
-        which = torch.repeat_interleave(counts)
-        place = torch.arange(len(paths.path), device="cpu") - paths.offsets[which]
-        slots = base[which] + place
-        bins = -(-free // width)
-        rows, back, asks = torch.zeros(3, bins * width, dtype=torch.int64, device="cpu")
-        rows[slots], back[slots] = paths.path, place
-        ends = base + counts - 1
-        asks[ends] = torch.arange(paths.count, device="cpu")
-        order = slots[place >= paths.first[which]]
+        bins = extension.C.bins_of(packed.address, self._width)
         # The last bin is there as soon as the room for keys reaches into it.
-        return Work(
-            rows_of(len(packed.tokens), (bins - 1) * width + 1, paths.count),
-            (packed.tokens, packed.positions, paths.ends, rows, back, asks, order, ends),
-            (0,) * 8,
-        )
+        return rows_of(packed.rows, (bins - 1) * self._width + 1, packed.count)
 
     def capacities(self, rows: int) -> tuple[int, ...]:
         """See `Tables`."""
         slots = -(-_KEYS_PER_ROW * rows // self._width) * self._width
         sequences = sequences_of(rows)
         return (rows, rows, sequences, slots, slots, slots, rows, sequences)
+
+    def write(self, packed: PackedTokens, rows: int, out: Tensor) -> None:
+        """See `Tables`."""
+        extension.C.write_bins(packed.address, self._width, *_checked(self.capacities(rows), out))
 
     def describe(self, parts: Sequence[Tensor]) -> Description:
         """See `Tables`. A slot sees itself and the `back` slots before it, its sequence's earlier positions."""
@@ -179,6 +142,13 @@ class Bins:
         every = Padded((Bucket(rows, rows, seen),), order)
         read = Padded((Bucket(rows, asks, seen),), last)
         return Description(tokens, positions, ends, _described("padded", tokens.device, every, read))
+
+
+def _checked(capacities: tuple[int, ...], out: Tensor) -> tuple[tuple[int, ...], int]:
+    """The rooms of the parts, and the address of memory that has all of them."""
+    assert (out.dtype, out.shape) == (torch.int64, (sum(capacities),))
+    assert out.is_contiguous()
+    return capacities, out.data_ptr()
 
 
 def _described(kind: str, device: torch.device, every: object, last: object) -> Paths:

@@ -6,15 +6,14 @@ values, and the tokens after the one that is read do not matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from dpad_fast._native.numbers import int64
+from dpad_fast._native import extension
 from dpad_fast.cached import cached_property
-from dpad_fast.clip.tokens import Ids
 
 
 @dataclass(frozen=True)
@@ -73,58 +72,71 @@ class Paths:
 
 @dataclass(frozen=True)
 class PackedTokens:
-    """Packed token sequences: `paths`, and int64 [R] `tokens` and `positions` of the rows."""
+    """S packed token sequences.
 
-    paths: Paths
-    tokens: torch.Tensor
-    positions: torch.Tensor
+    Attributes:
+        numbers: int64, what follows in one piece, as the extension reads it: `tokens` and `positions` [R] of the rows,
+            and the fields of `paths`.
+        rows: R.
+        keys: the sequences' lengths together.
+        count: S.
+    """
+
+    numbers: torch.Tensor
+    rows: int
+    keys: int
+    count: int
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """int64 [R], the token of each row."""
+        return self.numbers[: self.rows]
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [R], where each row's token stands in its sequence."""
+        return self.numbers[self.rows : 2 * self.rows]
+
+    @cached_property
+    def paths(self) -> Paths:
+        """The sequences over the rows."""
+        sizes = [self.keys, self.count + 1, self.count, self.count]
+        path, offsets, first, last = torch.split(self.numbers[2 * self.rows :], sizes)
+        return Paths(path, offsets, first, last, causal=True)
+
+    @property
+    def address(self) -> tuple[int, int, int, int]:
+        """Where the extension finds it: memory, R, keys and S."""
+        return self.numbers.data_ptr(), self.rows, self.keys, self.count
+
+
+def pack_texts(
+    rows: Sequence[Sequence[int]], most: int, sequences: int | None = None, read: int | Literal["largest"] | None = None
+) -> tuple[list[PackedTokens], torch.Tensor]:
+    """Packs the different ones of N token sequences in lexicographic order, so that shared prefixes are neighbours.
+
+    Args:
+        rows: N sequences of at least one token.
+        most: tokens of a piece; a longer sequence is a piece of its own.
+        sequences: the most sequences of a piece; None: any number.
+        read: the token that is read, behind which a sequence is cut: the first of this id, and without one the
+            sequence's first; the first of the sequence's largest id; or None, its last one.
+
+    Returns:
+        the pieces; and int64 [N], where each of the N stands among the sequences of all pieces.
+
+    Raises:
+        ValueError: a sequence is empty; names its index.
+    """
+    kind, token = ("last", 0) if read is None else ("largest", 0) if read == "largest" else ("token", read)
+    places, pieces = extension.C.pack_texts(rows, kind, token, most, len(rows) if sequences is None else sequences)
+    return [PackedTokens(torch.from_numpy(numbers), *sizes) for numbers, *sizes in pieces], torch.from_numpy(places)
 
 
 def pack_tokens(rows: Sequence[Sequence[int]]) -> PackedTokens:
-    """Packs sequences that are in lexicographic order, as `sorted` leaves them, so that shared prefixes are neighbours.
-
-    Args:
-        rows: S different sequences of at least one token.
-    """
-    tokens: list[int] = []
-    positions: list[int] = []
-    path: list[int] = []
-    offsets, first, last = [0], [], []
-    before: Sequence[int] = ()
-    way: list[int] = []
-    for row in rows:
-        shared, most = 0, min(len(before), len(row) - 1)
-        while shared < most and before[shared] == row[shared]:
-            shared += 1
-        way = way[:shared] + list(range(len(tokens), len(tokens) + len(row) - shared))
-        tokens.extend(row[shared:])
-        positions.extend(range(shared, len(row)))
-        path.extend(way)
-        offsets.append(len(path))
-        first.append(shared)
-        last.append(len(row))
-        before = row
-    paths = Paths(int64(path), int64(offsets), int64(first), int64(last), causal=True)
-    return PackedTokens(paths, int64(tokens), int64(positions))
-
-
-def in_order(rows: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
-    """The different ones of N sequences in lexicographic order, and for each of the N where it stands among them."""
-    order = sorted(set(rows))
-    found = {row: i for i, row in enumerate(order)}
-    return order, [found[row] for row in rows]
-
-
-def pieces(rows: Sequence[Ids], tokens: int, sequences: int | None = None) -> Iterator[Sequence[Ids]]:
-    """Neighbouring sequences in pieces of at most `tokens` tokens and `sequences` sequences, but at least of one."""
-    start = 0
-    while start < len(rows):
-        stop, count = start, 0
-        while stop < len(rows) and (stop == start or (count + len(rows[stop]) <= tokens and stop - start != sequences)):
-            count += len(rows[stop])
-            stop += 1
-        yield rows[start:stop]
-        start = stop
+    """Packs the different ones of N sequences, at least one, together; see `pack_texts`."""
+    ((packed,), _) = pack_texts(rows, sum(map(len, rows)))
+    return packed
 
 
 def whole_sequences(count: int, length: int) -> Paths:

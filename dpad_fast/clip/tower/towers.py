@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Literal
 
 import torch
 
@@ -13,7 +14,7 @@ from dpad_fast._native.memory import new_output
 from dpad_fast._native.upload import upload
 from dpad_fast.clip.fork import free_lock_in_child
 from dpad_fast.clip.tokens import Ids
-from dpad_fast.clip.tower.packing import Paths, in_order, pack_tokens, pieces, whole_sequences
+from dpad_fast.clip.tower.packing import PackedTokens, Paths, pack_texts, whole_sequences
 from dpad_fast.clip.tower.products import PreparedLinear, Products
 from dpad_fast.clip.tower.weights import Affine, ClipWeights, Layer, Norm, Transformer
 
@@ -141,9 +142,9 @@ class Towers:
 
     def texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
         """Embeddings, not normalised, of N token id lists: float32 [N, D], where the weights are."""
-        order, places = in_order([self.cut(row) for row in rows])
+        packed, places = pack_texts(rows, self._rows_at_once, read=self.read)
         parts = []
-        for piece in pieces(order, self._rows_at_once):
+        for piece in packed:
             with self._lock:
                 parts.append(self._some_texts(piece, threads))
         return torch.cat(parts)[places]
@@ -172,12 +173,11 @@ class Towers:
         """Values of a patch."""
         return 3 * self._weights.image.side**2
 
-    def cut(self, row: Ids) -> Ids:
-        """A text up to the token that is read."""
+    @property
+    def read(self) -> int | Literal["largest"]:
+        """The token of a text that is read, as `pack_texts` takes it."""
         end = self._weights.text.end
-        if end is None:
-            return row[: row.index(max(row)) + 1]
-        return row[: row.index(end) + 1] if end in row else row[:1]
+        return "largest" if end is None else end
 
     def samples(self) -> tuple[list[Ids], Tensor]:
         """Texts up to the longest, some with shared beginnings, and two pictures, to try these towers on."""
@@ -190,14 +190,13 @@ class Towers:
         pixels = torch.randn(2, 3, side, side, generator=generator, dtype=torch.float32, device="cpu")
         return [*texts, (other, end)], pixels.to(self.device)
 
-    def _some_texts(self, rows: Sequence[Ids], threads: int) -> Tensor:
-        packed = pack_tokens(rows)
+    def _some_texts(self, packed: PackedTokens, threads: int) -> Tensor:
         there = (packed.tokens, packed.positions, packed.paths.ends)
         tokens, positions, ends = there if self.device.type == "cpu" else upload(there, self.device)
         return self.of_tokens(tokens, positions, packed.paths, ends, threads)
 
     def of_tokens(self, tokens: Tensor, positions: Tensor, paths: Paths, ends: Tensor, threads: int) -> Tensor:
-        """Embeddings float32 [S, D] of packed texts, see `pack_tokens`; `ends` [S] are the rows that are read."""
+        """Embeddings float32 [S, D] of packed texts, see `pack_texts`; `ends` [S] are the rows that are read."""
         tower = self._weights.text
         x = self._memory(len(tokens), tower.tokens.shape[1])
         torch.add(tower.tokens[tokens], tower.positions[positions], out=x)

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpad_fast.clip.tower.fixed import Bins, VariableLengths, rows_of, sequences_of, write
+from dpad_fast.clip.tower.fixed import Bins, VariableLengths, rows_of, sequences_of
 from dpad_fast.clip.tower.gpu_attention import GpuProducts
-from dpad_fast.clip.tower.packing import pack_tokens, pieces
+from dpad_fast.clip.tower.packing import pack_texts, pack_tokens
+from dpad_fast.reference import text_packing as reference
 
 CONTEXT = 77
 TABLES = {"variable lengths": VariableLengths, "bins": Bins}
@@ -44,11 +45,43 @@ def captions():
 
 def described(tables, packed, rows=None):
     """The work in a bucket of so many rows, whose memory another work has used."""
-    work = tables.work(packed)
-    capacities = tables.capacities(work.need if rows is None else rows)
+    size = tables.need(packed) if rows is None else rows
+    capacities = tables.capacities(size)
     static = torch.full((sum(capacities),), 7)
-    write(work, capacities, static)
+    tables.write(packed, size, static)
     return tables.describe(static.split(list(capacities)))
+
+
+@pytest.mark.parametrize("which", TABLES)
+@settings(max_examples=100, deadline=None)
+@given(rows=captions(), more=st.integers(0, 300))
+def test_a_table_is_the_references(which, rows, more):
+    tables, packed, plain = TABLES[which](CONTEXT), pack_tokens(rows), reference.pack(rows)
+    keys, parts = len(plain.path), reference.variable_lengths(plain)
+    if which == "bins":
+        bins, parts = reference.bins(plain, 128)
+        keys = 128 * (bins - 1) + 1
+    need = rows_of(len(plain.tokens), keys, len(rows))
+    assert tables.need(packed) == need
+    capacities = tables.capacities(need + more)
+    out = torch.full((sum(capacities),), -7)
+    tables.write(packed, need + more, out)
+    assert out.tolist() == reference.padded(parts, capacities)
+
+
+@pytest.mark.parametrize("which", TABLES)
+def test_what_does_not_fit_a_table_is_not_written(which):
+    tables, packed = TABLES[which](CONTEXT), pack_tokens([(i, *range(70)) for i in range(9)])
+    need = tables.need(packed)
+    out = torch.full((sum(tables.capacities(need - 1)),), -7)
+    with pytest.raises(ValueError, match=r"part \d of a table has room for \d+, got \d+"):
+        tables.write(packed, need - 1, out)
+    with pytest.raises(AssertionError):
+        tables.write(packed, need, out)
+    long = pack_tokens([tuple(range(129))])
+    if which == "bins":
+        with pytest.raises(ValueError, match="a text of 129 tokens does not fit a bin of 128"):
+            tables.need(long)
 
 
 @pytest.mark.parametrize("which", TABLES)
@@ -58,7 +91,7 @@ def test_attention_finds_what_it_finds_in_the_packed_work(which, rows, more):
     torch.manual_seed(len(rows))
     tables, packed = TABLES[which](CONTEXT), pack_tokens(rows)
     products = GpuProducts(torch.float32, overreading if which == "variable lengths" else None)
-    size = tables.work(packed).need + more
+    size = tables.need(packed) + more
     read = described(tables, packed, size)
     count, sequences = len(packed.tokens), len(rows)
     assert (len(read.tokens), len(read.ends)) == (size, sequences_of(size))
@@ -98,13 +131,13 @@ def extremes():
 def test_every_piece_fits_the_largest_bucket(which, context, most):
     tables = TABLES[which](context)
     for rows in extremes().values():
-        cut = list(pieces(rows, most, sequences_of(most)))
-        assert [row for piece in cut for row in piece] == rows
+        cut, _ = pack_texts(rows, most, sequences_of(most))
+        assert sum(piece.count for piece in cut) == len(rows)
         for piece in cut:
-            work = tables.work(pack_tokens(piece))
-            assert work.need <= most
-            for size in (work.need, most):
-                assert all(len(p) <= c for p, c in zip(work.parts, tables.capacities(size), strict=True))
+            need = tables.need(piece)
+            assert need <= most
+            for size in (need, most):
+                tables.write(piece, size, torch.empty(sum(tables.capacities(size)), dtype=torch.int64))
 
 
 def test_room_for_sequences_and_keys():
@@ -119,13 +152,5 @@ def test_sharing_saves_rows_in_a_bucket():
     apart = [(100 + i, *range(1, 30), i) for i in range(60)]
     for tables in (VariableLengths(CONTEXT), Bins(CONTEXT)):
         # 90 rows and 1,860 keys, 1,860 rows and keys.
-        assert tables.work(pack_tokens(shared)).need <= 960
-        assert tables.work(pack_tokens(apart)).need == 1860
-
-
-def test_pieces_without_a_limit_of_sequences():
-    rows = [(1, 2), (1, 3), (1, 4, 5), (2,)]
-    assert list(pieces(rows, 4)) == [rows[:2], rows[2:]]
-    assert list(pieces(rows, 1)) == [[row] for row in rows]
-    assert list(pieces(rows, 100, 3)) == [rows[:3], rows[3:]]
-    assert list(pieces([], 4)) == []
+        assert tables.need(pack_tokens(shared)) <= 960
+        assert tables.need(pack_tokens(apart)) == 1860
