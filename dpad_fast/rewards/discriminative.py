@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from dpad_fast.clip.images import Picture
 from dpad_fast.ops.discriminative_reward import discriminative_reward, reward_of
 from dpad_fast.rewards.config import RewardConfig
-from dpad_fast.rewards.places import CaptionRow, PlaceFinder, Places
+from dpad_fast.rewards.places import CaptionRow, Place, PlaceFinder, Places
 from dpad_fast.row_errors import RowErrors
 from dpad_fast.timer import Timer
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from dpad_fast.clip.tokens import Ids
 
 
-@dataclass(frozen=True)
-class _Comparison:
+class _Comparison(NamedTuple):
     """A row, ready to be compared.
 
     Attributes:
@@ -89,8 +87,8 @@ class Discriminator:
                 ready = self._readable(ready, error)
                 continue
             reward = apply_shape(s1, s2, self._config)
-            for one, *numbers in zip(ready, reward.tolist(), s1.tolist(), s2.tolist(), strict=True):
-                results[one.row.index] = (numbers[0], numbers[1], numbers[2])
+            numbers = zip(reward.tolist(), s1.tolist(), s2.tolist(), strict=True)
+            results.update(zip((one.row.index for one in ready), numbers, strict=True))
             break
         return results
 
@@ -175,33 +173,29 @@ class Discriminator:
         timings: dict[str, float],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """S1 and S2, float32 [J]: means over a caption's windows, S2 the largest over its contrasts."""
-        texts = list(dict.fromkeys(window for one in ready for window in one.windows))
-        pairs = list(dict.fromkeys((one.places.roi, other) for one in ready for other in one.places.contrasts))
-        places = list(dict.fromkeys(place for pair in pairs for place in pair))
-        # Captions first: on a GPU they are embedded while pictures are digested, decoded and sent.
-        text = step.texts(texts, exact=exact_text)
-        image = step.regions(self._places.pictures, places, exact=exact_image)
         timer = Timer(timings)
-        at_text = {window: i for i, window in enumerate(texts)}
-        at_place = {place: i for i, place in enumerate(places)}
-        at_pair = {pair: i for i, pair in enumerate(pairs)}
-        rows = [
-            (window, (one.places.roi, other))
-            for one in ready
-            for other in one.places.contrasts
-            for window in one.windows
-        ]
-        captions, regions, contrasts, of_row = step.numbers(
-            [at_text[ids] for ids, _ in rows],
-            [at_place[roi] for roi, _ in pairs],
-            [at_place[other] for _, other in pairs],
-            [at_pair[pair] for _, pair in rows],
-        )
-        _, *found = discriminative_reward(text[captions], image[regions], image[contrasts], of_row, shape="margin")
+        # What is distinct is embedded once, under the number that it gets where it is first seen.
+        texts: dict[Ids, int] = {}
+        pairs: dict[tuple[Place, Place], int] = {}
+        captions, pair_of = [], []
+        for _, windows, (roi, others) in ready:
+            for other in others:
+                pair = pairs.setdefault((roi, other), len(pairs))
+                captions += [texts.setdefault(window, len(texts)) for window in windows]
+                pair_of += [pair] * len(windows)
+        places: dict[Place, int] = {}
+        rois, contrasts = zip(*[[places.setdefault(place, len(places)) for place in pair] for pair in pairs], strict=True)
+        timer.lap("combine")
+        # Captions first: on a GPU they are embedded while pictures are digested, decoded and sent.
+        text = step.texts(list(texts), exact=exact_text)
+        image = step.regions(self._places.pictures, list(places), exact=exact_image)
+        timer = Timer(timings)
+        at = step.numbers(captions, rois, contrasts, pair_of)
+        _, *found = discriminative_reward(text[at[0]], image[at[1]], image[at[2]], at[3], shape="margin")
         timer.lap("combine")
         first, second = step.finish(*found)
         timer = Timer(timings)
-        if len(rows) != len(ready):
+        if len(captions) != len(ready):
             first, second = _gather(ready, first, second)
         timer.lap("combine")
         return first, second

@@ -25,8 +25,15 @@ _TRUTH_POINTS = re.compile(r"<points>\((\d+),(\d+)\),\((\d+),(\d+)\)</points>")
 Truth = tuple[Sequence[Any] | None, Sequence[Sequence[Any]] | None]
 
 
-def read_truth(target: Target, config: RewardConfig) -> Truth:
-    """The ground-truth box and points: the target's fields, or under `answer="released"` the digits of its text."""
+def read_truths(targets: Sequence[Target], config: RewardConfig) -> list[Truth]:
+    """Ground-truth boxes and points, each distinct target's read once: a group's completions share theirs."""
+    distinct = {id(target): target for target in targets}
+    found = {key: _read_truth(target, config) for key, target in distinct.items()}
+    return [found[id(target)] for target in targets]
+
+
+def _read_truth(target: Target, config: RewardConfig) -> Truth:
+    """The target's fields, or under `answer="released"` the digits of its text."""
     if config.answer != "released" or not target.text:
         return target.box, target.points
     box = _digits(_TRUTH_BOX, target.text)
@@ -49,11 +56,11 @@ def box_iou(first: Sequence[Any], second: Sequence[Any]) -> float:
 
     Raises whatever the arithmetic raises; swapped corners are not put right.
     """
-    left, top = max(first[0], second[0]), max(first[1], second[1])
-    right, bottom = min(first[2], second[2]), min(first[3], second[3])
+    x1, y1, x2, y2 = first
+    u1, v1, u2, v2 = second
+    left, top, right, bottom = max(x1, u1), max(y1, v1), min(x2, u2), min(y2, v2)
     inter = (right - left + 1) * (bottom - top + 1) if left < right and top < bottom else 0
-    area = (first[2] - first[0] + 1) * (first[3] - first[1] + 1)
-    union = area + (second[2] - second[0] + 1) * (second[3] - second[1] + 1) - inter
+    union = (x2 - x1 + 1) * (y2 - y1 + 1) + (u2 - u1 + 1) * (v2 - v1 + 1) - inter
     return float(inter) / union  # type: ignore[no-any-return]
 
 
@@ -98,8 +105,10 @@ def point_l1_term(
         return 0.0
     try:
         first, second = _cut_to_int(points[0], scale), _cut_to_int(points[1], scale)
-        if not (_inside(first, box) and _inside(second, box)):
-            return 0.0
+        x1, y1, x2, y2 = box
+        for x, y in (first, second):
+            if not (x1 <= x <= x2 and y1 <= y <= y2):
+                return 0.0
         straight = _distance(first, truth[0]) + _distance(second, truth[1])
         crossed = _distance(first, truth[1]) + _distance(second, truth[0])
         return 1.0 if min(straight, crossed) / 2 < threshold else 0.0
@@ -193,10 +202,6 @@ def _cut_to_int(point: Any, scale: Point | None) -> tuple[int, int]:
     if scale is None:
         return int(point[0]), int(point[1])
     return int(float(point[0]) * scale[0]), int(float(point[1]) * scale[1])
-
-
-def _inside(point: tuple[int, int], box: Sequence[Any]) -> bool:
-    return bool(box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3])
 
 
 def _distance(first: Sequence[Any], second: Sequence[Any]) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from PIL import Image
@@ -20,8 +19,7 @@ Place: TypeAlias = tuple[int, Region]
 """A picture's number in `PlaceFinder.pictures`, and a region of it."""
 
 
-@dataclass(frozen=True)
-class CaptionRow:
+class CaptionRow(NamedTuple):
     """A row of the batch whose caption is to be compared.
 
     Attributes:
@@ -41,8 +39,7 @@ class CaptionRow:
     picture: int
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """The regions of one row's comparison.
 
     Attributes:
