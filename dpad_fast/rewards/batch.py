@@ -67,7 +67,8 @@ def combine(batch: Batch, config: RewardConfig) -> ScoreBatch:
     terms = {name: float32(columns[name]) for name in config.terms}
     total = torch.zeros(batch.count, dtype=torch.float32, device="cpu")
     for name, values in terms.items():
-        total += config.weight(name) * values
+        weight = config.weight(name)
+        total += values if weight == 1.0 else weight * values
     return ScoreBatch(
         total=total,
         terms=terms,

@@ -58,7 +58,8 @@ def box_iou(first: Sequence[Any], second: Sequence[Any]) -> float:
     """
     x1, y1, x2, y2 = first
     u1, v1, u2, v2 = second
-    left, top, right, bottom = max(x1, u1), max(y1, v1), min(x2, u2), min(y2, v2)
+    left, top = (u1 if u1 > x1 else x1), (v1 if v1 > y1 else y1)  # as max and min, whose calls would take half the time
+    right, bottom = (u2 if u2 < x2 else x2), (v2 if v2 < y2 else y2)
     inter = (right - left + 1) * (bottom - top + 1) if left < right and top < bottom else 0
     union = (x2 - x1 + 1) * (y2 - y1 + 1) + (u2 - u1 + 1) * (v2 - v1 + 1) - inter
     return float(inter) / union  # type: ignore[no-any-return]
@@ -104,13 +105,13 @@ def point_l1_term(
     if points is None or box is None or truth is None:
         return 0.0
     try:
-        first, second = _cut_to_int(points[0], scale), _cut_to_int(points[1], scale)
+        (ax, ay), (bx, by) = _cut_to_int(points[0], scale), _cut_to_int(points[1], scale)
         x1, y1, x2, y2 = box
-        for x, y in (first, second):
-            if not (x1 <= x <= x2 and y1 <= y <= y2):
-                return 0.0
-        straight = _distance(first, truth[0]) + _distance(second, truth[1])
-        crossed = _distance(first, truth[1]) + _distance(second, truth[0])
+        if not (x1 <= ax <= x2 and y1 <= ay <= y2 and x1 <= bx <= x2 and y1 <= by <= y2):
+            return 0.0
+        (cx, cy), (dx, dy) = truth
+        straight = _norm(ax - cx, ay - cy) + _norm(bx - dx, by - dy)
+        crossed = _norm(ax - dx, ay - dy) + _norm(bx - cx, by - cy)
         return 1.0 if min(straight, crossed) / 2 < threshold else 0.0
     except _ARITHMETIC:
         return 0.0
@@ -204,5 +205,5 @@ def _cut_to_int(point: Any, scale: Point | None) -> tuple[int, int]:
     return int(float(point[0]) * scale[0]), int(float(point[1]) * scale[1])
 
 
-def _distance(first: Sequence[Any], second: Sequence[Any]) -> float:
-    return math.sqrt((first[0] - second[0]) ** 2 + (first[1] - second[1]) ** 2)
+def _norm(x: Any, y: Any) -> float:
+    return math.sqrt(x**2 + y**2)  # not hypot, whose last digit may be another

@@ -88,7 +88,7 @@ def find_between(text: str, tag: str, start: int = 0) -> str | None:
 
 
 def load_json(text: str) -> Any:
-    """`json.loads` of stripped text, with None for anything that it refuses (syntax, integers beyond the digit limit, depth)."""
+    """`json.loads` of stripped text; None where it refuses it: bad syntax, integers beyond the digit limit, depth."""
     try:
         found, end = _JSON.raw_decode(text)
     except (ValueError, RecursionError):
@@ -178,7 +178,7 @@ def _read_objects(text: str, reasons: list[str]) -> dict[str, Any]:
             pair.append(tuple(value) if good and value is not None else None)
             if not good:
                 trouble.add("bad-field" if key in fields else "missing-field")
-            elif (problem := _problem(value)) is not None:
+            elif isinstance(problem := _floats(value), str):
                 trouble.add(problem)
         objects.append((pair[0], pair[1]))
     if not objects:
@@ -197,25 +197,27 @@ def _box(data: dict[str, Any], reasons: list[str]) -> tuple[float, ...] | None:
 
 def _list_of(data: dict[str, Any], key: str, count: int, reasons: list[str]) -> tuple[float, ...] | None:
     value = data.get(key)
-    if not isinstance(value, list) or len(value) != count:
+    if isinstance(value, list) and len(value) == count:
+        found = _floats(value)
+        if not isinstance(found, str):
+            return found
+        reasons.append(found)
+    else:
         reasons.append("bad-field" if key in data else "missing-field")
-        return None
-    problem = _problem(value)
-    if problem is not None:
-        reasons.append(problem)
-        return None
-    return tuple(map(float, value))
+    return None
 
 
-def _problem(values: Any) -> str | None:
-    """The fault of a list that should hold finite numbers: "bad-field" (type), "non-finite", or None."""
+def _floats(values: Any) -> tuple[float, ...] | str:
+    """The numbers of a list that should hold finite ones; or its fault, "bad-field" (type) or "non-finite"."""
     for value in values:
         if type(value) is not int and type(value) is not float:
             return "bad-field"
     try:
-        return None if all(map(math.isfinite, values)) else "non-finite"
+        found = tuple(map(float, values))
     except OverflowError:  # an integer beyond float's range
         return "non-finite"
+    # A sum of which one is not finite is not finite; the other way round it is none only where they are very large.
+    return found if math.isfinite(sum(found)) or all(map(math.isfinite, found)) else "non-finite"
 
 
 def _rings(data: dict[str, Any], reasons: list[str]) -> tuple[Ring, ...] | None:
@@ -244,9 +246,9 @@ def _ring_problem(ring: Any) -> str | None:
     for vertex in ring:
         if not isinstance(vertex, list) or len(vertex) != 2:
             return "bad-polygon"
-        problem = _problem(vertex)
-        if problem is not None:
-            return "non-finite" if problem == "non-finite" else "bad-polygon"
+        found = _floats(vertex)
+        if isinstance(found, str):
+            return "non-finite" if found == "non-finite" else "bad-polygon"
         if abs(vertex[0]) > _FAR or abs(vertex[1]) > _FAR:
             return "bad-polygon"
     return None
