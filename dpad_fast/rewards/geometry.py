@@ -117,13 +117,10 @@ def point_l1_term(
         return 0.0
 
 
-def mask_term(completion: Completion, target: Target, index: int, config: RewardConfig, scale: Point | None) -> float:
-    """IoU of the answer's polygon with the ground-truth mask, raw or 1 above `mask_threshold`.
-
-    Raises:
-        ValueError: the target has neither mask nor polygons, or no size to draw them at; names the index.
-    """
-    truth = target_mask(target, index)
+def mask_term(
+    completion: Completion, target: Target, truth: torch.Tensor, config: RewardConfig, scale: Point | None
+) -> float:
+    """IoU of the answer's polygon with the ground-truth mask (`target_mask`), raw or 1 above `mask_threshold`."""
     if completion.rings is None:
         return 0.0
     from dpad_fast.ops.masks import mask_iou
@@ -143,7 +140,11 @@ def mask_term(completion: Completion, target: Target, index: int, config: Reward
 
 
 def target_mask(target: Target, index: int) -> torch.Tensor:
-    """The ground-truth mask, bool [1, H, W], drawn from the polygons where the target holds no mask."""
+    """The ground-truth mask, bool [1, H, W], drawn from the polygons where the target holds no mask.
+
+    Raises:
+        ValueError: the target has neither mask nor polygons, or no size to draw them at; names the index.
+    """
     if target.mask is not None:
         return _as_mask(target.mask)
     check_mask(target, index)

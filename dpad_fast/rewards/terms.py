@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
+
 from dpad_fast.rewards import geometry, matching
 from dpad_fast.rewards.config import BOX_TERMS, RewardConfig
 from dpad_fast.rewards.format import answer_format, non_repeat, think_format
@@ -37,17 +39,29 @@ def term_columns(
     if any(term in config.terms for term in BOX_TERMS):
         columns |= _box_columns(config, parsed, truths, scales)
     if "mask_iou" in config.terms and config.segmenter is None:
-        for i in errors.scored(len(parsed)):
-            try:
-                columns["mask_iou"][i] = geometry.mask_term(parsed[i], targets[i], i, config, scales[i])
-            except ValueError as error:
-                errors.add(i, error)
+        columns["mask_iou"] = _mask_column(config, parsed, targets, scales, errors)
     if "accuracy" in config.terms:
         for i in errors.scored(len(parsed)):
             columns["accuracy"][i] = matching.accuracy_term(parsed[i], targets[i], config, scales[i])
     if "non_repeat" in config.terms:
         columns["non_repeat"] = [non_repeat(completion.text) for completion in parsed]
     return columns
+
+
+def _mask_column(
+    config: RewardConfig, parsed: list[Completion], targets: list[Target], scales: list[Point | None], errors: RowErrors
+) -> list[float]:
+    """The term of polygons; `errors` takes the rows whose target has no mask."""
+    column = [0.0] * len(parsed)
+    drawn: tuple[Target, torch.Tensor] | None = None  # a group's rows follow one another; all masks may be gigabytes
+    for i in errors.scored(len(parsed)):
+        try:
+            if drawn is None or drawn[0] is not targets[i]:
+                drawn = targets[i], geometry.target_mask(targets[i], i)
+            column[i] = geometry.mask_term(parsed[i], *drawn, config, scales[i])
+        except ValueError as error:
+            errors.add(i, error)
+    return column
 
 
 def _box_columns(
