@@ -21,7 +21,7 @@ from dpad_fast.types import Completion, Ring
 _JSON = json.JSONDecoder()
 _BRACES = re.compile(r"{[^}]+}")
 
-# Beyond this a polygon's coordinate is no position in any image; rasterisers overflow long after it.
+# Beyond this a coordinate is no position in any image; rasterisers overflow long after it.
 _FAR = 1e6
 
 
@@ -154,11 +154,31 @@ def _read_strict(
         found: dict[str, Any] = {"rings": _rings(data, reasons)}
         if "bbox" in data:
             found["box"] = _box(data, [] if config.region != "predicted" else reasons)
+    elif (sound := _sound(data)) is not None:
+        return sound
     else:
         first, second = _list_of(data, "points_1", 2, reasons), _list_of(data, "points_2", 2, reasons)
         found = {"box": _box(data, reasons), "points": None if first is None or second is None else (first, second)}
     found["fields_ok"] = len(reasons) == before
     return found
+
+
+def _sound(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Box and points of an answer with nothing wrong or unusual in it, as most are, at once.
+
+    None for any other, whose fields are read one by one, so that what is wrong with each is found.
+    """
+    try:
+        (x1, y1, x2, y2), (ax, ay), (bx, by) = data["bbox"], data["points_1"], data["points_2"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    for value in (x1, y1, x2, y2, ax, ay, bx, by):  # a string or a dictionary in place of a list has strings in it
+        if (type(value) is not int and type(value) is not float) or not -_FAR < value < _FAR:
+            return None
+    if not (x1 < x2 and y1 < y2):
+        return None
+    box = (float(x1), float(y1), float(x2), float(y2))
+    return {"box": box, "points": ((float(ax), float(ay)), (float(bx), float(by))), "fields_ok": True}
 
 
 def _read_objects(text: str, reasons: list[str]) -> dict[str, Any]:
@@ -178,7 +198,7 @@ def _read_objects(text: str, reasons: list[str]) -> dict[str, Any]:
             pair.append(tuple(value) if good and value is not None else None)
             if not good:
                 trouble.add("bad-field" if key in fields else "missing-field")
-            elif isinstance(problem := _floats(value), str):
+            elif (problem := _problem(value)) is not None:
                 trouble.add(problem)
         objects.append((pair[0], pair[1]))
     if not objects:
@@ -197,27 +217,25 @@ def _box(data: dict[str, Any], reasons: list[str]) -> tuple[float, ...] | None:
 
 def _list_of(data: dict[str, Any], key: str, count: int, reasons: list[str]) -> tuple[float, ...] | None:
     value = data.get(key)
-    if isinstance(value, list) and len(value) == count:
-        found = _floats(value)
-        if not isinstance(found, str):
-            return found
-        reasons.append(found)
-    else:
+    if not isinstance(value, list) or len(value) != count:
         reasons.append("bad-field" if key in data else "missing-field")
-    return None
+        return None
+    problem = _problem(value)
+    if problem is not None:
+        reasons.append(problem)
+        return None
+    return tuple(map(float, value))
 
 
-def _floats(values: Any) -> tuple[float, ...] | str:
-    """The numbers of a list that should hold finite ones; or its fault, "bad-field" (type) or "non-finite"."""
+def _problem(values: Any) -> str | None:
+    """The fault of a list that should hold finite numbers: "bad-field" (type), "non-finite", or None."""
     for value in values:
         if type(value) is not int and type(value) is not float:
             return "bad-field"
     try:
-        found = tuple(map(float, values))
+        return None if all(map(math.isfinite, values)) else "non-finite"
     except OverflowError:  # an integer beyond float's range
         return "non-finite"
-    # A sum of which one is not finite is not finite; the other way round it is none only where they are very large.
-    return found if math.isfinite(sum(found)) or all(map(math.isfinite, found)) else "non-finite"
 
 
 def _rings(data: dict[str, Any], reasons: list[str]) -> tuple[Ring, ...] | None:
@@ -246,9 +264,9 @@ def _ring_problem(ring: Any) -> str | None:
     for vertex in ring:
         if not isinstance(vertex, list) or len(vertex) != 2:
             return "bad-polygon"
-        found = _floats(vertex)
-        if isinstance(found, str):
-            return "non-finite" if found == "non-finite" else "bad-polygon"
+        problem = _problem(vertex)
+        if problem is not None:
+            return "non-finite" if problem == "non-finite" else "bad-polygon"
         if abs(vertex[0]) > _FAR or abs(vertex[1]) > _FAR:
             return "bad-polygon"
     return None
