@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 ON_ERROR = ("raise", "row")
 # Every message begins with the argument that is wrong.
@@ -58,13 +59,17 @@ class RowErrors:
     def __contains__(self, row: int) -> bool:
         return row in self._messages
 
+    def scored(self, count: int) -> Sequence[int]:
+        """Those of N rows that are not left out so far, in order."""
+        return [i for i in range(count) if i not in self._messages] if self._messages else range(count)
+
     def rows(self) -> list[int]:
         """The rows that are left out, in the order in which they were found."""
         return list(self._messages)
 
     def messages(self, count: int) -> tuple[str | None, ...]:
         """N messages, None where a row is scored."""
-        return tuple(self._messages.get(i) for i in range(count))
+        return tuple(self._messages.get(i) for i in range(count)) if self._messages else (None,) * count
 
     def code(self, row: int) -> str:
         """The reason code of a row that is left out."""

@@ -108,7 +108,7 @@ class Target:
             ValueError: `text` holds neither a box, points, nor a JSON list of objects; several `<box>` or `<points>`;
                 one that cannot be read; an empty list.
         """
-        plain = image_size is None or (type(image_size) is tuple and _are_whole(image_size))
+        plain = image_size is None or (type(image_size) is tuple and set(map(type, image_size)) == {int})
         plain = plain and type(text) is str and len(text) <= _SHORT
         if plain and type(box_format) is str:  # what else there is may have no hash
             return _parsed(cls, text, image_size, box_format)  # type: ignore[arg-type]
@@ -142,10 +142,6 @@ class Target:
 
 
 _SHORT = 2048  # characters of a solution that is kept; thousands of longer ones would add up
-
-
-def _are_whole(values: tuple[Any, ...]) -> bool:
-    return all(type(value) is int for value in values)
 
 
 @lru_cache(maxsize=4096)

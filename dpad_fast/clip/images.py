@@ -310,6 +310,8 @@ def source_of(image: Any, name: str) -> Any:
     Raises:
         ValueError: it is none of these; begins with `name`.
     """
+    if isinstance(image, Image.Image):  # the usual kind, which shall not be asked for what else it might be
+        return image
     given_error(image, name)
     if isinstance(image, Mapping):
         content, path = image.get("bytes"), image.get("path")
@@ -324,7 +326,7 @@ def source_of(image: Any, name: str) -> Any:
         return bytes(image)
     if isinstance(image, torch.Tensor) and image.is_meta:
         raise ValueError(f"{name} is a tensor without values (device meta)")
-    if isinstance(image, str | bytes | Image.Image | np.ndarray | torch.Tensor):
+    if isinstance(image, str | bytes | np.ndarray | torch.Tensor):
         return image
     kinds = "a PIL image, a path, encoded bytes, a {'bytes', 'path'} dictionary, an array or a tensor"
     raise ValueError(f"{name} must be {kinds}, got {type(image).__name__}")

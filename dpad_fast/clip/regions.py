@@ -30,9 +30,10 @@ def region_of(box: Sequence[float], size: Size, space: Size | None = None, *, cl
     Raises:
         EmptyRegion: nothing is left of the box.
     """
-    scale = (1.0, 1.0) if space is None or space == size else (size[0] / space[0], size[1] / space[1])
+    across, down = (1.0, 1.0) if space is None or space == size else (size[0] / space[0], size[1] / space[1])
+    left, top, right, bottom = box
     try:
-        x1, y1, x2, y2 = (round(value * scale[i % 2]) for i, value in enumerate(box))
+        x1, y1, x2, y2 = round(left * across), round(top * down), round(right * across), round(bottom * down)
     except OverflowError:  # digits of a released ground truth beyond float's range, which no crop takes either
         raise EmptyRegion("a coordinate is beyond float's range") from None
     if clip:

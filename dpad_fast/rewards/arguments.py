@@ -29,16 +29,21 @@ def read_completions(completions: Sequence[str], config: RewardConfig, errors: R
 
 def read_targets(targets: Sequence[Target | str], config: RewardConfig, errors: RowErrors) -> list[Target]:
     """N ground truths, checked for the fields that the configuration reads; a row in error gets an empty target."""
+    nothing = Target()
     truths = []
+    right: dict[object, Target] = {}  # the rows of a group share one, which is checked once
     for i, target in enumerate(targets):
-        if i in errors:
-            truths.append(Target())
-            continue
-        try:
-            truths.append(_read_target(target, i, config))
-        except ValueError as error:
-            errors.add(i, error)
-            truths.append(Target())
+        found = nothing
+        if i not in errors:
+            key = id(target) if isinstance(target, Target) else target if type(target) is str else None
+            try:
+                found = right.get(key) or _read_target(target, i, config)
+            except ValueError as error:
+                errors.add(i, error)
+            else:
+                if key is not None:  # it is held here, so that its address stays its own
+                    right[key] = found
+        truths.append(found)
     return truths
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dpad_fast._native.numbers import float32
 from dpad_fast.clip.images import Picture
 from dpad_fast.rewards.config import FORMAT_TERMS, RewardConfig
 from dpad_fast.rewards.places import CaptionRow
@@ -42,35 +43,36 @@ class Batch:
         self.similarity = {name: [float("nan")] * self.count for name in ("roi", "aoi")}
 
 
-def fails_gate(columns: dict[str, list[float]], i: int) -> bool:
-    """Whether completion i is malformed, so that with `gate` only its format terms count."""
-    return any(columns[name][i] < 1.0 for name in FORMAT_TERMS)
+def fails_gate(columns: dict[str, list[float]], config: RewardConfig) -> frozenset[int]:
+    """The completions of which only the format terms count, since they are malformed; without `gate` there are none."""
+    if not config.gate:
+        return frozenset()
+    formats = zip(*(columns[name] for name in FORMAT_TERMS), strict=True)
+    return frozenset(i for i, (tags, answer) in enumerate(formats) if tags < 1.0 or answer < 1.0)
 
 
 def combine(batch: Batch, config: RewardConfig) -> ScoreBatch:
     """The gate, the rows that cannot be scored, the reasons and the weighted sum."""
     columns, errors = batch.columns, batch.errors
-    if config.gate:
-        for i in range(batch.count):
-            if fails_gate(columns, i):
-                for name in config.terms:
-                    if name not in FORMAT_TERMS:
-                        columns[name][i] = 0.0
+    failed = fails_gate(columns, config)
+    for name in config.terms:
+        if name not in FORMAT_TERMS:
+            for i in failed:
+                columns[name][i] = 0.0
     for i in errors.rows():
         batch.reasons[i] = errors.code(i)
         for column in (*columns.values(), *batch.similarity.values()):
             column[i] = float("nan")
     explain_zeros(columns, batch.reasons, config.terms)
-    terms = {name: torch.tensor(columns[name], dtype=torch.float32, device="cpu") for name in config.terms}
+    terms = {name: float32(columns[name]) for name in config.terms}
     total = torch.zeros(batch.count, dtype=torch.float32, device="cpu")
     for name, values in terms.items():
-        total += config.weight(name) * values
+        weight = config.weight(name)
+        total += values if weight == 1.0 else weight * values
     return ScoreBatch(
         total=total,
         terms=terms,
-        similarity={
-            name: torch.tensor(found, dtype=torch.float32, device="cpu") for name, found in batch.similarity.items()
-        },
+        similarity={name: float32(found) for name, found in batch.similarity.items()},
         reasons=tuple(batch.reasons),
         timings=batch.timings,
         errors=errors.messages(batch.count),

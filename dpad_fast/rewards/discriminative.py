@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from dpad_fast._native.numbers import int64
 from dpad_fast.clip.images import Picture
 from dpad_fast.ops.discriminative_reward import discriminative_reward, reward_of
 from dpad_fast.rewards.config import RewardConfig
-from dpad_fast.rewards.places import CaptionRow, PlaceFinder, Places
+from dpad_fast.rewards.places import CaptionRow, Place, PlaceFinder, Places
 from dpad_fast.row_errors import RowErrors
 from dpad_fast.timer import Timer
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from dpad_fast.clip.tokens import Ids
 
 
-@dataclass(frozen=True)
-class _Comparison:
+class _Comparison(NamedTuple):
     """A row, ready to be compared.
 
     Attributes:
@@ -32,7 +32,7 @@ class _Comparison:
     """
 
     row: CaptionRow
-    windows: tuple[Ids, ...]
+    windows: Sequence[Ids]
     places: Places
 
 
@@ -75,10 +75,10 @@ class Discriminator:
             try:
                 found = self._prepare(row, ids[row.caption])
             except ValueError as error:
-                self._errors.add(row.index, error)
+                self._errors.add(row.position, error)
                 continue
             if isinstance(found, str):
-                results[row.index] = found
+                results[row.position] = found
             else:
                 ready.append(found)
         timer.lap("geometry")
@@ -89,8 +89,8 @@ class Discriminator:
                 ready = self._readable(ready, error)
                 continue
             reward = apply_shape(s1, s2, self._config)
-            for one, *numbers in zip(ready, reward.tolist(), s1.tolist(), s2.tolist(), strict=True):
-                results[one.row.index] = (numbers[0], numbers[1], numbers[2])
+            numbers = zip(reward.tolist(), s1.tolist(), s2.tolist(), strict=True)
+            results.update(zip((one.row.position for one in ready), numbers, strict=True))
             break
         return results
 
@@ -100,13 +100,13 @@ class Discriminator:
             return ids
         tokens, long_caption = self._encoder.tokens, self._config.long_caption
         if tokens.fits(ids):
-            windows = [ids]
+            windows: Sequence[Ids] = (ids,)
         elif long_caption == "zero":
             return "too-long"
         else:
             windows = [tokens.truncate(ids)] if long_caption == "truncate" else tokens.windows(ids)
         places = self._places.find(row)
-        return places if isinstance(places, str) else _Comparison(row, tuple(windows), places)
+        return places if isinstance(places, str) else _Comparison(row, windows, places)
 
     def _compare(self, ready: Sequence[_Comparison], timings: dict[str, float]) -> tuple[torch.Tensor, torch.Tensor]:
         """S1 and S2, float32 [J], as the encoder's precision says."""
@@ -132,7 +132,7 @@ class Discriminator:
             raise error
         for one in ready:
             if one.row.picture in broken:
-                self._errors.add(one.row.index, ValueError(broken[one.row.picture]))
+                self._errors.add(one.row.position, ValueError(broken[one.row.picture]))
         return [one for one in ready if one.row.picture not in broken]
 
     def _guard(
@@ -144,26 +144,29 @@ class Discriminator:
         timings: dict[str, float],
     ) -> None:
         """Embeds again in float32 near the threshold: captions first, which are cheap, then pictures."""
-        self.compared += len(ready)
-        looks = [(self._encoder.margin, False), (self._encoder.image_margin, True)]
-        near = torch.arange(len(ready), device="cpu")
-        for look, (margin, exact_image) in enumerate(looks):
-            if exact_image and not step.coarse:
-                break  # there is nothing left to look at
-            near = near[self._near(s1[near], s2[near], margin)]
-            if look == 0:
-                self.recomputed += near.numel()
-            if near.numel():
-                again = [ready[i] for i in near.tolist()]
-                s1[near], s2[near] = self._similarities(
+
+        def look_again(near: list[int], *, exact_image: bool) -> None:
+            if near:
+                again, at = [ready[i] for i in near], int64(near)
+                s1[at], s2[at] = self._similarities(
                     step, again, exact_text=True, exact_image=exact_image, timings=timings
                 )
 
-    def _near(self, s1: torch.Tensor, s2: torch.Tensor, margin: float) -> torch.Tensor:
-        distance = s1 - self._config.tau if self._config.shape == "roi-threshold" else s1 - s2
+        rows = self._near(s1, s2, range(len(ready)), self._encoder.margin)
+        self.compared += len(ready)
+        self.recomputed += len(rows)
+        look_again(rows, exact_image=False)
+        if step.coarse:  # else there is nothing left to look at
+            look_again(self._near(s1, s2, rows, self._encoder.image_margin), exact_image=True)
+
+    def _near(self, s1: torch.Tensor, s2: torch.Tensor, rows: Sequence[int], margin: float) -> list[int]:
+        """Those of the rows whose S1 - S2 (or S1) is within the margin of its threshold."""
+        apart = s1 - s2
+        distance = s1 - self._config.tau if self._config.shape == "roi-threshold" else apart
+        # Lists: a dozen of torch's operations on so few numbers take longer.
+        differences, distances = apart.tolist(), distance.tolist()
         # What is not finite is near: a value was beyond the range of the first look's float16.
-        far = (distance.abs() > margin) & torch.isfinite(s1 - s2)
-        return torch.nonzero(~far).flatten()
+        return [i for i in rows if not (abs(distances[i]) > margin and math.isfinite(differences[i]))]
 
     def _similarities(
         self,
@@ -175,33 +178,29 @@ class Discriminator:
         timings: dict[str, float],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """S1 and S2, float32 [J]: means over a caption's windows, S2 the largest over its contrasts."""
-        texts = list(dict.fromkeys(window for one in ready for window in one.windows))
-        pairs = list(dict.fromkeys((one.places.roi, other) for one in ready for other in one.places.contrasts))
-        places = list(dict.fromkeys(place for pair in pairs for place in pair))
-        # Captions first: on a GPU they are embedded while pictures are digested, decoded and sent.
-        text = step.texts(texts, exact=exact_text)
-        image = step.regions(self._places.pictures, places, exact=exact_image)
         timer = Timer(timings)
-        at_text = {window: i for i, window in enumerate(texts)}
-        at_place = {place: i for i, place in enumerate(places)}
-        at_pair = {pair: i for i, pair in enumerate(pairs)}
-        rows = [
-            (window, (one.places.roi, other))
-            for one in ready
-            for other in one.places.contrasts
-            for window in one.windows
-        ]
-        captions, regions, contrasts, of_row = step.numbers(
-            [at_text[ids] for ids, _ in rows],
-            [at_place[roi] for roi, _ in pairs],
-            [at_place[other] for _, other in pairs],
-            [at_pair[pair] for _, pair in rows],
-        )
-        _, *found = discriminative_reward(text[captions], image[regions], image[contrasts], of_row, shape="margin")
+        # What is distinct is embedded once, under the number that it gets where it is first seen.
+        texts: dict[Ids, int] = {}
+        pairs: dict[tuple[Place, Place], int] = {}
+        captions, pair_of = [], []
+        for _, windows, (roi, others) in ready:
+            for other in others:
+                pair = pairs.setdefault((roi, other), len(pairs))
+                captions += [texts.setdefault(window, len(texts)) for window in windows]
+                pair_of += [pair] * len(windows)
+        places = {place: i for i, place in enumerate(dict.fromkeys(place for pair in pairs for place in pair))}
+        rois, contrasts = [places[roi] for roi, _ in pairs], [places[other] for _, other in pairs]
+        timer.lap("combine")
+        # Captions first: on a GPU they are embedded while pictures are digested, decoded and sent.
+        text = step.texts(list(texts), exact=exact_text)
+        image = step.regions(self._places.pictures, list(places), exact=exact_image)
+        timer = Timer(timings)
+        at = step.numbers(captions, rois, contrasts, pair_of)
+        _, *found = discriminative_reward(text[at[0]], image[at[1]], image[at[2]], at[3], shape="margin")
         timer.lap("combine")
         first, second = step.finish(*found)
         timer = Timer(timings)
-        if len(rows) != len(ready):
+        if len(captions) != len(ready):
             first, second = _gather(ready, first, second)
         timer.lap("combine")
         return first, second

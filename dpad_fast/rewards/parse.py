@@ -18,9 +18,10 @@ import numpy as np
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.types import Completion, Ring
 
+_JSON = json.JSONDecoder()
 _BRACES = re.compile(r"{[^}]+}")
 
-# Beyond this a polygon's coordinate is no position in any image; rasterisers overflow long after it.
+# Beyond this a coordinate is no position in any image; rasterisers overflow long after it.
 _FAR = 1e6
 
 
@@ -50,18 +51,18 @@ def match_tags(text: str, tags: tuple[str, ...]) -> list[tuple[int, int]] | None
     The same spans as `re.fullmatch` with dot matching newlines: taking the earliest joint each time is what lazy groups
     do, and where the earliest fails every later one fails too.
     """
-    closing = f"</{tags[-1]}>"
-    opening = f"<{tags[0]}>"
-    if not text.startswith(opening) or not text.endswith(closing):
+    opening, joints, closing = _marks(tags)
+    if not (text.startswith(opening) and text.endswith(closing)):
         return None
     spans = []
     start = len(opening)
-    for left, right in itertools.pairwise(tags):
-        joint = _joint(left, right).search(text, start)
-        if joint is None:
+    for joint in joints:
+        found = joint.search(text, start)
+        if found is None:
             return None
-        spans.append((start, joint.start()))
-        start = joint.end()
+        end, behind = found.span()
+        spans.append((start, end))
+        start = behind
     end = len(text) - len(closing)
     if start > end:
         return None
@@ -87,16 +88,19 @@ def find_between(text: str, tag: str, start: int = 0) -> str | None:
 
 
 def load_json(text: str) -> Any:
-    """`json.loads`, with None for anything that it refuses (bad syntax, integers beyond the digit limit, depth)."""
+    """`json.loads` of stripped text; None where it refuses it: bad syntax, integers beyond the digit limit, depth."""
     try:
-        return json.loads(text)
+        found, end = _JSON.raw_decode(text)
     except (ValueError, RecursionError):
         return None
+    return found if end == len(text) else None
 
 
 @cache
-def _joint(left: str, right: str) -> re.Pattern[str]:
-    return re.compile(rf"</{left}>\s*<{right}>")
+def _marks(tags: tuple[str, ...]) -> tuple[str, list[re.Pattern[str]], str]:
+    """The first tag's opening, what stands between each tag and the next, and the last one's closing."""
+    joints = [re.compile(rf"</{left}>\s*<{right}>") for left, right in itertools.pairwise(tags)]
+    return f"<{tags[0]}>", joints, f"</{tags[-1]}>"
 
 
 def _caption(text: str, spans: list[tuple[int, int]] | None, config: RewardConfig) -> str | None:
@@ -150,11 +154,31 @@ def _read_strict(
         found: dict[str, Any] = {"rings": _rings(data, reasons)}
         if "bbox" in data:
             found["box"] = _box(data, [] if config.region != "predicted" else reasons)
+    elif (sound := _sound(data)) is not None:
+        return sound
     else:
         first, second = _list_of(data, "points_1", 2, reasons), _list_of(data, "points_2", 2, reasons)
         found = {"box": _box(data, reasons), "points": None if first is None or second is None else (first, second)}
     found["fields_ok"] = len(reasons) == before
     return found
+
+
+def _sound(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Box and points of an answer with nothing wrong or unusual in it, as most are, at once.
+
+    None for any other, whose fields are read one by one, so that what is wrong with each is found.
+    """
+    try:
+        (x1, y1, x2, y2), (ax, ay), (bx, by) = data["bbox"], data["points_1"], data["points_2"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    for value in (x1, y1, x2, y2, ax, ay, bx, by):  # a string or a dictionary in place of a list has strings in it
+        if (type(value) is not int and type(value) is not float) or not -_FAR < value < _FAR:
+            return None
+    if not (x1 < x2 and y1 < y2):
+        return None
+    box = (float(x1), float(y1), float(x2), float(y2))
+    return {"box": box, "points": ((float(ax), float(ay)), (float(bx), float(by))), "fields_ok": True}
 
 
 def _read_objects(text: str, reasons: list[str]) -> dict[str, Any]:
@@ -193,11 +217,8 @@ def _box(data: dict[str, Any], reasons: list[str]) -> tuple[float, ...] | None:
 
 def _list_of(data: dict[str, Any], key: str, count: int, reasons: list[str]) -> tuple[float, ...] | None:
     value = data.get(key)
-    if key not in data:
-        reasons.append("missing-field")
-        return None
     if not isinstance(value, list) or len(value) != count:
-        reasons.append("bad-field")
+        reasons.append("bad-field" if key in data else "missing-field")
         return None
     problem = _problem(value)
     if problem is not None:

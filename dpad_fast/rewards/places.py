@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from PIL import Image
@@ -20,12 +19,11 @@ Place: TypeAlias = tuple[int, Region]
 """A picture's number in `PlaceFinder.pictures`, and a region of it."""
 
 
-@dataclass(frozen=True)
-class CaptionRow:
+class CaptionRow(NamedTuple):
     """A row of the batch whose caption is to be compared.
 
     Attributes:
-        index: its place in the batch.
+        position: its place in the batch.
         caption: the description.
         target: the ground truth.
         truth: the ground-truth box, in pixels of the ground truth's image.
@@ -33,7 +31,7 @@ class CaptionRow:
         picture: number of its picture.
     """
 
-    index: int
+    position: int
     caption: str
     target: Target
     truth: Sequence[float] | None
@@ -41,8 +39,7 @@ class CaptionRow:
     picture: int
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """The regions of one row's comparison.
 
     Attributes:
@@ -114,8 +111,8 @@ class PlaceFinder:
             pass
         if lenient:
             return "no-truth"
-        check_box(row.truth, f"targets[{row.index}].box")
-        raise ValueError(f"targets[{row.index}].box has no area in whole pixels: {tuple(row.truth or ())}")
+        check_box(row.truth, f"targets[{row.position}].box")
+        raise ValueError(f"targets[{row.position}].box has no area in whole pixels: {tuple(row.truth or ())}")
 
     def _contrasts(self, row: CaptionRow, roi: Region) -> tuple[Place, ...]:
         if self._config.contrast == "blanked":
@@ -129,7 +126,7 @@ class PlaceFinder:
         try:
             return region_of(box, self._sources[row.picture].size, row.target.image_size)
         except EmptyRegion:
-            raise ValueError(f"targets[{row.index}].other_boxes[{i}] has no area: {box}") from None
+            raise ValueError(f"targets[{row.position}].other_boxes[{i}] has no area: {box}") from None
 
     def _blanked(self, number: int, roi: Region) -> int:
         source = self._sources[number]
@@ -145,12 +142,12 @@ class PlaceFinder:
 
     def _background_removed(self, row: CaptionRow) -> int:
         source = self._sources[row.picture]
-        mask = target_mask(row.target, row.index)[0]
+        mask = target_mask(row.target, row.position)[0]
         size = (int(mask.shape[1]), int(mask.shape[0]))
         if size != source.size:
-            raise ValueError(f"targets[{row.index}].mask is {size} but images[{row.index}] is {source.size}")
+            raise ValueError(f"targets[{row.position}].mask is {size} but images[{row.position}] is {source.size}")
         if not bool(mask.any()):
-            raise ValueError(f"targets[{row.index}].mask has no pixel")
+            raise ValueError(f"targets[{row.position}].mask has no pixel")
         content = mask.numpy().tobytes()
         return self._derived((row.picture, "mask", content), lambda: MaskedPicture(source, mask, content))
 

@@ -12,6 +12,7 @@ from dpad_fast.rewards.background import Background, PendingScore
 from dpad_fast.rewards.batch import Batch, combine, fails_gate
 from dpad_fast.rewards.config import RewardConfig
 from dpad_fast.rewards.discriminative import Discriminator
+from dpad_fast.rewards.geometry import read_truths
 from dpad_fast.rewards.places import CaptionRow
 from dpad_fast.rewards.segmented import segmented_ious, segmenter_of
 from dpad_fast.rewards.spaces import ModelSizes, find_spaces, read_model_sizes, unknown_size
@@ -164,16 +165,18 @@ class RewardScorer:
         check_places(self.config, truths, shown, errors)
         if not self._warned:
             self._warn(unknown_size(self.config, shown, sizes, errors))
-        columns = term_columns(self.config, parsed, truths, scales, errors)
+        found = read_truths(truths, self.config)
+        columns = term_columns(self.config, parsed, truths, found, scales, errors)
+        failed = fails_gate(columns, self.config)
         reasons = [completion.reasons[0] if completion.reasons else None for completion in parsed]
         if self.segmenter is not None:
-            rows = [i for i in range(count) if not (self.config.gate and fails_gate(columns, i))]
+            rows = [i for i in range(count) if i not in failed]
             given = (self.segmenter, self.config, rows, parsed, truths, scales)
             columns["mask_iou"] = segmented_ious(*given, images, reasons, errors)
         captions: list[CaptionRow] = []
         if encoded and count:
             shown_as = index if images is not None else None
-            captions = caption_rows(self.config, parsed, truths, scales, columns, shown_as, errors)
+            captions = caption_rows(self.config, parsed, truths, found, scales, failed, shown_as, errors)
         timer.lap("geometry")
         return Batch(count, columns, reasons, captions, pictures, timer.seconds, errors)
 

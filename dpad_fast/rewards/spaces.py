@@ -78,12 +78,14 @@ def read_model_sizes(
         raise ValueError("images is missing: model_sizes is a function of their sizes")
     # By place: a data frame's column is indexed by its labels, and a data frame by its columns.
     rows: list[Any] = [] if callable(given) else given.tolist() if hasattr(given, "tolist") else list(given)
+    known: dict[int, Size | None] = {}  # by identity: often all rows hold one pair
     sizes: list[Size | None] = []
     for i in range(count):
         size = None
         try:
             if of_picture is None:
-                size = _checked(rows[i], i)
+                row = id(rows[i])
+                size = known[row] if row in known else known.setdefault(row, _checked(rows[i], i))
             elif pictures is not None and pictures[i] is not None and i not in errors:
                 size = of_picture(pictures[i].size, i)  # type: ignore[union-attr]
         except ValueError as error:
@@ -158,15 +160,12 @@ def find_spaces(
     Raises:
         ValueError: a size is missing or contradicts another, unless `errors` keeps it; names which and the index.
     """
-    scales: list[Point | None] = []
-    for i, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-        scale = None
-        if i not in errors:
-            try:
-                scale = _scale(config, i, size, target, None if pictures is None else pictures[i])
-            except ValueError as error:
-                errors.add(i, error)
-        scales.append(scale)
+    scales: list[Point | None] = [None] * len(targets)
+    for i in errors.scored(len(targets)):
+        try:
+            scales[i] = _scale(config, i, sizes[i], targets[i], None if pictures is None else pictures[i])
+        except ValueError as error:
+            errors.add(i, error)
     return scales
 
 

@@ -21,12 +21,13 @@ def check_places(
 ) -> None:
     """`check_place` of N ground truths with their pictures; `errors` takes the rows that are wrong."""
     right = set()  # the rows of a group share both
-    for i, target in enumerate(targets):
-        picture = None if pictures is None else pictures[i]
-        if i not in errors and (id(target), id(picture)) not in right:
+    for i in errors.scored(len(targets)):
+        target, picture = targets[i], None if pictures is None else pictures[i]
+        pair = id(target), id(picture)
+        if pair not in right:
             try:
                 check_place(target, i, picture, config)
-                right.add((id(target), id(picture)))
+                right.add(pair)
             except ValueError as error:
                 errors.add(i, error)
 

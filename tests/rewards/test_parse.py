@@ -1,5 +1,7 @@
 """Parsing of completions: tags, answers and captions, the reason of each failure, and linear time."""
 
+import json
+import random
 import re
 
 import pytest
@@ -7,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dpad_fast as df
+from dpad_fast.rewards import parse
 from dpad_fast.rewards.format import non_repeat
-from dpad_fast.rewards.parse import find_between, find_braces, match_tags, parse_completion
+from dpad_fast.rewards.parse import find_between, find_braces, load_json, match_tags, parse_completion
 from dpad_fast.testing import rewards as shared
 
 DPAD = df.RewardConfig.preset("dpad")
@@ -34,6 +37,63 @@ def test_finders_match_as_search_does(text):
     assert find_braces(text) == (braces.group() if braces else None)
     caption = re.search(r"<caption>(.*?)</caption>", text, re.DOTALL)
     assert find_between(text, "caption") == (caption.group(1) if caption else None)
+
+
+VALUES = [0, 1, -1, 20.5, 64, 999_999, 10**6, -(10**6), 1e300, 10**400, -(10**400), True, None, "12", [3], {}]
+VALUES += [float("nan"), float("inf"), -0.0, 999_999.5, 2**53 + 1]
+
+
+def answers(rng):
+    """Answers of the strict form, most of them with something unusual."""
+    for _ in range(4000):
+        numbers = [rng.choice(VALUES) if rng.random() < 0.15 else rng.randrange(100) for _ in range(8)]
+        fields = {"bbox": numbers[:4], "points_1": numbers[4:6], "points_2": numbers[6:]}
+        if rng.random() < 0.1:
+            fields[rng.choice(list(fields))] = rng.choice(
+                [[], [1], [1, 2, 3, 4], "ab", "abcd", {"a": 1, "b": 2}, 5, None]
+            )
+        if rng.random() < 0.05:
+            del fields[rng.choice(list(fields))]
+        yield json.dumps(fields)
+
+
+def test_an_answer_read_at_once_is_what_its_fields_are_one_by_one(monkeypatch):
+    rng = random.Random(0)
+    texts = [f"<think></think><answer>{one}</answer><caption>a cat</caption>" for one in answers(rng)]
+    texts += [shared.hostile(rng) for _ in range(1000)]
+    at_once = [repr(parse_completion(text, DPAD)) for text in texts]
+    sound = parse._sound
+    read = []
+    monkeypatch.setattr(parse, "_sound", lambda data: read.append(sound(data)))
+    assert [repr(parse_completion(text, DPAD)) for text in texts] == at_once
+    found = [one for one in read if one is not None]
+    assert 500 < len(found) < len(read) - 500  # both ways are taken
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[1, 2] ",
+        "{} {}",
+        "1 2",
+        '{"a": 1, "a": [2]}',
+        "[NaN, -Infinity, 1e999]",
+        '"\\ud800"',
+        "\ufeff{}",
+        "[" * 100_000,
+        "9" * 5000,
+        "[1,]",
+        '{"a": 1}x',
+    ],
+)
+def test_json_is_read_as_loads_reads_stripped_text(text):
+    try:
+        whole = json.loads(text.strip())
+    except (ValueError, RecursionError):
+        whole = None
+    assert repr(load_json(text.strip())) == repr(whole)
 
 
 @settings(max_examples=200, deadline=None)
