@@ -10,7 +10,8 @@ import torch
 
 from dpad_fast._native import extension
 
-_COLUMNS = 24  # of the table of boxes, which csrc/bindings/crops.cpp fills
+COLUMN, COLUMNS = extension.C.gpu_crop_columns()
+"""Where each number of a box is in its row of the table, by name, and how many they are; csrc/core/crops/gpu_plan.h."""
 
 Facts = tuple[int, int, int, int, int, int, int]
 
@@ -88,9 +89,9 @@ def prepare(
     boxes, image_index = (
         torch.as_tensor(given, dtype=torch.int64, device="cpu").contiguous() for given in (boxes, image_index)
     )
-    shape = (len(boxes), _COLUMNS)
+    shape = (len(boxes), COLUMNS)
     staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
-    weights, between, lines = extension.C.crop_table(
+    weights, between, lines = extension.C.gpu_crop_table(
         facts_of(images), boxes.data_ptr(), image_index.data_ptr(), len(boxes), size, resize, interpolation, center,
         order, staged.data_ptr(),
     )  # fmt: skip

@@ -2,6 +2,14 @@
 
 #include <stdexcept>
 
+#include "bindings/bind.h"
+
+void check_range(const char* argument, int64_t value, int64_t low, int64_t high) {
+  if (value < low || value > high)
+    throw std::invalid_argument(std::string(argument) + " must be from " + std::to_string(low) + " to " +
+                                std::to_string(high) + ", got " + std::to_string(value));
+}
+
 dpad::PackedView packed_masks(const PackedArgs& args, int64_t height, int64_t width) {
   const auto [words, area, box, n] = args;
   const dpad::PackedView view{

@@ -211,16 +211,6 @@ void vertical_first(const Crop& crop, int64_t begin, int64_t end, const CropOutp
   }
 }
 
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
-
-// The part of a side of the box that lies in the image, counted from the start of the box.
-Range inside(int64_t start, int64_t end, int64_t length) {
-  return {std::max<int64_t>(-start, 0), std::min(length, end) - start};
-}
-
 AxisKey key_of(const Side& side, const Range& valid, Filter filter, bool from_begin) {
   return {side.source, side.resized, side.first, side.kept, valid.begin, valid.end, filter, from_begin};
 }
