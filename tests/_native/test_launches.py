@@ -49,6 +49,12 @@ class Compiled:
         return lambda *arguments: self.kernel.launched.append((grid, arguments))
 
 
+@pytest.fixture(autouse=True)
+def remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with any release of Triton and any GPU where launches are remembered."""
+    monkeypatch.setattr("dpad_fast._native.launches._REMEMBERS", True)
+
+
 def launched_on(kernel: Any) -> Callable[..., None]:
     """Launches with one thing changed at a time."""
     rows, launched = torch.zeros(640).as_subclass(OnGpu), Launched(kernel)
