@@ -26,6 +26,10 @@ namespace py = pybind11;
 
 namespace {
 
+constexpr int64_t kWholeImage = -(int64_t{1} << 62);  // of each corner of a box: it is the whole image
+constexpr int64_t kFarthest = int64_t{1} << 30;       // sides of images, and corners of boxes
+constexpr int64_t kLongestSide = int64_t{1} << 20;    // of boxes and results
+
 // The Arrow C data interface: a layout that the Arrow project promises never to change.
 struct ArrowArray {
   int64_t length;
@@ -43,6 +47,8 @@ struct ArrowArray {
 // The pixels that a PIL image of 4 bytes a pixel lends: uint8 [height, width, 4] that keeps the loan, or None where the
 // capsule does not hold exactly these pixels in one piece.
 py::object lent_pixels(const py::capsule& capsule, int64_t height, int64_t width) {
+  check_range("height", height, 0, kFarthest);
+  check_range("width", width, 0, kFarthest);
   if (capsule.name() == nullptr || std::string(capsule.name()) != "arrow_array") return py::none();
   const auto* array = static_cast<const ArrowArray*>(capsule.get_pointer());
   if (array->release == nullptr || array->n_children != 1 || array->offset != 0) return py::none();
@@ -82,10 +88,6 @@ constexpr std::pair<const char*, dpad::PixelType> kPixelTypes[] = {
 
 // Address, height, width, layout, row stride, plane stride.
 using ImageArgs = std::tuple<Address, int64_t, int64_t, std::string, int64_t, int64_t>;
-
-constexpr int64_t kWholeImage = -(int64_t{1} << 62);
-constexpr int64_t kFarthest = int64_t{1} << 30;
-constexpr int64_t kLongestSide = int64_t{1} << 20;
 
 void check_sides(size_t i, int64_t height, int64_t width) {
   if (std::min(height, width) < 1 || std::max(height, width) > kFarthest)
@@ -167,6 +169,10 @@ using DigestArgs = std::tuple<Address, int64_t, int64_t>;
 
 // 128 bits for each picture, as two numbers.
 std::vector<std::array<uint64_t, 2>> digest_pictures(const std::vector<DigestArgs>& pictures, int threads) {
+  for (const auto& [address, count, step] : pictures) {
+    check_range("pixels of a picture", count, 0, INT64_MAX / 4);
+    check_range("bytes from a pixel to the next", step, 3, 4);
+  }
   std::vector<std::array<uint64_t, 2>> found(pictures.size());
   without_gil([&] {
     dpad::parallel_for(static_cast<int64_t>(pictures.size()), threads, [&](int64_t i, int) {
@@ -184,8 +190,12 @@ using PackArgs = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int64_t
 void pack_pictures(const std::vector<PackArgs>& pictures, Address memory, int threads) {
   std::vector<dpad::PackedPicture> found;
   found.reserve(pictures.size());
-  for (const auto& [address, height, width, row, pixel, channel, start] : pictures)
+  for (const auto& [address, height, width, row, pixel, channel, start] : pictures) {
+    check_range("a picture's height", height, 0, kFarthest);
+    check_range("a picture's width", width, 0, kFarthest);
+    check_range("a picture's place", start, 0, INT64_MAX);
     found.push_back({at<const uint8_t>(address), height, width, row, pixel, channel, at<uint8_t>(memory) + start});
+  }
   without_gil([&] { dpad::pack_pictures(found, threads); });
 }
 
