@@ -20,8 +20,7 @@ import triton.language as tl
 
 from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
-from dpad_fast.kernels._crop_plan import COLUMN
-from dpad_fast.kernels._crop_plan import COLUMNS as NUMBERS
+from dpad_fast.kernels import _crop_plan
 from dpad_fast.kernels._crop_plan import Plan as Plan
 from dpad_fast.kernels._crop_plan import prepare as prepare
 
@@ -36,12 +35,12 @@ WEIGHTS_BLOCK = 64
     POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, CORNER_X, SOURCE_X, TARGET_X, OFFSET_X, SCALE_X, TAPS_X, WEIGHTS_X,
     VERTICAL_FIRST, LINES, BETWEEN, PIXEL_BYTES,
 ) = (
-    tl.constexpr(COLUMN[name]) for name in (
+    tl.constexpr(_crop_plan.COLUMN[name]) for name in (
         "pointer", "stride_x", "stride_y", "stride_c", "extent_x", "corner_x", "source_x", "target_x", "offset_x",
         "scale_x", "taps_x", "weights_x", "vertical_first", "lines", "between", "pixel_bytes",
     )
 )  # fmt: skip
-COLUMNS = tl.constexpr(NUMBERS)
+COLUMNS = tl.constexpr(_crop_plan.COLUMNS)
 
 
 @triton.jit
