@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dpad_fast._native import extension
+from dpad_fast._native.numbers import host_boxes
 
 COLUMN, COLUMNS = extension.C.gpu_crop_columns()
 """Where each number of a box is in its row of the table, by name, and how many they are; csrc/core/crops/gpu_plan.h."""
@@ -85,10 +86,7 @@ def prepare(
     Raises:
         ValueError: a box or an image number is not as the op describes it.
     """
-    # Their addresses are read as host memory of int64, whatever a caller of the registered op gives.
-    boxes, image_index = (
-        torch.as_tensor(given, dtype=torch.int64, device="cpu").contiguous() for given in (boxes, image_index)
-    )
+    boxes, image_index = host_boxes(boxes, image_index)
     shape = (len(boxes), COLUMNS)
     staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
     weights, between, lines = extension.C.gpu_crop_table(

@@ -53,13 +53,14 @@ dpad::Linear linear_of(const LinearParts& parts) {
 
 dpad::Norm norm_of(const NormParts& parts) {
   const auto& [weight, bias, eps] = parts;
+  if (weight != 0 && bias == 0) throw std::invalid_argument("the norm's bias is missing");
   return {at<const float>(weight), at<const float>(bias), eps};
 }
 
 void layer_norm(Address x, int64_t rows, int64_t depth, const NormParts& norm, int threads, Address out) {
   check_range("rows", rows, 0, kMostItems);
   check_range("depth", depth, 1, kWidest);
-  if (std::get<0>(norm) == 0 || std::get<1>(norm) == 0) throw std::invalid_argument("weight or bias is missing");
+  if (std::get<0>(norm) == 0) throw std::invalid_argument("the norm's weight is missing");
   const dpad::Norm given = norm_of(norm);
   without_gil([&] { dpad::layer_norm(at<const float>(x), rows, depth, given, threads, at<float>(out)); });
 }

@@ -1,9 +1,10 @@
-"""Lists of whole numbers as tensors."""
+"""Whole numbers as tensors on the host."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -14,3 +15,20 @@ def int64(values: Iterable[int]) -> torch.Tensor:
     if not found:  # torch takes no empty buffer
         return torch.empty(0, dtype=torch.int64, device="cpu")
     return torch.frombuffer(found, dtype=torch.int64)
+
+
+def host_boxes(boxes: Any, image_index: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes [K, 4] and image numbers [K], contiguous int64 on the host, as which C++ reads their addresses.
+
+    A caller of the registered op may give whole numbers of any type on any device.
+
+    Raises:
+        ValueError: their shapes do not fit.
+    """
+    corners, numbers = (
+        torch.as_tensor(given, dtype=torch.int64, device="cpu").contiguous() for given in (boxes, image_index)
+    )
+    if corners.dim() != 2 or corners.shape[1] != 4 or numbers.shape != corners.shape[:1]:
+        shapes = list(corners.shape), list(numbers.shape)
+        raise ValueError(f"boxes must be [K, 4] and image_index [K], got {shapes[0]} and {shapes[1]}")
+    return corners, numbers
