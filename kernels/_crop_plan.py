@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from dpad_fast._native import extension
+from dpad_fast._native.numbers import host_boxes
 
-_COLUMNS = 24  # of the table of boxes, which csrc/bindings/crops.cpp fills
+COLUMN, COLUMNS = extension.C.gpu_crop_columns()
+"""Where each number of a box is in its row of the table, by name, and how many they are; csrc/core/crops/gpu_plan.h."""
 
 Facts = tuple[int, int, int, int, int, int, int]
 
@@ -84,13 +86,10 @@ def prepare(
     Raises:
         ValueError: a box or an image number is not as the op describes it.
     """
-    # Their addresses are read as host memory of int64, whatever a caller of the registered op gives.
-    boxes, image_index = (
-        torch.as_tensor(given, dtype=torch.int64, device="cpu").contiguous() for given in (boxes, image_index)
-    )
-    shape = (len(boxes), _COLUMNS)
+    boxes, image_index = host_boxes(boxes, image_index)
+    shape = (len(boxes), COLUMNS)
     staged = torch.empty(shape, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
-    weights, between, lines = extension.C.crop_table(
+    weights, between, lines = extension.C.gpu_crop_table(
         facts_of(images), boxes.data_ptr(), image_index.data_ptr(), len(boxes), size, resize, interpolation, center,
         order, staged.data_ptr(),
     )  # fmt: skip

@@ -63,11 +63,14 @@ def _keys(ids, rows, valid, group_size, stride_id, HAS_IDS: tl.constexpr):
 
 @triton.jit
 def _any(member, LOOK: tl.constexpr):
-    """Whether a chunk of rows has a member of a group: others would add zeros, in float64 and slowly."""
+    """Whether a chunk of rows has a member of a group: others would add zeros, in float64 and slowly.
+
+    Here and below truth is made by a comparison, since the interpreter of Triton 3.2 cannot fill a tensor of int1.
+    """
     if LOOK:  # noqa: SIM108  (Triton compiles both sides of a conditional expression)
         found = tl.max(tl.max(member.to(tl.int32), axis=1), axis=0) > 0
     else:
-        found = tl.full([], 1, dtype=tl.int1)
+        found = tl.full([], 1, dtype=tl.int32) > 0
     return found
 
 
@@ -161,7 +164,7 @@ def group_advantage_kernel(
         last = tl.minimum(((tl.program_id(0) * ROWS + ROWS - 1) // group_size + 1) * group_size, n)
     if SCALE == 4:
         advantage = tl.zeros([ROWS], dtype=tl.float64)
-        scored = tl.zeros([ROWS], dtype=tl.int1)
+        scored = tl.zeros([ROWS], dtype=tl.int32) > 0
         for term in range(TERMS):
             part, part_scored = _compared(
                 rewards, ids, weights, own_rows, own_valid, first, last, n, term, group_size, eps, stride_n, stride_f,

@@ -20,6 +20,7 @@ import triton.language as tl
 
 from dpad_fast._native.launches import Launched
 from dpad_fast._native.upload import on_device
+from dpad_fast.kernels import _crop_plan
 from dpad_fast.kernels._crop_plan import Plan as Plan
 from dpad_fast.kernels._crop_plan import prepare as prepare
 
@@ -28,14 +29,18 @@ TILE_2 = (8, 128)  # of the second's: 8 neighbours for each thread, loaded and s
 MOST_TILES = 1024  # programs of a box; they take further tiles in turn
 WEIGHTS_BLOCK = 64
 
-# Columns of the table of boxes, int64 [K, COLUMNS], which csrc/bindings/crops.cpp fills in this order; of a pair the
-# second is the y of the first.
+# Where a box's numbers are in its row of the table, which csrc/core/crops/gpu_plan.h describes. Of a pair, y's number
+# is the one after x's.
 (
-    POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, EXTENT_Y, CORNER_X, CORNER_Y, SOURCE_X, SOURCE_Y, TARGET_X,
-    TARGET_Y, OFFSET_X, OFFSET_Y, SCALE_X, SCALE_Y, TAPS_X, TAPS_Y, WEIGHTS_X, WEIGHTS_Y, VERTICAL_FIRST, LINES,
-    BETWEEN, BYTES,
-) = (tl.constexpr(column) for column in range(24))  # fmt: skip
-COLUMNS = tl.constexpr(24)
+    POINTER, STRIDE_X, STRIDE_Y, STRIDE_C, EXTENT_X, CORNER_X, SOURCE_X, TARGET_X, OFFSET_X, SCALE_X, TAPS_X, WEIGHTS_X,
+    VERTICAL_FIRST, LINES, BETWEEN, PIXEL_BYTES,
+) = (
+    tl.constexpr(_crop_plan.COLUMN[name]) for name in (
+        "pointer", "stride_x", "stride_y", "stride_c", "extent_x", "corner_x", "source_x", "target_x", "offset_x",
+        "scale_x", "taps_x", "weights_x", "vertical_first", "lines", "between", "pixel_bytes",
+    )
+)  # fmt: skip
+COLUMNS = tl.constexpr(_crop_plan.COLUMNS)
 
 
 @triton.jit
@@ -207,7 +212,7 @@ def _first_pass(
     table, windows, weights, between, size, AXIS: tl.constexpr, PIXEL: tl.constexpr, TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr, CHANNELS_LAST: tl.constexpr,
 ):  # fmt: skip
-    """The lines of a box that its second pass needs, resampled along AXIS: 0 for x, 1 for y; PIXEL is BYTES."""
+    """The lines of a box that its second pass needs, resampled along AXIS: 0 for x, 1 for y; PIXEL is PIXEL_BYTES."""
     ACROSS: tl.constexpr = 1 - AXIS
     box = tl.program_id(0).to(tl.int64)
     row = table + box * COLUMNS
@@ -267,7 +272,7 @@ def first_pass_kernel(
 ):  # fmt: skip
     """Bytes between the passes of every box."""
     row = table + tl.program_id(0).to(tl.int64) * COLUMNS
-    pixel = tl.load(row + BYTES)
+    pixel = tl.load(row + PIXEL_BYTES)
     if tl.load(row + VERTICAL_FIRST) != 0:
         _first_pass(table, windows, weights, between, size, 1, 0, TILE_ROWS, TILE_COLUMNS, CHANNELS_LAST)
     elif pixel == 3:

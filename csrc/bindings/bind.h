@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -29,6 +30,11 @@ Enum named(const char* argument, const std::string& name, const std::pair<const 
   }
   throw std::invalid_argument(std::string(argument) + " must be one of " + names + ", got '" + name + "'");
 }
+
+// Throws std::invalid_argument where a number is not in low..high.
+void check_range(const char* argument, int64_t value, int64_t low, int64_t high);
+// The most items of a call, so that numbers of bytes stay within 64 bits, and numbers of items within 32.
+constexpr int64_t kMostItems = INT32_MAX;
 
 // Returns the result of `call`. Other Python threads run meanwhile, so `call` must not touch a Python object.
 template <typename Call>

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <map>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -18,13 +18,17 @@
 #include "bindings/bind.h"
 #include "core/base/parallel.h"
 #include "core/crops/digest.h"
-#include "core/crops/geometry.h"
+#include "core/crops/gpu_plan.h"
 #include "core/crops/pack.h"
 #include "core/crops/resample.h"
 
 namespace py = pybind11;
 
 namespace {
+
+constexpr int64_t kWholeImage = -(int64_t{1} << 62);  // of each corner of a box: it is the whole image
+constexpr int64_t kFarthest = int64_t{1} << 30;       // sides of images, and corners of boxes
+constexpr int64_t kLongestSide = int64_t{1} << 20;    // of boxes and results
 
 // The Arrow C data interface: a layout that the Arrow project promises never to change.
 struct ArrowArray {
@@ -43,6 +47,8 @@ struct ArrowArray {
 // The pixels that a PIL image of 4 bytes a pixel lends: uint8 [height, width, 4] that keeps the loan, or None where the
 // capsule does not hold exactly these pixels in one piece.
 py::object lent_pixels(const py::capsule& capsule, int64_t height, int64_t width) {
+  check_range("height", height, 0, kFarthest);
+  check_range("width", width, 0, kFarthest);
   if (capsule.name() == nullptr || std::string(capsule.name()) != "arrow_array") return py::none();
   const auto* array = static_cast<const ArrowArray*>(capsule.get_pointer());
   if (array->release == nullptr || array->n_children != 1 || array->offset != 0) return py::none();
@@ -83,9 +89,11 @@ constexpr std::pair<const char*, dpad::PixelType> kPixelTypes[] = {
 // Address, height, width, layout, row stride, plane stride.
 using ImageArgs = std::tuple<Address, int64_t, int64_t, std::string, int64_t, int64_t>;
 
-constexpr int64_t kWholeImage = -(int64_t{1} << 62);
-constexpr int64_t kFarthest = int64_t{1} << 30;
-constexpr int64_t kLongestSide = int64_t{1} << 20;
+void check_sides(size_t i, int64_t height, int64_t width) {
+  if (std::min(height, width) < 1 || std::max(height, width) > kFarthest)
+    throw std::invalid_argument("images[" + std::to_string(i) + "] must have sides from 1 to 2**30, got " +
+                                std::to_string(height) + " x " + std::to_string(width));
+}
 
 [[noreturn]] void refuse(int64_t i, const dpad::Region& box, const char* why) {
   std::ostringstream message;
@@ -94,7 +102,8 @@ constexpr int64_t kLongestSide = int64_t{1} << 20;
   throw std::invalid_argument(message.str());
 }
 
-dpad::Region checked_region(int64_t i, const int64_t* box, int64_t image, const std::vector<dpad::ImageView>& images) {
+template <typename Image>
+dpad::Region checked_region(int64_t i, const int64_t* box, int64_t image, const std::vector<Image>& images) {
   const int64_t count = static_cast<int64_t>(images.size());
   if (image < 0 || image >= count)
     throw std::invalid_argument("image_index[" + std::to_string(i) + "] must be from 0 to " +
@@ -110,31 +119,44 @@ dpad::Region checked_region(int64_t i, const int64_t* box, int64_t image, const 
   return region;
 }
 
+// boxes int64 [count, 4], image_index int64 [count].
+template <typename Image>
+std::vector<dpad::Region> checked_regions(Address boxes, Address image_index, int64_t count,
+                                          const std::vector<Image>& images) {
+  check_range("the number of boxes", count, 0, kMostItems);
+  std::vector<dpad::Region> regions;
+  regions.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    regions.push_back(checked_region(i, at<const int64_t>(boxes) + 4 * i, at<const int64_t>(image_index)[i], images));
+  return regions;
+}
+
+dpad::ResizeOptions checked_options(int64_t size, const std::string& resize, const std::string& filter,
+                                    const std::string& center, const std::string& order) {
+  check_range("size", size, 1, kLongestSide);
+  return {size, named("resize", resize, kResizes), named("interpolation", filter, kFilters),
+          named("center", center, kCenters), named("order", order, kOrders)};
+}
+
 std::vector<dpad::ImageView> image_views(const std::vector<ImageArgs>& images) {
   std::vector<dpad::ImageView> views;
   views.reserve(images.size());
-  for (const auto& [address, height, width, layout, row_stride, plane_stride] : images)
+  for (const auto& [address, height, width, layout, row_stride, plane_stride] : images) {
+    check_sides(views.size(), height, width);
     views.push_back(
         {at<const uint8_t>(address), height, width, named("layout", layout, kLayouts), row_stride, plane_stride});
+  }
   return views;
 }
 
-// boxes int64 [count, 4], image_index int64 [count], out [count, 3, size, size]. `simd` names the highest instruction
-// set to use.
+// out [count, 3, size, size]. `simd` names the highest instruction set to use.
 void roi_clip_preprocess(const std::vector<ImageArgs>& images, Address boxes, Address image_index, int64_t count,
                          int64_t size, const std::string& resize, const std::string& filter, const std::string& center,
                          const std::string& order, const std::array<float, 3>& mean, const std::array<float, 3>& std,
                          const std::string& type, const std::string& simd, int threads, Address out) {
   const std::vector<dpad::ImageView> views = image_views(images);
-  std::vector<dpad::Region> regions;
-  regions.reserve(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i)
-    regions.push_back(checked_region(i, at<const int64_t>(boxes) + 4 * i, at<const int64_t>(image_index)[i], views));
-  const dpad::PreprocessOptions options{size,
-                                        named("resize", resize, kResizes),
-                                        named("interpolation", filter, kFilters),
-                                        named("center", center, kCenters),
-                                        named("order", order, kOrders),
+  const std::vector<dpad::Region> regions = checked_regions(boxes, image_index, count, views);
+  const dpad::PreprocessOptions options{checked_options(size, resize, filter, center, order),
                                         {mean[0], mean[1], mean[2]},
                                         {std[0], std[1], std[2]},
                                         named("type", type, kPixelTypes),
@@ -147,6 +169,10 @@ using DigestArgs = std::tuple<Address, int64_t, int64_t>;
 
 // 128 bits for each picture, as two numbers.
 std::vector<std::array<uint64_t, 2>> digest_pictures(const std::vector<DigestArgs>& pictures, int threads) {
+  for (const auto& [address, count, step] : pictures) {
+    check_range("pixels of a picture", count, 0, INT64_MAX / 4);
+    check_range("bytes from a pixel to the next", step, 3, 4);
+  }
   std::vector<std::array<uint64_t, 2>> found(pictures.size());
   without_gil([&] {
     dpad::parallel_for(static_cast<int64_t>(pictures.size()), threads, [&](int64_t i, int) {
@@ -164,69 +190,60 @@ using PackArgs = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int64_t
 void pack_pictures(const std::vector<PackArgs>& pictures, Address memory, int threads) {
   std::vector<dpad::PackedPicture> found;
   found.reserve(pictures.size());
-  for (const auto& [address, height, width, row, pixel, channel, start] : pictures)
+  for (const auto& [address, height, width, row, pixel, channel, start] : pictures) {
+    check_range("a picture's height", height, 0, kFarthest);
+    check_range("a picture's width", width, 0, kFarthest);
+    check_range("a picture's place", start, 0, INT64_MAX);
     found.push_back({at<const uint8_t>(address), height, width, row, pixel, channel, at<uint8_t>(memory) + start});
+  }
   without_gil([&] { dpad::pack_pictures(found, threads); });
 }
 
-// The table of regions that kernels/roi_clip_preprocess.py has its kernels read, int64 [count, 24], whose columns it
-// names; of a pair the second is y's. `facts`, 7 of each image: address, strides of a column, a row and a colour,
-// width, height, bytes of a pixel that is read in words. Returns how many weights and bytes between the passes all
-// regions need, and lines of the first pass one needs.
-std::tuple<int64_t, int64_t, int64_t> crop_table(const std::vector<std::array<int64_t, 7>>& facts, Address boxes,
-                                                 Address image_index, int64_t count, int64_t size,
-                                                 const std::string& resize, const std::string& filter,
-                                                 const std::string& center, const std::string& order, Address table) {
-  std::vector<dpad::ImageView> views(facts.size());
-  for (size_t m = 0; m < facts.size(); ++m) {
-    views[m].width = facts[m][4];
-    views[m].height = facts[m][5];
+// Address on the GPU, strides of a column, a row and a colour, width, height, bytes of a pixel that is read in words.
+using GpuImageArgs = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
+
+// Fills table[count] of csrc/core/crops/gpu_plan.h, on the host. Returns how many weights and bytes between the passes
+// all regions need, and lines of the first pass the largest one needs.
+std::tuple<int64_t, int64_t, int64_t> gpu_crop_table(const std::vector<GpuImageArgs>& images, Address boxes,
+                                                     Address image_index, int64_t count, int64_t size,
+                                                     const std::string& resize, const std::string& filter,
+                                                     const std::string& center, const std::string& order,
+                                                     Address table) {
+  std::vector<dpad::GpuImage> there;
+  there.reserve(images.size());
+  for (const auto& [address, stride_x, stride_y, stride_c, width, height, pixel_bytes] : images) {
+    check_sides(there.size(), height, width);
+    there.push_back({static_cast<int64_t>(address), stride_x, stride_y, stride_c, width, height, pixel_bytes});
   }
-  dpad::PreprocessOptions options{};
-  options.size = size;
-  options.resize = named("resize", resize, kResizes);
-  options.filter = named("interpolation", filter, kFilters);
-  options.center = named("center", center, kCenters);
-  options.order = named("order", order, kOrders);
-  int64_t weights = 0, between = 0, most_lines = 0;
-  auto* row = at<int64_t>(table);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t image = at<const int64_t>(image_index)[i];
-    const dpad::Region box = checked_region(i, at<const int64_t>(boxes) + 4 * i, image, views);
-    const std::array<int64_t, 7>& fact = facts[static_cast<size_t>(image)];
-    const dpad::Geometry plan = dpad::plan_geometry(box.x2 - box.x1, box.y2 - box.y1, options);
-    row = std::copy(fact.begin(), fact.end() - 1, row);
-    *row++ = box.x1;
-    *row++ = box.y1;
-    const std::array<dpad::Side, 2> sides{plan.width, plan.height};
-    for (const dpad::Side& side : sides) *row++ = side.source;
-    for (const dpad::Side& side : sides) *row++ = side.resized;
-    for (const dpad::Side& side : sides) *row++ = side.resized < size ? -side.pad : side.first;
-    std::array<int64_t, 2> taps{};
-    for (int axis = 0; axis < 2; ++axis) {
-      const double scale = static_cast<double>(sides[axis].source) / static_cast<double>(sides[axis].resized);
-      const double reach = (options.filter == dpad::Filter::bicubic ? 2.0 : 1.0) * std::max(scale, 1.0);
-      taps[axis] = 2 * static_cast<int64_t>(std::ceil(reach)) + 1;
-      std::memcpy(row++, &scale, sizeof scale);
-    }
-    row = std::copy(taps.begin(), taps.end(), row);
-    for (const int64_t each : taps) {
-      *row++ = weights;
-      weights += each * size;
-    }
-    // Lines of the first pass: what of the crop lies in the image, across that pass's axis.
-    const bool down = plan.vertical_first;
-    const int64_t lines = down ? std::min(box.x2, fact[4]) - std::max<int64_t>(box.x1, 0)
-                               : std::min(box.y2, fact[5]) - std::max<int64_t>(box.y1, 0);
-    const int64_t seen = std::max<int64_t>(lines, 0);
-    *row++ = down;
-    *row++ = seen;
-    *row++ = between;
-    between += 3 * (down ? size * ((seen + 15) / 16) : seen * ((size + 15) / 16));  // in 16 bytes
-    *row++ = fact[6];
-    most_lines = std::max(most_lines, seen);
+  const std::vector<dpad::Region> regions = checked_regions(boxes, image_index, count, there);
+  const dpad::ResizeOptions options = checked_options(size, resize, filter, center, order);
+  const dpad::GpuPlan plan =
+      without_gil([&] { return dpad::plan_for_gpu(there, regions, options, at<dpad::GpuCrop>(table)); });
+  return {plan.weights, plan.between, plan.most_lines};
+}
+
+// Where each number of that table's rows is, by name, and how many there are.
+std::pair<std::map<std::string, size_t>, size_t> gpu_crop_columns() {
+  using dpad::GpuCrop;
+  constexpr size_t kNumber = sizeof(int64_t);
+  std::map<std::string, size_t> found{{"pointer", offsetof(GpuCrop, pointer)},
+                                      {"stride_c", offsetof(GpuCrop, stride_c)},
+                                      {"vertical_first", offsetof(GpuCrop, vertical_first)},
+                                      {"lines", offsetof(GpuCrop, lines)},
+                                      {"between", offsetof(GpuCrop, between)},
+                                      {"pixel_bytes", offsetof(GpuCrop, pixel_bytes)}};
+  const std::pair<const char*, size_t> per_axis[] = {
+      {"stride", offsetof(GpuCrop, stride)},  {"extent", offsetof(GpuCrop, extent)},
+      {"corner", offsetof(GpuCrop, corner)},  {"source", offsetof(GpuCrop, source)},
+      {"target", offsetof(GpuCrop, target)},  {"offset", offsetof(GpuCrop, offset)},
+      {"scale", offsetof(GpuCrop, scale)},    {"taps", offsetof(GpuCrop, taps)},
+      {"weights", offsetof(GpuCrop, weights)}};
+  for (const auto& [name, at] : per_axis) {
+    found[std::string(name) + "_x"] = at;
+    found[std::string(name) + "_y"] = at + kNumber;
   }
-  return {weights, 16 * between, most_lines};
+  for (auto& entry : found) entry.second /= kNumber;
+  return {found, sizeof(GpuCrop) / kNumber};
 }
 
 }  // namespace
@@ -236,5 +253,6 @@ void bind_crops(py::module_& m) {
   m.def("roi_clip_preprocess", &roi_clip_preprocess);
   m.def("digest_pictures", &digest_pictures);
   m.def("pack_pictures", &pack_pictures);
-  m.def("crop_table", &crop_table);
+  m.def("gpu_crop_table", &gpu_crop_table);
+  m.def("gpu_crop_columns", &gpu_crop_columns);
 }

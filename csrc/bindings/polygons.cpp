@@ -101,14 +101,15 @@ void add_object(Polygons& out, py::handle object, size_t number) {
   out.object_starts.push_back(static_cast<int64_t>(out.ring_starts.size() - 1));
 }
 
+// Items are held while they are read: reading may run code of theirs, which may drop them from their list.
 Polygons gather(py::sequence objects) {
   Polygons out;
   size_t numbers = 0;
-  for (py::handle object : objects)
+  for (const py::object object : objects)
     if (py::isinstance<py::array>(object)) numbers += static_cast<size_t>(py::cast<py::array>(object).size());
   out.vertices.reserve(numbers);
   size_t number = 0;
-  for (py::handle object : objects) add_object(out, object, number++);
+  for (const py::object object : objects) add_object(out, object, number++);
   return out;
 }
 
@@ -135,6 +136,7 @@ py::tuple arrays(const py::object& self) {
 // zeros: the output is all 0 already.
 void draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads,
                    bool zeros, Address words, Address area, Address box) {
+  check_masks(std::get<5>(args), height, width);
   const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
   without_gil([&] {
     dpad::draw_polygons(checked_polygons(args), height, width, chosen, threads, zeros, at<uint64_t>(words),
@@ -144,6 +146,7 @@ void draw_polygons(const PolygonArgs& args, int64_t height, int64_t width, const
 
 void draw_polygons_dense(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads,
                          bool zeros, Address dense) {
+  check_masks(std::get<5>(args), height, width);
   const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
   without_gil([&] {
     dpad::draw_polygons_dense(checked_polygons(args), height, width, chosen, threads, zeros, at<uint8_t>(dense));
@@ -164,6 +167,8 @@ void polygon_counts(const PolygonArgs& args, const std::string& rule, const Pack
   const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
   const dpad::PackedView truth = packed_masks(masks, height, width);
   const std::optional<dpad::PackedView> ignored = packed_masks(ignore, height, width);
+  check_ignored(ignored, truth.n);
+  if (index == 0) check_range("the number of polygons", std::get<5>(args), 0, truth.n);
   without_gil([&] {
     const dpad::PolygonBatch batch = checked_polygons(args);
     if (index != 0) check_mask_index(at<const int64_t>(index), batch.n, truth.n);

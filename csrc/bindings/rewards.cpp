@@ -1,5 +1,6 @@
 // Group advantages and the discriminative reward.
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -46,6 +47,13 @@ void advantages(const dpad::AdvantageProblem& problem, Address rewards, Address 
 void group_advantage(bool is_double, Address rewards, int64_t n, int64_t f, Address ids, int64_t group_size,
                      const std::string& scale, double eps, Address weights, bool keep_single, Address mask,
                      const std::string& mask_kind, int64_t tokens, Address scratch, Address out) {
+  check_range("the number of rewards", n, 0, kMostItems);
+  check_range("the number of terms", f, 0, kMostItems);
+  check_range("the number of tokens", tokens, 0, kMostItems);
+  if (ids == 0) check_range("group_size", group_size, 1, kMostItems);
+  if (ids == 0 && n % group_size != 0)
+    throw std::invalid_argument("group_size must divide " + std::to_string(n) + " rewards, got " +
+                                std::to_string(group_size));
   const dpad::AdvantageProblem problem{
       n, f, at<const int64_t>(ids), group_size, named("scale", scale, kScales), eps, keep_single};
   const dpad::MaskKind kind = named("mask_kind", mask_kind, kMaskKinds);
@@ -57,6 +65,9 @@ void group_advantage(bool is_double, Address rewards, int64_t n, int64_t f, Addr
 int64_t discriminative_reward(const std::string& type, Address text, Address roi, Address aoi, Address row_index,
                               int64_t n, int64_t m, int64_t d, const std::string& shape, float alpha, float tau,
                               Address reward, Address s1, Address s2) {
+  check_range("the number of texts", n, 0, kMostItems);
+  check_range("the number of regions", m, 0, kMostItems);
+  check_range("the width of embeddings", d, 0, kMostItems);
   const dpad::DiscriminativeProblem problem{
       n, m, d, at<const int64_t>(row_index), named("shape", shape, kRewardShapes), alpha, tau};
   const dpad::EmbeddingType element = named("type", type, kEmbeddingTypes);

@@ -43,9 +43,9 @@ int64_t side(py::handle size, int i, const dpad::ItemName& name) {
   return value;
 }
 
-// The item of a dictionary, or null. `key` is made once and lives as long as the process.
-PyObject* lookup(py::handle item, PyObject* key) {
-  return PyDict_Check(item.ptr()) ? PyDict_GetItem(item.ptr(), key) : nullptr;
+// The item of a dictionary, held, or null. `key` is made once and lives as long as the process.
+py::object lookup(py::handle item, PyObject* key) {
+  return py::reinterpret_borrow<py::object>(PyDict_Check(item.ptr()) ? PyDict_GetItem(item.ptr(), key) : nullptr);
 }
 
 template <typename T>
@@ -79,17 +79,18 @@ Source read(py::handle item, const dpad::ItemName& name) {
   static PyObject* const kCounts = PyUnicode_InternFromString("counts");
   static PyObject* const kSize = PyUnicode_InternFromString("size");
   Source out;
-  PyObject *const counts = lookup(item, kCounts), *const size = lookup(item, kSize);
-  if (counts == nullptr || size == nullptr)
+  out.owner = lookup(item, kCounts);
+  const py::object size = lookup(item, kSize);
+  PyObject* const counts = out.owner.ptr();
+  if (!out.owner || !size)
     throw py::value_error(name.text() + " must be a dictionary with size and counts, got " +
                           std::string(Py_TYPE(item.ptr())->tp_name));
-  if (!PySequence_Check(size) || PySequence_Size(size) != 2)
+  if (!PySequence_Check(size.ptr()) || PySequence_Size(size.ptr()) != 2)
     throw py::value_error(name.text() + ": size must be [height, width], got " + py::repr(size).cast<std::string>());
   out.height = side(size, 0, name);
   out.width = side(size, 1, name);
   if (!dpad::mask_size_fits(out.height, out.width))
     dpad::check_mask_size((name.text() + ": size").c_str(), out.height, out.width);
-  out.owner = py::reinterpret_borrow<py::object>(counts);
   if (PyBytes_Check(counts)) {
     out.text = PyBytes_AS_STRING(counts);
     out.length = static_cast<size_t>(PyBytes_GET_SIZE(counts));
@@ -111,7 +112,7 @@ std::vector<Source> read_all(py::sequence items, const std::string& name) {
   std::vector<Source> out;
   out.reserve(items.size());
   int64_t i = 0;
-  for (py::handle item : items) out.push_back(read(item, {name.c_str(), i++}));
+  for (const py::object item : items) out.push_back(read(item, {name.c_str(), i++}));
   return out;
 }
 
@@ -201,6 +202,7 @@ void rle_words(py::sequence items, int64_t height, int64_t width, int threads, A
                Address box) {
   const std::vector<Source> sources = read_all(items, "rles");
   same_sizes(sources, "rles", height, width);
+  check_masks(static_cast<int64_t>(sources.size()), height, width);
   const int64_t size = height * dpad::words_for(width);
   for_rles(sources, "rles", threads, [&](size_t i, dpad::Rle&& rle) {
     dpad::rle_to_words(rle, at<uint64_t>(words) + static_cast<int64_t>(i) * size, at<int64_t>(area) + i,
@@ -217,9 +219,9 @@ void rle_measure(py::sequence items, int threads, Address area, Address box) {
 
 // IoU [m, n] in Fortran order. Detections are unpacked one at a time, so that only the truths' bits are kept.
 void rle_iou(py::sequence detections, py::sequence truths, int threads, Address crowd, Address out) {
-  const std::vector<Source> sources = read_all(detections, "dt");
-  std::vector<dpad::RleTruth> gt(truths.size());
-  for_rles(read_all(truths, "gt"), "gt", threads, [&](size_t i, dpad::Rle&& rle) {
+  const std::vector<Source> sources = read_all(detections, "dt"), of_truths = read_all(truths, "gt");
+  std::vector<dpad::RleTruth> gt(of_truths.size());
+  for_rles(of_truths, "gt", threads, [&](size_t i, dpad::Rle&& rle) {
     gt[i] = {dpad::CompactMask(rle), rle.height, rle.width, at<const uint8_t>(crowd)[i] != 0};
   });
   const auto m = static_cast<int64_t>(sources.size());
@@ -234,6 +236,7 @@ py::dict rle_merge(py::sequence items, bool intersect, int threads) {
 }
 
 py::list polygons_to_rle(const PolygonArgs& args, int64_t height, int64_t width, const std::string& rule, int threads) {
+  check_masks(std::get<5>(args), height, width);
   const dpad::PolygonRule chosen = named("rule", rule, kPolygonRules);
   return to_dicts(
       without_gil([&] { return dpad::polygons_to_rle(checked_polygons(args), height, width, chosen, threads); }));
@@ -244,12 +247,14 @@ py::list rle_canonical(py::sequence items, const std::string& name) {
 }
 
 py::list rle_encode(Address columns, int64_t n, int64_t height, int64_t width, int threads) {
+  check_masks(n, height, width);
   return make_rles(n, threads, [&](int64_t i) {
     return dpad::rle_from_columns(at<const uint8_t>(columns) + i * height * width, height, width);
   });
 }
 
 py::list rle_from_words(Address words, Address box, int64_t n, int64_t height, int64_t width, int threads) {
+  packed_masks(PackedArgs{words, 0, box, n}, height, width);  // checks the boxes
   const int64_t size = height * dpad::words_for(width);
   return make_rles(n, threads, [&](int64_t i) {
     return dpad::rle_from_words(at<const uint64_t>(words) + i * size, height, width, at<const dpad::PixelBox>(box)[i]);

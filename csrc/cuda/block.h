@@ -182,4 +182,24 @@ DPAD_HD void reduce(Block& block, typename Block::template Local<T>& own, T* tot
     });
 }
 
+DPAD_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A body that does one thing for each of Body::items(args) items, each by a thread: Body::one(args, i).
+template <typename Body, typename ItemArgs, int kThreadsOfBlock>
+struct ItemBody {
+  using Args = ItemArgs;
+  static constexpr int kThreads = kThreadsOfBlock, kBlocks = 4;
+  struct Shared {};
+
+  DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(Body::items(a), kThreads); }
+
+  template <typename Block>
+  DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
+    block.each([&](int thread) {
+      const int64_t i = index * kThreads + thread;
+      if (i < Body::items(a)) Body::one(a, i);
+    });
+  }
+};
+
 }  // namespace dpad::gpu

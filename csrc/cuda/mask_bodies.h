@@ -7,7 +7,6 @@
 namespace dpad::gpu {
 
 DPAD_HD int64_t words_in(int64_t pixels) { return (pixels + 63) / 64; }
-DPAD_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The 16 bytes at `at`, whatever its alignment, read as aligned 16-byte pieces where those lie in begin..end; bytes
 // outside are 0 and never read.
@@ -253,20 +252,9 @@ struct ZeroCountsArgs {
   int64_t count;
 };
 
-struct ZeroCountsBody {
-  using Args = ZeroCountsArgs;
-  static constexpr int kThreads = 256, kBlocks = 4;
-  struct Shared {};
-
-  DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(a.count, kThreads); }
-
-  template <typename Block>
-  DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
-    block.each([&](int thread) {
-      const int64_t i = index * kThreads + thread;
-      if (i < a.count) a.intersection[i] = a.uni[i] = 0;
-    });
-  }
+struct ZeroCountsBody : ItemBody<ZeroCountsBody, ZeroCountsArgs, 256> {
+  DPAD_HD static int64_t items(const Args& a) { return a.count; }
+  DPAD_HD static void one(const Args& a, int64_t i) { a.intersection[i] = a.uni[i] = 0; }
 };
 
 // IoU in float64 from counts; `empty` where the union is empty.
@@ -277,21 +265,11 @@ struct RatioArgs {
   double empty;
 };
 
-struct RatioBody {
-  using Args = RatioArgs;
-  static constexpr int kThreads = 256, kBlocks = 4;
-  struct Shared {};
-
-  DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(a.count, kThreads); }
-
-  template <typename Block>
-  DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
-    block.each([&](int thread) {
-      const int64_t i = index * kThreads + thread;
-      if (i >= a.count) return;
-      const int64_t uni = a.uni[i];
-      a.iou[i] = uni == 0 ? a.empty : static_cast<double>(a.intersection[i]) / static_cast<double>(uni);
-    });
+struct RatioBody : ItemBody<RatioBody, RatioArgs, 256> {
+  DPAD_HD static int64_t items(const Args& a) { return a.count; }
+  DPAD_HD static void one(const Args& a, int64_t i) {
+    const int64_t uni = a.uni[i];
+    a.iou[i] = uni == 0 ? a.empty : static_cast<double>(a.intersection[i]) / static_cast<double>(uni);
   }
 };
 

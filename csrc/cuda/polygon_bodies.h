@@ -225,22 +225,12 @@ struct JoinArgs {
   int64_t n, bands;
 };
 
-struct JoinBody {
-  using Args = JoinArgs;
-  static constexpr int kThreads = 128, kBlocks = 4;
-  struct Shared {};
-
-  DPAD_HD static int64_t blocks(const Args& a) { return ceil_div(a.n, kThreads); }
-
-  template <typename Block>
-  DPAD_HD static void run(Block& block, Shared&, const Args& a, int64_t index) {
-    block.each([&](int thread) {
-      const int64_t object = index * kThreads + thread;
-      if (object >= a.n) return;
-      Extent all;
-      for (int64_t i = 0; i < a.bands; ++i) all.join(a.extents[object * a.bands + i]);
-      all.store(a.area + object, a.box + 4 * object);
-    });
+struct JoinBody : ItemBody<JoinBody, JoinArgs, 128> {
+  DPAD_HD static int64_t items(const Args& a) { return a.n; }
+  DPAD_HD static void one(const Args& a, int64_t object) {
+    Extent all;
+    for (int64_t i = 0; i < a.bands; ++i) all.join(a.extents[object * a.bands + i]);
+    all.store(a.area + object, a.box + 4 * object);
   }
 };
 

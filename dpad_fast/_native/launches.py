@@ -10,19 +10,28 @@ import torch
 import triton
 
 _MOST = 256  # compiled forms that are remembered for a kernel
-# Before 3.3 a compiled kernel was called without its constants.
-_CALLED_WITH_ALL = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 3)
+# Before 3.3 a compiled kernel was called without its constants, and for AMD Triton asks how large a tensor's memory is.
+_REMEMBERS = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 3) and torch.version.hip is None
 
 
 def kinds(arguments: Iterable[Any]) -> list[Any]:
     """What Triton may compile a kernel differently for, of each argument; finer than any of its versions asks.
 
-    For a tensor that is its dtype and what its address is divisible by. Of a whole number but 0 and 1 it is the power
-    of 2 up to 512 that divides it and the words of 32 bits that it needs, as a negative number. It is one expression
-    because a call for each of 20 arguments would take as long as the launch.
+    For a tensor that is its dtype and what its address is divisible by. Triton knows a whole number by whether it is 1,
+    whether 16 divides it, and whether it needs an int32, an int64 or a uint64. Here 0 and 1 stand for themselves, other
+    int32 and int64 for the power of 2 up to 512 that divides them, and rarer numbers, which Triton may refuse, for
+    themselves. It is one expression because a call for each of 20 arguments would take as long as the launch.
     """
     return [
-        (value if 0 <= value <= 1 else ~(value & -value & 1023 | value.bit_length() >> 5 << 10))
+        (
+            value
+            if 0 <= value <= 1
+            else ~(value & -value & 1023)
+            if -(2**31) <= value < 2**31
+            else ("int64", value & -value & 1023)
+            if -(2**63) <= value < 2**63
+            else (int, value)
+        )
         if type(value) is int
         else (value.dtype, value.data_ptr() & 127)
         if isinstance(value, torch.Tensor)
@@ -53,7 +62,7 @@ class Launched:
 
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **named: Any) -> Any:
         device = arguments[0].get_device()
-        if device < 0 or not _CALLED_WITH_ALL:  # Triton's interpreter, or compiled for a GPU that is not here
+        if device < 0 or not _REMEMBERS:  # Triton's interpreter, or compiled for a GPU that is not here
             return self.kernel[grid](*arguments, **named)
         key = (device, *kinds(arguments), *named.items())
         known = self._known.get(key)

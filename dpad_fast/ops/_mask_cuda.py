@@ -12,7 +12,17 @@ import torch
 
 from dpad_fast._native import extension
 from dpad_fast._native.address import address
-from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts, mask_shape
+from dpad_fast.ops._mask_parts import (
+    Counts,
+    MaskParts,
+    PolygonArgs,
+    byte_masks,
+    empty_counts,
+    empty_parts,
+    mask_shape,
+    polygon_args,
+    polygon_parts,
+)
 
 _MaybeTensor = torch.Tensor | None
 
@@ -40,18 +50,12 @@ def _check_one_device(op: str, first: torch.Tensor, *others: _MaybeTensor) -> No
             raise ValueError(f"{op}: all tensors must be on one device, got {first.device} and {other.device}")
 
 
-def _bytes(op: str, name: str, masks: torch.Tensor) -> torch.Tensor:
-    if masks.element_size() != 1:
-        raise ValueError(f"{op}: {name} must be bool or of 8-bit integers, got {masks.dtype}")
-    return masks.contiguous()
-
-
 def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
     """Intersections and unions [N] of dense masks [N, H, W]; `ignore` [H, W], [1, H, W] or [N, H, W]."""
     op = "mask_dense_counts"
     _check_one_device(op, a, b, ignore)
-    a, b = _bytes(op, "a", a), _bytes(op, "b", b)
-    skip = None if ignore is None else _bytes(op, "ignore", ignore)
+    a, b = byte_masks(op, "a", a), byte_masks(op, "b", b)
+    skip = None if ignore is None else byte_masks(op, "ignore", ignore)
     intersection, union = empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 or skip.shape[0] == 1 else pixels
@@ -64,7 +68,7 @@ def dense_counts(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Coun
 
 def pack(masks: torch.Tensor, name: str) -> MaskParts:
     """Words, areas and boxes of dense masks [N, H, W], or of one [H, W]."""
-    masks = _bytes("mask_pack", name, masks)
+    masks = byte_masks("mask_pack", name, masks)
     n, height, width = mask_shape(masks)
     words, area, box = empty_parts(masks, n, height, width)
     _launchers("mask_pack", masks.device).cuda_pack(
@@ -141,24 +145,14 @@ def ratio(intersection: torch.Tensor, union: torch.Tensor, empty: float) -> torc
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1]. An object with a vertex
 # that is not finite or beyond 1e7 is drawn as empty.
 
-_Polygons = tuple[int, int, int, int, int, int]
-
 
 def _polygons(
     op: str, vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor
-) -> tuple[list[torch.Tensor], _Polygons]:
+) -> tuple[tuple[torch.Tensor, ...], PolygonArgs]:
     """Contiguous tensors, which the caller keeps until the launch, and the extension's arguments for them."""
     _check_one_device(op, vertices, rings, objects)
-    for name, tensor, dtype in (
-        ("vertices", vertices, torch.float64),
-        ("rings", rings, torch.int64),
-        ("objects", objects, torch.int64),
-    ):
-        if tensor.dtype != dtype:
-            raise ValueError(f"{op}: {name} must be {dtype}, got {tensor.dtype}")
-    parts = [part.contiguous() for part in (vertices, rings, objects)]
-    v, r, o = parts
-    return parts, (v.data_ptr(), v.shape[0], r.data_ptr(), r.shape[0] - 1, o.data_ptr(), o.shape[0] - 1)
+    parts = polygon_parts(op, vertices, rings, objects)
+    return parts, polygon_args(*parts)
 
 
 def draw(

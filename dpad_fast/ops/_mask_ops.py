@@ -16,7 +16,18 @@ from dpad_fast._native.address import address
 from dpad_fast._native.memory import new_output, new_output_or_zeros
 from dpad_fast.ops import _mask_cuda
 from dpad_fast.ops._library import register
-from dpad_fast.ops._mask_parts import Counts, MaskParts, empty_counts, empty_parts, mask_shape, words_for
+from dpad_fast.ops._mask_parts import (
+    Counts,
+    MaskParts,
+    PolygonArgs,
+    byte_masks,
+    empty_counts,
+    empty_parts,
+    mask_shape,
+    polygon_args,
+    polygon_parts,
+    words_for,
+)
 from dpad_fast.ops._mask_values import check_bytes
 
 _MaybeTensor = torch.Tensor | None
@@ -49,8 +60,9 @@ def _new_parts_or_zeros(n: int, height: int, width: int) -> tuple[MaskParts, boo
 
 
 def _dense_counts_cpu(a: torch.Tensor, b: torch.Tensor, ignore: _MaybeTensor) -> Counts:
-    a, b = a.contiguous(), b.contiguous()
-    skip = None if ignore is None else ignore.contiguous()
+    op = "mask_dense_counts"
+    a, b = byte_masks(op, "a", a), byte_masks(op, "b", b)
+    skip = None if ignore is None else byte_masks(op, "ignore", ignore)
     intersection, union = empty_counts(a, (a.shape[0],))
     pixels = a.shape[1] * a.shape[2]
     step = 0 if skip is None or skip.dim() == 2 or skip.shape[0] == 1 else pixels
@@ -80,7 +92,7 @@ dense_counts = register(
 
 
 def _pack_cpu(masks: torch.Tensor, name: str) -> MaskParts:
-    masks = masks.contiguous()
+    masks = byte_masks("mask_pack", name, masks)
     n, height, width = mask_shape(masks)
     words, area, box = new_parts(n, height, width)
     if not extension.C.pack_masks(
@@ -184,7 +196,7 @@ packed_counts = register(
 
 
 def _dense_matrix_counts_cpu(a: torch.Tensor, b: torch.Tensor) -> Counts:
-    a, b = a.contiguous(), b.contiguous()
+    a, b = byte_masks("mask_dense_matrix_counts", "a", a), byte_masks("mask_dense_matrix_counts", "b", b)
     m, height, width = b.shape
     intersection, union = _dense_matrix_counts_fake(a, b)
     packed_b = new_parts(m, height, width)
@@ -249,22 +261,11 @@ def as_number(name: str, value: object) -> float:
 # Polygons: vertices float64 [V, 2], ring_starts int64 [R + 1], object_starts int64 [N + 1].
 
 
-PolygonArgs = tuple[int, int, int, int, int, int]
-"""Addresses and lengths of vertices, rings and objects, as `dpad_fast._C.Polygons` gives them too."""
-
-
-def polygon_args(vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor) -> PolygonArgs:
-    return (
-        vertices.data_ptr(), vertices.shape[0], rings.data_ptr(), rings.shape[0] - 1,
-        objects.data_ptr(), objects.shape[0] - 1,
-    )  # fmt: skip
-
-
 def _draw_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> MaskParts:
-    vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    return draw_on_cpu(polygon_args(vertices, rings, objects), height, width, rule)
+    parts = polygon_parts("polygon_draw", vertices, rings, objects)
+    return draw_on_cpu(polygon_args(*parts), height, width, rule)
 
 
 def draw_on_cpu(polygons: PolygonArgs, height: int, width: int, rule: str) -> MaskParts:
@@ -295,8 +296,8 @@ draw = register(
 def _draw_dense_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, height: int, width: int, rule: str
 ) -> torch.Tensor:
-    vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
-    return draw_dense_on_cpu(polygon_args(vertices, rings, objects), height, width, rule)
+    parts = polygon_parts("polygon_draw_dense", vertices, rings, objects)
+    return draw_dense_on_cpu(polygon_args(*parts), height, width, rule)
 
 
 def draw_dense_on_cpu(polygons: PolygonArgs, height: int, width: int, rule: str) -> torch.Tensor:
@@ -327,12 +328,12 @@ def _polygon_counts_cpu(
     vertices: torch.Tensor, rings: torch.Tensor, objects: torch.Tensor, masks: list[torch.Tensor],
     mask_index: _MaybeTensor, ignore: list[torch.Tensor], width: int, rule: str,
 ) -> Counts:  # fmt: skip
-    vertices, rings, objects = vertices.contiguous(), rings.contiguous(), objects.contiguous()
+    parts = polygon_parts("polygon_counts", vertices, rings, objects)
     masks, ignore = [part.contiguous() for part in masks], [part.contiguous() for part in ignore]
     index = None if mask_index is None else mask_index.contiguous()
     intersection, union = empty_counts(vertices, (objects.shape[0] - 1,))
     extension.C.polygon_counts(
-        polygon_args(vertices, rings, objects), rule, _mask_args(*masks), masks[0].shape[1], width, address(index),
+        polygon_args(*parts), rule, _mask_args(*masks), masks[0].shape[1], width, address(index),
         _mask_args(*ignore) if ignore else None, torch.get_num_threads(), intersection.data_ptr(), union.data_ptr(),
     )  # fmt: skip
     return intersection, union

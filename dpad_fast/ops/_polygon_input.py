@@ -11,7 +11,7 @@ import torch
 
 from dpad_fast._native import extension
 from dpad_fast._native.upload import upload
-from dpad_fast.ops._mask_ops import polygon_args
+from dpad_fast.ops._mask_parts import polygon_args
 
 RULES = ("coco", "opencv", "center")
 

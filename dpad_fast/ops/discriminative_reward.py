@@ -145,8 +145,10 @@ def _cpu(
     alpha: float,
     tau: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if not text.dtype == roi.dtype == aoi.dtype:  # as the type of text C++ reads the addresses of all three
+        raise ValueError(f"text, roi and aoi must be of one dtype, got {text.dtype}, {roi.dtype} and {aoi.dtype}")
     text, roi, aoi = text.contiguous(), roi.contiguous(), aoi.contiguous()
-    rows = None if row_index is None else row_index.contiguous()
+    rows = None if row_index is None else row_index.to(torch.int64).contiguous()
     n, d = text.shape
     reward, s1, s2 = (text.new_empty((n,), dtype=torch.float32) for _ in range(3))
     if n == 0:

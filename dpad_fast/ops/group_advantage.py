@@ -209,8 +209,9 @@ def _cpu(
     rewards = rewards.to(dtype).contiguous()
     n = rewards.shape[0]
     terms = rewards.shape[1] if rewards.dim() == 2 else 1
-    ids = None if ids is None else ids.contiguous()
-    weights = None if weights is None else weights.contiguous()
+    # C++ reads addresses as these types, whatever a caller of the registered op gives.
+    ids = None if ids is None else ids.to(torch.int64).contiguous()
+    weights = None if weights is None else weights.to(dtype).contiguous()
     scratch = None
     kind, tokens = "bits8", 0
     if token_mask is None:

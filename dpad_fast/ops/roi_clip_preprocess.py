@@ -11,6 +11,7 @@ import torch
 from dpad_fast._native import extension
 from dpad_fast._native.images import as_pixels
 from dpad_fast._native.memory import new_output
+from dpad_fast._native.numbers import host_boxes
 from dpad_fast._native.upload import upload_images
 from dpad_fast.ops._crop_input import WHOLE_IMAGE as WHOLE_IMAGE
 from dpad_fast.ops._crop_input import as_boxes, as_index
@@ -202,7 +203,7 @@ def _cpu_out(inputs: _Inputs, out: torch.Tensor) -> None:
         out.copy_(planes)
         return
     images = [_in_a_known_layout(image) for image in inputs.images]  # keeps copies alive for the call
-    boxes, image_index = inputs.boxes.contiguous(), inputs.image_index.contiguous()
+    boxes, image_index = host_boxes(inputs.boxes, inputs.image_index)
     extension.C.roi_clip_preprocess(
         [_described(image) for image in images], boxes.data_ptr(), image_index.data_ptr(), boxes.shape[0], inputs.size,
         inputs.resize, inputs.interpolation, inputs.center, inputs.order, inputs.mean, inputs.std,

@@ -49,6 +49,12 @@ class Compiled:
         return lambda *arguments: self.kernel.launched.append((grid, arguments))
 
 
+@pytest.fixture(autouse=True)
+def remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with any release of Triton and any GPU where launches are remembered."""
+    monkeypatch.setattr("dpad_fast._native.launches._REMEMBERS", True)
+
+
 def launched_on(kernel: Any) -> Callable[..., None]:
     """Launches with one thing changed at a time."""
     rows, launched = torch.zeros(640).as_subclass(OnGpu), Launched(kernel)
@@ -93,15 +99,65 @@ def test_what_triton_may_compile_differently_is_searched_for() -> None:
     assert len(kernel.searched) == len(kernel.launched) == len(others)
 
 
-@given(*[st.one_of(st.integers(-40, 40), st.integers(-(1 << 63), (1 << 64) - 1))] * 2)
-def test_whole_numbers_of_one_kind_are_one_to_triton(a: int, b: int) -> None:
-    specialize = pytest.importorskip("triton._C.libtriton").native_specialize_impl
+EDGES = sorted({
+    edge + by
+    for edge in (0, 16, 512, 1024, *(sign << bits for bits in (31, 32, 63) for sign in (1, -1)), 1 << 64)
+    for by in (-1024, -17, -16, -15, -1, 0, 1, 2, 15, 16, 17, 1024)
+    if -(1 << 63) <= edge + by < 1 << 64
+})  # fmt: skip
+
+
+def as_triton_knows(value: int) -> tuple[Any, ...]:
+    """By Triton's own code where the installed release has it (from 3.6), else by what 3.2 to 3.5 say of a number."""
+    native = getattr(pytest.importorskip("triton._C.libtriton"), "native_specialize_impl", None)
+    if native is None:
+        kind = "i32" if -(1 << 31) <= value < 1 << 31 else "i64" if value < 1 << 63 else "u64"
+        return kind, value == 1, value % 16 == 0
     backends = pytest.importorskip("triton.backends.nvidia.compiler")
     compiler = pytest.importorskip("triton.backends.compiler")
-    backend = backends.CUDABackend(compiler.GPUTarget("cuda", 90, 32))
+    found: tuple[Any, ...] = native(backends.CUDABackend(compiler.GPUTarget("cuda", 90, 32)), value, False, True, True)
+    return found
+
+
+def test_whole_numbers_at_the_edges_of_their_types() -> None:
+    """Of one kind here is of one kind to Triton: 0, 1, what 16 divides, and the ends of int32, int64 and uint64."""
+    known: dict[Any, set[tuple[Any, ...]]] = {}
+    for value in EDGES:
+        known.setdefault(tuple(kinds([value])), set()).add(as_triton_knows(value))
+    assert {kind: asked for kind, asked in known.items() if len(asked) > 1} == {}
+    assert len({asked for each in known.values() for asked in each}) == 7  # 1, and each type divisible by 16 or not
+
+
+@pytest.mark.parametrize("other", [-(1 << 63) - 1, 1 << 64, (1 << 64) + 16, 1 << 70])
+def test_a_number_that_triton_refuses_is_of_no_other_kind(other: int) -> None:
+    assert all(kinds([other]) != kinds([value]) for value in EDGES)
+
+
+def test_a_launch_is_searched_for_at_each_edge() -> None:
+    kernel = Kernel()
+    launch = launched_on(kernel)
+    as_int64 = (-(1 << 31) - 1024, 1 << 31, -(1 << 63))
+    for searches, numbers in enumerate(((-(1 << 31), 1024), as_int64, (1 << 63,), (1 << 64,)), 1):
+        for n in numbers:
+            launch(n=n)
+            assert len(kernel.searched) == searches, n
+
+
+@given(*[st.one_of(st.integers(-40, 40), st.integers(-(1 << 63), (1 << 64) - 1))] * 2)
+def test_whole_numbers_of_one_kind_are_one_to_triton(a: int, b: int) -> None:
     for low in (a, a & ~15, a & ~511):
         if kinds([low]) == kinds([b]):
-            assert specialize(backend, low, False, True, True) == specialize(backend, b, False, True, True)
+            assert as_triton_knows(low) == as_triton_knows(b)
+
+
+def test_nothing_is_remembered_where_triton_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpad_fast._native.launches._REMEMBERS", False)
+    kernel = Kernel()
+    launch = launched_on(kernel)
+    for _ in range(2):
+        launch()
+    assert len(kernel.searched) == 2
+    assert kernel.launched == []
 
 
 def test_triton_itself_launches_what_is_not_on_a_gpu() -> None:

@@ -44,9 +44,10 @@ def group_advantage(device: str) -> None:
 
 
 def roi_clip_preprocess(device: str) -> None:
+    from dpad_fast.kernels._crop_plan import COLUMNS
     from dpad_fast.kernels.roi_clip_preprocess import Plan, run
 
-    table, normal = torch.empty(1, 24, dtype=torch.int64, device=device), torch.empty(3, 256, device=device)
+    table, normal = torch.empty(1, COLUMNS, dtype=torch.int64, device=device), torch.empty(3, 256, device=device)
     run(Plan(table, normal, 100, 100, 8, 8, True), torch.empty(1, 3, 8, 8, device=device))
 
 

@@ -175,7 +175,14 @@ def test_boxes_are_refused_as_on_the_cpu(boxes: list[list[int]], index: list[int
 def test_whole_numbers_of_any_width(dtype: type) -> None:
     images = [torch.zeros(4, 6, 3, dtype=torch.uint8), torch.zeros(7, 5, 3, dtype=torch.uint8)]
     found = table(images, [[1, 1, 2, 2], [0, 3, 4, 6]], [1, 0], dtype)
-    assert found[:, 4:8].tolist() == [[5, 7, 1, 1], [6, 4, 0, 3]]  # extent and corner
+    assert columns(found, "extent_x", "extent_y", "corner_x", "corner_y") == [[5, 7, 1, 1], [6, 4, 0, 3]]
+
+
+def columns(table: torch.Tensor, *names: str) -> list[list[int]]:
+    from dpad_fast.kernels._crop_plan import COLUMN
+
+    found: list[list[int]] = table[:, [COLUMN[name] for name in names]].tolist()
+    return found
 
 
 def table(images: list[torch.Tensor], boxes: list[list[int]], index: list[int], dtype: type = np.int64) -> torch.Tensor:
@@ -191,4 +198,23 @@ def test_whole_images_are_written_out() -> None:
 
     images = [torch.zeros(4, 6, 3, dtype=torch.uint8), torch.zeros(7, 5, 3, dtype=torch.uint8)]
     found = table(images, [[1, 1, 2, 2], [WHOLE_IMAGE] * 4], [0, 1])
-    assert found[:, 6:10].tolist() == [[1, 1, 1, 1], [0, 0, 5, 7]]  # corner and size
+    assert columns(found, "corner_x", "corner_y", "source_x", "source_y") == [[1, 1, 1, 1], [0, 0, 5, 7]]
+
+
+def test_the_table_has_one_layout() -> None:
+    """The names cover a row, each number once, and y's lie behind x's, where the kernels look for them."""
+    from dpad_fast.kernels._crop_plan import COLUMN, COLUMNS
+
+    assert sorted(COLUMN.values()) == list(range(COLUMNS))
+    across = {name[:-2] for name in COLUMN if name.endswith("_x")}
+    assert across == {name[:-2] for name in COLUMN if name.endswith("_y")}
+    assert all(COLUMN[f"{name}_y"] == COLUMN[f"{name}_x"] + 1 for name in across)
+
+
+def test_the_images_side_of_the_table_is_where_its_names_say() -> None:
+    from dpad_fast.kernels._crop_plan import facts_of
+
+    images = [torch.zeros(9, 8, 4, dtype=torch.uint8)[::2, 1:, :3], torch.zeros(3, 7, 5, dtype=torch.uint8).mT]
+    found = table(images, [[1, 2, 5, 3], [0, 0, 2, 7]], [0, 1])
+    names = ("pointer", "stride_x", "stride_y", "stride_c", "extent_x", "extent_y", "pixel_bytes")
+    assert columns(found, *names) == [list(facts) for facts in facts_of(images)]

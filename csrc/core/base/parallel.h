@@ -16,7 +16,8 @@ namespace dpad {
 // ended.
 void parallel_for(int64_t items, int threads, const std::function<void(int64_t item, int slot)>& body);
 
-// The number of slots that parallel_for uses at most: at least 1.
+// The number of slots that parallel_for uses at most: at least 1. Who has scratch memory for each asks once and gives
+// parallel_for that many `threads`, since the processors that this process may use can become more in between.
 int parallel_slots(int64_t items, int threads);
 
 }  // namespace dpad

@@ -43,23 +43,18 @@ double bilinear(double x) {
   return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-struct Span {
-  int64_t begin;
-  int64_t end;
-};
-
 // Which source pixels weigh in output i, and where its centre lies.
 struct Sampler {
   Sampler(const AxisKey& key)
-      : scale(static_cast<double>(key.source) / static_cast<double>(key.resized)),
+      : scale(resize_scale(key.source, key.resized)),
         stretch(std::max(scale, 1.0)),
         inverse(1.0 / stretch),
         // A side that keeps its size is copied, as in Pillow: the same result from one weight of 1.
-        support(key.source == key.resized ? 0.5 : (key.filter == Filter::bicubic ? 2.0 : 1.0) * stretch),
+        support(key.source == key.resized ? 0.5 : filter_support(scale, key.filter)),
         source(key.source) {}
 
   double center(int64_t i) const { return (static_cast<double>(i) + 0.5) * scale; }
-  Span span(double at) const {
+  Range span(double at) const {
     return {std::max<int64_t>(static_cast<int64_t>(at - support + 0.5), 0),
             std::min<int64_t>(static_cast<int64_t>(at + support + 0.5), source)};
   }
@@ -85,7 +80,7 @@ void put(PairWeight* pairs, int64_t tap, int32_t weight) {
 void one_window(const AxisKey& key, const Sampler& sampler, int64_t i, int64_t window, std::vector<double>& raw,
                 PairWeight* pairs) {
   const double center = sampler.center(i);
-  const Span span = sampler.span(center);
+  const Range span = sampler.span(center);
   const int64_t n = span.end - span.begin;
   for (int64_t x = 0; x < n; ++x) {
     const double at = (static_cast<double>(x + span.begin) - center + 0.5) * sampler.inverse;
@@ -101,7 +96,7 @@ void one_window(const AxisKey& key, const Sampler& sampler, int64_t i, int64_t w
 
 }  // namespace
 
-Geometry plan_geometry(int64_t source_width, int64_t source_height, const PreprocessOptions& options) {
+Geometry plan_geometry(int64_t source_width, int64_t source_height, const ResizeOptions& options) {
   const int64_t size = options.size;
   Side width{source_width, size, 0, 0, 0};
   Side height{source_height, size, 0, 0, 0};
@@ -122,6 +117,22 @@ Geometry plan_geometry(int64_t source_width, int64_t source_height, const Prepro
   return {width, height, vertical_first(width, height, options.order)};
 }
 
+Range inside(int64_t begin, int64_t end, int64_t length) {
+  return {std::max<int64_t>(-begin, 0), std::min(length, end) - begin};
+}
+
+double resize_scale(int64_t source, int64_t resized) {
+  return static_cast<double>(source) / static_cast<double>(resized);
+}
+
+double filter_support(double scale, Filter filter) {
+  return (filter == Filter::bicubic ? 2.0 : 1.0) * std::max(scale, 1.0);
+}
+
+int64_t most_taps(double scale, Filter filter) {
+  return 2 * static_cast<int64_t>(std::ceil(filter_support(scale, filter))) + 1;
+}
+
 bool AxisKey::operator==(const AxisKey& other) const {
   return source == other.source && resized == other.resized && first == other.first && kept == other.kept &&
          valid_begin == other.valid_begin && valid_end == other.valid_end && filter == other.filter &&
@@ -137,7 +148,7 @@ void compute_weights(const AxisKey& key, std::vector<double>& scratch, AxisWeigh
   int64_t longest = 1;
   int64_t widest = 1;
   for (int64_t i = 0; i < key.kept; ++i) {
-    const Span span = sampler.span(sampler.center(key.first + i));
+    const Range span = sampler.span(sampler.center(key.first + i));
     const int64_t begin = std::min(std::max(span.begin, key.valid_begin), key.valid_end - 1);
     const int64_t end = std::max(std::min(span.end, key.valid_end), begin + 1);
     if (i == 0) out.begin = begin;

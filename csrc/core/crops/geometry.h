@@ -23,7 +23,23 @@ struct Geometry {
   bool vertical_first;
 };
 
-Geometry plan_geometry(int64_t source_width, int64_t source_height, const PreprocessOptions& options);
+Geometry plan_geometry(int64_t source_width, int64_t source_height, const ResizeOptions& options);
+
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+
+// The part of [begin, end), a side of a box, that lies in an image of `length` pixels, counted from the start of the
+// box. Without such a part the range ends before it begins, or where it does.
+Range inside(int64_t begin, int64_t end, int64_t length);
+
+// Source pixels for each pixel after the resize.
+double resize_scale(int64_t source, int64_t resized);
+// How far from the centre of an output source pixels weigh in it.
+double filter_support(double scale, Filter filter);
+// The most source pixels that weigh in one output.
+int64_t most_taps(double scale, Filter filter);
 
 // The parameters of a side's weights. Source pixels outside of [valid_begin, valid_end) are black and get no weight.
 struct AxisKey {

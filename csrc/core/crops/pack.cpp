@@ -5,11 +5,11 @@
 #include <utility>
 
 #include "core/base/parallel.h"
+#include "simd/crops/table.h"
 
 namespace dpad {
 namespace {
 
-constexpr int kChannels = 3;
 // Bytes that a thread copies before it looks for more: enough to be worth a wake-up, few enough to share a photograph.
 constexpr int64_t kPiece = 128 << 10;
 

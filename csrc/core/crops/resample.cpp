@@ -211,16 +211,6 @@ void vertical_first(const Crop& crop, int64_t begin, int64_t end, const CropOutp
   }
 }
 
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
-
-// The part of a side of the box that lies in the image, counted from the start of the box.
-Range inside(int64_t start, int64_t end, int64_t length) {
-  return {std::max<int64_t>(-start, 0), std::min(length, end) - start};
-}
-
 AxisKey key_of(const Side& side, const Range& valid, Filter filter, bool from_begin) {
   return {side.source, side.resized, side.first, side.kept, valid.begin, valid.end, filter, from_begin};
 }
@@ -257,9 +247,11 @@ void roi_clip_preprocess(const std::vector<ImageView>& images, const std::vector
   // Few regions are cut into bands of rows, so that all threads have work. Source rows that two bands need are computed
   // twice.
   const int64_t max_bands = std::max<int64_t>(options.size / 32, 1);
-  const int64_t bands = count >= 2 * threads ? 1 : std::min<int64_t>((2 * threads + count - 1) / count, max_bands);
-  std::vector<Workspace> work(static_cast<size_t>(parallel_slots(count * bands, threads)));
-  parallel_for(count * bands, threads, [&](int64_t item, int slot) {
+  const int64_t wanted = 2 * int64_t{threads};
+  const int64_t bands = count >= wanted ? 1 : std::min((wanted + count - 1) / count, max_bands);
+  const int slots = parallel_slots(count * bands, threads);
+  std::vector<Workspace> work(static_cast<size_t>(slots));
+  parallel_for(count * bands, slots, [&](int64_t item, int slot) {
     const int64_t index = item / bands;
     const Region& region = regions[index];
     const CropOutput output(options, table, scales, out, index);

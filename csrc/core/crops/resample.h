@@ -31,12 +31,15 @@ struct Region {
   int64_t x1, y1, x2, y2;
 };
 
-struct PreprocessOptions {
+struct ResizeOptions {
   int64_t size;
   Resize resize;
   Filter filter;
   Center center;
   PassOrder order;
+};
+
+struct PreprocessOptions : ResizeOptions {
   float mean[kChannels];
   float std[kChannels];
   PixelType type;

@@ -176,10 +176,11 @@ void digit_linear(const float* x, int64_t rows, const Norm& norm, const Linear& 
   // With few rows, threads share the columns instead.
   const int64_t panels = ceil_div(layer.columns, kDigitColumns);
   const int64_t parts = groups.count() < threads ? parallel_slots(panels, threads) : 1;
+  const int slots = parallel_slots(groups.count() * parts, threads);
   std::vector<LinearWorkspace> work;
-  for (int slot = 0; slot < parallel_slots(groups.count() * parts, threads); ++slot)
+  for (int slot = 0; slot < slots; ++slot)
     work.push_back({DigitRows(std::min(rows, kGroupRows), depth, used_digits(layer)), Scratch<float>(layer.depth)});
-  parallel_for(groups.count() * parts, threads, [&](int64_t item, int slot) {
+  parallel_for(groups.count() * parts, slots, [&](int64_t item, int slot) {
     const int64_t g = item / parts, part = item % parts;
     const int64_t from = panels * part / parts * kDigitColumns;
     const int64_t to = std::min(layer.columns, panels * (part + 1) / parts * kDigitColumns);
@@ -208,12 +209,13 @@ void digit_mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer,
     DigitRows a, hidden;
     Scratch<float> normed, floats;
   };
+  const int slots = parallel_slots(groups.count(), threads);
   std::vector<MlpWorkspace> work;
   const int64_t group_rows = std::min(rows, kGroupRows);
-  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
+  for (int slot = 0; slot < slots; ++slot)
     work.push_back({DigitRows(group_rows, depth, digits), DigitRows(group_rows, block, digits),
                     Scratch<float>(up_layer.depth), Scratch<float>(group_rows * block.width())});
-  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
+  parallel_for(groups.count(), slots, [&](int64_t g, int slot) {
     MlpWorkspace& workspace = work[static_cast<size_t>(slot)];
     float* rows_of = x + groups.start(g) * up_layer.depth;
     const int64_t count = groups.size(g);

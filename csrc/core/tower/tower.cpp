@@ -169,10 +169,11 @@ void linear(const float* x, int64_t rows, const Norm& norm, const Linear& layer,
     BlockedRows blocked;
     Floats normed, sums;
   };
+  const int slots = parallel_slots(groups.count(), threads);
   std::vector<Workspace> work;
-  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
+  for (int slot = 0; slot < slots; ++slot)
     work.push_back({{layer.depth, layer.products == Products::int16}, Floats(layer.depth), Floats(kGemmRows * kPanel)});
-  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
+  parallel_for(groups.count(), slots, [&](int64_t g, int slot) {
     Workspace& workspace = work[static_cast<size_t>(slot)];
     const int64_t row = groups.start(g), count = groups.size(g);
     fill(x + row * layer.depth, count, layer.depth, norm, workspace.normed.get(), workspace.blocked);
@@ -188,13 +189,14 @@ void mlp(float* x, int64_t rows, const Norm& norm, const Linear& up_layer, const
     BlockedRows blocked, hidden;
     Floats normed, sums;
   };
+  const int slots = parallel_slots(groups.count(), threads);
   std::vector<Workspace> work;
-  for (int slot = 0; slot < parallel_slots(groups.count(), threads); ++slot)
+  for (int slot = 0; slot < slots; ++slot)
     work.push_back({{up_layer.depth, reduced},
                     {up_layer.columns, reduced},
                     Floats(up_layer.depth),
                     Floats(2 * kGemmRows * kPanel)});
-  parallel_for(groups.count(), threads, [&](int64_t g, int slot) {
+  parallel_for(groups.count(), slots, [&](int64_t g, int slot) {
     Workspace& workspace = work[static_cast<size_t>(slot)];
     float* rows_of = x + groups.start(g) * up_layer.depth;
     const int64_t count = groups.size(g);
@@ -215,13 +217,14 @@ void attention(const AttentionProblem& p, const float* q, int64_t q_stride, cons
   }
   const int64_t padded = ceil_div(longest, kKeyStep) * kKeyStep, width = p.heads * p.dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(p.dim));
+  const int slots = parallel_slots(p.sequences, p.threads);
   std::vector<Floats> scratch;
   std::vector<std::vector<const float*>> values;
-  for (int slot = 0; slot < parallel_slots(p.sequences, p.threads); ++slot) {
+  for (int slot = 0; slot < slots; ++slot) {
     scratch.emplace_back((p.dim + 4) * padded);
     values.emplace_back(static_cast<size_t>(longest));
   }
-  parallel_for(p.sequences, p.threads, [&](int64_t s, int slot) {
+  parallel_for(p.sequences, slots, [&](int64_t s, int slot) {
     const int64_t* path = p.path + p.offsets[s];
     const int64_t length = p.offsets[s + 1] - p.offsets[s], row = starts[static_cast<size_t>(s)];
     float* keys = scratch[static_cast<size_t>(slot)].get();
