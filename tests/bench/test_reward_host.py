@@ -94,16 +94,16 @@ def test_a_step_is_a_gpus_own(host: Any, monkeypatch: pytest.MonkeyPatch, known:
     pixels = 3 * ways.WIDTH * ways.HEIGHT
     with host.by_the_plan():
         contestant.prepare(work)
-        noted(captured, "pack_tokens", len)
-        noted(fixed.Bins, "work", lambda tables, packed: packed.paths.count)
-        noted(fixed.VariableLengths, "work", lambda tables, packed: packed.paths.count)
+        noted(captured, "pack_texts", lambda rows, *_: len(rows))
+        for tables in (fixed.Bins, fixed.VariableLengths):
+            noted(tables, "need", lambda tables, packed: packed.count)
         noted(_crop_plan, "prepare", lambda images, boxes, index: len(boxes))
         noted(host.IdleGpu, "copy", lambda gpu, there, pinned: pinned.numel())
         noted(host.IdleGpu, "to_host", lambda gpu, tensor: 1)
         noted(host.ReadyForward, "images", lambda forward, given, threads: len(given))
         batch = contestant(work)
-    first = [("pack_tokens", 16), ("work", 16)]
-    again = [("pack_tokens", 3), ("work", 3)]
+    first = [("pack_texts", 16), ("need", 16)]
+    again = [("pack_texts", 3), ("need", 3)]
     # The second look's regions: of the pictures that the three near captions are about.
     looked = [(name, count) for name, count in calls if name != "images"]
     if known:
