@@ -17,23 +17,29 @@ size_t ending(std::string_view rest) {
   return two == "re" || two == "ve" || two == "ll" ? 3 : 0;
 }
 
-// The length of the word that `rest` begins with, which is not a space.
-size_t word_length(std::string_view rest) {
-  if (is_digit(rest[0])) return 1;
-  if (const size_t found = ending(rest)) return found;
-  const auto belongs = is_letter(rest[0]) ? is_letter : is_other;
+template <typename Belongs>
+size_t run_length(std::string_view rest, Belongs belongs) {
   size_t length = 1;
   while (length < rest.size() && belongs(rest[length])) ++length;
   return length;
 }
 
+// The length of the word that `rest` begins with, which is not a space.
+size_t word_length(std::string_view rest) {
+  if (is_letter(rest[0])) return run_length(rest, is_letter);
+  if (is_digit(rest[0])) return 1;
+  if (const size_t found = ending(rest)) return found;
+  return run_length(rest, is_other);
+}
+
 }  // namespace
 
 bool split_words(std::string_view text, size_t longest, std::string& lower, std::vector<std::string_view>& words) {
-  lower.clear();
-  for (const char c : text) {
+  lower.resize(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
     if (!is_plain(c)) return false;
-    lower.push_back(c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c);
+    lower[i] = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   }
   std::string_view rest = lower;
   while (!rest.empty()) {
