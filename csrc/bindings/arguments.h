@@ -1,6 +1,8 @@
 // Masks and polygons as dpad_fast.ops passes them, for every file of this folder that takes them.
 #pragma once
 
+#include <pybind11/numpy.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,6 +11,9 @@
 
 #include "bindings/address.h"
 #include "core/masks/polygons.h"
+
+// For arrays that are read through pointers: NumPy's may begin at any byte.
+constexpr int kAligned = pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_;
 
 // (words, area, box, n), as dpad_fast.ops hands over a PackedMasks.
 using PackedArgs = std::tuple<Address, Address, Address, int64_t>;

@@ -18,7 +18,7 @@ namespace py = pybind11;
 
 namespace {
 
-using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast | kAligned>;
 
 struct Polygons {
   std::vector<double> vertices;
@@ -62,7 +62,8 @@ bool copy_as(const py::array& array, std::vector<double>& out) {
 bool add_array(Polygons& out, py::handle ring) {
   if (!py::isinstance<py::array>(ring)) return false;
   const auto array = py::reinterpret_borrow<py::array>(ring);
-  if (array.ndim() != 2 || array.shape(1) != 2 || (array.flags() & py::array::c_style) == 0) return false;
+  constexpr int kPlain = py::array::c_style | kAligned;
+  if (array.ndim() != 2 || array.shape(1) != 2 || (array.flags() & kPlain) != kPlain) return false;
   if (!copy_as<double>(array, out.vertices) && !copy_as<float>(array, out.vertices) &&
       !copy_as<int32_t>(array, out.vertices) && !copy_as<int64_t>(array, out.vertices))
     return false;

@@ -50,7 +50,7 @@ py::object lookup(py::handle item, PyObject* key) {
 
 template <typename T>
 py::array_t<T> as(const py::array& array) {
-  return py::array_t<T, py::array::c_style | py::array::forcecast>(array);
+  return py::array_t<T, py::array::c_style | py::array::forcecast | kAligned>(array);
 }
 
 // Uncompressed counts: a list, a tuple or an array. Other types are refused although NumPy would convert them: the

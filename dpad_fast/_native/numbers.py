@@ -33,10 +33,15 @@ def host_boxes(boxes: Any, image_index: Any) -> tuple[torch.Tensor, torch.Tensor
     Raises:
         ValueError: their shapes do not fit.
     """
-    corners, numbers = (
-        torch.as_tensor(given, dtype=torch.int64, device="cpu").contiguous() for given in (boxes, image_index)
-    )
-    if corners.dim() != 2 or corners.shape[1] != 4 or numbers.shape != corners.shape[:1]:
+    corners, numbers = _host_int64(boxes), _host_int64(image_index)
+    if numbers.dim() != 1 or corners.shape != (*numbers.shape, 4):
         shapes = list(corners.shape), list(numbers.shape)
         raise ValueError(f"boxes must be [K, 4] and image_index [K], got {shapes[0]} and {shapes[1]}")
     return corners, numbers
+
+
+def _host_int64(values: Any) -> torch.Tensor:
+    if not (isinstance(values, torch.Tensor) and values.dtype == torch.int64 and values.is_cpu):
+        values = torch.as_tensor(values, dtype=torch.int64, device="cpu")
+    found: torch.Tensor = values.contiguous()
+    return found

@@ -213,6 +213,23 @@ def test_items_that_only_the_call_holds_live_as_long_as_it() -> None:
     assert C.Polygons(rings).arrays()[0].tolist() == [[0, 0], [2, 0], [2, 2]] * 40
 
 
+def unaligned(values: Any, dtype: type) -> np.ndarray[Any, Any]:
+    whole = np.array(values, dtype)
+    found: np.ndarray[Any, Any] = np.ndarray(whole.shape, dtype, bytearray(b"x" + whole.tobytes()), 1)
+    assert not found.flags.aligned
+    return found
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.int64])
+def test_arrays_that_begin_at_any_byte(dtype: type) -> None:
+    """Under UBSan a read through a pointer that is not aligned is an error."""
+    ring = [[0, 0], [4, 0], [4, 4]]
+    for given in (unaligned(ring, dtype), unaligned(ring, dtype).ravel(), [unaligned(ring, dtype)]):
+        assert C.Polygons([given]).arrays()[0].tolist() == ring
+    runs = [{"size": [2, 3], "counts": unaligned([1, 2, 3], dtype)}]
+    assert C.rle_canonical(runs, "rles") == C.rle_canonical([{"size": [2, 3], "counts": [1, 2, 3]}], "rles")
+
+
 def test_what_reading_an_item_drops_lives_until_it_is_read() -> None:
     class Side:
         """A whole number that empties its dictionary when it is read."""
