@@ -57,6 +57,7 @@ class Words {
   size_t size() const { return table_.size(); }
 
   void clear() {
+    ++times_cleared_;
     table_.clear();
     std::exchange(ids_, {});
   }
@@ -69,15 +70,20 @@ class Words {
     return {static_cast<const char*>(PyUnicode_DATA(object)), static_cast<size_t>(PyUnicode_GET_LENGTH(object))};
   }
 
-  // Captions share the numbers of their words, which costs less than to make them for each. They are held before the
-  // list is made, for the table may be another afterwards.
+  // Captions share the numbers of their words, which costs less than to make them for each. None where the table was
+  // cleared while the list was made.
   py::object ids_of(const std::vector<size_t>& numbers) const {
-    std::vector<py::int_> held{start_};
-    for (const size_t number : numbers) held.insert(held.end(), ids_[number].begin(), ids_[number].end());
-    held.push_back(end_);
-    py::list found(held.size());
-    for (size_t i = 0; i < held.size(); ++i)
-      PyList_SET_ITEM(found.ptr(), static_cast<py::ssize_t>(i), held[i].release().ptr());
+    size_t size = 2;
+    for (const size_t number : numbers) size += ids_[number].size();
+    const int64_t before = times_cleared_;
+    py::list found(size);
+    if (times_cleared_ != before) return py::none();
+    py::ssize_t at = 0;
+    const auto append = [&](const py::int_& id) { PyList_SET_ITEM(found.ptr(), at++, id.inc_ref().ptr()); };
+    append(start_);
+    for (const size_t number : numbers)
+      for (const py::int_& id : ids_[number]) append(id);
+    append(end_);
     return std::move(found);
   }
 
@@ -85,6 +91,7 @@ class Words {
   size_t longest_;
   dpad::WordTable table_;
   std::vector<std::vector<py::int_>> ids_;  // by a word's number
+  int64_t times_cleared_ = 0;
 };
 
 constexpr std::pair<const char*, dpad::Read> kReads[] = {
