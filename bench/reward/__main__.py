@@ -61,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-runtimes", action="store_true", help="leave OpenVINO and ONNX Runtime out")
     parser.add_argument("--seed", type=int, default=0, help="of --equality's completions (%(default)s)")
     args = parser.parse_args(argv)
+    if args.host and (args.device or args.only or args.seconds is not None):
+        parser.error("--device, --only and --seconds do not go with --host, which needs no GPU and times all")
     console = Console(width=None if sys.stdout.isatty() else 150)
     if args.device == "cuda" and not torch.cuda.is_available():
         console.print(f"bench.reward: torch {torch.__version__} finds no GPU; nothing was timed")

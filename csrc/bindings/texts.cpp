@@ -21,7 +21,8 @@ namespace py = pybind11;
 namespace {
 
 // The ids of words, and of captions between a start and an end token. It keeps the GIL, which makes it safe to use from
-// several threads: a batch of captions takes some tens of microseconds.
+// several threads: a batch of captions takes some tens of microseconds. But to make a list may collect garbage, whose
+// finalizers, and threads that they let run, may use the table.
 class Words {
  public:
   Words(py::int_ start, py::int_ end, size_t longest)
@@ -56,8 +57,9 @@ class Words {
   size_t size() const { return table_.size(); }
 
   void clear() {
+    ++times_cleared_;
     table_.clear();
-    ids_.clear();
+    std::exchange(ids_, {});
   }
 
  private:
@@ -68,11 +70,14 @@ class Words {
     return {static_cast<const char*>(PyUnicode_DATA(object)), static_cast<size_t>(PyUnicode_GET_LENGTH(object))};
   }
 
-  // Captions share the numbers of their words, which costs less than to make them for each.
+  // Captions share the numbers of their words, which costs less than to make them for each. None where the table was
+  // cleared while the list was made.
   py::object ids_of(const std::vector<size_t>& numbers) const {
     size_t size = 2;
     for (const size_t number : numbers) size += ids_[number].size();
+    const int64_t before = times_cleared_;
     py::list found(size);
+    if (times_cleared_ != before) return py::none();
     py::ssize_t at = 0;
     const auto append = [&](const py::int_& id) { PyList_SET_ITEM(found.ptr(), at++, id.inc_ref().ptr()); };
     append(start_);
@@ -86,6 +91,7 @@ class Words {
   size_t longest_;
   dpad::WordTable table_;
   std::vector<std::vector<py::int_>> ids_;  // by a word's number
+  int64_t times_cleared_ = 0;
 };
 
 constexpr std::pair<const char*, dpad::Read> kReads[] = {
@@ -96,13 +102,14 @@ constexpr std::pair<const char*, dpad::Read> kReads[] = {
 
 dpad::Sequences sequences_of(const py::sequence& rows, dpad::Read read, int64_t token) {
   dpad::Sequences found;
-  for (const py::handle row : rows) {
+  for (const py::object row : rows) {  // held, for a sequence may make its items as they are asked for
     const auto items = py::reinterpret_steal<py::object>(PySequence_Fast(row.ptr(), "rows must be sequences of ids"));
     if (!items) throw py::error_already_set();
-    PyObject** const numbers = PySequence_Fast_ITEMS(items.ptr());
-    const size_t start = found.tokens.size(), size = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
-    for (size_t j = 0; j < size; ++j) {
-      found.tokens.push_back(PyLong_AsLongLong(numbers[j]));
+    const size_t start = found.tokens.size();
+    // What reads a number that is no int may change the list.
+    for (py::ssize_t j = 0; j < PySequence_Fast_GET_SIZE(items.ptr()); ++j) {
+      const auto number = py::reinterpret_borrow<py::object>(PySequence_Fast_GET_ITEM(items.ptr(), j));
+      found.tokens.push_back(PyLong_AsLongLong(number.ptr()));
       if (found.tokens.back() == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
     }
     const int64_t* tokens = found.tokens.data();
@@ -152,10 +159,12 @@ void write_variable_lengths(const PackedArgs& texts, const std::vector<int64_t>&
 
 // Bins of `width` slots that the texts need.
 int64_t bins_of(const PackedArgs& texts, int64_t width) {
+  check_range("width", width, 1, kMostItems);
   return (dpad::places_in_bins(packed_of(texts), width).back() + width - 1) / width;
 }
 
 void write_bins(const PackedArgs& texts, int64_t width, const std::vector<int64_t>& rooms, Address out) {
+  check_range("width", width, 1, kMostItems);
   dpad::write_bins(packed_of(texts), width, rooms, at<int64_t>(out));
 }
 

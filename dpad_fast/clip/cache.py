@@ -76,8 +76,12 @@ class EmbeddingCache:
     def put_rows(self, keys: Sequence[Hashable], embeddings: torch.Tensor) -> None:
         """`put` of N embeddings, float32 [N, D] on the CPU, for a tenth of the time.
 
-        Each row is a copy of its own: a view of all of them would keep all of them.
+        Each row is a copy of its own: a view of all of them would keep all of them. Rows of another type, and rows
+        of no numbers, are kept as `put` keeps them.
         """
+        if embeddings.dtype != torch.float32 or not embeddings.numel():  # bytes are read as float32, and not if empty
+            self._keep([(key, row.detach().clone()) for key, row in zip(keys, embeddings, strict=True)])
+            return
         rows = embeddings.detach().numpy()
         self._keep([(key, row.tobytes()) for key, row in zip(keys, rows, strict=True)])
 

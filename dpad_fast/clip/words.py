@@ -56,12 +56,17 @@ class Words:
         found: list[list[int]] = rows
         return found
 
+    def __deepcopy__(self, _memo: object) -> Words:
+        """Itself, as a copy of a function is."""
+        return self
+
     def _learn(self, texts: list[str], new: list[str]) -> None:
         """Remembers the new words of these captions; where there are too many, theirs alone."""
         if len(self._table) + len(new) > MOST_WORDS:
             self._table.clear()
             _, new = self._table.encode(texts)
-        self._table.learn(new, self._inner(new))
+        if new:  # else another thread has learnt them since, and a tokenizer may refuse to be asked for nothing
+            self._table.learn(new, self._inner(new))
 
 
 def by_words(tokenizer: Any, encode: Encode) -> Encode:

@@ -32,7 +32,9 @@ def test_every_contestant_has_a_row(host: Any, tmp_path: Path, capsys: pytest.Ca
     from bench.reward import __main__ as door
 
     assert door.main([*SMALL, "--runs", "2", "--again", "3", "--out", str(tmp_path)]) == 0
-    assert "host only, no launch, no tower; not a time on a GPU" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "host only, no launch, no tower; not a time on a GPU" in said
+    assert "\u2026" not in said  # nothing of the table is cut, least of all a number
     with (tmp_path / "reward-host.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     forms = ["PIL", "JPEG bytes", "images known"]
@@ -67,6 +69,16 @@ def test_what_cannot_be_looked_at_again_is_refused(host: Any, capsys: pytest.Cap
         door.main([*SMALL, "--again", "17"])
     assert ended.value.code == 2
     assert "--again: a step has 16 completions, got 17" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--device", "cpu"], ["--device", "cuda"], ["--only", "dpad"], ["--seconds", "0"]])
+def test_what_it_does_not_heed_is_refused(host: Any, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.reward import __main__ as door
+
+    with pytest.raises(SystemExit) as ended:
+        door.main([*SMALL, *option])
+    assert ended.value.code == 2
+    assert "--device, --only and --seconds do not go with --host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("known", [False, True])

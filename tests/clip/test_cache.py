@@ -61,3 +61,22 @@ def test_what_is_read_is_the_caches_own():
         assert torch.equal(torch.stack([first, second]).view(torch.int32), rows.view(torch.int32))
     assert cache.get("a") is first  # made once
     assert first.untyped_storage().nbytes() == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
+def test_rows_of_another_type_come_back_as_they_are(dtype):
+    cache, rows = EmbeddingCache(), torch.arange(8).view(2, 4).to(dtype)
+    cache.put_rows(["a", "b"], rows)
+    found = cache.get_rows(["a", "b"])
+    assert [row.dtype for row in found] == [dtype] * 2
+    assert torch.equal(torch.stack(found), rows)
+    assert cache.bytes == rows.nbytes
+    assert found[1].untyped_storage().nbytes() == rows[1].nbytes
+
+
+def test_rows_of_no_numbers():
+    cache = EmbeddingCache()
+    cache.put_rows(["a", "b"], torch.empty(2, 0))
+    cache.put_rows([], torch.empty(0, 4))
+    assert [tuple(row.shape) for row in cache.get_rows(["a", "b"])] == [(0,), (0,)]
+    assert (len(cache), cache.bytes) == (2, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -79,6 +80,37 @@ def test_threads_that_make_room_for_each_others_words(tokenizer, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(made, works))
     assert found == [encode(texts) for texts in works]
+
+
+def test_another_thread_that_learns_the_same_words_once_there_is_room(tokenizer, monkeypatch):
+    """The tokenizer refuses to be asked for the ids of no words."""
+    monkeypatch.setattr(module, "MOST_WORDS", 2)
+    made = by_words(tokenizer, whole(tokenizer))
+    made(["a red"])
+    table = made._table
+
+    class Raced:
+        """The table, into which another thread puts these words as soon as it is empty."""
+
+        def clear(self):
+            table.clear()
+            table.learn(["cat", "dog"], made._inner(["cat", "dog"]))
+
+        def __getattr__(self, name):
+            return getattr(table, name)
+
+        def __len__(self):
+            return len(table)
+
+    made._table = Raced()
+    assert made(["cat dog"]) == whole(tokenizer)(["cat dog"])
+    assert len(table) == 2
+
+
+def test_a_copy_of_an_encoders_tokens_has_the_same_ids(tokenizer):
+    tokens = from_transformers(SimpleNamespace(tokenizer=tokenizer), 77, end=True, full=False)
+    for copied in (copy.copy(tokens), copy.deepcopy(tokens)):
+        assert copied.encode(["a red cat"]) == tokens.encode(["a red cat"])
 
 
 def test_long_words_are_not_remembered(tokenizer):

@@ -5,7 +5,9 @@ The public functions check more, and before. Addresses are taken as they are.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,13 @@ def attention(offsets: list[int], first: list[int], last: list[int], n: int | No
                                False, 1, AT, 4, AT, AT, 4, AT)  # fmt: skip
 
 
+def bins(width: int, offsets: tuple[int, ...] = (0,), keys: int = 0) -> None:
+    count = len(offsets) - 1
+    lengths = [right - left for left, right in pairwise(offsets)]
+    texts = np.array([0] * 2 * keys + [0] * keys + [*offsets, *[0] * count, *lengths], np.int64)
+    extension.C.bins_of((texts.ctypes.data, keys, keys, count), width)
+
+
 C = extension.C
 REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("crops, negative", lambda: crops(count=-1), "the number of boxes must be from 0 to 2147483647, got -1"),
@@ -141,6 +150,10 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("attention, heads", lambda: attention([0], [], [], heads=0), "heads must be from 1"),
     ("attention, falling", lambda: attention([0, 3, 1], [0, 0], [1, 1]), "offsets must be from 3"),
     ("attention, last", lambda: attention([0, 3], [0], [4]), "last must be from 0 to 3, got 4"),
+    ("bins, no width", lambda: bins(0), "width must be from 1 to 2147483647, got 0"),
+    ("bins, width", lambda: bins(HUGE, (0, 1), 1), "width must be from 1"),
+    ("bins, falling", lambda: bins(8, (0, 3, 2), 2), "the lengths of packed texts do not add up"),
+    ("written bins", lambda: C.write_bins((AT, 0, 0, 0), 0, [0] * 8, AT), "width must be from 1 to 2147483647, got 0"),
     ("attention, first", lambda: attention([0, 3], [-1], [3]), "first must be from 0 to 3, got -1"),
 ]  # fmt: skip
 
@@ -211,6 +224,10 @@ def test_items_that_only_the_call_holds_live_as_long_as_it() -> None:
     assert C.rle_sizes(runs, "rles") == (2, 3)
     rings = MadeOnDemand([lambda: np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0]])] * 40)
     assert C.Polygons(rings).arrays()[0].tolist() == [[0, 0], [2, 0], [2, 2]] * 40
+    texts = MadeOnDemand([lambda i=i: [7 + i, 9] for i in range(4000)])  # type: ignore[misc]
+    places, ((numbers, *_),) = C.pack_texts(texts, "last", 0, 8000, 4000)
+    assert places.tolist() == list(range(4000))
+    assert numbers[:6].tolist() == [7, 9, 8, 9, 9, 9]
 
 
 def unaligned(values: Any, dtype: type) -> np.ndarray[Any, Any]:
@@ -254,3 +271,48 @@ def test_what_reading_an_item_drops_lives_until_it_is_read() -> None:
 
     rings.append([Number(), 0.0, 2.0, 0.0, 2.0, 2.0])
     assert C.Polygons(rings).arrays()[0].tolist() == [[1, 0], [2, 0], [2, 2]]
+
+    class Id:
+        """A token that empties its row when it is read."""
+
+        def __index__(self) -> int:
+            row.clear()
+            return 3
+
+    row: list[Any] = [Id(), *range(1000, 5000)]
+    places, ((numbers, *_),) = C.pack_texts([row], "last", 0, 100, 1)
+    assert (places.tolist(), numbers[0]) == ([0], 3)
+
+
+def test_a_table_of_words_may_be_cleared_while_lists_of_ids_are_made() -> None:
+    class Finalizer:
+        """Garbage that clears the table when it is collected, as a thread may that a finalizer lets run."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            cleared.append(len(table))
+            table.clear()
+
+    table, cleared = C.WordTable(1, 2, 64), []  # type: ignore[var-annotated]
+    words = [f"w{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(600)]
+    ids = [[10 * i, 10 * i + 1] for i in range(600)]
+    whole = [1, *(number for pair in ids for number in pair), 2]
+    before = gc.get_threshold()
+    try:
+        for more in range(40):
+            table.learn(words, ids)
+            gc.collect()
+            gc.disable()
+            Finalizer()
+            gc.set_threshold(gc.get_count()[0] + 1 + more % 12, 1000, 1000)  # a collection at that many lists
+            gc.enable()
+            rows, _ = table.encode([" ".join(words)] * 20)
+            gc.disable()
+            assert all(row is None or row == whole for row in rows)
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    assert cleared
+    assert max(cleared) == 600

@@ -116,7 +116,8 @@ PackedTexts packed_texts(const int64_t* numbers, int64_t rows, int64_t keys, int
   int64_t own = 0;
   bool good = offsets[0] == 0 && offsets[sequences] == keys;
   for (int64_t s = 0; s < sequences && good; ++s) {
-    good = found.length(s) > 0 && found.last[s] == found.length(s) && first[s] >= 0 && first[s] < found.last[s];
+    good = offsets[s] < offsets[s + 1] && offsets[s + 1] <= keys;
+    good = good && found.last[s] == found.length(s) && first[s] >= 0 && first[s] < found.last[s];
     own += found.last[s] - first[s];
   }
   if (!good || own != rows) throw std::invalid_argument("the lengths of packed texts do not add up to their rows");

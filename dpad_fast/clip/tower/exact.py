@@ -157,9 +157,12 @@ def _force_sums(undo: list[_Undo]) -> None:
 def _force_newer(backend: str, operation: str) -> _Undo:
     before = _newer(backend, operation)
     _set_newer(backend, operation, "ieee")
+    older = _older(operation)
 
     def restore() -> None:
-        if _newer(backend, operation) in _COARSE:  # another thread's, which stays
+        # What another thread has set meanwhile stays. By the older interface that may have been IEEE's: to bring back
+        # what was would then make the two differ, and each later read through the older one would raise.
+        if _newer(backend, operation) in _COARSE or _older(operation) != older:
             return
         # What the operation had may have come from a setting for all of them, and should follow that one again.
         _set_newer(backend, operation, "none")
@@ -167,6 +170,16 @@ def _force_newer(backend: str, operation: str) -> _Undo:
             _set_newer(backend, operation, before)
 
     return restore
+
+
+def _older(operation: str) -> str | None:
+    """What the older interface says of products; None where it refuses to be read, and for other operations."""
+    if operation != "matmul":
+        return None
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 def _not_by_all(*operations: str) -> None:

@@ -170,6 +170,10 @@ def test_products_alone_leave_convolutions_as_they_are() -> None:
     assert state() == before
 
 
+def newer_cpu_products():
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+
+
 def convolutions_in_bfloat16():
     torch.backends.mkldnn.conv.fp32_precision = "bf16"
 
@@ -256,6 +260,27 @@ def test_a_setting_that_another_thread_makes_meanwhile_stays() -> None:
         other.start()
         other.join()
     assert torch.get_float32_matmul_precision() == "medium"
+
+
+@newer
+@pytest.mark.parametrize("setting", ["highest", "high", "medium"])
+@pytest.mark.parametrize("before", [older("medium"), older("high"), newer_cpu_products])
+def test_a_setting_for_cpus_that_another_thread_makes_meanwhile_stays(before, setting: str) -> None:
+    """Else the two interfaces would differ afterwards, and every read through the older one would raise."""
+    older(setting)()
+    expected = state()
+    reset()
+    before()
+    with exact_on_cpu():
+        other = threading.Thread(target=torch.set_float32_matmul_precision, args=(setting,))
+        other.start()
+        other.join()
+    if before is newer_cpu_products and setting == "highest":
+        # The older interface said so before: nobody can tell that it was set again.
+        assert exact._newer("mkldnn", "matmul") == "bf16"
+    else:
+        assert state() == expected
+        assert torch.get_float32_matmul_precision() == setting
 
 
 def test_threads_take_turns() -> None:
