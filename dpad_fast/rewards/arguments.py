@@ -37,7 +37,7 @@ def read_targets(targets: Sequence[Target | str], config: RewardConfig, errors: 
         if i not in errors:
             key = id(target) if isinstance(target, Target) else target if type(target) is str else None
             try:
-                found = right.get(key) or _read_target(target, i, config)
+                found = right[key] if key in right else _read_target(target, i, config)
             except ValueError as error:
                 errors.add(i, error)
             else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from dpad_fast._native.numbers import int64
+from dpad_fast._native.numbers import float32, int64
 from dpad_fast.clip.images import Picture
 from dpad_fast.ops.discriminative_reward import discriminative_reward, reward_of
 from dpad_fast.rewards.config import RewardConfig
@@ -165,8 +165,9 @@ class Discriminator:
         distance = s1 - self._config.tau if self._config.shape == "roi-threshold" else apart
         # Lists: a dozen of torch's operations on so few numbers take longer.
         differences, distances = apart.tolist(), distance.tolist()
+        most = float32((margin,)).item()  # as the distances are: what is as far as the margin is near
         # What is not finite is near: a value was beyond the range of the first look's float16.
-        return [i for i in rows if not (abs(distances[i]) > margin and math.isfinite(differences[i]))]
+        return [i for i in rows if not (abs(distances[i]) > most and math.isfinite(differences[i]))]
 
     def _similarities(
         self,

@@ -68,3 +68,16 @@ def test_a_size_of_a_group_that_is_none_is_named_in_each_row():
     found = scorer.score([GOOD] * 4, [TARGET] * 4, model_sizes=[right, wrong, wrong, right], on_error="row")
     assert found.errors[0] is found.errors[3] is None
     assert [error.partition(" ")[0] for error in found.errors[1:3]] == ["model_sizes[1]", "model_sizes[2]"]
+
+
+class Untruthful(df.Target):
+    """A target of a user's own, whose truth is another matter, as an array's is."""
+
+    def __bool__(self):
+        raise TypeError("neither true nor false")
+
+
+def test_a_target_is_never_asked_whether_it_is_true():
+    scorer = df.RewardScorer(df.RewardConfig.preset("seg-zero", terms=("iou",)))
+    target = Untruthful(box=TARGET.box, points=TARGET.points, image_size=TARGET.image_size)
+    assert scorer.score([GOOD] * 2, [target] * 2).total.tolist() == [1, 1]

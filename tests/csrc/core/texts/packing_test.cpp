@@ -85,4 +85,11 @@ TEST(numbers_that_do_not_add_up_are_refused) {
   CHECK(dpad::packed_numbers(0, 0, 0) == 1);
 }
 
+TEST(offsets_whose_differences_wrap_around_are_refused) {
+  const int64_t most = INT64_MAX;
+  // Each difference of the offsets 0, 2^63 - 1, 5 - 2^63, 4 is positive in 64 bits.
+  const Numbers numbers{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, most, INT64_MIN + 5, 4, most - 1, 5, most - 1, most, 6, most};
+  CHECK_INVALID(dpad::packed_texts(numbers.data(), 3, 4, 3), "do not add up");
+}
+
 }  // namespace
