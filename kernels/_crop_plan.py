@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dpad_fast._native import extension
-from dpad_fast._native.numbers import host_boxes
+from dpad_fast._native.boxes import host_boxes
 
 COLUMN, COLUMNS = extension.C.gpu_crop_columns()
 """Where each number of a box is in its row of the table, by name, and how many they are; csrc/core/crops/gpu_plan.h."""

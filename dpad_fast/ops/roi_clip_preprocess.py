@@ -9,9 +9,9 @@ import PIL
 import torch
 
 from dpad_fast._native import extension
+from dpad_fast._native.boxes import host_boxes
 from dpad_fast._native.images import as_pixels
 from dpad_fast._native.memory import new_output
-from dpad_fast._native.numbers import host_boxes
 from dpad_fast._native.upload import upload_images
 from dpad_fast.ops._crop_input import WHOLE_IMAGE as WHOLE_IMAGE
 from dpad_fast.ops._crop_input import as_boxes, as_index
