@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+import dpad_fast.ops  # noqa: F401  # registers them
+
 OPS = torch.ops.dpad_fast
 SQUARE = torch.tensor([[1.0, 1.0], [9.0, 1.0], [9.0, 7.0], [1.0, 7.0]], dtype=torch.float64)
 STARTS = torch.tensor([0, 4]), torch.tensor([0, 1])
